@@ -1,0 +1,201 @@
+/* Elements and totals in AVX2 registers, four at a time. Part of avx2.c, included nowhere else; it knows arrays, lengths and an order, not
+ * what they stand for.
+ *
+ * Four elements are one vector of their low 64 bits and, where totals have two planes, one of their high 64 bits. Each helper takes
+ * the number of planes as a constant, so that the branches on it vanish.
+ *
+ *   packed, 6 bytes each    aaaaaabbbbbb....  ccccccdddddd....    two loads of 16 bytes, 2 elements apart
+ *   one byte shuffle        aaaaaa00bbbbbb00  cccccc00dddddd00    low
+ *
+ *   packed, 9 bytes each    aaaaaaaaa.......  ccccccccc.......    four loads of 16 bytes, 1 element apart
+ *                           bbbbbbbbb.......  ddddddddd.......
+ *   shuffles, interleaves   aaaaaaaabbbbbbbb  ccccccccdddddddd    low
+ *                           a0000000b0000000  c0000000d0000000    high
+ *
+ * Loads and stores of 16 bytes may reach behind the last element; then it goes through a small buffer. */
+#ifndef PET_AVX2_ELEMENTS_H
+#define PET_AVX2_ELEMENTS_H
+
+#include <immintrin.h>
+
+#include "internal.h"
+
+#define PET_INLINE static inline __attribute__((always_inline))
+
+enum { LANES = 4 };
+
+typedef struct {
+    __m256i low, high; /* high is unused with one plane */
+} four;
+
+/* What a kernel needs to know about an order, in registers. */
+typedef struct {
+    size_t element_bytes;
+    __m256i unpack, pack; /* byte shuffles */
+    four order, largest;  /* largest: order - 1 */
+} element_format;
+
+PET_INLINE __m256i spread64(uint64_t x) { return _mm256_set1_epi64x((long long)x); }
+PET_INLINE four spread_wide(uint64_t low, uint64_t high) { return (four){spread64(low), spread64(high)}; }
+
+static element_format format_of(const pet_order *order) {
+    element_format format = {.element_bytes = order->element_bytes};
+    uint8_t unpack[16], pack[16];
+    const size_t width = order->element_bytes, per_lane = order->planes == 1 ? 2 : 1, slot = 16 / per_lane;
+    for (size_t i = 0; i < 16; i++) {
+        unpack[i] = i % slot < width ? (uint8_t)(i / slot * width + i % slot) : 0x80;
+        pack[i] = i < per_lane * width ? (uint8_t)(i / width * slot + i % width) : 0x80;
+    }
+    format.unpack = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)unpack));
+    format.pack = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)pack));
+    format.order = spread_wide(order->limbs[0], order->limbs[1]);
+    format.largest = spread_wide(order->limbs[0] - 1, order->limbs[1] - (order->limbs[0] == 0));
+    return format;
+}
+
+/* ---- arithmetic --------------------------------------------------------------------------------------------------------- */
+
+PET_INLINE __m256i add64(__m256i a, __m256i b) { return _mm256_add_epi64(a, b); }
+PET_INLINE __m256i sub64(__m256i a, __m256i b) { return _mm256_sub_epi64(a, b); }
+
+/* All ones where a < b, unsigned: AVX2 compares signed numbers only. */
+PET_INLINE __m256i below64(__m256i a, __m256i b) {
+    const __m256i sign = spread64(UINT64_C(1) << 63);
+    return _mm256_cmpgt_epi64(_mm256_xor_si256(b, sign), _mm256_xor_si256(a, sign));
+}
+
+PET_INLINE four add(four a, four b, const int planes) {
+    four sum = {add64(a.low, b.low), b.low};
+    if (planes == 2) sum.high = sub64(add64(a.high, b.high), below64(sum.low, a.low)); /* all ones: - (-1) carries */
+    return sum;
+}
+
+PET_INLINE four sub(four a, four b, const int planes) {
+    four difference = {sub64(a.low, b.low), b.low};
+    if (planes == 2) difference.high = add64(sub64(a.high, b.high), below64(a.low, b.low));
+    return difference;
+}
+
+/* The vector whose top bits are the signs. */
+PET_INLINE __m256i top_of(four a, const int planes) { return planes == 2 ? a.high : a.low; }
+
+/* All ones where negative. */
+PET_INLINE __m256i negative(four a, const int planes) { return _mm256_cmpgt_epi64(_mm256_setzero_si256(), top_of(a, planes)); }
+
+PET_INLINE four mask_four(four a, __m256i mask, const int planes) {
+    four masked = {_mm256_and_si256(a.low, mask), mask};
+    if (planes == 2) masked.high = _mm256_and_si256(a.high, mask);
+    return masked;
+}
+
+/* Add the order where negative. An order is at most half of what the planes hold, so a sign bit is to be had. */
+PET_INLINE four wrap(four a, const element_format *format, const int planes) {
+    return add(a, mask_four(format->order, negative(a, planes), planes), planes);
+}
+PET_INLINE four add_mod(four a, four b, const element_format *format, const int planes) {
+    return wrap(sub(add(a, b, planes), format->order, planes), format, planes);
+}
+PET_INLINE four sub_mod(four a, four b, const element_format *format, const int planes) {
+    return wrap(sub(a, b, planes), format, planes);
+}
+
+/* Top bits set where an element is not below the order: it is negative, or order - 1 minus it is. */
+PET_INLINE __m256i invalid(four element, const element_format *format, const int planes) {
+    return _mm256_or_si256(top_of(element, planes), top_of(sub(format->largest, element, planes), planes));
+}
+PET_INLINE int top_bits(__m256i x) { return _mm256_movemask_pd(_mm256_castsi256_pd(x)); }
+
+/* ---- packed vectors ------------------------------------------------------------------------------------------------------- */
+
+/* Up to which index four elements can be loaded or stored in place. */
+static size_t in_place_end(size_t length, const element_format *format) {
+    const size_t width = format->element_bytes, reach = 3 * width + 16;
+    return length * width >= reach ? (length * width - reach) / width + 1 : 0;
+}
+
+PET_INLINE __m128i load16(const uint8_t *bytes) { return _mm_loadu_si128((const __m128i *)bytes); }
+PET_INLINE void store16(uint8_t *bytes, __m128i x) { _mm_storeu_si128((__m128i *)bytes, x); }
+PET_INLINE __m256i join(__m128i low, __m128i high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1); }
+
+PET_INLINE four unpack(const uint8_t *bytes, const element_format *format, const int planes) {
+    const size_t width = format->element_bytes;
+    if (planes == 1) {
+        __m256i low = _mm256_shuffle_epi8(join(load16(bytes), load16(bytes + 2 * width)), format->unpack);
+        return (four){low, low};
+    }
+    __m256i even = _mm256_shuffle_epi8(join(load16(bytes), load16(bytes + 2 * width)), format->unpack);
+    __m256i odd = _mm256_shuffle_epi8(join(load16(bytes + width), load16(bytes + 3 * width)), format->unpack);
+    return (four){_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd)};
+}
+
+/* Each store overwrites what the one before wrote too much. */
+PET_INLINE void pack(uint8_t *bytes, four elements, const element_format *format, const int planes) {
+    const size_t width = format->element_bytes;
+    __m256i even = elements.low, odd = elements.low;
+    if (planes == 2) {
+        even = _mm256_unpacklo_epi64(elements.low, elements.high);
+        odd = _mm256_shuffle_epi8(_mm256_unpackhi_epi64(elements.low, elements.high), format->pack);
+    }
+    even = _mm256_shuffle_epi8(even, format->pack);
+    store16(bytes, _mm256_castsi256_si128(even));
+    if (planes == 2) store16(bytes + width, _mm256_castsi256_si128(odd));
+    store16(bytes + 2 * width, _mm256_extracti128_si256(even, 1));
+    if (planes == 2) store16(bytes + 3 * width, _mm256_extracti128_si256(odd, 1));
+}
+
+PET_INLINE size_t rest_of(size_t index, size_t length) { return length - index < LANES ? length - index : LANES; }
+
+/* Elements index to index + 3 of a packed vector; behind its end come zeros. */
+PET_INLINE four load_packed(const uint8_t *packed, size_t index, size_t length, size_t in_place, const element_format *format,
+                            const int planes) {
+    const size_t width = format->element_bytes;
+    if (__builtin_expect(index < in_place, 1)) return unpack(packed + index * width, format, planes);
+    uint8_t buffer[LANES * 16 + 16] = {0};
+    memcpy(buffer, packed + index * width, rest_of(index, length) * width);
+    return unpack(buffer, format, planes);
+}
+
+PET_INLINE void store_packed(uint8_t *packed, size_t index, size_t length, size_t in_place, four elements,
+                             const element_format *format, const int planes) {
+    const size_t width = format->element_bytes;
+    if (__builtin_expect(index < in_place, 1)) {
+        pack(packed + index * width, elements, format, planes);
+        return;
+    }
+    uint8_t buffer[LANES * 16 + 16];
+    pack(buffer, elements, format, planes);
+    memcpy(packed + index * width, buffer, rest_of(index, length) * width);
+}
+
+/* ---- totals ----------------------------------------------------------------------------------------------------------------- */
+
+/* All ones in as many lanes as are left. */
+PET_INLINE __m256i lanes_left(size_t left) {
+    return _mm256_cmpgt_epi64(spread64(left), _mm256_set_epi64x(3, 2, 1, 0));
+}
+
+PET_INLINE __m256i load_words(const uint64_t *words, size_t index, size_t length) {
+    if (__builtin_expect(index + LANES <= length, 1)) return _mm256_loadu_si256((const __m256i *)(words + index));
+    return _mm256_maskload_epi64((const long long *)(words + index), lanes_left(length - index));
+}
+
+PET_INLINE void store_words(uint64_t *words, size_t index, size_t length, __m256i x) {
+    if (__builtin_expect(index + LANES <= length, 1))
+        _mm256_storeu_si256((__m256i *)(words + index), x);
+    else
+        _mm256_maskstore_epi64((long long *)(words + index), lanes_left(length - index), x);
+}
+
+/* Values index to index + 3 of a total; behind its end come zeros. */
+PET_INLINE four load_total(const uint64_t *total, size_t plane_stride, size_t index, size_t length, const int planes) {
+    four values = {load_words(total, index, length), _mm256_setzero_si256()};
+    if (planes == 2) values.high = load_words(total + plane_stride, index, length);
+    return values;
+}
+
+PET_INLINE void store_total(uint64_t *total, size_t plane_stride, size_t index, size_t length, four values, const int planes) {
+    store_words(total, index, length, values.low);
+    if (planes == 2) store_words(total + plane_stride, index, length, values.high);
+}
+
+#endif

@@ -1,0 +1,193 @@
+/* The contract of pet's kernels: what each computes, what must hold on entry, what each error code means.
+ *
+ * Kernels know arrays, lengths and an order. They never know a mask config, a message or a phase, and they work for any
+ * order, those of xaynet's 240 configs and others.
+ *
+ * Words used below
+ *   element    an integer in [0, order)
+ *   packed     elements as on the wire: each in element_bytes little-endian bytes, where element_bytes is what order - 1
+ *              needs; no padding between them. A packed vector may start at any address.
+ *   total      a running sum of vectors. Not packed: plane p holds bits 64p to 64p + 63 of every element as uint64_t, and
+ *              plane p of element i is total[p * plane_stride + i]. There are as many planes as 2 * (order - 1) needs, so
+ *              one more element can always be added. plane_stride >= length, so a range of a total is a total.
+ *   reduced    every value of a total is below order. A total may also hold unreduced sums, up to the capacity of its
+ *              planes: the caller counts (pet_capacity) and calls pet_reduce in time.
+ *   position   how many 32-bit words of the keystream of a seed are used up. Kernels that draw take it in and give it back,
+ *              so a vector can be drawn in pieces.
+ *   order      little-endian, order_bytes long, the top byte not 0; that is the number of bytes one draw takes.
+ *
+ * Every other multi-byte integer argument (pet_integer) is little-endian and unsigned; leading zero bytes and length 0 (the
+ * number 0) are allowed.
+ *
+ * Rules that hold everywhere
+ *   - No allocation, no I/O, no global but the cache of the CPU's features. Re-entrant; buffers of one call are not touched
+ *     by another thread during the call.
+ *   - Buffers do not overlap unless it says so. No alignment is asked of uint8_t buffers; uint64_t and model buffers are
+ *     aligned as their type.
+ *   - On any error every output is as it was on entry.
+ *   - Secret values steer no branch and no index, with two exceptions, marked where they happen: whether a draw is rejected
+ *     (part of the specification, and independent of the accepted value), and the correction of a rounding in masking.
+ *
+ * Every kernel takes the variant to run as its first argument: PET_VARIANT_BEST, or one of the others, for tests and
+ * benchmarks. A variant without code of its own for an order hands the work to the portable one (pet_variant_covers tells).
+ */
+#ifndef PET_KERNELS_H
+#define PET_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The cffi build reads what stands between the two markers. */
+/* cffi: begin */
+
+enum pet_status {
+    PET_OK = 0,
+    PET_BAD_VARIANT = 1,      /* the variant is unknown or cannot run on this machine */
+    PET_BAD_ORDER = 2,        /* order below 2, its top byte 0, or longer than PET_MAX_ORDER_BYTES */
+    PET_BAD_ARGUMENT = 3,     /* an integer argument outside its stated range, or an unknown data type */
+    PET_INVALID_ELEMENT = 4,  /* an element of a packed vector is not below the order */
+    PET_NOT_FINITE = 5,       /* a weight is NaN or infinite */
+    PET_OUT_OF_RANGE = 6,     /* an unmasked value lies outside the bounds given in pet_decoding */
+    PET_BUFFER_TOO_SMALL = 7, /* not even one record fits the output */
+    PET_MALFORMED = 8,        /* bytes that are not the encoding they should be */
+};
+
+enum pet_variant { PET_VARIANT_BEST = 0, PET_VARIANT_PORTABLE = 1, PET_VARIANT_AVX2 = 2, PET_VARIANT_AVX512 = 3, PET_VARIANT_NEON = 4 };
+
+enum pet_data_type { PET_F32 = 0, PET_F64 = 1, PET_I32 = 2, PET_I64 = 3 };
+
+/* Bounds: widest order of the 240 configs is 268 bytes; the others follow from f64 scalars (2^-1074) and 10^324 steps. */
+enum { PET_SEED_BYTES = 32, PET_MAX_ORDER_BYTES = 272, PET_MAX_SCALE_BYTES = 432, PET_MAX_RATIO_BYTES = 432 };
+
+typedef struct {
+    const uint8_t *bytes;
+    size_t size;
+} pet_integer;
+
+/* How a weight becomes an element: floor(weight * scale_numerator / scale_denominator), clamped to [-offset, offset],
+ * plus offset. In the words of the specification (3.4) the scale is scalar * E and the offset is A * E, both exact.
+ * 2 * offset < order unless the group is one of those that xaynet made a hair too small (spec 2.4); the sum with the mask is
+ * taken modulo the order in any case. scale_numerator, scale_denominator: at most PET_MAX_SCALE_BYTES; the denominator
+ * is not 0. offset: at most PET_MAX_ORDER_BYTES. */
+typedef struct {
+    pet_integer order, offset, scale_numerator, scale_denominator;
+} pet_encoding;
+
+/* How a difference d (an element: total - mask) becomes a weight: (d - offset) * numerator / denominator. lowest and highest
+ * bound d; outside lies PET_OUT_OF_RANGE. A value inside them but beyond the data type becomes the nearest finite value.
+ * numerator, denominator: at most PET_MAX_RATIO_BYTES, neither is 0. offset (scalars' share, n * A * E) may exceed the
+ * order; at most PET_MAX_RATIO_BYTES. lowest and highest: at most PET_MAX_ORDER_BYTES. */
+typedef struct {
+    pet_integer order, offset, numerator, denominator, lowest, highest;
+} pet_decoding;
+
+/* ---- which variant runs -------------------------------------------------------------------------------------------- */
+
+/* The name ("portable", "avx2", "avx512", "neon") of a variant that is compiled in and can run on this machine, or NULL.
+ * PET_VARIANT_BEST gives the name of the variant that it stands for. */
+const char *pet_variant_name(int variant);
+
+/* 1 where the variant has code of its own for expansion and addition in this order, 0 where portable code does the work. */
+int pet_variant_covers(int variant, const uint8_t *order, size_t order_bytes);
+
+/* ---- sizes --------------------------------------------------------------------------------------------------------- */
+
+size_t pet_element_bytes(const uint8_t *order, size_t order_bytes); /* 0 for a bad order */
+size_t pet_planes(const uint8_t *order, size_t order_bytes);        /* 0 for a bad order */
+
+/* How many values below the order the planes of a total can hold the sum of: floor((2^(64 * planes) - 1) / (order - 1)),
+ * or UINT32_MAX if that is less. 0 for a bad order. */
+uint64_t pet_capacity(const uint8_t *order, size_t order_bytes);
+
+/* ---- drawing ------------------------------------------------------------------------------------------------------- */
+
+/* elements[i] = the next draw below order, for 0 <= i < length; packed.
+ *
+ * The keystream is ChaCha20 with the seed as key, nonce 0 and a 64-bit block counter from 0 (spec 3.1). One attempt takes the
+ * next ceil(order_bytes / 4) words; the first order_bytes bytes of them are the value and the rest is dropped; a value that is
+ * not below order is rejected and the next attempt made.
+ *
+ * Time depends on which draws are rejected, not on the elements. */
+int pet_expand(int variant, uint8_t *elements, size_t length, const uint8_t *seed, uint64_t *position,
+               const uint8_t *order, size_t order_bytes);
+
+/* total[i] = (total[i] + sum over k of the next draw of seed k) mod order. No mask is stored: the work goes piece by piece,
+ * each small enough for the cache. seeds: seed_count x 32 bytes; positions: seed_count, each taken and given back.
+ * On entry the total is reduced; on return it is. */
+int pet_sum_masks(int variant, uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seeds, size_t seed_count,
+                  uint64_t *positions, const uint8_t *order, size_t order_bytes);
+
+/* ---- masking ------------------------------------------------------------------------------------------------------- */
+
+/* masked[i] = (encode(weights[i]) + elements[i]) mod order, with encode as described at pet_encoding. weights: length values of
+ * data_type. masked and elements are packed and may be the same buffer. clipped_count: set to the number of weights that
+ * the clamp changed. PET_NOT_FINITE: bad_index is set to the first weight that is NaN or infinite. */
+int pet_mask_weights(int variant, uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *elements,
+                     const pet_encoding *encoding, uint64_t *clipped_count, size_t *bad_index);
+
+/* pet_expand and pet_mask_weights in one pass: masked[i] = (encode(weights[i]) + next draw) mod order. */
+int pet_update(int variant, uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *seed,
+               uint64_t *position, const pet_encoding *encoding, uint64_t *clipped_count, size_t *bad_index);
+
+/* ---- totals -------------------------------------------------------------------------------------------------------- */
+
+/* The index of the first element that is not below order, or length. */
+size_t pet_find_invalid(int variant, const uint8_t *elements, size_t length, const uint8_t *order, size_t order_bytes);
+
+/* total[i] += vectors[0][i] + ... + vectors[vector_count - 1][i], unreduced: the caller keeps the capacity of the planes.
+ * Every element is checked; PET_INVALID_ELEMENT leaves the total as it was and sets bad_vector to the first vector that
+ * holds an invalid element. */
+int pet_aggregate(int variant, uint64_t *total, size_t plane_stride, size_t length, const uint8_t *const *vectors,
+                  size_t vector_count, const uint8_t *order, size_t order_bytes, size_t *bad_vector);
+
+/* total[i] = (total[i] - elements[i]) mod order. On entry the total is reduced; on return it is. */
+int pet_subtract(int variant, uint64_t *total, size_t plane_stride, size_t length, const uint8_t *elements,
+                 const uint8_t *order, size_t order_bytes);
+
+/* total[i] = total[i] mod order. On entry every value is below bound * order; 1 <= bound <= pet_capacity. */
+int pet_reduce(int variant, uint64_t *total, size_t plane_stride, size_t length, uint64_t bound, const uint8_t *order,
+               size_t order_bytes);
+
+/* elements = total, packed. On entry the total is reduced. */
+int pet_pack(int variant, uint8_t *elements, const uint64_t *total, size_t plane_stride, size_t length, const uint8_t *order,
+             size_t order_bytes);
+
+/* ---- unmasking ----------------------------------------------------------------------------------------------------- */
+
+/* elements[i] = (total[i] - mask[i]) mod order, packed. On entry the total is reduced and the mask valid. */
+int pet_unmask_elements(int variant, uint8_t *elements, const uint64_t *total, size_t plane_stride, const uint8_t *mask,
+                        size_t length, const uint8_t *order, size_t order_bytes);
+
+/* model[i] = the weight of ((total[i] - mask[i]) mod order), with the weight as described at pet_decoding.
+ * On entry the total is reduced and the mask valid. model: length values of data_type. Floating-point results are within
+ * one unit in the last place of the exact fraction (two for f64); integers are the exact fraction truncated towards zero.
+ * PET_OUT_OF_RANGE: bad_index is set to the first element outside [lowest, highest]. */
+int pet_unmask(int variant, void *model, int data_type, const uint64_t *total, size_t plane_stride, const uint8_t *mask,
+               size_t length, const pet_decoding *decoding, size_t *bad_index);
+
+/* ---- fractions: the bincode of a global model (spec 5.6), without its count ------------------------------------------ */
+
+/* Write the weights of as many differences as fit, each as a fraction in lowest terms. used: set to the number of bytes
+ * written, done: to the number of elements. lowest and highest are ignored. PET_BUFFER_TOO_SMALL if length > 0 and not even
+ * one fits. */
+int pet_encode_fractions(int variant, uint8_t *output, size_t capacity, size_t *used, size_t *done, const uint8_t *elements,
+                         size_t length, const pet_decoding *decoding);
+
+/* The same for finite floats, each as its exact dyadic fraction in lowest terms. values: PET_F32 or PET_F64.
+ * PET_NOT_FINITE: bad_index is set to the first that is NaN or infinite, and nothing is written. */
+int pet_encode_floats(int variant, uint8_t *output, size_t capacity, size_t *used, size_t *done, const void *values,
+                      int data_type, size_t length, size_t *bad_index);
+
+/* Read length fractions, as above but not necessarily in lowest terms, into model. used: set to the number of bytes read.
+ * Accuracy as pet_unmask. A value beyond the data type by no more than 2^-20 of its range (|value| <= |limit| * (1 + 2^-20), limit
+ * being the type's least or greatest value), as the masking error can cause, becomes the nearest value of the type; one farther outside:
+ * PET_OUT_OF_RANGE. A sign outside {-1, 0, 1}, a sign that contradicts the
+ * magnitude, a leading zero limb, a denominator that is not positive, more than PET_MAX_FRACTION_LIMBS limbs, or a record that
+ * does not fit size: PET_MALFORMED. Both set bad_index. */
+enum { PET_MAX_FRACTION_LIMBS = 1024 };
+int pet_decode_fractions(int variant, void *model, int data_type, size_t length, const uint8_t *input, size_t size,
+                         size_t *used, size_t *bad_index);
+
+/* cffi: end */
+
+#endif

@@ -1,0 +1,73 @@
+"""pet: secure aggregation. A coordinator learns the weighted mean of many models and nothing else about any single one.
+
+    config = pet.MaskConfig.parse("prime-f32-b0-m6")
+    seed, masked_model = pet.mask_model(weights, config, scalar=0.25)     # each participant
+    total = pet.Aggregation(config, len(weights))                         # the coordinator
+    total.add(masked_model)
+    mask = pet.sum_masks([seed], config, len(weights))                    # a sum participant
+    model = total.unmask(mask).to_array()                                 # the coordinator again
+
+Importing loads numpy, cffi and PyNaCl and nothing else; no thread starts, nothing is compiled. The protocol with its messages
+is in pet.protocol and pet.messages, the coordinator service in pet.coordinator, participants in pet.participant.
+"""
+
+from pet import errors, kernels
+from pet.aggregation import Aggregation
+from pet.errors import (
+    AggregationError,
+    BackendError,
+    ConfigError,
+    CryptoError,
+    LocalProtocolError,
+    MissingExtraError,
+    ModelError,
+    PetError,
+    ProtocolError,
+    RemoteProtocolError,
+    SettingsError,
+    StateError,
+    TransportError,
+    UnmaskError,
+)
+from pet.global_model import GlobalModel
+from pet.layout import Layout, flatten
+from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
+from pet.mask_object import Mask, MaskedModel, MaskSeed, sum_masks
+from pet.masking import mask_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Aggregation",
+    "AggregationError",
+    "BackendError",
+    "BoundType",
+    "ConfigError",
+    "CryptoError",
+    "DataType",
+    "GlobalModel",
+    "GroupType",
+    "Layout",
+    "LocalProtocolError",
+    "Mask",
+    "MaskConfig",
+    "MaskConfigPair",
+    "MaskSeed",
+    "MaskedModel",
+    "MissingExtraError",
+    "ModelError",
+    "ModelType",
+    "PetError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "SettingsError",
+    "StateError",
+    "TransportError",
+    "UnmaskError",
+    "__version__",
+    "errors",
+    "flatten",
+    "kernels",
+    "mask_model",
+    "sum_masks",
+]

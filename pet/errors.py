@@ -1,0 +1,95 @@
+"""Every exception of pet, one tree.
+
+PetError
+├── ConfigError (ValueError)            a mask config that does not exist or does not fit
+│   └── SettingsError                   a settings file or variable: names the key, the value and the rule
+├── ModelError (ValueError)             weights, scalars or layouts of a caller: dtype, shape, NaN, clipping refused
+├── AggregationError (ValueError)       a masked model or mask that cannot be added (spec 3.6); carries a reason
+├── UnmaskError (ValueError)            a total and a mask that do not belong together (spec 3.7); carries a reason
+├── BackendError (RuntimeError)         a kernel back-end that is absent or unknown
+├── MissingExtraError (ImportError)     an optional package is not installed; names the extra
+├── ProtocolError
+│   ├── LocalProtocolError (RuntimeError)   our caller's fault: a call that the current state does not allow
+│   └── RemoteProtocolError (ValueError)    the peer's fault: bytes that do not decode, a message that is refused
+├── CryptoError (ValueError)            a key, seed or signature of the wrong size; a box that does not open
+├── StateError (ValueError)             a saved state that cannot be restored
+└── TransportError (OSError)            the coordinator could not be reached, or gave an answer outside the protocol
+
+Messages give both values: what was expected and what came. Secrets never appear in them.
+"""
+
+
+class PetError(Exception):
+    """Root of everything pet raises on purpose."""
+
+
+class ConfigError(PetError, ValueError):
+    """A mask config that does not exist, or that does not fit where it was used."""
+
+
+class SettingsError(ConfigError):
+    """A setting that is missing or breaks a rule; the message names the key, the value and the rule."""
+
+
+class ModelError(PetError, ValueError):
+    """Weights, a scalar or a layout that cannot be used as given."""
+
+
+class _ReasonedError(PetError, ValueError):
+    """An error that is counted by reason: a short stable identifier beside the sentence for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class AggregationError(_ReasonedError):
+    """A mask object that cannot be added to an aggregation (spec 3.6).
+
+    Attributes:
+        vector_index: which of several vectors is at fault, where there were several.
+    """
+
+    def __init__(self, reason: str, message: str, vector_index: int | None = None) -> None:
+        super().__init__(reason, message)
+        self.vector_index = vector_index
+
+
+class UnmaskError(_ReasonedError):
+    """A total that cannot be unmasked with a mask (spec 3.7)."""
+
+
+class BackendError(PetError, RuntimeError):
+    """A kernel back-end that is unknown, or absent on this machine."""
+
+
+class MissingExtraError(PetError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class ProtocolError(PetError):
+    """Somebody broke the protocol; which side did is in the subclass."""
+
+
+class LocalProtocolError(ProtocolError, RuntimeError):
+    """The caller of this library did what the current state does not allow."""
+
+
+class RemoteProtocolError(_ReasonedError, ProtocolError):
+    """The peer sent what cannot be decoded or must be refused; the state is as before.
+
+    Attributes:
+        reason: a short stable identifier, by which refusals are counted (see docs/protocol.md).
+    """
+
+
+class CryptoError(PetError, ValueError):
+    """A key, seed, signature or box that cryptography does not accept."""
+
+
+class StateError(PetError, ValueError):
+    """A saved state that is damaged, of another version, or of another kind."""
+
+
+class TransportError(PetError, OSError):
+    """The coordinator could not be reached, or its answer lies outside the protocol."""

@@ -1,0 +1,153 @@
+"""The global model: the weighted mean that a round ends with, as arrays, as exact fractions, as the bytes that are published.
+
+Source: spec/PET.md 3.7, 3.8 and 5.6. A global model is lazy: it holds the total and the mask, and computes what is asked of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pet import kernels
+from pet.mask_config import BoundType, DataType, MaskConfigPair
+
+#: Elements that are unmasked and encoded at a time: their difference stays in the cache.
+_PIECE_LENGTH: Final = 1 << 14
+#: Bincode of one fraction: two numbers, each a sign and a 64-bit count of limbs.
+_FRACTION_OVERHEAD_BYTES: Final = 18
+
+
+class GlobalModel:
+    """The weighted mean of the models of a round.
+
+    Made by `Aggregation.unmask`, which says what is checked. Values are biased downwards by less than
+    `model_count / (exp_shift * scalar_sum)` (spec 3.7), so integer models, which truncate, tend to come out one too low.
+
+    Attributes:
+        config: mask configs of the round.
+        model_count: how many models were added.
+        scalar_sum: the sum of their scalars, exact.
+    """
+
+    def __init__(
+        self, config: MaskConfigPair, model_count: int, scalar_sum: Fraction, total: kernels.Total, mask: kernels.Packed
+    ) -> None:
+        self.config: Final = config
+        self.model_count: Final = model_count
+        self.scalar_sum: Final = scalar_sum
+        self._total: Final = total
+        self._mask: Final = mask
+
+    def __len__(self) -> int:
+        return len(self._mask)
+
+    def __repr__(self) -> str:
+        return f"GlobalModel({self.config.vect}, length={len(self)}, model_count={self.model_count})"
+
+    def to_array(self, dtype: DTypeLike | None = None) -> NDArray[Any]:
+        """Return the mean as an array.
+
+        Args:
+            dtype: float32, float64, int32 or int64; None means the config's own.
+
+        Returns:
+            One dimension. Floats are within one unit in the last place of the exact fraction (two for float64), integers
+            are the fraction truncated towards zero. A value beyond the type by no more than the masking error becomes the
+            nearest finite value.
+
+        Raises:
+            UnmaskError: a value farther outside the type (reason "out_of_range").
+            ModelError: another dtype.
+        """
+        target = self.config.vect.data_type.dtype if dtype is None else np.dtype(dtype)
+        return kernels.unmask(self._total, self._mask, self._decoding(target), target)
+
+    def to_fractions(self) -> list[Fraction]:
+        """Return the mean exactly, as Python fractions in lowest terms: for checks on small models."""
+        decoding = self._decoding(None)
+        elements = kernels.unmask_elements(self._total, self._mask, decoding.order)
+        return [
+            Fraction((int.from_bytes(row.tobytes(), "little") - decoding.offset) * decoding.numerator, decoding.denominator)
+            for row in elements
+        ]
+
+    @property
+    def masking_error(self) -> Fraction:
+        """How far below the exact mean a weight may lie, the rounding of the scalars aside (spec 3.7)."""
+        return self.model_count / (self.config.vect.exp_shift * self.scalar_sum)
+
+    @property
+    def has_float_fractions(self) -> bool:
+        """Whether the published fractions are those of the nearest floats.
+
+        So it is for F32 and F64 with Bmax: real xaynet clients never return from converting an exact fraction whose two
+        numbers both exceed their float type (spec 3.8 and 13).
+        """
+        is_float = self.config.vect.data_type in (DataType.F32, DataType.F64)
+        return is_float and self.config.vect.bound_type is BoundType.BMAX
+
+    def iter_bincode(self, float_fractions: bool | None = None) -> Iterator[bytes]:
+        """Yield the body of `GET /model` (spec 5.6) in pieces; it is never whole in memory.
+
+        Args:
+            float_fractions: publish each weight as the exact fraction of its nearest float; None means where
+                `has_float_fractions` says so.
+        """
+        yield len(self).to_bytes(8, "little")
+        use_floats = self.has_float_fractions if float_fractions is None else float_fractions
+        encode = self._encode_floats if use_floats else self._encode_fractions
+        for start in range(0, len(self), _PIECE_LENGTH):
+            yield from encode(slice(start, start + _PIECE_LENGTH))
+
+    def _encode_fractions(self, piece: slice) -> Iterator[bytes]:
+        decoding = self._decoding(None)
+        elements = kernels.unmask_elements(self._total[:, piece], self._mask[piece], decoding.order)
+        # Both numbers of a fraction in lowest terms are at most these, whatever the element.
+        widest = (max(decoding.offset, decoding.order) * decoding.numerator).bit_length() + decoding.denominator.bit_length()
+        output = np.empty(len(elements) * (_FRACTION_OVERHEAD_BYTES + 8 + widest // 8), dtype=np.uint8)
+        used, done = kernels.encode_fractions(output, elements, decoding)
+        assert done == len(elements), "the buffer was sized for the widest fractions"
+        yield output[:used].tobytes()
+
+    def _encode_floats(self, piece: slice) -> Iterator[bytes]:
+        dtype = self.config.vect.data_type.dtype
+        if dtype.kind != "f":
+            dtype = np.dtype(np.float64)
+        values = kernels.unmask(self._total[:, piece], self._mask[piece], self._decoding(dtype), dtype)
+        # The widest: 2^1023 over 1, or 1 over 2^1074.
+        output = np.empty(len(values) * (_FRACTION_OVERHEAD_BYTES + 4 * 36), dtype=np.uint8)
+        used, done = kernels.encode_floats(output, values)
+        assert done == len(values), "the buffer was sized for the widest floats"
+        yield output[:used].tobytes()
+
+    def _decoding(self, dtype: np.dtype[Any] | None) -> kernels.Decoding:
+        """Return how differences become weights: (d - n A E) / (E scalar_sum), and which are in range for a data type."""
+        vect = self.config.vect
+        step = 1 / (vect.exp_shift * self.scalar_sum)
+        offset = self.model_count * vect.add_shift * vect.exp_shift
+        lowest, highest = 0, vect.order - 1
+        if dtype is not None and dtype.kind in "fi":
+            least, greatest = self._bounds(dtype, step)
+            lowest = min(max(lowest, offset + math.ceil(least / step)), vect.order)
+            highest = max(min(highest, offset + math.floor(greatest / step)), 0)
+        return kernels.Decoding(vect.order, offset, step.numerator, step.denominator, lowest, highest)
+
+    def _bounds(self, dtype: np.dtype[Any], step: Fraction) -> tuple[Fraction, Fraction]:
+        """Return the least and greatest value that may become a value of the type: its range and the masking error."""
+        if dtype.kind == "f":
+            greatest = Fraction(float(np.finfo(dtype).max))
+            least = -greatest
+        else:
+            least, greatest = Fraction(int(np.iinfo(dtype).min)), Fraction(int(np.iinfo(dtype).max))
+        # |mean| <= M, and a scalar_sum up to n / E1 too low, give |value| <= M + (M n / E1 + n / E) / scalar_sum.
+        lost_scalar = Fraction(self.model_count, self.config.unit.exp_shift)
+        error = self.masking_error + -least * lost_scalar / self.scalar_sum
+        if dtype.kind == "i":
+            # Less than one beyond an integer type is truncated into it; values are multiples of 1 / step.denominator.
+            error = max(error, 1 - Fraction(1, step.denominator))
+        return least - error, greatest + error

@@ -1,0 +1,95 @@
+"""Types and values that every back-end of pet.kernels shares: nothing here computes on a vector.
+
+A back-end is a module with the functions of `Backend`. They get arrays that pet/kernels/__init__.py has checked, so they check
+nothing themselves but what only a pass over the data can tell (an invalid element, a NaN), which they raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: A packed vector: shape (length, element_bytes), C-contiguous.
+Packed = NDArray[np.uint8]
+#: A running sum: shape (planes, length); each plane contiguous, so a range of a total is a total.
+Total = NDArray[np.uint64]
+#: A model: one dimension, of float32, float64, int32 or int64.
+Model = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a weight becomes an element: clamp(floor(weight * scale), -offset, offset) + offset (pet_kernels.h, pet_encoding).
+
+    Attributes:
+        order: order of the group.
+        offset: A * E of the specification.
+        scale_numerator: numerator of scalar * E, not negative.
+        scale_denominator: its denominator, positive.
+    """
+
+    order: int
+    offset: int
+    scale_numerator: int
+    scale_denominator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a difference becomes a weight: (difference - offset) * numerator / denominator (pet_kernels.h, pet_decoding).
+
+    Attributes:
+        order: order of the group.
+        offset: n * A * E of the specification, for n models.
+        numerator: positive.
+        denominator: positive.
+        lowest: smallest difference that is not out of range.
+        highest: largest one.
+    """
+
+    order: int
+    offset: int
+    numerator: int
+    denominator: int
+    lowest: int
+    highest: int
+
+
+class Backend(Protocol):
+    """The functions of a back-end. What each computes is said at the functions of the same name in pet/kernels/__init__.py."""
+
+    name: str
+
+    def covers(self, order: int) -> bool: ...
+
+    def expand(self, elements: Packed, seed: bytes, position: int, order: int) -> int: ...
+
+    def sum_masks(self, total: Total, seeds: bytes, positions: NDArray[np.uint64], order: int) -> None: ...
+
+    def mask_weights(self, masked: Packed, weights: Model, elements: Packed, encoding: Encoding) -> int: ...
+
+    def update(self, masked: Packed, weights: Model, seed: bytes, position: int, encoding: Encoding) -> tuple[int, int]: ...
+
+    def find_invalid(self, elements: Packed, order: int) -> int: ...
+
+    def aggregate(self, total: Total, vectors: Sequence[Packed], order: int) -> None: ...
+
+    def subtract(self, total: Total, elements: Packed, order: int) -> None: ...
+
+    def reduce(self, total: Total, bound: int, order: int) -> None: ...
+
+    def pack(self, elements: Packed, total: Total, order: int) -> None: ...
+
+    def unmask_elements(self, elements: Packed, total: Total, mask: Packed, order: int) -> None: ...
+
+    def unmask(self, model: Model, total: Total, mask: Packed, decoding: Decoding) -> None: ...
+
+    def encode_fractions(self, output: NDArray[np.uint8], elements: Packed, decoding: Decoding) -> tuple[int, int]: ...
+
+    def encode_floats(self, output: NDArray[np.uint8], values: Model) -> tuple[int, int]: ...
+
+    def decode_fractions(self, model: Model, data: NDArray[np.uint8]) -> int: ...

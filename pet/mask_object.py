@@ -1,0 +1,270 @@
+"""Masks, masked models and the seeds masks grow from (spec/PET.md 3.2, 3.5 and 4.5).
+
+A mask object is a packed vector and a unit (the masked scalar), each with its mask config. Nothing here adds masked models
+or unmasks them; that is pet/aggregation.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Final, Self
+
+import nacl.bindings
+import numpy as np
+from numpy.typing import NDArray
+
+from pet import kernels
+from pet.errors import AggregationError, CryptoError, ModelError, RemoteProtocolError
+from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.threads import resolve_threads
+from pet.wire import Buffer, decode_mask_object, encode_mask_object, mask_object_bytes
+
+MASK_SEED_BYTES: Final = 32
+
+#: Elements that threads sum together before they join their sums. At 16 bytes an element 1 MiB for each thread, which stays in
+#: its cache and bounds what a sum needs beside its result; long enough that joining costs nothing beside the drawing.
+_PIECE_LENGTH: Final = 1 << 16
+#: Fewer draws than this are summed by one thread: starting another would take longer.
+_DRAWS_WORTH_A_THREAD: Final = 1 << 12
+
+
+class MaskSeed:
+    """32 secret bytes from which a mask is derived. Shown by nobody: `repr` hides it, equality takes constant time.
+
+    Raises:
+        CryptoError: not 32 bytes.
+    """
+
+    __slots__ = ("_seed",)
+
+    def __init__(self, seed: Buffer) -> None:
+        if len(seed) != MASK_SEED_BYTES:
+            raise CryptoError(f"mask seed: expected {MASK_SEED_BYTES} bytes, got {len(seed)}")
+        self._seed = bytes(seed)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Return a seed from the operating system's randomness."""
+        return cls(os.urandom(MASK_SEED_BYTES))
+
+    def to_bytes(self) -> bytes:
+        """Return the secret itself, for encryption to a sum participant."""
+        return self._seed
+
+    def derive_mask(self, config: MaskConfig | MaskConfigPair, length: int) -> Mask:
+        """Derive the mask of a model of `length` weights: the unit is drawn first, then the vector (spec 3.2)."""
+        pair = MaskConfigPair.of(config)
+        unit, position = draw_unit(self, pair)
+        vect, _ = kernels.expand(self._seed, pair.vect.order, length, position)
+        return Mask(pair, vect, unit)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MaskSeed) and nacl.bindings.sodium_memcmp(self._seed, other._seed)
+
+    def __hash__(self) -> int:
+        return hash(self._seed)
+
+    def __repr__(self) -> str:
+        return "MaskSeed(<hidden>)"
+
+
+class MaskObject:
+    """A packed vector and a unit, each with its mask config: what masks and masked models have in common (spec 3.5).
+
+    Attributes:
+        config: the mask configs of vector and unit.
+        vect: packed elements, uint8 of shape (length, config.vect.element_bytes). May be a read-only view of a message.
+        unit: an integer; below the order of config.unit if the object is valid.
+    """
+
+    __slots__ = ("config", "unit", "vect")
+
+    def __init__(self, config: MaskConfig | MaskConfigPair, vect: NDArray[np.uint8], unit: int) -> None:
+        self.config = MaskConfigPair.of(config)
+        expected_bytes = self.config.vect.element_bytes
+        if vect.dtype != np.uint8 or vect.ndim != 2 or vect.shape[1] != expected_bytes or not vect.flags.c_contiguous:
+            raise ModelError(
+                f"vect: expected contiguous uint8 of shape (length, {expected_bytes}), got {vect.dtype} of shape {vect.shape}"
+            )
+        if not 0 <= unit < 256**self.config.unit.element_bytes:
+            raise ModelError(
+                f"unit: expected {self.config.unit.element_bytes} bytes without sign, got {unit.bit_length()} bits"
+            )
+        self.vect = vect
+        self.unit = unit
+
+    def __len__(self) -> int:
+        return len(self.vect)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of `to_bytes()`."""
+        return mask_object_bytes(self.config, len(self))
+
+    def to_parts(self) -> list[Buffer]:
+        """Return the bytes of `to_bytes()` as buffers in order; the vector is not copied."""
+        return encode_mask_object(self.config, self.vect, self.unit)
+
+    def to_bytes(self) -> bytes:
+        """Serialise as a mask object of the protocol (spec 4.5)."""
+        return b"".join(self.to_parts())
+
+    @classmethod
+    def decode_prefix(cls, data: Buffer) -> tuple[Self, int]:
+        """Read the object at the start of a buffer; its vector is a view of the buffer, which must outlive it.
+
+        Elements are not compared with the order (see `validate`).
+
+        Returns:
+            The object, and how many bytes it takes.
+
+        Raises:
+            RemoteProtocolError: reasons "malformed_mask_object" and "malformed_mask_config".
+        """
+        config, vect, unit, used = decode_mask_object(data)
+        return cls(config, vect, unit), used
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> Self:
+        """Read a buffer that holds one object and nothing else; otherwise as `decode_prefix`.
+
+        Raises:
+            RemoteProtocolError: besides those of `decode_prefix`, left-over bytes (reason "trailing_bytes").
+        """
+        decoded, used = cls.decode_prefix(data)
+        if used != len(data):
+            raise RemoteProtocolError("trailing_bytes", f"mask object: expected {used} bytes, got {len(data)}")
+        return decoded
+
+    def validate(self) -> None:
+        """Check that every element and the unit are below their orders (spec 3.5): one pass over the vector.
+
+        Raises:
+            AggregationError: one is not (reason "invalid_object").
+        """
+        self.validate_unit()
+        index = kernels.find_invalid(self.vect, self.config.vect.order)
+        if index is not None:
+            raise AggregationError("invalid_object", f"element {index} is not below the order of {self.config.vect}")
+
+    def validate_unit(self) -> None:
+        """Check that the unit is below its order.
+
+        Raises:
+            AggregationError: it is not (reason "invalid_object").
+        """
+        if self.unit >= self.config.unit.order:
+            raise AggregationError("invalid_object", f"the unit is not below the order of {self.config.unit}")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, MaskObject)
+            and type(self) is type(other)
+            and self.config == other.config
+            and self.unit == other.unit
+            and np.array_equal(self.vect, other.vect)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content that may be large: not for dictionaries
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config.vect}, length={len(self)})"
+
+
+class Mask(MaskObject):
+    """What hides a masked model, or the sum of several: secret until the sum is published to the coordinator."""
+
+    __slots__ = ()
+
+
+class MaskedModel(MaskObject):
+    """A masked model, or the sum of several: says nothing about a model without its mask.
+
+    Attributes:
+        clipped_count: how many weights (and the scalar, if it was) were clamped to the bound when it was made; None for one
+            that came from bytes.
+    """
+
+    __slots__ = ("clipped_count",)
+
+    def __init__(
+        self, config: MaskConfig | MaskConfigPair, vect: NDArray[np.uint8], unit: int, clipped_count: int | None = None
+    ) -> None:
+        super().__init__(config, vect, unit)
+        self.clipped_count = clipped_count
+
+
+def draw_unit(seed: MaskSeed, config: MaskConfigPair) -> tuple[int, int]:
+    """Draw the unit of a mask, which comes before its vector.
+
+    Returns:
+        The unit, and the position in the keystream after it.
+    """
+    drawn, position = kernels.expand(seed.to_bytes(), config.unit.order, 1)
+    return int.from_bytes(drawn.tobytes(), "little"), position
+
+
+def sum_masks(seeds: Sequence[MaskSeed], config: MaskConfig | MaskConfigPair, length: int, threads: int | None = None) -> Mask:
+    """Derive the masks of all seeds and add them; no single mask is ever stored (spec 3.2 and 3.6).
+
+    Args:
+        seeds: mask seeds; at most as many as the config's max_model_count. None at all gives a mask of zeros.
+        config: mask config, or a pair.
+        length: number of weights.
+        threads: how many threads to use; None means PET_THREADS, else all cores. The result is the same for any number.
+
+    Raises:
+        AggregationError: more seeds than the config allows models (reasons "too_many_models", "too_many_scalars").
+    """
+    pair = MaskConfigPair.of(config)
+    validate_count(pair, len(seeds))
+    units_and_positions = [draw_unit(seed, pair) for seed in seeds]
+    unit = sum(unit for unit, _ in units_and_positions) % pair.unit.order
+    positions = np.array([position for _, position in units_and_positions], dtype=np.uint64)
+    joined = b"".join(seed.to_bytes() for seed in seeds)
+    order = pair.vect.order
+    total = kernels.new_total(length, order)
+    thread_count = min(resolve_threads(threads), len(seeds), 1 + len(seeds) * length // _DRAWS_WORTH_A_THREAD)
+    if thread_count <= 1:
+        kernels.sum_masks(total, joined, positions, order)
+    else:
+        _sum_masks_in_threads(total, joined, positions, order, thread_count)
+    return Mask(pair, kernels.pack(total, order), unit)
+
+
+def _sum_masks_in_threads(
+    total: kernels.Total, seeds: bytes, positions: NDArray[np.uint64], order: int, thread_count: int
+) -> None:
+    """Split the seeds among threads, a piece of the vector at a time, so that partial sums stay small."""
+    from concurrent.futures import ThreadPoolExecutor  # here, because importing pet should not pay for it
+
+    bounds = [len(positions) * i // thread_count for i in range(thread_count + 1)]
+    shares = list(itertools.pairwise(bounds))
+    with ThreadPoolExecutor(thread_count) as pool:
+        for start in range(0, total.shape[1], _PIECE_LENGTH):
+            piece = total[:, start : start + _PIECE_LENGTH]
+
+            def sum_share(share: tuple[int, int], length: int = piece.shape[1]) -> kernels.Total:
+                first, last = share
+                partial = kernels.new_total(length, order)
+                kernels.sum_masks(
+                    partial, seeds[MASK_SEED_BYTES * first : MASK_SEED_BYTES * last], positions[first:last], order
+                )
+                return partial
+
+            for partial in pool.map(sum_share, shares):
+                kernels.aggregate(piece, [kernels.pack(partial, order)], order)
+                kernels.reduce(piece, 2, order)
+
+
+def validate_count(config: MaskConfigPair, model_count: int) -> None:
+    """Check that so many models may be added under a config (spec 3.6, rows 4 and 5).
+
+    Raises:
+        AggregationError: reasons "too_many_models" and "too_many_scalars".
+    """
+    for reason, part in (("too_many_models", config.vect), ("too_many_scalars", config.unit)):
+        if model_count > part.max_model_count:
+            raise AggregationError(reason, f"{part} allows {part.max_model_count} models, got {model_count}")

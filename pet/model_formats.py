@@ -1,0 +1,159 @@
+"""A model as bytes: NumPy's .npy, safetensors, and the bincode of exact fractions that xaynet's clients read.
+
+Used by both ends of `GET /model` and by `pet model get`. Decoders are strict and never unpickle. No transport is known here.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Final
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from pet import kernels
+from pet.errors import MissingExtraError, RemoteProtocolError
+from pet.wire import Buffer
+
+BINCODE: Final = "application/octet-stream"
+NPY: Final = "application/x-npy"
+SAFETENSORS: Final = "application/vnd.safetensors"
+
+#: Name of the one tensor in a safetensors file.
+TENSOR_NAME: Final = "model"
+
+_COUNT_BYTES: Final = 8
+_SMALLEST_FRACTION_BYTES: Final = 18
+_MAX_NPY_HEADER_BYTES: Final = 4096
+_DTYPES: Final = {np.dtype(name).str: np.dtype(name) for name in ("<f4", "<f8", "<i4", "<i8")}
+
+
+def npy_header(length: int, dtype: np.dtype[Any]) -> bytes:
+    """Return what stands before the weights in a .npy file of one vector; the weights follow as little-endian bytes."""
+    header = io.BytesIO()
+    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (length,)}
+    npy_format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def encode_npy(array: NDArray[Any]) -> bytes:
+    """Return a vector as the bytes of a .npy file."""
+    return npy_header(len(array), array.dtype) + array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def decode_npy(data: Buffer) -> NDArray[Any]:
+    """Read a .npy file that holds one vector of float32, float64, int32 or int64, little-endian.
+
+    Returns:
+        A view of the data; read-only where the data is.
+
+    Raises:
+        RemoteProtocolError: anything else (reason "malformed_model").
+    """
+    view = memoryview(data).cast("B")
+    header = io.BytesIO(view[:_MAX_NPY_HEADER_BYTES])
+    try:
+        version = npy_format.read_magic(header)
+        shape, is_fortran, dtype = npy_format.read_array_header_1_0(header)
+    except Exception:  # numpy evaluates the header as a Python literal and lets through whatever its tokenizer raises
+        raise _malformed("expected a .npy file of version 1.0") from None
+    weights = view[header.tell() :]
+    if version != (1, 0) or is_fortran or len(shape) != 1 or dtype.str not in _DTYPES:
+        raise _malformed(f"expected one vector of floats or integers, got {dtype} of shape {shape}")
+    if len(weights) != shape[0] * dtype.itemsize:
+        raise _malformed(f"expected {shape[0]} weights of {dtype}, got {len(weights)} bytes")
+    return np.frombuffer(weights, dtype=dtype)
+
+
+def encode_safetensors(array: NDArray[Any]) -> bytes:
+    """Return a vector as the bytes of a safetensors file with one tensor, "model".
+
+    Raises:
+        MissingExtraError: the package safetensors is not installed.
+    """
+    return bytes(_safetensors().save({TENSOR_NAME: np.ascontiguousarray(array)}))
+
+
+def decode_safetensors(data: Buffer) -> NDArray[Any]:
+    """Read what `encode_safetensors` writes.
+
+    Raises:
+        RemoteProtocolError: anything else (reason "malformed_model").
+        MissingExtraError: the package safetensors is not installed.
+    """
+    library = _safetensors()
+    try:
+        tensors = library.load(bytes(data))
+    except Exception as error:  # the library has no common root of its errors
+        raise _malformed(f"expected a safetensors file ({type(error).__name__})") from None
+    if set(tensors) != {TENSOR_NAME}:
+        raise _malformed(f"expected one tensor {TENSOR_NAME!r}, got {len(tensors)} others")
+    array: NDArray[Any] = tensors[TENSOR_NAME]
+    if array.ndim != 1 or array.dtype.str not in _DTYPES:
+        raise _malformed(f"expected one vector of floats or integers, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def decode_bincode(data: Buffer, dtype: np.dtype[Any], max_length: int | None = None) -> NDArray[Any]:
+    """Read the body of xaynet's `GET /model`: exact fractions (spec 5.6).
+
+    Args:
+        data: the whole body.
+        dtype: float32, float64, int32 or int64; fractions are rounded to floats and truncated to integers.
+        max_length: more weights than this are refused.
+
+    Raises:
+        RemoteProtocolError: the bytes are no such model (reason "malformed_model"), or a value is outside the type (reason
+            "out_of_range").
+        ModelError: another dtype.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) < _COUNT_BYTES:
+        raise _malformed(f"expected at least {_COUNT_BYTES} bytes, got {len(view)}")
+    length = int.from_bytes(view[:_COUNT_BYTES], "little")
+    limit = (len(view) - _COUNT_BYTES) // _SMALLEST_FRACTION_BYTES
+    limit = limit if max_length is None else min(limit, max_length)
+    if length > limit:
+        raise _malformed(f"expected at most {limit} weights, got {length}")
+    model, used = kernels.decode_fractions(np.frombuffer(view[_COUNT_BYTES:], dtype=np.uint8), length, dtype)
+    if used != len(view) - _COUNT_BYTES:
+        raise _malformed(f"expected {used + _COUNT_BYTES} bytes, got {len(view)}")
+    return model
+
+
+def decode_model(media_type: str, data: Buffer, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
+    """Read a global model in whichever of the three formats it came.
+
+    Args:
+        media_type: what the answer called it; anything unknown, or nothing, is read as bincode, as xaynet sends no type.
+        data: the body.
+        dtype: dtype of the round's models.
+        length: number of weights of the round's models.
+
+    Raises:
+        RemoteProtocolError: malformed, or of another dtype or length (reasons "malformed_model", "out_of_range").
+    """
+    if media_type == NPY:
+        model = decode_npy(data)
+    elif media_type == SAFETENSORS:
+        model = decode_safetensors(data)
+    else:
+        model = decode_bincode(data, dtype, length)
+    if model.dtype != dtype or len(model) != length:
+        raise _malformed(f"expected {length} weights of {dtype}, got {len(model)} of {model.dtype}")
+    if dtype.kind == "f" and not np.isfinite(model).all():
+        raise _malformed("expected finite weights, got NaN or infinities")
+    return model
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingExtraError("safetensors is not installed: pip install 'pet-protocol[http]'") from error
+    return safetensors.numpy
+
+
+def _malformed(message: str) -> RemoteProtocolError:
+    return RemoteProtocolError("malformed_model", f"global model: {message}")

@@ -1,0 +1,138 @@
+"""The bytes of mask configs and mask objects (spec/PET.md 2.1, 4.5 and 5.3).
+
+Wire codes live here and not in MaskConfig, because a config may one day have none. This file knows bytes and arrays; what a
+mask object means is pet/masking.py's business, and which message it travels in is pet/messages/'s.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.errors import RemoteProtocolError
+from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
+
+#: Anything that holds bytes and can be read in place.
+Buffer = bytes | bytearray | memoryview
+
+MASK_CONFIG_BYTES: Final = 4
+#: A mask config in bincode: four variant indices of 32 bits.
+VARIANT_INDICES_BYTES: Final = 16
+_COUNT_BYTES: Final = 4
+
+# The choices in the order of their bytes, each with the byte of every member. The bincode index is the place in the list.
+_CODES: Final[tuple[tuple[type[enum.Enum], dict[enum.Enum, int]], ...]] = (
+    (GroupType, {GroupType.INTEGER: 0, GroupType.PRIME: 1, GroupType.POWER2: 2}),
+    (DataType, {DataType.F32: 0, DataType.F64: 1, DataType.I32: 2, DataType.I64: 3}),
+    (BoundType, {BoundType.B0: 0, BoundType.B2: 2, BoundType.B4: 4, BoundType.B6: 6, BoundType.BMAX: 255}),
+    (ModelType, {ModelType.M3: 3, ModelType.M6: 6, ModelType.M9: 9, ModelType.M12: 12}),
+)
+
+
+def encode_mask_config(config: MaskConfig) -> bytes:
+    """Return the four wire bytes of a config (spec 2.1)."""
+    return bytes(codes[choice] for (_, codes), choice in zip(_CODES, _choices(config), strict=True))
+
+
+def decode_mask_config(data: Buffer) -> MaskConfig:
+    """Read four wire bytes.
+
+    Raises:
+        RemoteProtocolError: not four bytes, or a byte that stands for nothing (reason "malformed_mask_config").
+    """
+    if len(data) != MASK_CONFIG_BYTES:
+        raise RemoteProtocolError("malformed_mask_config", f"mask config: expected 4 bytes, got {len(data)}")
+    choices: list[Any] = []
+    for (kind, codes), byte in zip(_CODES, bytes(data), strict=True):
+        member = next((member for member, code in codes.items() if code == byte), None)
+        if member is None:
+            known = ", ".join(map(str, codes.values()))
+            raise RemoteProtocolError("malformed_mask_config", f"{kind.__name__}: expected a byte of {known}, got {byte}")
+        choices.append(member)
+    return MaskConfig(*choices)
+
+
+def encode_variant_indices(config: MaskConfig) -> bytes:
+    """Return a config as bincode writes it: four 32-bit variant indices (spec 5.3)."""
+    return b"".join(
+        list(codes).index(choice).to_bytes(4, "little") for (_, codes), choice in zip(_CODES, _choices(config), strict=True)
+    )
+
+
+def decode_variant_indices(data: Buffer) -> MaskConfig:
+    """Read four 32-bit variant indices.
+
+    Raises:
+        RemoteProtocolError: not 16 bytes, or an index out of range (reason "malformed_mask_config").
+    """
+    if len(data) != VARIANT_INDICES_BYTES:
+        raise RemoteProtocolError("malformed_mask_config", f"mask config: expected 16 bytes, got {len(data)}")
+    choices: list[Any] = []
+    for place, (kind, codes) in enumerate(_CODES):
+        index = int.from_bytes(data[4 * place : 4 * place + 4], "little")
+        if index >= len(codes):
+            raise RemoteProtocolError(
+                "malformed_mask_config", f"{kind.__name__}: expected an index below {len(codes)}, got {index}"
+            )
+        choices.append(list(codes)[index])
+    return MaskConfig(*choices)
+
+
+def mask_object_bytes(config: MaskConfigPair, length: int) -> int:
+    """Return the size in bytes of a mask object with `length` elements (spec 4.5)."""
+    return 2 * MASK_CONFIG_BYTES + _COUNT_BYTES + length * config.vect.element_bytes + config.unit.element_bytes
+
+
+def encode_mask_object(config: MaskConfigPair, vect: NDArray[np.uint8], unit: int) -> list[Buffer]:
+    """Return a mask object as buffers to be sent one after the other; the vector is not copied (spec 4.5)."""
+    return [
+        encode_mask_config(config.vect) + len(vect).to_bytes(_COUNT_BYTES, "big"),
+        vect.reshape(-1).data,
+        encode_mask_config(config.unit) + unit.to_bytes(config.unit.element_bytes, "little"),
+    ]
+
+
+def decode_mask_object(data: Buffer) -> tuple[MaskConfigPair, NDArray[np.uint8], int, int]:
+    """Read the mask object at the start of a buffer; the vector is a view of the buffer (spec 4.5).
+
+    Elements are not compared with the order here: that is a pass over the vector, and comes with the addition.
+
+    Returns:
+        The configs, the packed vector, the unit, and how many bytes the object takes.
+
+    Raises:
+        RemoteProtocolError: the buffer ends too soon (reason "malformed_mask_object"), or a config byte stands for nothing
+            (reason "malformed_mask_config").
+    """
+    view = memoryview(data).cast("B") if not isinstance(data, memoryview) else data
+    vect_config, position = _take_config(view, 0)
+    count_end = position + _COUNT_BYTES
+    _require(view, count_end)
+    length = int.from_bytes(view[position:count_end], "big")
+    vect_end = count_end + length * vect_config.element_bytes
+    _require(view, vect_end)
+    vect = np.frombuffer(view[count_end:vect_end], dtype=np.uint8).reshape(length, vect_config.element_bytes)
+    unit_config, position = _take_config(view, vect_end)
+    end = position + unit_config.element_bytes
+    _require(view, end)
+    unit = int.from_bytes(view[position:end], "little")
+    return MaskConfigPair(vect=vect_config, unit=unit_config), vect, unit, end
+
+
+def _choices(config: MaskConfig) -> Sequence[enum.Enum]:
+    return config.group_type, config.data_type, config.bound_type, config.model_type
+
+
+def _take_config(view: memoryview, start: int) -> tuple[MaskConfig, int]:
+    end = start + MASK_CONFIG_BYTES
+    _require(view, end)
+    return decode_mask_config(view[start:end]), end
+
+
+def _require(view: memoryview, end: int) -> None:
+    if len(view) < end:
+        raise RemoteProtocolError("malformed_mask_object", f"mask object: expected at least {end} bytes, got {len(view)}")

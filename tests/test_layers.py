@@ -1,0 +1,95 @@
+"""Imports point one way: a module imports only from modules that stand above it in this list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pet
+
+ROOT = Path(pet.__file__).parent
+
+#: Lowest first. A name covers everything under it; the longest match counts.
+LAYERS = [
+    ["pet.errors"],
+    ["pet._orders", "pet.threads"],
+    ["pet.mask_config"],
+    ["pet.kernels", "pet.crypto", "pet.layout"],
+    ["pet.wire"],
+    ["pet.mask_object"],
+    ["pet.masking", "pet.global_model", "pet.model_formats"],
+    ["pet.aggregation"],
+    ["pet"],
+    ["pet.messages"],
+    ["pet.protocol"],
+    ["pet.transports"],
+    ["pet.coordinator", "pet.participant"],
+    ["pet.advice"],
+    ["pet.commands"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+#: What may do I/O, keep time or start threads; the protocol and everything below may not.
+FORBIDDEN_IN_PROTOCOL = {
+    "socket",
+    "asyncio",
+    "threading",
+    "time",
+    "ssl",
+    "http",
+    "httpx",
+    "starlette",
+    "uvicorn",
+    "random",
+    "secrets",
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+#: The entry points and the table of commands are one layer with the commands.
+ENTRY_POINTS = {"pet.cli": "pet.commands", "pet.__main__": "pet.commands"}
+
+
+def layer_of(name: str) -> str:
+    name = ENTRY_POINTS.get(name, name)
+    while name not in RANK:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute names that a file imports anywhere in it; `from pet import x` counts as pet.x where that is a module."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                is_module = (ROOT.parent / full.replace(".", "/")).with_suffix(".py").exists() or full in RANK
+                names.add(full if is_module else str(node.module))
+    return names
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_one_way(path):
+    own = layer_of(module_name(path))
+    for name in imported(path):
+        if name.split(".")[0] != "pet":
+            continue
+        other = layer_of(name)
+        assert other == own or RANK[other] < RANK[own], f"{module_name(path)} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if module_name(path).startswith("pet.protocol")], ids=module_name)
+def test_the_protocol_does_no_io(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & FORBIDDEN_IN_PROTOCOL
