@@ -1,0 +1,292 @@
+"""Keys, signatures, sealed boxes, hashes and eligibility: the only file that knows which primitives there are.
+
+Ed25519 signs, an X25519 sealed box encrypts, SHA-256 hashes; all of it is libsodium, through PyNaCl. Large buffers go to the
+compiled module of PyNaCl directly: its public functions return new bytes objects, which for a message of 150 MB is a copy per
+step. Those calls release the GIL; whoever makes one leaves the buffer alone meanwhile. This file must never know a message,
+a mask or a phase.
+
+Source: spec/PET.md 1.1, 1.5, 1.7.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import nacl.bindings
+from nacl._sodium import ffi, lib
+
+from pet.errors import CryptoError
+
+#: What may hold bytes. A function that changes its argument needs one that is writable.
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+PUBLIC_KEY_BYTES: Final[int] = nacl.bindings.crypto_sign_PUBLICKEYBYTES
+SIGNATURE_BYTES: Final[int] = nacl.bindings.crypto_sign_BYTES
+#: What a sealed box is longer than its content: an ephemeral public key and an authentication tag.
+SEAL_BYTES: Final[int] = nacl.bindings.crypto_box_SEALBYTES
+KEY_SEED_BYTES: Final = 32
+ROUND_SEED_BYTES: Final = 32
+
+SUM_TASK: Final = b"sum"
+UPDATE_TASK: Final = b"update"
+
+_LARGEST_DIGEST: Final = 2**256 - 1
+# X25519 clamps a scalar to a multiple of 8, the largest order of a low-order point: one scalar tells as well as another.
+_ANY_SCALAR: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SigningKeyPair:
+    """The long-lived Ed25519 identity of a participant.
+
+    Attributes:
+        public_key: 32 bytes.
+        secret_key: 64 bytes, the seed followed by the public key; hidden in repr.
+    """
+
+    public_key: bytes
+    secret_key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _require_size("public signing key", self.public_key, PUBLIC_KEY_BYTES)
+        _require_size("secret signing key", self.secret_key, nacl.bindings.crypto_sign_SECRETKEYBYTES)
+        if self.secret_key[KEY_SEED_BYTES:] != self.public_key:
+            raise CryptoError("signing key pair: the secret key belongs to another public key")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SigningKeyPair) and hmac.compare_digest(self.secret_key, other.secret_key)
+
+    def __hash__(self) -> int:
+        return hash(self.public_key)
+
+    @classmethod
+    def generate(cls) -> SigningKeyPair:
+        """Draw a key pair from the operating system's randomness."""
+        return cls(*nacl.bindings.crypto_sign_keypair())
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> SigningKeyPair:
+        """Derive the key pair of a 32-byte seed.
+
+        Raises:
+            CryptoError: the seed has another size.
+        """
+        _require_size("seed of a signing key pair", seed, KEY_SEED_BYTES)
+        return cls(*nacl.bindings.crypto_sign_seed_keypair(seed))
+
+    def sign(self, data: Buffer) -> bytes:
+        """Sign; the result is the 64-byte signature alone. Copies the data: for large ones there is `sign_in_place`."""
+        signed = bytearray(SIGNATURE_BYTES) + data
+        sign_in_place(signed, self)
+        return bytes(signed[:SIGNATURE_BYTES])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncryptionKeyPair:
+    """An X25519 key pair that lives for one round: the coordinator's, or the ephemeral one of a sum participant.
+
+    Attributes:
+        public_key: 32 bytes.
+        secret_key: 32 bytes; hidden in repr.
+    """
+
+    public_key: bytes
+    secret_key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _require_size("public encryption key", self.public_key, PUBLIC_KEY_BYTES)
+        _require_size("secret encryption key", self.secret_key, nacl.bindings.crypto_box_SECRETKEYBYTES)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, EncryptionKeyPair)
+            and self.public_key == other.public_key
+            and hmac.compare_digest(self.secret_key, other.secret_key)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.public_key)
+
+    @classmethod
+    def generate(cls) -> EncryptionKeyPair:
+        """Draw a key pair from the operating system's randomness."""
+        return cls(*nacl.bindings.crypto_box_keypair())
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> EncryptionKeyPair:
+        """Derive the key pair of a 32-byte seed; the secret key is the first half of the seed's SHA-512.
+
+        Raises:
+            CryptoError: the seed has another size.
+        """
+        _require_size("seed of an encryption key pair", seed, KEY_SEED_BYTES)
+        return cls(*nacl.bindings.crypto_box_seed_keypair(seed))
+
+
+def sign_in_place(signed: bytearray | memoryview, key: SigningKeyPair) -> None:
+    """Overwrite the first 64 bytes of a writable buffer with the signature of all the rest. Copies nothing.
+
+    Raises:
+        CryptoError: the buffer has no room for a signature.
+    """
+    pointer = _writable(signed)
+    if len(pointer) < SIGNATURE_BYTES:
+        raise CryptoError(f"buffer to sign in: expected at least {SIGNATURE_BYTES} bytes, got {len(pointer)}")
+    lib.crypto_sign(pointer, ffi.NULL, pointer + SIGNATURE_BYTES, len(pointer) - SIGNATURE_BYTES, key.secret_key)
+
+
+def verify(signature: bytes, data: Buffer, public_key: bytes) -> bool:
+    """Tell whether a detached signature is valid. Copies the data: for large ones there is `verify_signed`.
+
+    Raises:
+        CryptoError: the signature or the key has another size than its kind.
+    """
+    _require_size("signature", signature, SIGNATURE_BYTES)
+    return verify_signed(signature + bytes(data), public_key)
+
+
+def verify_signed(signed: Buffer, public_key: bytes) -> bool:
+    """Tell whether the first 64 bytes of a buffer are a valid signature of all the rest. Copies nothing.
+
+    A buffer too short for a signature is not valid.
+
+    Raises:
+        CryptoError: the key is not of 32 bytes.
+    """
+    _require_size("public signing key", public_key, PUBLIC_KEY_BYTES)
+    # PyNaCl leaves out the detached verification; with no place for the message, "open" is just that.
+    pointer = _readable(signed)
+    return bool(lib.crypto_sign_open(ffi.NULL, ffi.NULL, pointer, len(pointer), public_key) == 0)
+
+
+def seal(data: Buffer, public_key: bytes) -> bytes:
+    """Encrypt for the holder of a key so that nobody learns who encrypted; 48 bytes longer than the data.
+
+    Raises:
+        CryptoError: the key is of low order (no secret could be shared with it), or not of 32 bytes.
+    """
+    box = bytearray(SEAL_BYTES) + data
+    seal_in_place(box, public_key)
+    return bytes(box)
+
+
+def seal_in_place(box: bytearray | memoryview, public_key: bytes) -> None:
+    """Turn a writable buffer, whose plain text begins at byte 48, into a sealed box. Copies nothing.
+
+    Raises:
+        CryptoError: as in `seal`, or the buffer is shorter than 48 bytes. Its content is undefined then.
+    """
+    _require_size("public encryption key", public_key, PUBLIC_KEY_BYTES)
+    pointer = _writable(box)
+    if len(pointer) < SEAL_BYTES:
+        raise CryptoError(f"buffer to seal in: expected at least {SEAL_BYTES} bytes, got {len(pointer)}")
+    if lib.crypto_box_seal(pointer, pointer + SEAL_BYTES, len(pointer) - SEAL_BYTES, public_key) != 0:
+        raise CryptoError(f"cannot seal: the public encryption key {public_key.hex()} is of low order")
+
+
+def open_sealed(box: Buffer, keys: EncryptionKeyPair) -> bytes:
+    """Decrypt a sealed box.
+
+    Raises:
+        CryptoError: the box is shorter than 48 bytes, damaged, or sealed for another key.
+    """
+    return bytes(open_sealed_in_place(bytearray(box), keys))
+
+
+def open_sealed_in_place(box: bytearray | memoryview, keys: EncryptionKeyPair) -> memoryview:
+    """Decrypt a sealed box within its own, writable buffer. Copies nothing.
+
+    Returns:
+        A view of the plain text: the buffer from byte 48 on.
+
+    Raises:
+        CryptoError: as in `open_sealed`. The content of the buffer is undefined then.
+    """
+    pointer = _writable(box)
+    if lib.crypto_box_seal_open(pointer + SEAL_BYTES, pointer, len(pointer), keys.public_key, keys.secret_key) != 0:
+        raise CryptoError(f"a box of {len(pointer)} bytes does not open: too short, damaged, or sealed for another key")
+    return memoryview(box).cast("B")[SEAL_BYTES:]
+
+
+def is_low_order(public_key: bytes) -> bool:
+    """Tell whether an X25519 public key is of low order, which makes every secret shared with it the same.
+
+    Raises:
+        CryptoError: the key is not of 32 bytes.
+    """
+    _require_size("public encryption key", public_key, PUBLIC_KEY_BYTES)
+    # libsodium refuses exactly these keys; asking it needs no list of them and takes as long for every key.
+    return bool(lib.crypto_scalarmult(ffi.new("unsigned char[]", PUBLIC_KEY_BYTES), _ANY_SCALAR, public_key) != 0)
+
+
+def hash_sha256(data: Buffer) -> bytes:
+    """Return the SHA-256 of a buffer, 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def is_eligible(signature: bytes, threshold: float) -> bool:
+    """Tell whether a task signature is among the share `threshold` of all signatures (spec 1.7).
+
+    The SHA-256 of the signature, as a little-endian number over 2^256 - 1, is compared with the exact value of the threshold:
+    below 0 nobody is eligible, from 1 on everybody.
+
+    Raises:
+        CryptoError: the threshold is NaN, or the signature is not of 64 bytes.
+    """
+    _require_size("task signature", signature, SIGNATURE_BYTES)
+    if math.isnan(threshold):
+        raise CryptoError("threshold of eligibility: expected a number, got NaN")
+    if threshold < 0 or threshold > 1:  # beside saving work, this keeps infinities from the fraction below
+        return threshold > 1
+    numerator, denominator = threshold.as_integer_ratio()
+    digest = int.from_bytes(hash_sha256(signature), "little")
+    return digest * denominator <= numerator * _LARGEST_DIGEST
+
+
+def sign_task(key: SigningKeyPair, round_seed: bytes, task: bytes) -> bytes:
+    """Sign a round's seed for one task, SUM_TASK or UPDATE_TASK; who may take it follows from the signature (spec 1.7)."""
+    return key.sign(round_seed + task)
+
+
+def verify_task(signature: bytes, public_key: bytes, round_seed: bytes, task: bytes) -> bool:
+    """Tell whether a task signature is that of this participant for this round and task (spec 1.7).
+
+    Raises:
+        CryptoError: the signature or the key has another size than its kind.
+    """
+    return verify(signature, round_seed + task, public_key)
+
+
+def derive_round_seed(
+    keys: EncryptionKeyPair, previous_seed: bytes, sum_probability: float, update_probability: float
+) -> bytes:
+    """Derive the seed of a round from the coordinator's new key pair and the seed before (spec 1.5).
+
+    Returns:
+        32 bytes that nobody without the secret key can foresee.
+
+    Raises:
+        CryptoError: the previous seed is not of 32 bytes.
+    """
+    _require_size("round seed", previous_seed, ROUND_SEED_BYTES)
+    # The X25519 secret key serves as the seed of an Ed25519 pair here, as it does in the reference.
+    key = SigningKeyPair.from_seed(keys.secret_key)
+    return hash_sha256(key.sign(previous_seed + struct.pack("<dd", sum_probability, update_probability)))
+
+
+def _require_size(what: str, value: bytes, size: int) -> None:
+    if len(value) != size:
+        raise CryptoError(f"{what}: expected {size} bytes, got {len(value)}")
+
+
+def _readable(buffer: Buffer) -> Any:
+    return ffi.from_buffer("unsigned char[]", buffer)
+
+
+def _writable(buffer: bytearray | memoryview) -> Any:
+    return ffi.from_buffer("unsigned char[]", buffer, require_writable=True)

@@ -1,0 +1,70 @@
+"""Messages of the protocol and their bytes, as docs/messages.md lists them: no keys are kept here and no phase is known."""
+
+from pet.messages.chunks import (
+    CHUNK_OVERHEAD_BYTES,
+    MIN_MAX_MESSAGE_SIZE,
+    Chunk,
+    ChunkCollector,
+    max_payload_bytes,
+    split_payload,
+)
+from pet.messages.dictionaries import (
+    ENCRYPTED_SEED_BYTES,
+    LocalSeedDictionary,
+    SeedDictionary,
+    SumDictionary,
+    decode_seed_dictionary,
+    decode_sum_dictionary,
+    encode_seed_dictionary,
+    encode_sum_dictionary,
+)
+from pet.messages.header import HEADER_BYTES, Header, Tag
+from pet.messages.message import (
+    MIN_BODY_BYTES,
+    AnyPayload,
+    Message,
+    decode_payload,
+    encode_message,
+    open_message,
+    seal_message,
+    split_message,
+)
+from pet.messages.parameters import ROUND_PARAMETERS_BYTES, RoundParameters
+from pet.messages.payloads import Payload, Sum2Payload, SumPayload, UpdatePayload
+from pet.messages.profile import PET_PROFILE, Profile
+
+__all__ = [
+    "CHUNK_OVERHEAD_BYTES",
+    "ENCRYPTED_SEED_BYTES",
+    "HEADER_BYTES",
+    "MIN_BODY_BYTES",
+    "MIN_MAX_MESSAGE_SIZE",
+    "PET_PROFILE",
+    "ROUND_PARAMETERS_BYTES",
+    "AnyPayload",
+    "Chunk",
+    "ChunkCollector",
+    "Header",
+    "LocalSeedDictionary",
+    "Message",
+    "Payload",
+    "Profile",
+    "RoundParameters",
+    "SeedDictionary",
+    "Sum2Payload",
+    "SumDictionary",
+    "SumPayload",
+    "Tag",
+    "UpdatePayload",
+    "decode_payload",
+    "decode_seed_dictionary",
+    "decode_sum_dictionary",
+    "encode_message",
+    "encode_seed_dictionary",
+    "encode_sum_dictionary",
+    "max_payload_bytes",
+    "open_message",
+    "seal_message",
+    "split_message",
+    "split_payload",
+]
