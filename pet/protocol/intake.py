@@ -1,0 +1,117 @@
+"""What each kind of message does to a round: check everything, then change, so that a refused message changes nothing.
+
+One function per kind. By the time they are called, the message is known to be of the right kind for the phase and from a
+participant that has the task. They know neither phases nor time, and do not count.
+
+Source: spec/PET.md 3.6, 7.1, 9.3.
+"""
+
+from __future__ import annotations
+
+from pet.crypto import is_low_order
+from pet.errors import AggregationError, RemoteProtocolError
+from pet.messages import Message, Payload, Sum2Payload, SumPayload, UpdatePayload
+from pet.protocol.round_state import RoundState
+
+
+def take_payload(state: RoundState, message: Message, payload: Payload) -> None:
+    """Take a message into the round.
+
+    Args:
+        state: the round.
+        message: who sent it, and its bytes if it is a Sum message.
+        payload: what it says; of a message in chunks, what they say together.
+
+    Raises:
+        RemoteProtocolError: as the function of its kind; the round is as before.
+    """
+    participant_public_key = message.participant_public_key
+    if isinstance(payload, SumPayload):
+        take_sum(state, participant_public_key, payload)
+        if message.signed_bytes is not None:
+            state.signed_sums[participant_public_key] = message.signed_bytes
+    elif isinstance(payload, UpdatePayload):
+        take_update(state, participant_public_key, payload)
+    else:
+        take_sum2(state, participant_public_key, payload)
+
+
+def take_sum(state: RoundState, participant_public_key: bytes, payload: SumPayload) -> None:
+    """Register a sum participant with its ephemeral key.
+
+    Raises:
+        RemoteProtocolError: "already_registered" (even with the same key; the first one stays), "low_order_key" (nobody could
+            encrypt a seed to such a key).
+    """
+    if participant_public_key in state.sum_dictionary:
+        raise RemoteProtocolError("already_registered", "expected one Sum message per participant, got another one")
+    if is_low_order(payload.ephemeral_public_key):
+        raise RemoteProtocolError("low_order_key", "expected an ephemeral public key to encrypt to, got one of low order")
+    state.sum_dictionary[participant_public_key] = payload.ephemeral_public_key
+    state.seed_dictionary[participant_public_key] = {}
+
+
+def take_update(state: RoundState, participant_public_key: bytes, payload: UpdatePayload) -> None:
+    """Add a masked model to the sum, and its encrypted mask seeds to the dictionary.
+
+    The masked model is judged before the dictionary, as in xaynet; adding it, the only thing that can still fail (an element
+    not below the order) and the only one that takes long, comes last.
+
+    Raises:
+        RemoteProtocolError: the reasons of `Aggregation.add`; "seed_dictionary_length", "unknown_sum_participant",
+            "update_already_submitted".
+    """
+    seeds = payload.local_seed_dictionary
+    try:
+        state.aggregation.check(payload.masked_model)
+        _check_seeds(state, participant_public_key, payload)
+        state.aggregation.add(payload.masked_model)
+    except AggregationError as error:
+        raise RemoteProtocolError(error.reason, f"masked model: {error}") from None
+    state.update_participants.add(participant_public_key)
+    for sum_participant, encrypted_seed in seeds.items():
+        # A seed may be a view of its message, and would keep all of it in memory.
+        state.seed_dictionary[sum_participant][participant_public_key] = bytes(encrypted_seed)
+
+
+def _check_seeds(state: RoundState, participant_public_key: bytes, payload: UpdatePayload) -> None:
+    """Check that an update carries one seed for each sum participant, and is the participant's first (spec 7.1)."""
+    seeds = payload.local_seed_dictionary
+    if len(seeds) != len(state.sum_dictionary):
+        raise RemoteProtocolError(
+            "seed_dictionary_length",
+            f"expected an encrypted seed for each of {len(state.sum_dictionary)} sum participants, got {len(seeds)}",
+        )
+    if not seeds.keys() <= state.sum_dictionary.keys():
+        raise RemoteProtocolError(
+            "unknown_sum_participant", "expected seeds for the sum participants, got one for somebody else"
+        )
+    if participant_public_key in state.update_participants:
+        raise RemoteProtocolError("update_already_submitted", "expected one update per participant, got another one")
+
+
+def take_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Payload) -> None:
+    """Count a sum participant's mask.
+
+    xaynet counts any mask; one that could not be taken off the sum is refused here, as it would only fail the round.
+
+    Raises:
+        RemoteProtocolError: "unknown_sum_participant", "mask_already_submitted", "mask_mismatch" (another mask config or
+            length), "invalid_mask" (an element that is not below the order).
+    """
+    if participant_public_key not in state.sum_dictionary:
+        raise RemoteProtocolError("unknown_sum_participant", "expected a participant that sent its key in the Sum phase")
+    if participant_public_key in state.votes.voters:
+        raise RemoteProtocolError("mask_already_submitted", "expected one mask per sum participant, got another one")
+    mask, expected = payload.mask, state.parameters
+    if mask.config != expected.mask_config or len(mask) != expected.model_length:
+        raise RemoteProtocolError(
+            "mask_mismatch",
+            f"mask: expected {expected.mask_config.vect} and {expected.mask_config.unit}, {expected.model_length} elements, "
+            f"got {mask.config.vect} and {mask.config.unit}, {len(mask)} elements",
+        )
+    try:
+        mask.validate()
+    except AggregationError as error:
+        raise RemoteProtocolError("invalid_mask", f"mask: {error}") from None
+    state.votes.add(participant_public_key, mask)

@@ -1,0 +1,97 @@
+"""The phases of a round and every move between them, in one table.
+
+How to think about the coordinator: it is always in exactly one phase, and only two things happen to it, a message arrives or
+time passes. Most of the time nothing follows but a counter that goes up. Now and then one of the few *triggers* below fires,
+and then `TRANSITIONS` alone says where the coordinator goes.
+
+1. **A trigger moves the whole round; a message does not.** A message is accepted, or refused with the state as before. That a
+   message was the last one needed is a trigger (`ENOUGH_MESSAGES`), noticed after the message was accepted.
+2. **A round fails as a whole or not at all.** No message can take a round to `FAILURE`; only time, or masks that give no model
+   (`ROUND_FAILED`).
+3. **Three phases rest, three are passed through.** `SUM`, `UPDATE` and `SUM2` wait for messages. `IDLE`, `UNMASK` and
+   `FAILURE` are work that is done at once: the coordinator is never found in them between two calls, except in `IDLE` before
+   its first round. They are still announced, one by one.
+4. **`SHUTDOWN` is the end.** It can be reached from everywhere and left for nowhere.
+
+A pair that is missing from the table cannot happen; asking for it is an error of the caller. The diagram in docs/protocol.md is
+drawn from this table. This file parses nothing and knows neither messages' content nor time.
+
+Source: spec/PET.md 1.3.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pet.errors import LocalProtocolError
+from pet.messages import Tag
+
+
+class Phase(enum.Enum):
+    """Where a coordinator is; the value is the name shown in `GET /status`."""
+
+    value: str
+
+    IDLE = "idle"  # new keys, new round seed, new parameters
+    SUM = "sum"  # collects the ephemeral keys of sum participants
+    UPDATE = "update"  # collects and adds masked models, and the encrypted mask seeds
+    SUM2 = "sum2"  # collects the mask sums of the sum participants
+    UNMASK = "unmask"  # chooses a mask and takes it off the total
+    FAILURE = "failure"  # this round gives no model
+    SHUTDOWN = "shutdown"  # nothing is accepted any more
+
+
+class Trigger(enum.Enum):
+    """Why a coordinator leaves a phase."""
+
+    value: str
+
+    PARAMETERS_DRAWN = "parameters drawn"  # keys and seed of the round exist
+    ENOUGH_MESSAGES = "enough messages"  # the window's minimum time and minimum count are both reached
+    MODEL_UNMASKED = "model unmasked"  # the global model exists
+    ROUND_FAILED = "round failed"  # the window's maximum time is over, or the masks give no model
+    FAILURE_RECORDED = "failure recorded"  # nothing is left to do for the failed round
+    SHUT_DOWN = "shut down"  # the owner wants no more rounds
+
+
+TRANSITIONS: Final[Mapping[tuple[Phase, Trigger], Phase]] = MappingProxyType(
+    {
+        (Phase.IDLE, Trigger.PARAMETERS_DRAWN): Phase.SUM,
+        (Phase.SUM, Trigger.ENOUGH_MESSAGES): Phase.UPDATE,
+        (Phase.SUM, Trigger.ROUND_FAILED): Phase.FAILURE,
+        (Phase.UPDATE, Trigger.ENOUGH_MESSAGES): Phase.SUM2,
+        (Phase.UPDATE, Trigger.ROUND_FAILED): Phase.FAILURE,
+        (Phase.SUM2, Trigger.ENOUGH_MESSAGES): Phase.UNMASK,
+        (Phase.SUM2, Trigger.ROUND_FAILED): Phase.FAILURE,
+        (Phase.UNMASK, Trigger.MODEL_UNMASKED): Phase.IDLE,
+        (Phase.UNMASK, Trigger.ROUND_FAILED): Phase.FAILURE,
+        (Phase.FAILURE, Trigger.FAILURE_RECORDED): Phase.IDLE,
+        (Phase.IDLE, Trigger.SHUT_DOWN): Phase.SHUTDOWN,
+        (Phase.SUM, Trigger.SHUT_DOWN): Phase.SHUTDOWN,
+        (Phase.UPDATE, Trigger.SHUT_DOWN): Phase.SHUTDOWN,
+        (Phase.SUM2, Trigger.SHUT_DOWN): Phase.SHUTDOWN,
+        (Phase.UNMASK, Trigger.SHUT_DOWN): Phase.SHUTDOWN,
+        (Phase.FAILURE, Trigger.SHUT_DOWN): Phase.SHUTDOWN,
+    }
+)
+
+ACCEPTED_TAG: Final[Mapping[Phase, Tag]] = MappingProxyType(
+    {Phase.SUM: Tag.SUM, Phase.UPDATE: Tag.UPDATE, Phase.SUM2: Tag.SUM2}
+)
+"""The one kind of message that a phase takes; a phase that is absent takes none."""
+
+
+def next_phase(phase: Phase, trigger: Trigger) -> Phase:
+    """Look up where a trigger leads.
+
+    Raises:
+        LocalProtocolError: the trigger cannot happen in this phase.
+    """
+    try:
+        return TRANSITIONS[phase, trigger]
+    except KeyError:
+        known = ", ".join(known.value for start, known in TRANSITIONS if start is phase) or "nothing"
+        raise LocalProtocolError(f"phase {phase.value}: expected {known}, got {trigger.value!r}") from None

@@ -1,0 +1,161 @@
+"""What an operator decides about rounds: probabilities, mask config, model length, windows, limits.
+
+The settings are checked when they are built; a coordinator can rely on them. This file knows neither settings files and their
+key names (pet/coordinator/settings.py) nor what a coordinator does with the numbers.
+
+Source: spec/PET.md 1.6, 6.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.protocol.windows import (
+    LEAST_SUM_COUNT,
+    LEAST_UPDATE_COUNT,
+    PhaseWindow,
+    Violation,
+    raise_violations,
+)
+
+MAX_MODEL_LENGTH: Final = 2**32 - 1
+"""The element count of a mask object is a u32 (spec 4.5)."""
+
+DEFAULT_MAX_CHUNK_BYTES: Final = 1 << 30
+"""Chunks of unfinished messages held at the same time, all participants together.
+
+Seven updates of 25 million weights with 6-byte elements; real clients that chunk at all send smaller models.
+"""
+
+DEFAULT_MAX_CHUNKED_MESSAGES: Final = 10_000
+"""Unfinished messages held at the same time: the shipped maximum count of the Update phase."""
+
+SUM_PROBABILITY_RULE: Final = "must be above 0 and below 1"
+UPDATE_PROBABILITY_RULE: Final = "must be above 0 and at most 1"
+STARVATION_RULE: Final = "starvation: the chance to get any task, s + u - s*u, must be above 0 and at most 1"
+SUM2_COUNT_RULE: Final = "must not be above sum.max_count: only sum participants send a mask"
+MODEL_COUNT_RULE: Final = "must not be above the number of models that the mask config can add up"
+MODEL_LENGTH_RULE: Final = f"must be from 1 to {MAX_MODEL_LENGTH}"
+CHUNK_ALLOWANCE_BYTES: Final = 1 << 20
+"""Room for the book-keeping of one participant's chunks, beside twice its payload.
+
+Chunks are counted with an overhead each. This leaves enough for small models in the smallest chunks that real clients can make,
+and for models of any size in chunks of 256 bytes or more (real clients' default is 3720).
+"""
+
+LIMIT_RULE: Final = "must be 1 or more"
+
+# Fixed parts of the largest payload (spec 4.3, 4.5, 4.6): two signatures; two mask configs and an element count; the length of
+# the seed dictionary; one of its entries.
+_SIGNATURES_BYTES: Final = 128
+_MASK_OBJECT_FIXED_BYTES: Final = 12
+_DICTIONARY_LENGTH_BYTES: Final = 4
+_DICTIONARY_ENTRY_BYTES: Final = 112
+
+
+def probability_violations(sum_probability: float, update_probability: float) -> Iterator[Violation]:
+    """Find what is wrong with the two probabilities of a round (spec 6.1); NaN breaks the rules too."""
+    if not 0 < sum_probability < 1:
+        yield Violation("sum_probability", sum_probability, SUM_PROBABILITY_RULE)
+    if not 0 < update_probability <= 1:
+        yield Violation("update_probability", update_probability, UPDATE_PROBABILITY_RULE)
+    if math.isfinite(sum_probability) and math.isfinite(update_probability):
+        # Exact, as rounding could push the sum above 1 for probabilities that are fine.
+        sum_chance, update_chance = Fraction(sum_probability), Fraction(update_probability)
+        if not 0 < sum_chance + update_chance - sum_chance * update_chance <= 1:
+            yield Violation("sum_probability, update_probability", (sum_probability, update_probability), STARVATION_RULE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSettings:
+    """Everything that a coordinator needs to know to run rounds.
+
+    Attributes:
+        sum_probability: chance of a participant to be selected for the sum task, 0 < s < 1.
+        update_probability: chance to be selected for the update task of those who are not selected for sum, 0 < u <= 1.
+        mask_config: how models are masked; a single config stands for both parts of the pair.
+        model_length: number of weights.
+        sum: window of the Sum phase.
+        update: window of the Update phase; at least 3 updates.
+        sum2: window of the Sum2 phase; its counts do not exceed the sum window's maximum.
+        max_chunk_bytes: bound of the chunks held of unfinished messages, in bytes.
+        max_chunked_messages: bound of the number of unfinished messages.
+
+    Raises:
+        ConfigError: names each field that breaks a rule, with its value.
+    """
+
+    sum_probability: float
+    update_probability: float
+    mask_config: MaskConfigPair
+    model_length: int
+    sum: PhaseWindow
+    update: PhaseWindow
+    sum2: PhaseWindow
+    max_chunk_bytes: int = DEFAULT_MAX_CHUNK_BYTES
+    max_chunked_messages: int = DEFAULT_MAX_CHUNKED_MESSAGES
+
+    def __post_init__(self) -> None:
+        raise_violations(list(self.violations()))
+
+    @classmethod
+    def of(cls, mask_config: MaskConfig | MaskConfigPair, model_length: int, **changes: object) -> RoundSettings:
+        """Build the shipped example settings (spec 6.1) for a model, with some fields changed.
+
+        Raises:
+            ConfigError: as for the class.
+            TypeError: a change names no field.
+        """
+        shipped = cls(
+            sum_probability=0.5,
+            update_probability=0.9,
+            mask_config=MaskConfigPair.of(mask_config),
+            model_length=model_length,
+            sum=PhaseWindow(min_count=1, max_count=100, min_seconds=5, max_seconds=3600),
+            update=PhaseWindow(min_count=3, max_count=10_000, min_seconds=10, max_seconds=3600),
+            sum2=PhaseWindow(min_count=1, max_count=100, min_seconds=5, max_seconds=3600),
+        )
+        return replace(shipped, **changes)  # type: ignore[arg-type]  # each field checks itself
+
+    def violations(self) -> Iterator[Violation]:
+        """Find the rules that these settings break (spec 6.1)."""
+        yield from probability_violations(self.sum_probability, self.update_probability)
+        for name, window, least_count in (
+            ("sum", self.sum, LEAST_SUM_COUNT),
+            ("update", self.update, LEAST_UPDATE_COUNT),
+            ("sum2", self.sum2, LEAST_SUM_COUNT),
+        ):
+            for violation in window.violations(least_count):
+                yield replace(violation, field=f"{name}.{violation.field}")
+        for name, count in (("sum2.min_count", self.sum2.min_count), ("sum2.max_count", self.sum2.max_count)):
+            if count > self.sum.max_count:
+                yield Violation(name, count, SUM2_COUNT_RULE)
+        # The maximum may be above: xaynet ships 10 000 with a config for 1000 models, and the surplus is refused one by one.
+        if self.update.min_count > self.mask_config.max_model_count:
+            yield Violation("update.min_count", self.update.min_count, MODEL_COUNT_RULE)
+        if not 1 <= self.model_length <= MAX_MODEL_LENGTH:
+            yield Violation("model_length", self.model_length, MODEL_LENGTH_RULE)
+        for name, limit in (("max_chunk_bytes", self.max_chunk_bytes), ("max_chunked_messages", self.max_chunked_messages)):
+            if limit < 1:
+                yield Violation(name, limit, LIMIT_RULE)
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Size of the largest payload that can be accepted: an update with a full seed dictionary."""
+        mask_object_bytes = (
+            _MASK_OBJECT_FIXED_BYTES
+            + self.model_length * self.mask_config.vect.element_bytes
+            + self.mask_config.unit.element_bytes
+        )
+        dictionary_bytes = _DICTIONARY_LENGTH_BYTES + self.sum.max_count * _DICTIONARY_ENTRY_BYTES
+        return _SIGNATURES_BYTES + mask_object_bytes + dictionary_bytes
+
+    @property
+    def max_chunk_bytes_per_participant(self) -> int:
+        """Bound of the chunks held of one participant's unfinished messages, their book-keeping included."""
+        return 2 * self.max_payload_bytes + CHUNK_ALLOWANCE_BYTES

@@ -1,0 +1,156 @@
+"""The state of a coordinator as a value: what has to be kept between two calls, and nothing else.
+
+It can be copied and saved, and a coordinator goes on from a copy exactly as from the original. These records only hold; what is
+allowed to change them is in pet/protocol/coordinator.py and pet/protocol/intake.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from pet.aggregation import Aggregation
+from pet.crypto import EncryptionKeyPair
+from pet.messages import ChunkCollector, RoundParameters
+from pet.protocol.phases import Phase
+from pet.protocol.round_settings import RoundSettings
+from pet.protocol.votes import MaskVotes
+from pet.protocol.windows import PhaseWindow
+
+
+@dataclass(slots=True)
+class RoundState:
+    """One round: its keys, and what participants have brought to it so far.
+
+    Attributes:
+        keys: the coordinator's key pair of this round; hidden in repr by its type.
+        parameters: what participants were told.
+        aggregation: the sum of the masked models.
+        chunks: pieces of unfinished messages of the current phase.
+        sum_dictionary: ephemeral public key by sum participant.
+        signed_sums: each Sum message as it came (signature first), by sum participant, where its bytes are known: with them
+            participants can notice keys that the coordinator made up.
+        seed_dictionary: by sum participant, the encrypted mask seed by update participant.
+        update_participants: whose update is in the sum.
+        votes: the masks that sum participants submitted.
+    """
+
+    keys: EncryptionKeyPair
+    parameters: RoundParameters
+    aggregation: Aggregation
+    chunks: ChunkCollector
+    sum_dictionary: dict[bytes, bytes] = field(default_factory=dict)
+    signed_sums: dict[bytes, bytes] = field(default_factory=dict)
+    seed_dictionary: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    update_participants: set[bytes] = field(default_factory=set)
+    votes: MaskVotes = field(default_factory=MaskVotes)
+
+    @classmethod
+    def begin(cls, settings: RoundSettings, keys: EncryptionKeyPair, parameters: RoundParameters) -> Self:
+        """Return a round that nobody has taken part in yet."""
+        return cls(
+            keys=keys,
+            parameters=parameters,
+            aggregation=Aggregation(settings.mask_config, settings.model_length),
+            chunks=ChunkCollector(
+                max_bytes_per_participant=settings.max_chunk_bytes_per_participant,
+                max_bytes=settings.max_chunk_bytes,
+                max_messages=settings.max_chunked_messages,
+            ),
+        )
+
+
+@dataclass(slots=True)
+class PhaseCounters:
+    """What became of the messages of the current phase.
+
+    Attributes:
+        accepted: taken into the round; only these count for the phase's window.
+        rejected: refused, by reason.
+        discarded: beyond the maximum count, not looked at.
+    """
+
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    discarded: int = 0
+
+
+@dataclass(slots=True)
+class CoordinatorState:
+    """A whole coordinator.
+
+    Attributes:
+        phase: where it is.
+        phase_started_seconds: when the phase began, on the owner's clock.
+        round_id: number of the current round; of the last one before the first Idle.
+        seed: round seed of the current round, from which the next one's is derived.
+        round: the current round; None before the first.
+        counters: of the current phase.
+        rounds_completed: rounds that gave a model.
+        rounds_failed: rounds that did not.
+    """
+
+    phase: Phase
+    phase_started_seconds: float
+    round_id: int
+    seed: bytes
+    round: RoundState | None = None
+    counters: PhaseCounters = field(default_factory=PhaseCounters)
+    rounds_completed: int = 0
+    rounds_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What anybody may know about a coordinator at some moment: the record of `GET /status`.
+
+    Attributes:
+        round_id: number of the current round.
+        phase: the current phase.
+        accepted: messages of this phase that were taken.
+        rejected: messages of this phase that were refused, by reason.
+        discarded: messages of this phase that came after its maximum count.
+        seconds_left: until the phase times out; None in a phase that takes no messages.
+        rounds_completed: rounds that gave a model, since the coordinator was created.
+        rounds_failed: rounds that did not.
+    """
+
+    round_id: int
+    phase: Phase
+    accepted: int
+    rejected: dict[str, int]
+    discarded: int
+    seconds_left: float | None
+    rounds_completed: int
+    rounds_failed: int
+
+    @classmethod
+    def of(cls, state: CoordinatorState, window: PhaseWindow | None, now_seconds: float) -> Self:
+        """Read it off a state; `window` is that of the current phase, None if the phase takes no messages."""
+        seconds_left = None
+        if window is not None:
+            seconds_left = max(0.0, state.phase_started_seconds + window.max_seconds - now_seconds)
+        return cls(
+            round_id=state.round_id,
+            phase=state.phase,
+            accepted=state.counters.accepted,
+            rejected=dict(state.counters.rejected),
+            discarded=state.counters.discarded,
+            seconds_left=seconds_left,
+            rounds_completed=state.rounds_completed,
+            rounds_failed=state.rounds_failed,
+        )
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return the record under its public names, ready for JSON."""
+        return {
+            "round": self.round_id,
+            "phase": self.phase.value,
+            "accepted": self.accepted,
+            "rejected": dict(self.rejected),
+            "discarded": self.discarded,
+            "seconds_left": self.seconds_left,
+            "rounds_completed": self.rounds_completed,
+            "rounds_failed": self.rounds_failed,
+        }

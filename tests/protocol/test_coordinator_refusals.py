@@ -1,0 +1,188 @@
+"""Every reason for which a coordinator refuses a message, and that nothing changes then."""
+
+from dataclasses import replace
+
+import pytest
+from coordinator_driver import Session, small_settings, snapshot
+from coordinator_messages import BAD, GOOD, Builder, chunk_of, contradicting_chunk, sum_by, update_by
+
+from pet.aggregation import Aggregation
+from pet.errors import RemoteProtocolError
+from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.messages import CHUNK_OVERHEAD_BYTES, Chunk, Message, Tag, split_message
+from pet.protocol import MessageRefused, Phase, Strategies
+
+START = {Tag.SUM: Session.to_sum, Tag.UPDATE: Session.to_update, Tag.SUM2: Session.to_sum2}
+
+
+def refuse(session: Session, message: Message) -> str:
+    """Send a message that must be refused, and check that nothing but a counter has changed."""
+    before, counted = snapshot(session.coordinator.state), session.coordinator.status(session.now)
+    with pytest.raises(RemoteProtocolError) as caught:
+        session.send(message)
+    reason = caught.value.reason
+    assert snapshot(session.coordinator.state) == before
+    expected = {**counted.rejected, reason: counted.rejected.get(reason, 0) + 1}
+    assert session.coordinator.status(session.now) == replace(counted, rejected=expected)
+    assert session.collect() == [
+        MessageRefused(round_id=session.coordinator.round_id, phase=session.coordinator.phase, reason=reason)
+    ]
+    return reason
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_message_is_refused_by_reason_and_changes_nothing(name: str) -> None:
+    tag, builder, reason = BAD[name]
+    session = START[tag](Session())
+    assert refuse(session, builder(session, 0)) == reason
+    # The one it hurt least is its sender: the right message is still welcome.
+    session.send(GOOD[tag](session, 0))
+    assert session.coordinator.status(session.now).accepted == 1
+
+
+@pytest.mark.parametrize("tag", Tag)
+@pytest.mark.parametrize("start", Tag)
+def test_a_message_of_another_phase_is_unexpected(start: Tag, tag: Tag) -> None:
+    session = START[start](Session())
+    if tag is not start:
+        assert refuse(session, GOOD[tag](session, 0)) == "unexpected_message"
+
+
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [(Tag.SUM, "already_registered"), (Tag.UPDATE, "update_already_submitted"), (Tag.SUM2, "mask_already_submitted")],
+)
+def test_a_second_message_of_a_participant_is_refused_and_the_first_one_stays(tag: Tag, reason: str) -> None:
+    session = START[tag](Session())
+    message = GOOD[tag](session, 0)
+    session.send(message)
+    assert refuse(session, message) == reason
+
+
+def test_a_second_sum_message_cannot_change_the_key() -> None:
+    session = Session().to_sum()
+    session.send(sum_by(session, 0))
+    other = session.round.sum(session.round.keys("sum", 1)[0], ephemeral_public_key=b"\x09" + bytes(31))
+    assert refuse(session, other) == "already_registered"
+
+
+def test_a_masked_model_is_judged_before_its_dictionary() -> None:
+    session = Session().to_update()
+    message = BAD["update of another length"][1](session, 0)
+    message = replace(message, payload=replace(message.payload, local_seed_dictionary={}))
+    assert refuse(session, message) == "model_mismatch"
+
+
+def test_a_dictionary_is_judged_before_the_elements_of_the_model() -> None:
+    session = Session().to_update()
+    message = BAD["update with an invalid element"][1](session, 0)
+    message = replace(message, payload=replace(message.payload, local_seed_dictionary={}))
+    assert refuse(session, message) == "seed_dictionary_length"
+
+
+def test_more_models_than_the_config_can_add_up_are_refused() -> None:
+    config = MaskConfig.parse("power2-f32-b0-m3")
+    session = Session(small_settings(mask_config=MaskConfigPair.of(config))).to_update()
+    current = session.coordinator.state.round
+    assert current is not None
+    full = Aggregation(config, 3)
+    full.count = 1000
+    current.aggregation = full
+    assert refuse(session, update_by(session, 0)) == "too_many_models"
+
+
+def test_who_may_take_part_is_a_strategy() -> None:
+    def admit(public_key: bytes) -> None:
+        if public_key in banned:
+            raise RemoteProtocolError("not_admitted", "expected a participant that is on the list")
+
+    banned: set[bytes] = set()
+    session = Session(strategies=Strategies(admit=admit)).to_sum()
+    banned.add(session.round.keys("sum", 1)[0].public_key)
+    assert refuse(session, sum_by(session, 0)) == "not_admitted"
+    session.send(sum_by(session, 1))
+
+
+# ---- chunks -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", Tag)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_message_in_chunks_is_taken_once_it_is_whole(tag: Tag, reverse: bool) -> None:
+    session = START[tag](Session())
+    chunks = list(split_message(GOOD[tag](session, 0), 210, message_id=1))
+    assert len(chunks) > 2
+    *first, last = reversed(chunks) if reverse else chunks
+    for chunk in first:
+        assert session.send(chunk) == []
+        assert session.coordinator.status(session.now).accepted == 0
+    assert [event.tag for event in session.send(last)] == [tag]
+    assert session.coordinator.status(session.now).accepted == 1
+    assert refuse(session, GOOD[tag](session, 0)) in {
+        "already_registered",
+        "update_already_submitted",
+        "mask_already_submitted",
+    }
+
+
+def test_a_chunk_that_contradicts_others_is_refused() -> None:
+    session = Session().to_update()
+    session.send(chunk_of(update_by, -1)(session, 0))
+    assert refuse(session, contradicting_chunk(update_by)(session, 0)) == "chunk_conflict"
+
+
+def test_chunks_beyond_the_limit_are_refused() -> None:
+    session = Session(small_settings(max_chunk_bytes=CHUNK_OVERHEAD_BYTES + 100)).to_update()
+    session.send(chunk_of(update_by, 0)(session, 0))
+    assert refuse(session, chunk_of(update_by, 0)(session, 1)) == "chunk_limit"
+
+
+def test_unfinished_messages_beyond_the_limit_are_refused() -> None:
+    session = Session(small_settings(max_chunked_messages=1)).to_update()
+    session.send(chunk_of(update_by, 0)(session, 0))
+    assert refuse(session, chunk_of(update_by, 0)(session, 1)) == "chunk_limit"
+
+
+@pytest.mark.parametrize(
+    ("builder", "reason"),
+    [
+        (BAD["update for a stranger"][1], "unknown_sum_participant"),
+        (BAD["update with an invalid element"][1], "invalid_object"),
+    ],
+)
+def test_chunks_that_make_up_a_refused_message_go_with_it(builder: Builder, reason: str) -> None:
+    session = Session().to_update()
+    before = snapshot(session.coordinator.state)
+    *first, last = split_message(builder(session, 0), 260, message_id=1)
+    for chunk in first:
+        session.send(chunk)
+    with pytest.raises(RemoteProtocolError) as caught:
+        session.send(last)
+    assert caught.value.reason == reason
+    # The chunks are gone, and all the rest is as before the first of them.
+    assert snapshot(session.coordinator.state) == before
+
+
+def test_chunks_that_make_up_no_payload_are_dropped() -> None:
+    session = Session().to_update()
+    before = snapshot(session.coordinator.state)
+    nonsense = Chunk(chunk_id=0, message_id=1, is_last=True, data=b"nonsense")
+    message = replace(update_by(session, 0), payload=nonsense, tag=Tag.UPDATE)
+    assert refuse(session, message) == "malformed_update"
+    assert snapshot(session.coordinator.state) == before
+
+
+def test_a_chunk_of_another_phase_is_unexpected() -> None:
+    session = Session().to_sum2()
+    assert refuse(session, chunk_of(update_by, 0)(session, 0)) == "unexpected_message"
+
+
+def test_refusals_are_counted_by_phase() -> None:
+    session = Session().to_sum()
+    refuse(session, BAD["sum without the task"][1](session, 0))
+    refuse(session, BAD["sum without the task"][1](session, 1))
+    refuse(session, BAD["sum of another round"][1](session, 0))
+    assert session.coordinator.status(session.now).rejected == {"not_sum_eligible": 2, "wrong_coordinator_key": 1}
+    session.to_update()
+    assert session.coordinator.status(session.now).rejected == {}
+    assert session.coordinator.phase is Phase.UPDATE
