@@ -1,0 +1,176 @@
+"""A participant for asyncio: set a model at any time, and be told of new global models.
+
+Requests run on the event loop, heavy work in worker threads. Nothing of the protocol is known here but the flags of
+`AsyncTickParticipant`.
+
+Source: spec/PET.md 8.3, with NumPy arrays in place of lists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+from numpy.typing import NDArray
+
+from pet.crypto import SigningKeyPair
+from pet.errors import LocalProtocolError, RemoteProtocolError, TransportError
+from pet.masking import Scalar
+from pet.participant.back_off import BackOff
+from pet.participant.core import LocalModelConfig
+from pet.participant.participant import AsyncTickParticipant
+from pet.protocol.participant_events import NewRound
+from pet.transports.base import AsyncTransport
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class AsyncParticipant:
+    """A participant that runs as a task of the event loop.
+
+        async with AsyncParticipant("http://127.0.0.1:8081") as participant:
+            async for global_model in participant.global_models():
+                participant.set_local_model(train(global_model))
+
+    Attributes:
+        new_global_model: set when there may be a new global model (also when there turns out to be none), cleared by
+            `get_global_model`.
+    """
+
+    def __init__(
+        self,
+        coordinator: str | AsyncTransport,
+        *,
+        state: bytes | None = None,
+        scalar: Scalar = 1,
+        signing_key: SigningKeyPair | None = None,
+        max_message_size: int | None = None,
+        back_off: BackOff | None = None,
+    ) -> None:
+        """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
+        if state is None:
+            self._ticks = AsyncTickParticipant(
+                coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size
+            )
+        else:
+            self._ticks = AsyncTickParticipant.restore(state, coordinator)
+        self.new_global_model = asyncio.Event()
+        self._back_off = back_off or BackOff()
+        self._wake_up = asyncio.Event()
+        self._stop_requested = False
+        self._task: asyncio.Task[None] | None = None
+        self._final_state: bytes | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop; the state is what `stop` returns when called again."""
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin to tick, as a task of the running event loop.
+
+        Raises:
+            LocalProtocolError: started before.
+        """
+        if self._task is not None:
+            raise LocalProtocolError("start: expected to be called once, got a second call")
+        self._task = asyncio.create_task(self._run(), name=f"pet-participant-{self._ticks.public_key.hex()[:8]}")
+
+    @property
+    def local_model_config(self) -> LocalModelConfig:
+        """What `set_local_model` expects now: float32 of length 0 before the first contact."""
+        return self._ticks.local_model_config
+
+    @property
+    def is_model_wanted(self) -> bool:
+        """Whether the participant has an update task and waits for a model."""
+        return self._ticks.should_set_model
+
+    def set_local_model(self, model: NDArray[Any]) -> None:
+        """Hold a copy of a model for the next update task, in place of an earlier one.
+
+        Raises:
+            ModelError: wrong dtype or length, NaN or infinite weights, or no contact with the coordinator yet.
+        """
+        self._ticks.set_model(model)
+        self._wake_up.set()
+
+    async def get_global_model(self) -> NDArray[Any] | None:
+        """Fetch the last global model; None while there is none.
+
+        Raises:
+            TransportError: the coordinator cannot be reached.
+            RemoteProtocolError: the answer is no model of this round.
+        """
+        self.new_global_model.clear()
+        return await self._ticks.global_model()
+
+    async def global_models(self) -> AsyncIterator[NDArray[Any]]:
+        """Yield the global model at the beginning of each round that has one, until the participant is stopped.
+
+        A fetch that fails is logged, and made up for at the next round.
+        """
+        while await self._wait_for_round():
+            try:
+                model = await self.get_global_model()
+            except (TransportError, RemoteProtocolError) as error:
+                _logger.warning("global model: %s", error)
+                continue
+            if model is not None:
+                yield model
+
+    async def stop(self) -> bytes:
+        """Stop after the current tick and return the state, which contains **secret keys in clear**.
+
+        Calling it again returns the same state.
+
+        Raises:
+            Exception: whatever ended the ticks before, once; the state is there nevertheless at the next call.
+        """
+        self._stop_requested = True
+        self._wake_up.set()
+        if self._final_state is not None:
+            return self._final_state
+        if self._task is not None:
+            # Not awaited itself: a tick must not be cancelled with its waiter, while a worker thread is inside the machine.
+            await asyncio.wait({self._task})
+        self._final_state = self._ticks.save()
+        await self._ticks.aclose()
+        if self._task is not None:
+            self._task.result()
+        return self._final_state
+
+    async def _run(self) -> None:
+        delay_seconds = 0.0
+        while not self._stop_requested:
+            self._wake_up.clear()
+            events = await self._ticks.tick()
+            is_new_round = any(isinstance(event, NewRound) for event in events)
+            if is_new_round:
+                self.new_global_model.set()
+            delay_seconds = self._back_off.next_seconds(
+                delay_seconds, made_progress=self._ticks.made_progress, is_new_round=is_new_round
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake_up.wait(), delay_seconds)
+
+    async def _wait_for_round(self) -> bool:
+        """Wait for a new round; False if the participant ended instead."""
+        if self._task is None:
+            raise LocalProtocolError("global_models: expected a participant that was started, got one that was not")
+        news = asyncio.create_task(self.new_global_model.wait())
+        try:
+            await asyncio.wait({news, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            return not self._task.done()
+        finally:
+            news.cancel()

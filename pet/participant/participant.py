@@ -1,0 +1,234 @@
+"""A participant that is driven by ticks: the state machine, and a transport that carries out its requests.
+
+One tick is one small step of spec/PET.md 8.1, and returns at once when there is nothing to do: when to tick again is the
+caller's business (sdk.py waits, test_drive.py takes turns). There are two of them with the same flags and methods, one that
+blocks and one for asyncio. They know no phase and no message: they carry what the machine asks for.
+
+Source: spec/PET.md 8.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, Self, assert_never
+
+from numpy.typing import NDArray
+
+from pet.crypto import SigningKeyPair
+from pet.errors import RemoteProtocolError, TransportError
+from pet.masking import Scalar
+from pet.messages import RoundParameters
+from pet.participant.core import ParticipantCore, max_model_bytes
+from pet.protocol.participant import ParticipantMachine
+from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
+from pet.transports.base import AnswerTooLargeError, AsyncTransport, Transport
+
+
+class TickParticipant(ParticipantCore):
+    """A participant for callers that block. Not thread-safe but for `set_model`."""
+
+    def __init__(
+        self,
+        coordinator: str | Transport,
+        *,
+        signing_key: SigningKeyPair | None = None,
+        scalar: Scalar = 1,
+        max_message_size: int | None = None,
+        threads: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Prepare to take part; nothing is sent before the first tick.
+
+        Args:
+            coordinator: URL of the coordinator, or the way to it. A transport that was given stays open at `close`.
+            signing_key: the participant's identity; a fresh one if None.
+            scalar: weight of its models in the mean, 0 or more; for example its share of the samples.
+            max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
+            threads: how many threads adding up masks may use; None means PET_THREADS, else all cores.
+            entropy: gives as many unpredictable bytes as asked for.
+
+        Raises:
+            ConfigError: the URL or `max_message_size` cannot be used.
+            ModelError: the scalar cannot be used.
+            MissingExtraError: a URL was given and the extra `http` is not installed.
+        """
+        machine = ParticipantMachine(
+            signing_key=SigningKeyPair.generate() if signing_key is None else signing_key,
+            entropy=entropy,
+            scalar=scalar,
+            max_message_size=max_message_size,
+            threads=threads,
+        )
+        super().__init__(machine)
+        self._connect(coordinator)
+
+    @classmethod
+    def restore(
+        cls,
+        state: bytes,
+        coordinator: str | Transport,
+        *,
+        threads: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """Go on from a saved state, with the signing key, scalar and message size that are in it.
+
+        Raises:
+            StateError: the state is damaged or not one.
+            ConfigError: the URL cannot be used.
+        """
+        participant = cls.__new__(cls)
+        ParticipantCore.__init__(participant, ParticipantMachine.restore(state, entropy=entropy, threads=threads))
+        participant._connect(coordinator)
+        participant._resume_task()
+        return participant
+
+    def tick(self) -> list[Event]:
+        """Do one step, with at most two requests, and return what happened.
+
+        An unreachable coordinator is no error: the step makes no progress, and `last_error` says why.
+        """
+        self.last_error = None
+        while (request := self._machine.next_request()) is not None:
+            try:
+                answer = self._carry_out(request)
+            except TransportError as error:
+                self._fail(error)
+            else:
+                self._machine.receive(answer)
+        return self._take_events()
+
+    def global_model(self) -> NDArray[Any] | None:
+        """Fetch the last global model, in the data type of the round; None while there is none.
+
+        Raises:
+            TransportError: the coordinator cannot be reached.
+            RemoteProtocolError: the answer is no model (reason "malformed_model", "out_of_range"), or one of another shape
+                (reason "model_mismatch").
+        """
+        parameters = self._machine.parameters or RoundParameters.from_bytes(self._transport.get_parameters())
+        try:
+            answer = self._transport.get_model(max_model_bytes(parameters))
+        except AnswerTooLargeError as error:
+            raise RemoteProtocolError("model_mismatch", str(error)) from None
+        return self._take_model(answer, parameters)
+
+    def close(self) -> None:
+        """Close the connections that this participant opened."""
+        if self._owns_transport:
+            self._transport.close()
+
+    def _connect(self, coordinator: str | Transport) -> None:
+        self._owns_transport = isinstance(coordinator, str)
+        if isinstance(coordinator, str):
+            from pet.transports.http import HttpTransport  # needs an extra that other transports do without
+
+            self._transport: Transport = HttpTransport(coordinator)
+        else:
+            self._transport = coordinator
+
+    def _carry_out(self, request: Request) -> bytes | None:
+        match request:
+            case GetParameters():
+                return self._transport.get_parameters()
+            case GetSums():
+                return self._transport.get_sums()
+            case GetSeeds():
+                return self._transport.get_seeds(request.public_key)
+            case SendMessage():
+                self._transport.send_message(request.body)
+                return None
+            case _:
+                assert_never(request)
+
+
+class AsyncTickParticipant(ParticipantCore):
+    """A participant for asyncio: requests run on the event loop, masking and adding masks in a worker thread."""
+
+    def __init__(
+        self,
+        coordinator: str | AsyncTransport,
+        *,
+        signing_key: SigningKeyPair | None = None,
+        scalar: Scalar = 1,
+        max_message_size: int | None = None,
+        threads: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Prepare to take part; see `TickParticipant`."""
+        machine = ParticipantMachine(
+            signing_key=SigningKeyPair.generate() if signing_key is None else signing_key,
+            entropy=entropy,
+            scalar=scalar,
+            max_message_size=max_message_size,
+            threads=threads,
+        )
+        super().__init__(machine)
+        self._connect(coordinator)
+
+    @classmethod
+    def restore(
+        cls,
+        state: bytes,
+        coordinator: str | AsyncTransport,
+        *,
+        threads: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """Go on from a saved state; see `TickParticipant.restore`."""
+        participant = cls.__new__(cls)
+        ParticipantCore.__init__(participant, ParticipantMachine.restore(state, entropy=entropy, threads=threads))
+        participant._connect(coordinator)
+        participant._resume_task()
+        return participant
+
+    async def tick(self) -> list[Event]:
+        """Do one step and return what happened; see `TickParticipant.tick`. Must not be cancelled half-way."""
+        self.last_error = None
+        while (request := self._machine.next_request()) is not None:
+            try:
+                answer = await self._carry_out(request)
+            except TransportError as error:
+                self._fail(error)
+            else:
+                await asyncio.to_thread(self._machine.receive, answer)
+        return self._take_events()
+
+    async def global_model(self) -> NDArray[Any] | None:
+        """Fetch the last global model; see `TickParticipant.global_model`."""
+        parameters = self._machine.parameters or RoundParameters.from_bytes(await self._transport.get_parameters())
+        try:
+            answer = await self._transport.get_model(max_model_bytes(parameters))
+        except AnswerTooLargeError as error:
+            raise RemoteProtocolError("model_mismatch", str(error)) from None
+        return await asyncio.to_thread(self._take_model, answer, parameters)
+
+    async def aclose(self) -> None:
+        """Close the connections that this participant opened."""
+        if self._owns_transport:
+            await self._transport.aclose()
+
+    def _connect(self, coordinator: str | AsyncTransport) -> None:
+        self._owns_transport = isinstance(coordinator, str)
+        if isinstance(coordinator, str):
+            from pet.transports.http import AsyncHttpTransport  # needs an extra that other transports do without
+
+            self._transport: AsyncTransport = AsyncHttpTransport(coordinator)
+        else:
+            self._transport = coordinator
+
+    async def _carry_out(self, request: Request) -> bytes | None:
+        match request:
+            case GetParameters():
+                return await self._transport.get_parameters()
+            case GetSums():
+                return await self._transport.get_sums()
+            case GetSeeds():
+                return await self._transport.get_seeds(request.public_key)
+            case SendMessage():
+                await self._transport.send_message(request.body)
+                return None
+            case _:
+                assert_never(request)

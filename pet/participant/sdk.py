@@ -1,0 +1,211 @@
+"""Two ways to take part in federated learning without thinking of ticks.
+
+`Participant` is a class to inherit from: `spawn_participant` runs it in a thread and calls its methods when a round needs them.
+`AsyncParticipant` (async_sdk.py) is for asyncio and lets the model be set at any time. Neither knows anything of the protocol
+beyond the flags of `TickParticipant`.
+
+Source: spec/PET.md 8.3, with NumPy arrays in place of lists.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from pet.crypto import SigningKeyPair
+from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, TransportError
+from pet.masking import Scalar
+from pet.participant.back_off import BackOff
+from pet.participant.participant import TickParticipant
+from pet.protocol.participant_events import NewRound
+from pet.transports.base import Transport
+
+_logger: Final = logging.getLogger(__name__)
+
+_NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Participant(ABC):
+    """What a participant does in each round; inherit from it and give the class to `spawn_participant`.
+
+    All methods but `on_stop` are called in the participant's thread. An exception in one of them ends the thread: it is logged,
+    and can be had from `ParticipantThread.error`.
+    """
+
+    @abstractmethod
+    def train_round(self, training_input: Any) -> Any:
+        """Train and return the local model.
+
+        Args:
+            training_input: what `deserialize_training_input` made of the global model; None if there is none yet.
+
+        Returns:
+            The model, as `serialize_training_result` takes it: by default an array with the dtype and length of the round.
+        """
+
+    def serialize_training_result(self, training_result: Any) -> NDArray[Any]:
+        """Turn what `train_round` returned into an array of one dimension."""
+        result: NDArray[Any] = training_result
+        return result
+
+    def deserialize_training_input(self, global_model: NDArray[Any]) -> Any:
+        """Turn the global model into what `train_round` and `on_new_global_model` take."""
+        return global_model
+
+    def participate_in_update_task(self) -> bool:
+        """Tell whether to train in this round, in which the participant was selected for the update task."""
+        return True
+
+    def on_new_global_model(self, global_model: Any) -> None:  # noqa: B027  # doing nothing is a fair answer
+        """Take note of the global model at the beginning of a round; None if there is none yet."""
+
+    def on_stop(self) -> None:  # noqa: B027  # the same
+        """Clean up; called by `ParticipantThread.stop`, in its caller's thread."""
+
+
+def spawn_participant(
+    coordinator: str | Transport,
+    participant: type[Participant],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
+    *,
+    state: bytes | None = None,
+    scalar: Scalar = 1,
+    signing_key: SigningKeyPair | None = None,
+    max_message_size: int | None = None,
+    back_off: BackOff | None = None,
+) -> ParticipantThread:
+    """Start a participant in a daemon thread of its own.
+
+    Args:
+        coordinator: URL of the coordinator, or the way to it. An unreachable coordinator is no error: it is tried again.
+        participant: class to be instantiated in the thread, as participant(*args, **kwargs).
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        state: what an earlier `stop` returned: signing key, scalar and message size are then taken from there.
+        scalar: weight of the models in the mean, 0 or more; for example the share of the samples.
+        signing_key: the participant's identity; a fresh one if None.
+        max_message_size: largest sealed message in bytes, 194 or more. None is unlimited.
+        back_off: the waits between ticks.
+
+    Raises:
+        ConfigError: the URL or `max_message_size` cannot be used.
+        ModelError: the scalar cannot be used.
+        StateError: the state is damaged or not one.
+    """
+    if state is None:
+        ticks = TickParticipant(coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size)
+    else:
+        ticks = TickParticipant.restore(state, coordinator)
+    thread = ParticipantThread(ticks, participant, args, kwargs, back_off or BackOff())
+    thread.start()
+    return thread
+
+
+class ParticipantThread(threading.Thread):
+    """The handle of a running participant.
+
+    Attributes:
+        error: the exception that ended the thread; None while it runs, or if it was stopped.
+    """
+
+    def __init__(
+        self,
+        ticks: TickParticipant,
+        participant: type[Participant],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        back_off: BackOff,
+    ) -> None:
+        """Prepare the thread; see `spawn_participant`."""
+        super().__init__(name=f"pet-participant-{ticks.public_key.hex()[:8]}", daemon=True)
+        self.error: Exception | None = None
+        self._ticks = ticks
+        self._participant_class = participant
+        self._participant_args = args
+        self._participant_kwargs = kwargs
+        self._participant: Participant | None = None
+        self._back_off = back_off
+        self._stop_requested = threading.Event()
+        self._stop_lock = threading.Lock()
+        self._final_state: bytes | None = None
+        self._training_input: Any = None
+        self._is_fetch_due = False
+
+    def run(self) -> None:
+        """Tick until stopped; called by the thread machinery."""
+        try:
+            self._participant = self._participant_class(*self._participant_args, **self._participant_kwargs)
+            delay_seconds = 0.0
+            while not self._stop_requested.wait(delay_seconds):
+                delay_seconds = self._take_turn(self._participant, delay_seconds)
+        except Exception as error:
+            _logger.exception("participant %s ended", self.name)
+            self.error = error
+
+    def stop(self) -> bytes:
+        """Stop after the current tick (training included) and return the state, which contains **secret keys in clear**.
+
+        Calling it again returns the same state.
+
+        Raises:
+            LocalProtocolError: called from the participant's own thread, which would wait for itself.
+        """
+        if threading.current_thread() is self:
+            raise LocalProtocolError("stop: expected a call from another thread than the participant's own")
+        with self._stop_lock:
+            self._stop_requested.set()
+            self.join()
+            if self._final_state is None:
+                self._final_state = self._ticks.save()
+                self._ticks.close()
+                if self._participant is not None:
+                    self._participant.on_stop()
+            return self._final_state
+
+    def _take_turn(self, participant: Participant, delay_seconds: float) -> float:
+        """Tick once, call what is to be called, and return how long to wait."""
+        events = self._ticks.tick()
+        made_progress = self._ticks.made_progress
+        if self._ticks.new_global_model or self._is_fetch_due:
+            self._fetch(participant)
+        if self._ticks.should_set_model and not self._is_fetch_due and participant.participate_in_update_task():
+            made_progress = self._train(participant) or made_progress
+        is_new_round = any(isinstance(event, NewRound) for event in events)
+        return self._back_off.next_seconds(delay_seconds, made_progress=made_progress, is_new_round=is_new_round)
+
+    def _fetch(self, participant: Participant) -> None:
+        """Fetch the global model; training waits until that succeeded."""
+        self._is_fetch_due = True
+        try:
+            model = self._ticks.global_model()
+        except TransportError as error:
+            _logger.warning("global model: %s", error)
+            return
+        except RemoteProtocolError as error:
+            _logger.warning("%s", error)
+            if error.reason != "model_mismatch":
+                return
+            # Left over from an earlier configuration of the coordinator: for this one there is no model yet, and waiting for
+            # a better answer would be waiting for ourselves.
+            self._ticks.new_global_model = False
+            model = None
+        self._is_fetch_due = False
+        self._training_input = None if model is None else participant.deserialize_training_input(model)
+        participant.on_new_global_model(self._training_input)
+
+    def _train(self, participant: Participant) -> bool:
+        """Train and hand over the model; returns whether it was taken."""
+        result = participant.serialize_training_result(participant.train_round(self._training_input))
+        try:
+            self._ticks.set_model(result)
+        except ModelError as error:
+            _logger.error("the trained model cannot be used: %s", error)
+            return False
+        return True

@@ -1,0 +1,200 @@
+"""Dummy participants against any PET coordinator: the engine of `pet test-drive`.
+
+All participants share one transport and a few threads, and take turns: a sweep lets each of them tick until it has nothing more
+to do, then the fleet sleeps. Their models are constant. Nothing is printed here, and nothing of the protocol is known beyond
+what participants report.
+
+Source: spec/PET.md 8.5.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from pet.errors import ConfigError, ModelError, RemoteProtocolError, TransportError
+from pet.masking import Scalar
+from pet.messages import Tag
+from pet.participant.core import LocalModelConfig
+from pet.participant.participant import TickParticipant
+from pet.protocol.participant_events import Event, MessageDelivered, NewRound, SumSelected, UpdateSelected
+from pet.transports.base import Transport
+
+# Ticks mostly wait for the network; masking releases the GIL. More threads than this only queue up at the coordinator.
+_MAX_THREADS: Final = 16
+# A coordinator that shows a new round at each look must not keep a participant busy for ever; a task takes ten ticks or so, and
+# one that sends chunks goes on in the next sweep.
+_MAX_TICKS_PER_SWEEP: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetProgress:
+    """What the fleet has seen and done since it was started.
+
+    Attributes:
+        sweeps: how often every participant had its turn.
+        rounds_finished: rounds that ended with a mask of ours delivered and a global model to be had.
+        rounds_given_up: rounds that ended otherwise.
+        sum_tasks: selections for the sum task, over all rounds.
+        update_tasks: selections for the update task.
+        messages_delivered: whole messages that arrived.
+        last_error: why the coordinator could not be reached in the last sweep; None if it could.
+    """
+
+    sweeps: int = 0
+    rounds_finished: int = 0
+    rounds_given_up: int = 0
+    sum_tasks: int = 0
+    update_tasks: int = 0
+    messages_delivered: int = 0
+    last_error: str | None = None
+
+
+class DummyFleet:
+    """Many participants that train nothing."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        participant_count: int,
+        *,
+        model_length: int | None = None,
+        weight: float = 0.0,
+        scalar: Scalar = 1,
+        period_seconds: float = 1.0,
+        max_message_size: int | None = None,
+    ) -> None:
+        """Make the participants; nothing is sent before `run`.
+
+        Args:
+            transport: way to the coordinator, shared by all; it stays open.
+            participant_count: how many participants, 1 or more.
+            model_length: length of the models; None takes what the coordinator announces.
+            weight: every weight of every model; integer types take its whole part.
+            scalar: weight of each model in the mean.
+            period_seconds: from the beginning of one sweep to that of the next, 0 or more.
+            max_message_size: as in `TickParticipant`.
+
+        Raises:
+            ConfigError: an argument is out of range.
+            ModelError: the scalar cannot be used.
+        """
+        if participant_count < 1:
+            raise ConfigError(f"participant count: expected 1 or more, got {participant_count}")
+        if not 0 <= period_seconds < threading.TIMEOUT_MAX:
+            raise ConfigError(f"period: expected 0 seconds or more, got {period_seconds}")
+        self._model_length = model_length
+        self._weight = weight
+        self._period_seconds = period_seconds
+        self._stop_requested = threading.Event()
+        # The participants are many: each adds up its masks with the thread it ticks in.
+        self._participants = [
+            TickParticipant(transport, scalar=scalar, max_message_size=max_message_size, threads=1)
+            for _ in range(participant_count)
+        ]
+        self._progress = FleetProgress()
+        # Digest of the parameters of each open round, in order of appearance, and whether a mask of ours was delivered.
+        self._rounds: dict[bytes, bool] = {}
+
+    def run(self, rounds: int | None = None, on_progress: Callable[[FleetProgress], None] | None = None) -> FleetProgress:
+        """Take part until stopped, or until so many rounds have finished. Outlives restarts of the coordinator.
+
+        Args:
+            rounds: how many finished rounds are enough; None means no number is.
+            on_progress: called after each sweep.
+
+        Raises:
+            ModelError: the coordinator announces another model length than was asked for.
+        """
+        thread_count = min(_MAX_THREADS, len(self._participants))
+        with ThreadPoolExecutor(thread_count, thread_name_prefix="pet-test-drive") as pool:
+            try:
+                while not self._stop_requested.is_set():
+                    started = time.monotonic()
+                    self._sweep(pool)
+                    if on_progress is not None:
+                        on_progress(self._progress)
+                    if rounds is not None and self._progress.rounds_finished >= rounds:
+                        break
+                    self._stop_requested.wait(max(0.0, started + self._period_seconds - time.monotonic()))
+            finally:
+                # Also after Ctrl-C: leaving the pool waits for the participants that are ticking.
+                self._stop_requested.set()
+        return self._progress
+
+    def stop(self) -> None:
+        """Make `run` return after the ticks under way; may be called from any thread."""
+        self._stop_requested.set()
+
+    def _sweep(self, pool: ThreadPoolExecutor) -> None:
+        """Let every participant tick until it makes no more progress, then count what happened."""
+        histories = list(pool.map(self._take_turn, self._participants))
+        errors = [str(participant.last_error) for participant in self._participants if participant.last_error is not None]
+        self._progress = replace(self._progress, sweeps=self._progress.sweeps + 1, last_error=errors[0] if errors else None)
+        for history in histories:
+            for round_digest, event in history:
+                self._count(round_digest, event)
+        self._judge_rounds()
+
+    def _take_turn(self, participant: TickParticipant) -> list[tuple[bytes, Event]]:
+        """Tick one participant; returns what happened, each with the digest of its round."""
+        history: list[tuple[bytes, Event]] = []
+        for _ in range(_MAX_TICKS_PER_SWEEP):
+            if self._stop_requested.is_set():
+                break
+            events = participant.tick()
+            if participant.parameters is not None:
+                digest = participant.parameters.digest()
+                history.extend((digest, event) for event in events)
+            if participant.should_set_model:
+                participant.set_model(self._dummy_model(participant.local_model_config))
+            elif not participant.made_progress:
+                break
+        return history
+
+    def _dummy_model(self, config: LocalModelConfig) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+        if self._model_length is not None and self._model_length != config.length:
+            raise ModelError(
+                f"model length: expected {self._model_length} as asked for, got {config.length} from the coordinator"
+            )
+        return np.full(config.length, self._weight).astype(config.dtype)
+
+    def _count(self, round_digest: bytes, event: Event) -> None:
+        progress = self._progress
+        match event:
+            case NewRound():
+                self._rounds.setdefault(round_digest, False)
+            case SumSelected():
+                self._progress = replace(progress, sum_tasks=progress.sum_tasks + 1)
+            case UpdateSelected():
+                self._progress = replace(progress, update_tasks=progress.update_tasks + 1)
+            case MessageDelivered():
+                self._progress = replace(progress, messages_delivered=progress.messages_delivered + 1)
+                if event.tag is Tag.SUM2 and round_digest in self._rounds:
+                    self._rounds[round_digest] = True
+            case _:
+                pass
+
+    def _judge_rounds(self) -> None:
+        """Decide how the rounds ended that no participant is in any more.
+
+        The protocol does not tell participants; a mask of ours that arrived, and a global model, are the best sign there is.
+        """
+        current = {participant.parameters.digest() for participant in self._participants if participant.parameters is not None}
+        for round_digest in [digest for digest in self._rounds if digest not in current]:
+            if self._rounds.pop(round_digest) and self._has_global_model():
+                self._progress = replace(self._progress, rounds_finished=self._progress.rounds_finished + 1)
+            else:
+                self._progress = replace(self._progress, rounds_given_up=self._progress.rounds_given_up + 1)
+
+    def _has_global_model(self) -> bool:
+        try:
+            return self._participants[0].global_model() is not None
+        except (TransportError, RemoteProtocolError):
+            return False

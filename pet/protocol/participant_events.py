@@ -1,0 +1,147 @@
+"""What a participant asks of the wire (requests), and what it tells the application (events).
+
+Plain values: nothing here knows how a request is carried out, or what the application does about an event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from pet.messages import RoundParameters, Tag
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetParameters:
+    """Fetch the round parameters; answer with their bytes."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetSums:
+    """Fetch the sum dictionary; answer with its bytes, or None while there is none."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetSeeds:
+    """Fetch the seed dictionary of one sum participant; answer with its bytes, or None while there is none."""
+
+    public_key: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendMessage:
+    """Deliver a sealed message; answer with None once it arrived. The body must not be changed."""
+
+    body: bytes | bytearray = field(repr=False)
+
+
+Request = GetParameters | GetSums | GetSeeds | SendMessage
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRound:
+    """The round parameters changed: everything of the round before is given up. A new global model may be there."""
+
+    parameters: RoundParameters
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumSelected:
+    """This participant is a sum participant of the round."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSelected:
+    """This participant is an update participant of the round."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWanted:
+    """No model is held: nothing goes on before `set_model` is called with `length` weights of type `dtype`."""
+
+    dtype: np.dtype[np.generic]
+    length: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotSelected:
+    """This participant has no task in the round."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMasked:
+    """The model was taken and masked. `clipped_count` weights lay beyond the bound of the mask config."""
+
+    clipped_count: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDropped:
+    """The held model does not fit the parameters of the new round and is gone."""
+
+    description: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDelivered:
+    """A whole message, chunks and all, reached the coordinator; whether it was accepted cannot be known."""
+
+    tag: Tag
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRefused:
+    """An answer of the coordinator could not be used; the state is as before and the request will be made again.
+
+    Attributes:
+        request: name of the request: "parameters", "sums" or "seeds".
+        reason: the reason of the `RemoteProtocolError`.
+        description: its text.
+    """
+
+    request: str
+    reason: str
+    description: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAbandoned:
+    """The task of the round cannot be finished; the participant waits for the next round without a message.
+
+    Attributes:
+        reason: "unusable_seed", "too_many_seeds", "message_too_large", "already_signed" or "unusable_model".
+        description: a sentence for people.
+    """
+
+    reason: str
+    description: str
+
+
+Event = (
+    NewRound
+    | SumSelected
+    | UpdateSelected
+    | ModelWanted
+    | NotSelected
+    | ModelMasked
+    | ModelDropped
+    | MessageDelivered
+    | AnswerRefused
+    | TaskAbandoned
+)

@@ -1,0 +1,315 @@
+"""The HTTP client: the calls of a transport as requests to the routes of spec/PET.md 5.1, on top of httpx.
+
+httpx is loaded when the first transport is made, so that `import pet` stays quick and needs no extra. Requests and the
+judgement of answers are pure functions here, shared by the blocking and the asyncio client; neither knows a phase, and what an
+answer says is not read.
+
+Answers are bounded before they are read, and never decompressed: a few bytes could otherwise become any number.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import ssl
+import urllib.parse
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from pet.errors import ConfigError, MissingExtraError, TransportError
+from pet.model_formats import BINCODE, NPY
+from pet.transports.base import AnswerTooLargeError, Body
+
+if TYPE_CHECKING:
+    import httpx
+
+# xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
+DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+# A megaweight model in xaynet's widest fractions, or the seeds of eight million updates: beyond that, ask for it.
+DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
+# The record has 136 bytes; room for an error page of a proxy is not needed, since its status is refused first.
+_MAX_PARAMETERS_BYTES: Final = 4096
+_PIECE_BYTES: Final = 1 << 18  # per write of a body: large enough for the system calls, small enough not to double memory
+
+# What a coordinator says to a message is empty; a proxy may say more.
+_MAX_RECEIPT_BYTES: Final = 1 << 16
+# Exact fractions cost many times the bytes of the array they are made into. xaynet does not look at the header.
+_MODEL_ACCEPT: Final = f"{NPY}, {BINCODE};q=0.5"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """Whom to trust over https, and as whom to appear.
+
+    Attributes:
+        trusted_certificate: PEM file of the only authority to trust; None trusts the public ones.
+        client_identity: PEM file with the client's certificate chain and its private key; None sends none.
+    """
+
+    trusted_certificate: Path | None = None
+    client_identity: Path | None = None
+
+    def to_context(self) -> ssl.SSLContext | None:
+        """Load the files; None means httpx's default.
+
+        Raises:
+            ConfigError: a file cannot be read or holds something else.
+        """
+        if self.trusted_certificate is None and self.client_identity is None:
+            return None
+        context = ssl.create_default_context()
+        try:
+            if self.trusted_certificate is not None:
+                context = ssl.create_default_context(cafile=self.trusted_certificate)
+            if self.client_identity is not None:
+                context.load_cert_chain(self.client_identity)
+        except OSError as error:  # ssl.SSLError is one
+            files = " and ".join(str(path) for path in (self.trusted_certificate, self.client_identity) if path is not None)
+            raise ConfigError(f"TLS: expected PEM files in {files}, got {error}") from None
+        return context
+
+
+class HttpTransport:
+    """`Transport` over HTTP(S). Connections are kept and reused; calls may come from several threads at once."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        tls: TlsOptions | None = None,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+    ) -> None:
+        """Prepare to talk to a coordinator; nothing is sent yet.
+
+        Args:
+            url: of the coordinator, as http://host:port or with a path in front of the routes.
+            timeout_seconds: of connecting, and of each read and write.
+            tls: certificates, for https.
+            max_answer_bytes: larger answers are refused.
+
+        Raises:
+            ConfigError: the URL or a certificate cannot be used.
+            MissingExtraError: httpx is not installed.
+        """
+        self._base = normalise_url(url)
+        self._max_answer_bytes = max_answer_bytes
+        self._httpx = _load_httpx()
+        self._client: httpx.Client = self._httpx.Client(**_client_options(self._base, timeout_seconds, tls))
+
+    def get_parameters(self) -> bytes:
+        """Return the encoded round parameters."""
+        answer = self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES)
+        return _require_parameters(answer)
+
+    def get_sums(self) -> bytes | None:
+        """Return the encoded sum dictionary, or None while there is none."""
+        answer = self._get("/sums")
+        return answer[1] if answer else None
+
+    def get_seeds(self, public_key: bytes) -> bytes | None:
+        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
+        answer = self._get(_seeds_target(public_key))
+        return answer[1] if answer else None
+
+    def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+        """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
+        return self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
+
+    def send_message(self, body: Body) -> None:
+        """Deliver one sealed message; any status that is no error means that it arrived."""
+        headers = {"Content-Length": str(len(body))}
+        self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(body))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _get(self, target: str, *, accept: str = "*/*", max_bytes: int | None = None) -> tuple[str, bytes] | None:
+        limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
+        return self._exchange("GET", target, limit, {"Accept": accept})
+
+    def _exchange(
+        self, method: str, target: str, limit: int, headers: dict[str, str], content: Iterator[bytes] | None = None
+    ) -> tuple[str, bytes] | None:
+        try:
+            with self._client.stream(method, self._base + target, headers=headers, content=content) as response:
+                _require_expected(method, target, response, limit)
+                collected = bytearray()
+                # Read even if nothing should come: a connection with an unread answer cannot be used again.
+                for piece in response.iter_raw():
+                    collected += piece
+                    _require_size(method, target, len(collected), limit)
+                return None if response.status_code == 204 else (_media_type(response), bytes(collected))
+        except TransportError:
+            raise
+        except _library_errors(self._httpx) as error:
+            raise TransportError(f"{self._base}: expected an answer, got {type(error).__name__}: {error}") from error
+
+
+class AsyncHttpTransport:
+    """`AsyncTransport` over HTTP(S), for one event loop. Connections are kept and reused."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        tls: TlsOptions | None = None,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+    ) -> None:
+        """Prepare to talk to a coordinator; see `HttpTransport`."""
+        self._base = normalise_url(url)
+        self._max_answer_bytes = max_answer_bytes
+        self._httpx = _load_httpx()
+        self._client: httpx.AsyncClient = self._httpx.AsyncClient(**_client_options(self._base, timeout_seconds, tls))
+
+    async def get_parameters(self) -> bytes:
+        """Return the encoded round parameters."""
+        answer = await self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES)
+        return _require_parameters(answer)
+
+    async def get_sums(self) -> bytes | None:
+        """Return the encoded sum dictionary, or None while there is none."""
+        answer = await self._get("/sums")
+        return answer[1] if answer else None
+
+    async def get_seeds(self, public_key: bytes) -> bytes | None:
+        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
+        answer = await self._get(_seeds_target(public_key))
+        return answer[1] if answer else None
+
+    async def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+        """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
+        return await self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
+
+    async def send_message(self, body: Body) -> None:
+        """Deliver one sealed message; any status that is no error means that it arrived."""
+        headers = {"Content-Length": str(len(body))}
+        await self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _async_pieces(body))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _get(self, target: str, *, accept: str = "*/*", max_bytes: int | None = None) -> tuple[str, bytes] | None:
+        limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
+        return await self._exchange("GET", target, limit, {"Accept": accept})
+
+    async def _exchange(
+        self, method: str, target: str, limit: int, headers: dict[str, str], content: AsyncIterator[bytes] | None = None
+    ) -> tuple[str, bytes] | None:
+        try:
+            async with self._client.stream(method, self._base + target, headers=headers, content=content) as response:
+                _require_expected(method, target, response, limit)
+                collected = bytearray()
+                # Read even if nothing should come: a connection with an unread answer cannot be used again.
+                async for piece in response.aiter_raw():
+                    collected += piece
+                    _require_size(method, target, len(collected), limit)
+                return None if response.status_code == 204 else (_media_type(response), bytes(collected))
+        except TransportError:
+            raise
+        except _library_errors(self._httpx) as error:
+            raise TransportError(f"{self._base}: expected an answer, got {type(error).__name__}: {error}") from error
+
+
+def normalise_url(url: str) -> str:
+    """Check the base URL of a coordinator and strip the slash at its end, which would be doubled by the routes.
+
+    Raises:
+        ConfigError: no http or https URL, no host, or a query or fragment.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete or "?" in url or "#" in url or any(character.isspace() for character in url):
+        raise ConfigError(f"coordinator URL: expected http(s)://host[:port][/path], got {url!r}")
+    return url.rstrip("/")
+
+
+def _load_httpx() -> ModuleType:
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtraError("HTTP needs the package httpx: pip install 'pet-protocol[http]'") from error
+    return httpx
+
+
+def _client_options(base: str, timeout_seconds: float, tls: TlsOptions | None) -> dict[str, Any]:
+    context = (tls or TlsOptions()).to_context()
+    return {
+        "timeout": timeout_seconds,
+        "verify": True if context is None else context,
+        "headers": {"Accept-Encoding": "identity", "User-Agent": "pet"},
+        # Proxy variables are for the world outside: a proxy could not reach this machine's loopback anyway.
+        "trust_env": not _is_loopback(base),
+    }
+
+
+def _is_loopback(base: str) -> bool:
+    host = urllib.parse.urlsplit(base).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _library_errors(library: ModuleType) -> tuple[type[Exception], ...]:
+    # OSError: a TLS alert that arrives after the handshake gets past httpx's asyncio half as a bare ssl.SSLError.
+    return (library.HTTPError, library.InvalidURL, library.StreamError, OSError)
+
+
+def _seeds_target(public_key: bytes) -> str:
+    # Escaped by hand: "+" unescaped would be read as a space (spec 5.1).
+    return "/seeds?pk=" + urllib.parse.quote(base64.b64encode(public_key), safe="")
+
+
+def _require_expected(method: str, target: str, response: httpx.Response, limit: int) -> None:
+    """Check status and headers, before anything of the body is read.
+
+    Raises:
+        TransportError: they lie outside the protocol, or announce more bytes than expected.
+    """
+    status = response.status_code
+    if method == "POST" and status >= 400:
+        raise TransportError(f"POST {target}: expected a status below 400, got {status}")
+    if method == "GET" and status not in {200, 204}:
+        raise TransportError(f"GET {target}: expected status 200 or 204, got {status}")
+    announced = response.headers.get("Content-Length", "")
+    _require_size(method, target, int(announced) if announced.isdecimal() else 0, limit)
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise TransportError(f"{method} {target}: expected no content encoding, got {encoding}")
+
+
+def _require_size(method: str, target: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise AnswerTooLargeError(f"{method} {target}: expected at most {limit} bytes, got {size}")
+
+
+def _require_parameters(answer: tuple[str, bytes] | None) -> bytes:
+    if answer is None:
+        raise TransportError("GET /params: expected status 200, got 204")
+    return answer[1]
+
+
+def _media_type(response: httpx.Response) -> str:
+    declared: str = response.headers.get("Content-Type", BINCODE)
+    return declared.partition(";")[0].strip().lower()
+
+
+def _pieces(body: Body) -> Iterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(view), _PIECE_BYTES):
+        yield bytes(view[start : start + _PIECE_BYTES])
+
+
+async def _async_pieces(body: Body) -> AsyncIterator[bytes]:
+    for piece in _pieces(body):
+        yield piece

@@ -1,0 +1,76 @@
+"""Whole rounds over real HTTP: pet's participants of every kind against pet's coordinator, behind a path prefix too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from asgi_server import serving
+from participant_driver import live_settings
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.service import CoordinatorService
+from pet.participant import AsyncParticipant, BackOff, Participant, spawn_participant
+from pet.participant.test_drive import DummyFleet
+from pet.transports import asgi
+from pet.transports.http import HttpTransport
+
+QUICK = BackOff(initial_seconds=0.01, max_seconds=0.05)
+
+
+class Trainer(Participant):
+    def train_round(self, training_input):
+        return np.full(4, 0.25, np.float32)
+
+
+@pytest.fixture
+def url():
+    service = CoordinatorService(CoordinatorEngine(live_settings(sum_probability=0.4)))
+    app = Starlette(routes=[Mount("/pet", app=asgi.create_app(service))], lifespan=service.lifespan)
+    with serving(app) as url:
+        yield url + "/pet/"
+
+
+def test_threads_tasks_and_dummies_share_rounds(url):
+    transport = HttpTransport(url)
+    fleet = DummyFleet(transport, 4, weight=0.25, period_seconds=0.02, max_message_size=300)
+    threads = [spawn_participant(url, Trainer, back_off=QUICK, max_message_size=size) for size in (None, 250)]
+
+    async def take_part() -> np.ndarray:
+        async with AsyncParticipant(url, back_off=QUICK) as participant:
+            while not participant.local_model_config.length:
+                await asyncio.sleep(0.01)
+            participant.set_local_model(np.full(4, 0.25, np.float32))
+            async with asyncio.timeout(60):
+                async for model in participant.global_models():
+                    return model
+        raise AssertionError("no model came")
+
+    try:
+        progress = fleet.run(2)
+        model = asyncio.run(take_part())
+    finally:
+        states = [thread.stop() for thread in threads]
+        transport.close()
+    assert progress.rounds_finished == 2
+    assert np.allclose(model, 0.25, atol=1e-6)
+    assert all(thread.error is None for thread in threads)
+    assert len(set(states)) == 2
+
+
+def test_a_coordinator_that_comes_late_is_waited_for(url):
+    transport = HttpTransport("http://127.0.0.1:1")
+    errors = []
+    fleet = DummyFleet(transport, 2, period_seconds=0.01)
+
+    def stop_after_three(progress) -> None:
+        errors.append(progress.last_error)
+        if len(errors) == 3:
+            fleet.stop()
+
+    fleet.run(1, stop_after_three)
+    transport.close()
+    assert all("ConnectError" in error for error in errors)
