@@ -1,0 +1,106 @@
+"""The command `pet`: the table of its commands, and what every one of them has in common at the end: an exit status.
+
+Nothing is imported before it is needed, so `pet --help` and `pet --version` are quick and need no extra but `cli` (the version
+not even that). What a command does stands in its own file under pet/commands/; this file must never know it.
+
+Exit status: 0 done, 1 failed, 2 called in a way that the command does not understand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pet
+from pet.errors import MissingExtraError, PetError
+
+DISTRIBUTION: Final = "pet-protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """One line of the table.
+
+    Attributes:
+        module: where the function `command` is.
+        summary: the line that `pet --help` shows.
+        extra: what has to be installed for it: pip install 'pet-protocol[extra]'.
+    """
+
+    module: str
+    summary: str
+    extra: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEntry:
+    """Commands under a common word."""
+
+    summary: str
+    commands: Mapping[str, CommandEntry]
+
+
+COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
+    "coordinator": CommandEntry("pet.commands.coordinator", "Run a coordinator.", "cli"),
+    "demo": CommandEntry(
+        "pet.commands.demo", "Train on real data with 20 participants, end to end, in about a minute.", "demo"
+    ),
+    "test-drive": CommandEntry("pet.commands.test_drive", "Run dummy participants against any PET coordinator.", "cli"),
+    "model": GroupEntry(
+        "The global model of a coordinator.",
+        {"get": CommandEntry("pet.commands.model_get", "Download the global model.", "cli")},
+    ),
+    "config": GroupEntry(
+        "Settings files and mask configs.",
+        {
+            "check": CommandEntry(
+                "pet.commands.config_check", "Say what a settings file means and what is wrong with it.", "cli"
+            ),
+            "advise": CommandEntry("pet.commands.config_advise", "Find the cheapest mask config for a task.", "cli"),
+        },
+    ),
+    "bench": CommandEntry("pet.commands.bench", "Measure the kernels on this machine.", "bench"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; errors become one line on standard error.
+
+    Returns:
+        The exit status.
+    """
+    if list(arguments) == ["--version"]:
+        print(f"pet {pet.__version__}")
+        return 0
+    try:
+        try:
+            from pet.commands import _table
+        except ModuleNotFoundError as error:
+            raise missing_extra("cli", error) from error
+        return _table.run(COMMANDS, arguments)
+    except PetError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _fail(f"{where}{error.strerror or error}")
+
+
+def missing_extra(extra: str, error: ModuleNotFoundError) -> MissingExtraError:
+    """Return the error that names an extra; for a module of pet itself the extra is no help, so it is raised as it is."""
+    if error.name is None or error.name.split(".")[0] == "pet":
+        raise error
+    return MissingExtraError(
+        f"expected the extra '{extra}' (pip install '{DISTRIBUTION}[{extra}]'), got no module named {error.name!r}"
+    )
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 1

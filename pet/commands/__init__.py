@@ -1,0 +1,4 @@
+"""The commands of `pet`, one file each with a function `command`; pet/cli.py is the table of them.
+
+A command parses its options, calls the library and prints. What it computes belongs into the library.
+"""

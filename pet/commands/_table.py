@@ -1,0 +1,133 @@
+"""Turn the table of pet/cli.py into a typer application that imports a command only when it is called.
+
+This file knows typer, and no command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import pet
+from pet import cli
+
+
+class LogLevel(StrEnum):
+    """How much pet tells on standard error."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pet {pet.__version__}")
+        raise typer.Exit
+
+
+def _set_log_level(level: LogLevel | None) -> None:
+    """Let pet log at this level; other packages only speak up when something is wrong, or everybody with "debug"."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    if level is not None:
+        logging.getLogger("pet").setLevel(level.upper())
+
+
+def _shared_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, expose_value=False, callback=_print_version
+        ),
+    ] = False,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option("--log-level", help="How much to tell on standard error.", expose_value=False, callback=_set_log_level),
+    ] = None,
+) -> None:
+    """Aggregate model updates without seeing them: a coordinator, participants and tools for the PET protocol."""
+
+
+class _LazyCommand(TyperCommand):
+    """Stands for a command in the help of its group; called, it loads the real one and hands over."""
+
+    def __init__(self, name: str, entry: cli.CommandEntry) -> None:
+        super().__init__(name=name, help=entry.summary)
+        self._entry = entry
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse the arguments with the real command."""
+        return self._load().make_context(info_name, args, parent=parent, **extra)
+
+    def _load(self) -> Any:
+        try:
+            module = importlib.import_module(self._entry.module)
+        except ModuleNotFoundError as error:
+            raise cli.missing_extra(self._entry.extra, error) from error
+        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app.command(self.name)(module.command)
+        command: Any = typer.main.get_command(app)
+        command.params.extend(_shared_parameters())
+        return command
+
+
+def run(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], arguments: Sequence[str]) -> int:
+    """Parse a command line, run its command, and return the exit status; errors that are not usage errors come through."""
+    try:
+        _build(entries).main(args=list(arguments), prog_name="pet")
+    except ModuleNotFoundError as error:
+        raise cli.missing_extra(_extra_of(entries, arguments), error) from error
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as status:
+        # 130 is how typer reports Ctrl-C; pet knows three exit statuses only.
+        return _interrupted() if status.code == 130 else int(status.code or 0)
+    return 0
+
+
+def _build(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> TyperGroup:
+    app = typer.Typer(add_completion=False, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback()(_shared_options)
+    group = typer.main.get_group(app)
+    _fill(group, entries)
+    return group
+
+
+def _fill(group: Any, entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> None:
+    for name, entry in entries.items():
+        if isinstance(entry, cli.CommandEntry):
+            group.add_command(_LazyCommand(name, entry))
+            continue
+        subgroup = TyperGroup(name=name, help=entry.summary, no_args_is_help=True)
+        _fill(subgroup, entry.commands)
+        group.add_command(subgroup)
+
+
+def _shared_parameters() -> list[Any]:
+    """Return --version and --log-level as parameters, so that they may stand after the name of a command too."""
+    return [parameter for parameter in _build({}).params if parameter.name in ("version", "log_level")]
+
+
+def _extra_of(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], arguments: Sequence[str]) -> str:
+    """Return the extra of the command that a command line names: a package it loads while running was not there."""
+    found: Mapping[str, cli.CommandEntry | cli.GroupEntry] = entries
+    for argument in arguments:
+        entry = found.get(argument)
+        if isinstance(entry, cli.CommandEntry):
+            return entry.extra
+        if entry is not None:
+            found = entry.commands
+    return "cli"
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 1

@@ -1,0 +1,160 @@
+"""`pet coordinator`: run a coordinator until Ctrl-C.
+
+It loads settings, listens, and hands over to uvicorn. What a coordinator does is in pet/coordinator/ and pet/transports/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import uvicorn
+from rich.console import Console
+
+from pet import kernels
+from pet.commands.settings_report import meaning, settings_table
+from pet.coordinator.app import create_app
+from pet.coordinator.setting_sections import split_bind_address
+from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
+from pet.errors import SettingsError, TransportError
+
+#: Participants poll; a connection that stays open between two polls saves a handshake.
+_KEEP_ALIVE_SECONDS: Final = 60
+#: How long requests may go on after Ctrl-C.
+_GRACE_SECONDS: Final = 5
+
+
+class _Server(uvicorn.Server):
+    """Says on standard output when it listens."""
+
+    def __init__(self, config: uvicorn.Config, announcement: str, console: Console) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+        self._console = console
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then say so."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._console.print(self._announcement, soft_wrap=True)
+
+
+def command(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Settings file (TOML). Without it: loopback, shipped example values."
+        ),
+    ] = None,
+) -> None:
+    """Run a coordinator. Settings come from a file, in the form of any version of xaynet, and from the environment.
+
+    Example: pet coordinator -c config.toml
+    """
+    console = Console(highlight=False, markup=False)
+    try:
+        loaded = load_settings_with_origins(config, os.environ)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        raise typer.Exit(1) from None
+    _set_up_logging(loaded.settings.log.level)
+    _show(loaded, console)
+    _serve(loaded.settings, console)
+
+
+def _show(loaded: LoadedSettings, console: Console) -> None:
+    console.print(settings_table(loaded))
+    for line in (*meaning(loaded.settings), f"Kernels: {kernels.active_backend()}. Storage: in memory."):
+        console.print(line, soft_wrap=True)
+    for warning in loaded.warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+
+
+def _set_up_logging(level: str) -> None:
+    """Log what pet says from `level` on; --log-level, where it was given, wins."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    logger = logging.getLogger("pet")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(level.upper())
+
+
+def _serve(settings: Settings, console: Console) -> None:
+    """Serve until a signal; returns after a clean end.
+
+    Raises:
+        TransportError: the address cannot be used, or the server did not start.
+        SettingsError: the TLS files cannot be used, or the model does not fit into memory.
+    """
+    with contextlib.closing(_listen(settings.api.bind_address)) as listener:
+        host, port = listener.getsockname()[:2]
+        scheme = "https" if settings.api.tls_certificate else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        server = _Server(_server_config(settings), f"Listening on {url} (Ctrl-C ends)", console)
+        # uvicorn takes these signals while it serves and sends them again when it has ended; then there is nothing left to end.
+        earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            server.run(sockets=[listener])
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+    if not server.started:
+        raise TransportError(f"{url}: expected the server to start, see the log")
+    console.print("Stopped.")
+
+
+def _listen(bind_address: str) -> socket.socket:
+    host, port = split_bind_address(bind_address)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # Otherwise a restart has to wait for connections of the last run to time out.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise TransportError(
+            f"api.bind_address: expected an address to listen on, got {bind_address}: {error.strerror}"
+        ) from None
+    return listener
+
+
+def _server_config(settings: Settings) -> uvicorn.Config:
+    api, tls = settings.api, dict[str, Any]()
+    if api.tls_certificate and api.tls_key:
+        tls = {"ssl_certfile": api.tls_certificate, "ssl_keyfile": api.tls_key}
+    if api.tls_client_auth:
+        tls |= {"ssl_ca_certs": str(api.tls_client_auth), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    app = create_app(settings)
+    try:
+        # The first round begins here, so that a model that is too large is told before anything is served.
+        app.state.service.engine.tick()
+    except MemoryError as error:
+        raise SettingsError(
+            f"model.length: expected a model that fits into memory, got {settings.model.length}: {error}"
+        ) from None
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        **tls,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"api.tls_*: expected PEM files that belong together, got: {error}") from None
+    return config

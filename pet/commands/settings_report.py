@@ -1,0 +1,75 @@
+"""What a coordinator's settings amount to, as tables and lines for a terminal; shared by the commands that show them.
+
+Values of secrets are not shown.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rich import box
+from rich.table import Table
+
+from pet.coordinator.setting_names import RULES, SECRET, UNUSED
+from pet.coordinator.settings import LoadedSettings, Settings
+
+_MESSAGE_FIXED_BYTES: Final = 48 + 136 + 128 + 12 + 4
+_SEEDS_ENTRY_BYTES: Final = 112
+
+
+def settings_table(loaded: LoadedSettings) -> Table:
+    """Return every setting that has a value, with where the value comes from."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("from", overflow="fold")
+    for name, value in _values(loaded.settings):
+        if name in loaded.origins or (value is not None and name not in UNUSED):
+            table.add_row(name, _show(name, value), loaded.origins.get(name, "default"))
+    return table
+
+
+def meaning(settings: Settings) -> list[str]:
+    """Say in sentences what follows from the settings."""
+    pair, phases = settings.mask_config, settings.pet
+    vect, length = pair.vect, settings.model.length
+    update_bytes = _MESSAGE_FIXED_BYTES + length * vect.element_bytes + pair.unit.element_bytes
+    sum_share, update_share = phases.sum.prob, (1 - phases.sum.prob) * phases.update.prob
+    round_seconds = phases.sum.time.min + phases.update.time.min + phases.sum2.time.min
+    return [
+        f"Mask config {vect}: {vect.element_bytes} bytes per weight, at most {pair.max_model_count} models in a round.",
+        f"An update of {length} weights is a request of {update_bytes:,} bytes and {_SEEDS_ENTRY_BYTES} per sum participant.",
+        f"Of all participants about {sum_share:.1%} sum, {update_share:.1%} update, {1 - sum_share - update_share:.1%} rest.",
+        f"A round takes at least {round_seconds:g} seconds, and needs {phases.sum.count.min} sum and"
+        f" {phases.update.count.min} update participants, and {phases.sum2.count.min} masks.",
+    ]
+
+
+def unreadable_files(settings: Settings) -> list[str]:
+    """Say which files that the settings name cannot be read here."""
+    files = {"api.tls_certificate": settings.api.tls_certificate, "api.tls_key": settings.api.tls_key}
+    files["api.tls_client_auth"] = settings.api.tls_client_auth
+    return [
+        f"{name}: expected a readable file, got {str(path)!r}"
+        for name, path in files.items()
+        if path is not None and not (path.is_file() and os.access(path, os.R_OK))
+    ]
+
+
+def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
+    for name in RULES:
+        value: Any = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        yield name, value
+
+
+def _show(name: str, value: Any) -> str:
+    if name in SECRET:
+        return "(not shown)"
+    if isinstance(value, enum.Enum):
+        return str(value.value).capitalize()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,240 @@
+"""The engine: one protocol object, guarded so that any thread may use it, and what it has published so far.
+
+Bodies are opened in the thread that brings them, without a lock, because decrypting and verifying is most of the work. The
+protocol object is touched under one lock. What readers get (parameters, dictionaries, model, status) are immutable values that
+were put aside when the protocol announced them, so no reader ever waits for an update that is just being added.
+
+The engine has no threads and no timer of its own: somebody calls `tick`. It knows no socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from pet.coordinator.storage.base import RoundRecord, Storage
+from pet.coordinator.storage.memory import MemoryStorage
+from pet.crypto import EncryptionKeyPair
+from pet.errors import RemoteProtocolError
+from pet.global_model import GlobalModel
+from pet.messages import Tag, encode_seed_dictionary, encode_sum_dictionary, open_message
+from pet.protocol.coordinator import Coordinator
+from pet.protocol.events import (
+    DictionariesWithdrawn,
+    Event,
+    ModelPublished,
+    ParametersPublished,
+    SeedDictionaryPublished,
+    SumDictionaryPublished,
+)
+from pet.protocol.round_settings import RoundSettings
+from pet.transports.base import PublishedModel
+
+_logger: Final = logging.getLogger(__name__)
+
+_SEAL_BYTES: Final = 48
+_HEADER_BYTES: Final = 136
+_SIGNATURES_BYTES: Final = 2 * 64
+_MASK_OBJECT_BYTES: Final = 12
+_DICTIONARY_LENGTH_BYTES: Final = 4
+_DICTIONARY_ENTRY_BYTES: Final = 112
+#: The header of a chunk comes on top when somebody sends a whole payload as one chunk; the rest is for senders that pad.
+_SPARE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RoundModel:
+    """The global model of one round, as it is published.
+
+    Attributes:
+        round_id: the round that made it.
+        etag: a name that no other model has: the round seed is part of it.
+        model: the model itself.
+    """
+
+    round_id: int
+    etag: str
+    model: GlobalModel = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """The number of weights."""
+        return len(self.model)
+
+    def bincode_chunks(self) -> Iterator[bytes]:
+        """Yield the body of spec 5.6 piece by piece."""
+        return self.model.iter_bincode()
+
+    def to_array(self) -> np.ndarray[Any, Any]:
+        """Return the weights in the data type of the round."""
+        return self.model.to_array()
+
+
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    """What a body is opened with; replaced as a whole whenever the phase changes."""
+
+    keys: EncryptionKeyPair | None
+    accepted_tag: Tag | None
+
+
+class CoordinatorEngine:
+    """A coordinator that any thread may call; implements `pet.transports.base.Endpoint`.
+
+    Args:
+        settings: what the rounds are like.
+        clock: returns seconds that never go back.
+        entropy: returns so many random bytes.
+        storage: keeps the last round and the last model; in memory if not given.
+    """
+
+    def __init__(
+        self,
+        settings: RoundSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entropy: Callable[[int], bytes] = os.urandom,
+        storage: Storage | None = None,
+    ) -> None:
+        self.settings: Final = settings
+        self._clock: Final = clock
+        self._storage: Final[Storage] = MemoryStorage() if storage is None else storage
+        earlier = self._storage.load_round() or RoundRecord(round_id=0, seed=bytes(32))
+        self._protocol: Final = Coordinator(
+            settings, now_seconds=clock(), entropy=entropy, round_id=earlier.round_id, seed=earlier.seed
+        )
+        self._lock: Final = threading.Lock()
+        self._subscribers: Final[list[Callable[[Event], None]]] = []
+        self._gate = _Gate(None, None)
+        self._parameters: bytes | None = None
+        self._round_seed = earlier.seed
+        self._sums: bytes | None = None
+        self._seeds: Mapping[bytes, Mapping[bytes, bytes]] | None = None
+        self._model: PublishedModel | None = self._storage.load_model()
+        #: Sizes of the sum dictionaries of this round and the last one: a late update may still answer the last one.
+        self._sum_dictionary_sizes = (0, 0)
+        self._take_snapshot(clock())
+
+    def max_body_bytes(self) -> int:
+        """Return the size of the largest body that could hold a message of this round or the last one (spec 4.8)."""
+        config, entries = self.settings.mask_config, max(self._sum_dictionary_sizes)
+        mask_object = _MASK_OBJECT_BYTES + self.settings.model_length * config.vect.element_bytes + config.unit.element_bytes
+        dictionary = _DICTIONARY_LENGTH_BYTES + entries * _DICTIONARY_ENTRY_BYTES
+        return _SEAL_BYTES + _HEADER_BYTES + _SIGNATURES_BYTES + mask_object + dictionary + _SPARE_BYTES
+
+    def handle_message(self, body: bytearray) -> None:
+        """Open one sealed message in place and give it to the protocol; whatever is wrong with it is counted (spec 9.1)."""
+        gate = self._gate
+        try:
+            if gate.keys is None:
+                raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
+            message = open_message(body, gate.keys, gate.accepted_tag)
+        except RemoteProtocolError as error:
+            _logger.debug("message refused: %s", error)
+            with self._lock:
+                self._protocol.refuse(error.reason)
+                self._publish()
+            return
+        with self._lock:
+            try:
+                self._protocol.receive(message, self._clock())
+            except RemoteProtocolError as error:  # counted by the protocol object itself
+                _logger.debug("message refused: %s", error)
+            self._publish()
+
+    def tick(self) -> None:
+        """Let time pass: phases end, rounds begin. May take as long as unmasking a model does."""
+        with self._lock:
+            self._protocol.advance_time(self._clock())
+            self._publish()
+
+    def seconds_until_tick(self) -> float | None:
+        """Return after how many seconds `tick` should be called next, 0 or less for at once; None if never."""
+        deadline = self._deadline
+        return None if deadline is None else deadline - self._clock()
+
+    def subscribe(self, callback: Callable[[Event], None]) -> None:
+        """Call back for every event, in order, after it was published; quickly, and without calling the engine."""
+        self._subscribers.append(callback)
+
+    def shut_down(self) -> None:
+        """Accept nothing more. What is published stays readable."""
+        with self._lock:
+            self._protocol.shut_down()
+            self._publish()
+
+    def parameters(self) -> bytes | None:
+        """Return the encoded round parameters, or None before the first round."""
+        return self._parameters
+
+    def sums(self) -> bytes | None:
+        """Return the encoded sum dictionary while it is published."""
+        return self._sums
+
+    def seeds(self, public_key: bytes) -> bytes | None:
+        """Return the encoded seed dictionary of one sum participant while it is published; encodes it for each call."""
+        seeds = self._seeds
+        if seeds is None or public_key not in seeds:
+            return None
+        return encode_seed_dictionary(seeds[public_key])
+
+    def model(self) -> PublishedModel | None:
+        """Return the last global model."""
+        return self._model
+
+    def status(self) -> dict[str, Any]:
+        """Return the record of `GET /status`, ready for JSON."""
+        status, taken_at = self._status
+        record: dict[str, Any] = dict(status)
+        if record["seconds_left"] is not None:
+            record["seconds_left"] = max(0.0, record["seconds_left"] - (self._clock() - taken_at))
+        return record
+
+    def _publish(self) -> None:
+        """Put aside what the protocol announced.
+
+        The gate goes first: whoever sees a dictionary must find its answer accepted (spec 13, "gap").
+        """
+        self._take_snapshot(self._clock())
+        while (event := self._protocol.next_event()) is not None:
+            self._put_aside(event)
+            for callback in self._subscribers:
+                try:
+                    callback(event)
+                except Exception:
+                    # An observer must not be able to stop the round.
+                    _logger.exception("a subscriber failed at %s", type(event).__name__)
+
+    def _take_snapshot(self, now_seconds: float) -> None:
+        protocol = self._protocol
+        self._gate = _Gate(protocol.encryption_keys, protocol.accepted_tag)
+        self._deadline = protocol.next_deadline_seconds()
+        self._status = protocol.status(now_seconds).to_json_dict(), now_seconds
+
+    def _put_aside(self, event: Event) -> None:
+        match event:
+            case ParametersPublished():
+                self._round_seed = event.parameters.seed
+                self._storage.save_round(RoundRecord(round_id=event.round_id, seed=event.parameters.seed))
+                self._sum_dictionary_sizes = (0, self._sum_dictionary_sizes[0])
+                self._parameters = event.parameters.to_bytes()
+            case SumDictionaryPublished():
+                self._sum_dictionary_sizes = (len(event.sum_dictionary), self._sum_dictionary_sizes[1])
+                self._sums = encode_sum_dictionary(event.sum_dictionary)
+            case SeedDictionaryPublished():
+                self._seeds = event.seed_dictionary
+            case DictionariesWithdrawn():
+                self._sums = self._seeds = None
+            case ModelPublished():
+                model = RoundModel(event.round_id, f"{event.round_id}-{self._round_seed.hex()[:16]}", event.model)
+                self._storage.save_model(model)
+                self._model = model
+            case _:
+                pass  # counters and phases are in the status

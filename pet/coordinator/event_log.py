@@ -1,0 +1,104 @@
+"""Turn the events of a coordinator into log lines: phases, refusals, results.
+
+Each line carries its values twice, in the text as key=value and as attributes of the log record (`round_id`, `phase`, ...), for
+people and for log collectors. Keys of participants are not logged; contents of messages are not known here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any, Final
+
+from pet.protocol.events import (
+    DictionariesWithdrawn,
+    Event,
+    MessageAccepted,
+    MessageDiscarded,
+    MessageRefused,
+    ModelPublished,
+    ParametersPublished,
+    PhaseEntered,
+    RoundFailed,
+    SeedDictionaryPublished,
+    SumDictionaryPublished,
+)
+from pet.protocol.phases import Phase
+
+_logger: Final = logging.getLogger("pet.coordinator")
+
+
+class EventLog:
+    """A subscriber of `CoordinatorEngine` that logs.
+
+    Anybody on the network can cause refusals, so only the first of each reason in a phase is a line of its own above debug
+    level; how many there were is said when the phase ends.
+    """
+
+    def __init__(self) -> None:
+        self._phase: Phase | None = None
+        self._round_id = 0
+        self._accepted = 0
+        self._discarded = 0
+        self._rejected: Counter[str] = Counter()
+
+    def __call__(self, event: Event) -> None:
+        """Log one event."""
+        match event:
+            case PhaseEntered():
+                self._end_phase()
+                self._phase, self._round_id = event.phase, event.round_id
+                _log(logging.INFO, "phase entered", round_id=event.round_id, phase=event.phase.value)
+            case MessageAccepted():
+                self._accepted += 1
+                _log(logging.DEBUG, "message accepted", round_id=event.round_id, tag=event.tag.name, accepted=self._accepted)
+            case MessageRefused():
+                self._rejected[event.reason] += 1
+                level = logging.WARNING if self._rejected[event.reason] == 1 else logging.DEBUG
+                _log(level, "message refused", round_id=event.round_id, phase=event.phase.value, reason=event.reason)
+            case MessageDiscarded():
+                self._discarded += 1
+                _log(logging.DEBUG, "message discarded", round_id=event.round_id, phase=event.phase.value)
+            case RoundFailed():
+                _log(
+                    logging.WARNING,
+                    "round failed",
+                    round_id=event.round_id,
+                    reason=event.reason,
+                    description=event.description,
+                )
+            case ModelPublished():
+                _log(
+                    logging.INFO,
+                    "model published",
+                    round_id=event.round_id,
+                    length=len(event.model),
+                    models=event.model.model_count,
+                )
+            case SumDictionaryPublished():
+                _log(logging.DEBUG, "sums published", round_id=event.round_id, entries=len(event.sum_dictionary))
+            case SeedDictionaryPublished():
+                _log(logging.DEBUG, "seeds published", round_id=event.round_id, entries=len(event.seed_dictionary))
+            case ParametersPublished() | DictionariesWithdrawn():
+                _log(logging.DEBUG, type(event).__name__, round_id=event.round_id)
+
+    def _end_phase(self) -> None:
+        """Sum up what became of the messages of the phase that just ended."""
+        if self._accepted or self._discarded or self._rejected:
+            _log(
+                logging.INFO,
+                "phase ended",
+                round_id=self._round_id,
+                phase=self._phase.value if self._phase else "none",
+                accepted=self._accepted,
+                discarded=self._discarded,
+                rejected=dict(self._rejected),
+            )
+        self._accepted = self._discarded = 0
+        self._rejected.clear()
+
+
+def _log(level: int, what: str, **values: Any) -> None:
+    if _logger.isEnabledFor(level):
+        text = " ".join(f"{name}={value}" for name, value in values.items())
+        _logger.log(level, "%s %s", what, text, extra=values)

@@ -1,0 +1,183 @@
+"""The service: an engine with time, worker threads and a bound on the memory of requests in flight, for one event loop.
+
+Transports bring bodies here. Opening, checking and adding happens in worker threads; a second, single thread lets phases end,
+so that a phase ends on time however busy the workers are. The service knows no route and no status code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, ParamSpec, Self, TypeVar
+
+from pet.coordinator.byte_budget import ByteBudget, Reservation
+from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.event_log import EventLog
+from pet.coordinator.settings import Settings
+from pet.errors import LocalProtocolError
+from pet.transports.base import Endpoint
+
+_logger: Final = logging.getLogger(__name__)
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+#: Enough for thousands of Sum messages; small models never wait.
+_LEAST_BYTES_IN_FLIGHT: Final = 64 * 2**20
+#: While one large update is checked, the next one can be received.
+_MESSAGES_IN_FLIGHT: Final = 2
+#: How long to wait after an error that should not have happened, before time is tried again.
+_RETRY_SECONDS: Final = 1.0
+
+DEFAULT_STALL_SECONDS: Final = 30.0
+
+
+class CoordinatorService:
+    """Runs an engine inside an event loop: `async with service: ...`, or `start` and `stop`.
+
+    Args:
+        engine: the coordinator.
+        workers: threads that handle messages; None means one per core.
+        max_bytes_in_flight: bodies in memory at the same time, in bytes; None means room for two of the largest messages.
+        stall_seconds: how long a body may make no progress before its request is given up.
+    """
+
+    def __init__(
+        self,
+        engine: CoordinatorEngine,
+        *,
+        workers: int | None = None,
+        max_bytes_in_flight: int | None = None,
+        stall_seconds: float = DEFAULT_STALL_SECONDS,
+    ) -> None:
+        self.engine: Final = engine
+        self.stall_seconds = stall_seconds
+        self.workers: Final = workers or os.cpu_count() or 1
+        if max_bytes_in_flight is None:
+            max_bytes_in_flight = max(_LEAST_BYTES_IN_FLIGHT, _MESSAGES_IN_FLIGHT * engine.max_body_bytes())
+        self._budget: Final = ByteBudget(max_bytes_in_flight)
+        self._wake: Final = asyncio.Event()
+        self._ticking: asyncio.Task[None] | None = None
+        self._worker_threads: ThreadPoolExecutor | None = None
+        self._time_thread: ThreadPoolExecutor | None = None
+        self._is_ticking_well = False
+        self._is_stopping = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Build engine and service from settings, with phases and refusals logged.
+
+        Raises:
+            ConfigError: the protocol refuses the settings.
+        """
+        engine = CoordinatorEngine(settings.to_round_settings())
+        engine.subscribe(EventLog())
+        return cls(
+            engine,
+            workers=settings.workers,
+            max_bytes_in_flight=settings.service.max_bytes_in_flight,
+            stall_seconds=settings.service.stall_seconds,
+        )
+
+    async def start(self) -> None:
+        """Begin the first round and let time pass from now on.
+
+        Raises:
+            LocalProtocolError: it was started before; a service runs once.
+        """
+        if self._worker_threads is not None:
+            raise LocalProtocolError("CoordinatorService.start: expected a service that was not started yet")
+        self._worker_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-worker")
+        self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
+        try:
+            await self._tick()
+        except BaseException:
+            self._close_threads()
+            raise
+        self._ticking = asyncio.create_task(self._let_time_pass(), name="pet-ticking")
+
+    async def stop(self) -> None:
+        """Shut the engine down after the messages that are being handled; calling it twice does no harm."""
+        if self._ticking is not None:
+            # Not cancelled: a tick that has begun in its thread would go on without anybody waiting for it.
+            self._is_stopping = True
+            self._wake.set()
+            await self._ticking
+            self._ticking = None
+            self._is_ticking_well = False
+            await asyncio.to_thread(self._close_threads)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Any) -> AsyncIterator[None]:
+        """Run as long as an ASGI application does: `Starlette(lifespan=service.lifespan)`."""
+        async with self:
+            yield
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the service runs and time passes in it."""
+        return self._is_ticking_well
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What answers: the engine."""
+        return self.engine
+
+    def reserve(self, size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
+        """Wait until so many bytes are free for a body, and hold them inside the `async with`."""
+        return self._budget.reserve(size_bytes)
+
+    async def handle_message(self, body: bytearray) -> None:
+        """Give one sealed message to the engine, in a worker thread; `body` is used up."""
+        await self.run(self.engine.handle_message, body)
+        # The message may have brought the end of the phase forward.
+        self._wake.set()
+
+    async def run(
+        self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **keywords: _Arguments.kwargs
+    ) -> _Result:
+        """Call a function in a worker thread.
+
+        Raises:
+            LocalProtocolError: the service does not run.
+        """
+        if self._worker_threads is None:
+            raise LocalProtocolError("CoordinatorService: expected a service that runs; start it, or use 'async with'")
+        return await asyncio.get_running_loop().run_in_executor(self._worker_threads, lambda: function(*arguments, **keywords))
+
+    async def _let_time_pass(self) -> None:
+        while not self._is_stopping:
+            self._wake.clear()
+            delay = self.engine.seconds_until_tick()
+            if delay is None or delay > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+                continue
+            try:
+                await self._tick()
+            except Exception:
+                # Nothing a participant sends may end up here. If it does, the coordinator says so and goes on trying.
+                self._is_ticking_well = False
+                _logger.exception("the round could not go on; trying again in %g s", _RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _tick(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._time_thread, self.engine.tick)
+        self._is_ticking_well = True
+
+    def _close_threads(self) -> None:
+        for threads in (self._worker_threads, self._time_thread):
+            if threads is not None:
+                threads.shutdown(wait=True, cancel_futures=True)
+        self.engine.shut_down()

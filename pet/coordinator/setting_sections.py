@@ -1,0 +1,213 @@
+"""The sections of a coordinator's settings: which values each setting may have, by itself.
+
+Rules between settings are in pet/coordinator/settings.py, names and defaults in pet/coordinator/setting_names.py; this file
+knows neither files nor the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from pet.coordinator.setting_names import RULES
+from pet.errors import ConfigError
+from pet.mask_config import BoundType, DataType, GroupType, ModelType
+
+_U64_MAX: Final = 2**64 - 1
+_U32_MAX: Final = 2**32 - 1
+
+
+def _refuse_bool(value: Any) -> Any:
+    """TOML's true is no number, though Python would take it for 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool", "a boolean is not a number")
+    return value
+
+
+def _choice(kind: Callable[[str], Any]) -> BeforeValidator:
+    """Accept the names of spec 2.1 in any case: Prime, prime, PRIME."""
+
+    def parse(value: Any) -> Any:
+        return kind(value.lower()) if isinstance(value, str) else value
+
+    return BeforeValidator(parse)
+
+
+def _check_bind_address(value: str) -> str:
+    split_bind_address(value)
+    return value
+
+
+def _split_region(value: Any) -> Any:
+    """The environment form of a region is "name endpoint" (spec 6.1)."""
+    return value.split() if isinstance(value, str) else value
+
+
+_Whole = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, le=_U64_MAX)]
+_Count = Annotated[_Whole, Field(ge=1)]
+_Number = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
+_Path = Annotated[Path, BeforeValidator(lambda value: value or None)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class CountWindow(_Section):
+    """How many messages a phase needs, and how many it takes at most (spec 6.3)."""
+
+    min: _Count
+    max: _Count
+
+
+class UpdateCountWindow(_Section):
+    """The same for the Update phase, where fewer than three would give a model away."""
+
+    min: Annotated[_Whole, Field(ge=3)]
+    max: Annotated[_Whole, Field(ge=3)]
+
+
+class TimeWindow(_Section):
+    """How long a phase lasts at least, and how long it waits for its messages at most, in seconds (spec 6.3)."""
+
+    min: Annotated[_Number, Field(ge=0)]
+    max: Annotated[_Number, Field(gt=0)]
+
+
+class SumSettings(_Section):
+    """Selection and windows of the Sum phase."""
+
+    prob: Annotated[_Number, Field(gt=0, lt=1)]
+    count: CountWindow
+    time: TimeWindow
+
+
+class UpdateSettings(_Section):
+    """Selection and windows of the Update phase."""
+
+    prob: Annotated[_Number, Field(gt=0, le=1)]
+    count: UpdateCountWindow
+    time: TimeWindow
+
+
+class Sum2Settings(_Section):
+    """Windows of the Sum2 phase."""
+
+    count: CountWindow
+    time: TimeWindow
+
+
+class PetSettings(_Section):
+    """Section `pet`: the phases of a round."""
+
+    sum: SumSettings
+    update: UpdateSettings
+    sum2: Sum2Settings
+
+
+class MaskSettings(_Section):
+    """Section `mask`: the mask config, used for the model and its scalar alike (spec 2.5)."""
+
+    group_type: Annotated[GroupType, _choice(GroupType)]
+    data_type: Annotated[DataType, _choice(DataType)]
+    bound_type: Annotated[BoundType, _choice(BoundType)]
+    model_type: Annotated[ModelType, _choice(ModelType)]
+
+
+class ModelSettings(_Section):
+    """Section `model`: its number of weights, which a message counts in 32 bits."""
+
+    length: Annotated[_Whole, Field(ge=1, le=_U32_MAX)]
+
+
+class ApiSettings(_Section):
+    """Section `api`: where the coordinator listens, and its TLS files."""
+
+    bind_address: Annotated[str, BeforeValidator(_check_bind_address)]
+    tls_certificate: _Path | None = None
+    tls_key: _Path | None = None
+    tls_client_auth: _Path | None = None
+
+
+class ServiceSettings(_Section):
+    """Section `service`: what xaynet has no settings for.
+
+    Attributes:
+        workers: threads that open, check and add messages; None means one per core.
+        max_bytes_in_flight: bodies in memory at the same time, in bytes; None means room for two of the largest messages.
+        stall_seconds: how long a body may make no progress before its request is given up.
+    """
+
+    workers: Annotated[_Whole, Field(ge=1, le=1024)] | None = None
+    max_bytes_in_flight: Annotated[_Whole, Field(ge=65_536)] | None = None
+    stall_seconds: Annotated[_Number, Field(gt=0)]
+
+
+class LogSettings(_Section):
+    """Section `log`: `level` is ours, `filter` is xaynet's and unused."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda value: str(value).lower())]
+    filter: str | None = None
+
+
+class RedisSettings(_Section):
+    """Section `redis`, unused."""
+
+    url: SecretStr | None = None
+
+
+class InfluxdbSettings(_Section):
+    """Section `metrics.influxdb`, unused."""
+
+    url: str | None = None
+    db: str | None = None
+
+
+class MetricsSettings(_Section):
+    """Section `metrics`, unused."""
+
+    influxdb: InfluxdbSettings = InfluxdbSettings()
+
+
+class BucketSettings(_Section):
+    """Section `s3.buckets`, unused."""
+
+    global_models: str = "global-models"
+
+
+class S3Settings(_Section):
+    """Section `s3`, unused."""
+
+    access_key: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    region: Annotated[list[str] | None, BeforeValidator(_split_region)] = None
+    buckets: BucketSettings = BucketSettings()
+
+
+class RestoreSettings(_Section):
+    """Section `restore`, unused."""
+
+    enable: bool = False
+
+
+def split_bind_address(text: str) -> tuple[str, int]:
+    """Split "IP:port" or "[IPv6]:port" into the address and the port.
+
+    Raises:
+        ConfigError: neither form; host names are not looked up (spec 6.1).
+    """
+    host, _, port = str(text).rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
+    except ValueError:
+        raise ConfigError(f"bind address: expected {RULES['api.bind_address']}, got {text!r}") from None
+    is_port = port.isascii() and port.isdecimal() and int(port) <= 65_535
+    if is_bracketed != (address.version == 6) or not is_port:
+        raise ConfigError(f"bind address: expected {RULES['api.bind_address']}, got {text!r}")
+    return str(address), int(port)

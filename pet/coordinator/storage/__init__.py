@@ -1,0 +1,1 @@
+"""Where a coordinator keeps what has to outlive an engine: the interface, and one implementation per file."""

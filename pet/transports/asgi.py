@@ -1,0 +1,180 @@
+"""PET over HTTP, the coordinator's side: xaynet's routes (spec 5), and `/status` and `/healthz`, as an ASGI application.
+
+It can be served as it is or mounted in another application. It moves bytes between HTTP and a `Service`: it knows
+routes, headers and status codes, but no phase, and it never learns what became of a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from pet.crypto import PUBLIC_KEY_BYTES
+from pet.model_formats import BINCODE, NPY, SAFETENSORS, encode_safetensors, npy_header
+from pet.transports.accept import choose_media_type
+from pet.transports.base import PublishedModel
+from pet.transports.body_reader import BodyAbortedError, BodyStalledError, BodyTooLargeError, declared_length, read_body
+from pet.transports.service import Service
+
+_logger: Final = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Handler = Callable[[Request], Awaitable[Response]]
+
+OCTET_STREAM: Final = "application/octet-stream"
+_MODEL_MEDIA_TYPES: Final = (BINCODE, NPY, SAFETENSORS)
+#: Round data changes at any moment; nothing between us and a participant may keep it.
+_VOLATILE: Final = {"cache-control": "no-store"}
+#: Pieces of a large answer: large enough to be cheap, small enough not to pile up in the server's buffers.
+_PIECE_BYTES: Final = 1 << 18
+
+
+def create_app(service: Service) -> Starlette:
+    """Return the application; its lifespan starts and stops the service.
+
+    Mounted in another application, whose server runs only the outer lifespan, the outer one has to run the service:
+    `Starlette(routes=[Mount("/pet", create_app(service))], lifespan=service.lifespan)`.
+    """
+    routes = _Routes(service)
+    table: list[tuple[str, str, _Handler]] = [
+        ("POST", "/message", routes.post_message),
+        ("GET", "/params", routes.get_parameters),
+        ("GET", "/sums", routes.get_sums),
+        ("GET", "/seeds", routes.get_seeds),
+        ("GET", "/model", routes.get_model),
+        ("GET", "/status", routes.get_status),
+        ("GET", "/healthz", routes.get_health),
+    ]
+    app = Starlette(
+        routes=[Route(path + slash, handler, methods=[method]) for method, path, handler in table for slash in ("", "/")],
+        exception_handlers={HTTPException: _answer_empty},
+        lifespan=service.lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Routes:
+    """One method per route."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._endpoint = service.endpoint
+
+    async def post_message(self, request: Request) -> Response:
+        """Take a sealed message; 200 and nothing else once it was read and handled, whatever became of it (spec 9.3)."""
+        service, limit_bytes = self._service, self._endpoint.max_body_bytes()
+        try:
+            declared = declared_length(request.headers.get("content-length"), limit_bytes)
+            async with service.reserve(limit_bytes if declared is None else declared) as reservation:
+                body = await read_body(request.receive, limit_bytes if declared is None else declared, service.stall_seconds)
+                reservation.shrink(len(body))
+                await service.handle_message(body)
+        except BodyTooLargeError as error:
+            return _refuse(413, error)
+        except BodyStalledError as error:
+            return _refuse(408, error)
+        except BodyAbortedError as error:
+            return _refuse(400, error)
+        return Response(status_code=200)
+
+    async def get_parameters(self, _: Request) -> Response:
+        """Answer with the round parameters; 503 before the first round, where xaynet serves a fake record (spec 13)."""
+        parameters = self._endpoint.parameters()
+        if parameters is None:
+            return Response(status_code=503, headers={"retry-after": "1"})
+        return Response(parameters, media_type=OCTET_STREAM, headers=_VOLATILE)
+
+    async def get_sums(self, _: Request) -> Response:
+        """Answer with the sum dictionary, or 204."""
+        return _answer(self._endpoint.sums())
+
+    async def get_seeds(self, request: Request) -> Response:
+        """Answer with the seed dictionary of the sum participant `pk`, or 204; 400 for a bad key, 500 for none, as xaynet."""
+        text = request.query_params.get("pk")
+        if text is None:
+            return Response(status_code=500)
+        try:
+            public_key = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            return Response(status_code=400)
+        if len(public_key) != PUBLIC_KEY_BYTES:
+            return Response(status_code=400)
+        # Encoding ten thousand entries takes long enough to do it elsewhere.
+        return _answer(await self._service.run(self._endpoint.seeds, public_key))
+
+    async def get_model(self, request: Request) -> Response:
+        """Answer with the global model in the media type that Accept prefers, or 204; 304 if the client has it."""
+        model = self._endpoint.model()
+        if model is None:
+            return Response(status_code=204, headers=_VOLATILE)
+        media_type = choose_media_type(request.headers.get("accept"), _MODEL_MEDIA_TYPES)
+        if media_type is None:
+            return Response(status_code=406, headers={"vary": "Accept"})
+        etag = f'"{model.etag}-{_MODEL_MEDIA_TYPES.index(media_type)}"'
+        headers = {"etag": etag, "vary": "Accept", "cache-control": "no-cache"}
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+        if etag in known or "*" in known:
+            return Response(status_code=304, headers=headers)
+        if request.method == "HEAD":
+            return Response(media_type=media_type, headers=headers)
+        if media_type == BINCODE:
+            return StreamingResponse(self._iterate(model.bincode_chunks()), media_type=media_type, headers=headers)
+        parts = await self._service.run(_encode_array, model, media_type)
+        headers["content-length"] = str(sum(len(part) for part in parts))
+        return StreamingResponse(self._iterate(_cut(parts)), media_type=media_type, headers=headers)
+
+    async def get_status(self, _: Request) -> Response:
+        """Answer with the counters of the current phase."""
+        return JSONResponse(self._endpoint.status(), headers=_VOLATILE)
+
+    async def get_health(self, _: Request) -> Response:
+        """Answer 200 while the service runs and time passes in it, 503 otherwise."""
+        return Response(status_code=200 if self._service.is_healthy else 503, headers=_VOLATILE)
+
+    async def _iterate(self, pieces: Iterator[_Item]) -> AsyncIterator[_Item]:
+        """Take each piece in a worker thread: making one costs time."""
+        while (piece := await self._service.run(next, pieces, None)) is not None:
+            yield piece
+
+
+def _answer(body: bytes | None) -> Response:
+    if body is None:
+        return Response(status_code=204, headers=_VOLATILE)
+    return Response(body, media_type=OCTET_STREAM, headers=_VOLATILE)
+
+
+def _refuse(status_code: int, error: Exception) -> Response:
+    """Answer without a body. Only after 413 is the rest of the body still read, so that the sender gets to see the answer."""
+    _logger.info("request refused: status=%d %s", status_code, error)
+    return Response(status_code=status_code, headers=None if status_code == 413 else {"connection": "close"})
+
+
+async def _answer_empty(_: Request, error: Exception) -> Response:
+    """Answer unknown paths and wrong methods without a body."""
+    assert isinstance(error, HTTPException), "registered for nothing else"
+    return Response(status_code=error.status_code, headers=error.headers)
+
+
+def _encode_array(model: PublishedModel, media_type: str) -> list[memoryview]:
+    """Return a model as .npy or safetensors, in parts that need no second copy of the weights where that can be had."""
+    array = model.to_array()
+    if media_type == SAFETENSORS:
+        return [memoryview(encode_safetensors(array))]
+    weights = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return [memoryview(npy_header(len(array), array.dtype)), weights.view(np.uint8).data]
+
+
+def _cut(parts: list[memoryview[Any]]) -> Iterator[memoryview]:
+    for part in parts:
+        for start in range(0, len(part), _PIECE_BYTES):
+            yield part[start : start + _PIECE_BYTES]

@@ -1,0 +1,114 @@
+"""The service: time passes, threads end, a fault is said and survived."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from sealed_rounds import SealedRound
+
+from pet.coordinator.app import create_app
+from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.service import CoordinatorService
+from pet.coordinator.settings import Settings
+from pet.errors import LocalProtocolError
+
+QUICK = {"count": {"min": 1, "max": 10}, "time": {"min": 0.05, "max": 0.1}}
+SETTINGS = Settings(pet={"sum": QUICK, "update": {"time": {"min": 0.05, "max": 0.1}}})
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_time_passes():
+    async def scenario():
+        service = CoordinatorService.from_settings(SETTINGS)
+        assert not service.is_healthy
+        async with service:
+            assert service.is_healthy
+            assert service.endpoint.status()["round"] == 1
+            while service.endpoint.status()["rounds_failed"] < 3:
+                await asyncio.sleep(0.02)
+        assert not service.is_healthy
+        assert service.endpoint.status()["phase"] == "shutdown"
+        await service.stop()
+
+    run(scenario())
+
+
+def test_a_message_brings_the_next_phase_forward():
+    async def scenario():
+        waiting = {"count": {"min": 1, "max": 10}, "time": {"min": 0, "max": 3600}}
+        async with CoordinatorService.from_settings(Settings(pet={"sum": waiting})) as service:
+            round_ = SealedRound(service.endpoint.parameters())
+            await service.handle_message(round_.sum(*round_.keys("sum", 1)))
+            while service.endpoint.status()["phase"] == "sum":
+                await asyncio.sleep(0.01)
+            assert service.endpoint.sums() is not None
+
+    run(scenario())
+
+
+def test_it_runs_once_and_only_while_started():
+    async def scenario():
+        service = CoordinatorService.from_settings(SETTINGS)
+        with pytest.raises(LocalProtocolError, match="expected a service that runs"):
+            await service.handle_message(bytearray(10))
+        async with service:
+            assert await service.run(sum, [1, 2], start=3) == 6
+            with pytest.raises(LocalProtocolError, match="was not started yet"):
+                await service.start()
+
+    run(scenario())
+
+
+def test_a_fault_is_logged_and_time_goes_on(caplog):
+    class FaultyEngine(CoordinatorEngine):
+        faults = 0
+
+        def tick(self):
+            if self.status()["round"] == 1 and self.faults == 0:
+                self.faults += 1
+                raise MemoryError("full")
+            super().tick()
+
+    async def scenario():
+        service = CoordinatorService(FaultyEngine(SETTINGS.to_round_settings()))
+        async with service:
+            while service.is_healthy:
+                await asyncio.sleep(0.01)
+            while not service.is_healthy:
+                await asyncio.sleep(0.01)
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario())
+    assert "the round could not go on" in caplog.text
+
+
+def test_a_start_that_fails_leaves_no_threads():
+    class FaultyEngine(CoordinatorEngine):
+        def tick(self):
+            raise MemoryError("full")
+
+    async def scenario():
+        service = CoordinatorService(FaultyEngine(SETTINGS.to_round_settings()))
+        with pytest.raises(MemoryError):
+            await service.start()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("pet-")]
+
+    run(scenario())
+
+
+def test_memory_in_flight_follows_the_model():
+    large = Settings(model={"length": 10_000_000})
+    service = CoordinatorService.from_settings(large)
+    assert service._budget.capacity_bytes == 2 * service.endpoint.max_body_bytes() > 120_000_000
+    assert CoordinatorService.from_settings(SETTINGS)._budget.capacity_bytes == 64 * 2**20
+    bounded = CoordinatorService.from_settings(Settings(service={"max_bytes_in_flight": 65_536, "workers": 3}))
+    assert (bounded._budget.capacity_bytes, bounded.workers) == (65_536, 3)
+
+
+def test_the_application_carries_its_service():
+    app = create_app(SETTINGS)
+    assert isinstance(app.state.service, CoordinatorService)

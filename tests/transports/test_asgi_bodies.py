@@ -1,0 +1,182 @@
+"""Bodies that are too large, too slow or cut off, and memory that is full: over raw sockets, as bad clients send them."""
+
+import asyncio
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from asgi_server import serving, wait_until
+from sealed_rounds import SealedRound
+
+from pet.coordinator.app import create_app
+from pet.coordinator.settings import Settings
+from pet.transports.body_reader import (
+    PROGRESS_BYTES,
+    BodyAbortedError,
+    BodyStalledError,
+    BodyTooLargeError,
+    declared_length,
+    read_body,
+)
+
+
+@pytest.fixture(scope="module")
+def app():
+    return create_app(Settings(service={"stall_seconds": 0.5, "max_bytes_in_flight": 65_536}))
+
+
+@pytest.fixture(scope="module")
+def url(app):
+    with serving(app) as url:
+        yield url
+
+
+def connect(url):
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def status_of(connection):
+    return int(connection.recv(4096).split()[1])
+
+
+def free_bytes(app):
+    return app.state.service._budget.free_bytes
+
+
+def test_too_large_by_its_header_is_refused_before_it_is_read(app, url):
+    limit = app.state.service.endpoint.max_body_bytes()
+    for length in (limit + 1, 10**18, 10**19):
+        with connect(url) as connection:
+            connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+            assert status_of(connection) == 413
+    assert free_bytes(app) == 65_536
+
+
+def test_the_largest_body_is_read(app, url):
+    limit = app.state.service.endpoint.max_body_bytes()
+    assert httpx.post(f"{url}/message", content=bytes(limit)).status_code == 200
+    answer = httpx.post(f"{url}/message", content=bytes(limit + 1))
+    assert (answer.status_code, answer.content) == (413, b"")
+
+
+def test_too_large_while_counting_chunks(app, url):
+    def endless():
+        for _ in range(1000):
+            yield bytes(10_000)
+
+    assert httpx.post(f"{url}/message", content=endless()).status_code == 413
+    assert free_bytes(app) == 65_536
+
+
+def test_chunked_bodies_are_messages_too(app, url):
+    round_ = SealedRound(httpx.get(f"{url}/params").content)
+    body = bytes(round_.sum(*round_.keys("sum", 1)))
+    accepted = httpx.get(f"{url}/status").json()["accepted"]
+    pieces = (body[start : start + 7] for start in range(0, len(body), 7))
+    assert httpx.post(f"{url}/message", content=pieces).status_code == 200
+    assert httpx.get(f"{url}/status").json()["accepted"] == accepted + 1
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 4000", "Transfer-Encoding: chunked"])
+def test_a_stalled_body_is_given_up(app, url, head):
+    with connect(url) as connection:
+        connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+        wait_until(lambda: free_bytes(app) < 65_536)
+        started = time.monotonic()
+        assert status_of(connection) == 408
+        assert time.monotonic() - started < 5
+        assert connection.recv(100) == b""
+    assert free_bytes(app) == 65_536
+
+
+def test_a_body_byte_by_byte_is_given_up_too(app, url):
+    with connect(url) as connection:
+        connection.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n")
+        for _ in range(4):
+            time.sleep(0.1)
+            connection.sendall(b"x")
+        assert status_of(connection) == 408
+
+
+def test_a_sender_that_goes_away_leaves_nothing(app, url):
+    with connect(url) as connection:
+        connection.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\nabc")
+        wait_until(lambda: free_bytes(app) < 65_536)
+    wait_until(lambda: free_bytes(app) == 65_536)
+
+
+def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
+    """Two bodies of 3000 bytes do not fit 4096: the second waits, `/params` does not."""
+    app = create_app(Settings(service={"stall_seconds": 30}))
+    app.state.service._budget.capacity_bytes = app.state.service._budget.free_bytes = 4096
+    with serving(app) as url, connect(url) as first:
+        first.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\nabc")
+        wait_until(lambda: free_bytes(app) == 1096)
+        answers = []
+        second = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/message", content=bytes(3000))))
+        second.start()
+        time.sleep(0.3)
+        assert not answers
+        assert httpx.get(f"{url}/params").status_code == 200
+        first.sendall(bytes(2997))
+        assert status_of(first) == 200
+        second.join(10)
+        assert answers[0].status_code == 200
+
+
+def receive_from(*messages):
+    remaining = list(messages)
+
+    async def receive():
+        return remaining.pop(0) if remaining else await asyncio.Event().wait()
+
+    return receive
+
+
+def piece(data, more=True):
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+def test_reading():
+    async def scenario():
+        body = await read_body(receive_from(piece(b"ab"), piece(b""), piece(b"c", more=False)), 3, 1)
+        assert body == bytearray(b"abc")
+        assert await read_body(receive_from({"type": "http.request"}), 3, 1) == bytearray()
+        with pytest.raises(BodyTooLargeError, match="at most 3 bytes"):
+            await read_body(receive_from(piece(b"ab"), piece(b"cd", more=False)), 3, 1)
+        with pytest.raises(BodyAbortedError, match="after 2 bytes"):
+            await read_body(receive_from(piece(b"ab"), {"type": "http.disconnect"}), 3, 1)
+        with pytest.raises(BodyStalledError, match=r"within 0.01 s, got 2 bytes"):
+            await read_body(receive_from(piece(b"ab")), 3, 0.01)
+
+    asyncio.run(scenario())
+
+
+def test_progress_buys_time():
+    async def scenario():
+        count = 0
+
+        async def receive():
+            nonlocal count
+            count += 1
+            await asyncio.sleep(0.1)
+            return piece(bytes(PROGRESS_BYTES), more=count < 8)
+
+        assert len(await read_body(receive, 10 * PROGRESS_BYTES, 0.4)) == 8 * PROGRESS_BYTES
+
+    asyncio.run(scenario())
+
+
+def test_declared_lengths():
+    assert declared_length(None, 5) is None
+    assert declared_length("5", 5) == 5
+    for text in ("6", "9" * 5000):
+        with pytest.raises(BodyTooLargeError):
+            declared_length(text, 5)
+    for text in ("", "-1", "+1", "1.0", "٣", "x"):
+        with pytest.raises(BodyAbortedError):
+            declared_length(text, 5)
