@@ -1,0 +1,226 @@
+"""`pet bench`: how fast the kernels are on this machine, beside what the machine can do at most.
+
+What is measured stands in bench_kernels.py, the ceilings in bench_ceiling.py; this file parses, prints and writes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import pet
+from pet import kernels
+from pet.commands import bench_ceiling, bench_kernels, bench_plot
+from pet.commands.bench_ceiling import Ceiling
+from pet.errors import ConfigError
+from pet.mask_config import MaskConfig
+from pet.threads import available_cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One line of the table; times in nanoseconds per weight (and vector, where a kernel takes several)."""
+
+    kernel: str
+    config: str
+    backend: str
+    size: int
+    threads: int
+    best_ns: float
+    median_ns: float
+    spread: float
+    passes: int
+    limit: str
+    limit_bytes: float
+    ceiling_ns: float | None
+
+    @property
+    def share(self) -> float | None:
+        """The share of the ceiling that is reached: 1 is as fast as the machine."""
+        return None if self.ceiling_ns is None else self.ceiling_ns / self.best_ns
+
+
+def command(
+    sizes: Annotated[str, typer.Option("--sizes", metavar="N,N", help="Numbers of weights.")] = "1e4,1e5,1e6",
+    configs: Annotated[str, typer.Option("--configs", metavar="C,C", help="Mask configs.")] = "prime-f32-b0-m3",
+    backends: Annotated[
+        str, typer.Option("--backends", metavar="B,B", help="Kernel back-ends; the one in use if not given.")
+    ] = "",
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=256, help="Threads of the mask sum; other kernels use one.")
+    ] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure as JSON.")] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw ns per weight over size (.png, .svg).")
+    ] = None,
+) -> None:
+    """Measure the kernels: nanoseconds per weight, and the share of what this machine can do at most.
+
+    Example: pet bench --sizes 1e4,1e6 --configs prime-f32-b0-m3,prime-f32-b0-m6 --backends avx2,portable --plot bench.png
+    """
+    size_list, config_list, backend_list = _parse_sizes(sizes), _parse_configs(configs), _parse_backends(backends)
+    console = Console(highlight=False)
+    before = kernels.active_backend()
+    results: list[Result] = []
+    ceilings: dict[tuple[str, int], Ceiling | None] = {}
+    try:
+        for backend in backend_list:
+            kernels.select_backend(backend)
+            for config in config_list:
+                for size in size_list:
+                    with console.status(f"{backend}, {config}, {size} weights"):
+                        results += _measure(config, size, backend, threads, ceilings)
+    finally:
+        kernels.select_backend(before)
+    _print_tables(console, results)
+    _print_ceilings(console, ceilings)
+    if json_file is not None:
+        json_file.write_text(json.dumps(_report(results, ceilings), indent=1) + "\n")
+    if plot_file is not None:
+        bench_plot.plot_results(results, f"pet kernels on {_cpu_model()}", plot_file)
+
+
+def _parse_sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(float(part)) for part in text.split(",")]
+    except (ValueError, OverflowError):
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise typer.BadParameter(f"expected numbers of weights as 1e4,1e5, got {text!r}", param_hint="--sizes")
+    return sizes
+
+
+def _parse_configs(text: str) -> list[MaskConfig]:
+    try:
+        return [MaskConfig.parse(part) for part in text.split(",")]
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--configs") from None
+
+
+def _parse_backends(text: str) -> list[str]:
+    names = text.split(",") if text else [kernels.active_backend()]
+    available = kernels.available_backends()
+    for name in names:
+        if name not in available:
+            expected = f"expected some of {', '.join(available)}, which this machine can run"
+            raise typer.BadParameter(f"{expected}, got {name!r}", param_hint="--backends")
+    return names
+
+
+def _measure(
+    config: MaskConfig, size: int, backend: str, threads: int, ceilings: dict[tuple[str, int], Ceiling | None]
+) -> list[Result]:
+    """Measure every kernel once; the ceiling of a back-end is measured the first time that it is asked for."""
+    results = []
+    for case in bench_kernels.Workload(config, size, threads).cases():
+        key = (backend, case.threads)
+        if key not in ceilings:
+            ceilings[key] = bench_ceiling.measure_ceiling(backend, case.threads)
+        ceiling = ceilings[key]
+        timing = bench_kernels.measure(case)
+        results.append(
+            Result(
+                kernel=case.name,
+                config=str(config),
+                backend=backend,
+                size=size,
+                threads=case.threads,
+                best_ns=timing.best,
+                median_ns=timing.median,
+                spread=timing.spread,
+                passes=timing.passes,
+                limit=case.limit,
+                limit_bytes=case.limit_bytes,
+                ceiling_ns=None if ceiling is None else ceiling.nanoseconds(case),
+            )
+        )
+    return results
+
+
+def _print_tables(console: Console, results: Sequence[Result]) -> None:
+    """Print one table for each mask config and back-end."""
+    for config, backend in dict.fromkeys((result.config, result.backend) for result in results):
+        table = Table(title=f"{config}, {backend}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        table.add_column("kernel", no_wrap=True)
+        for heading in ("weights", "threads", "best ns", "median", "spread", "share of\nceiling"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        size = 0
+        for result in [result for result in results if (result.config, result.backend) == (config, backend)]:
+            if size not in (0, result.size):
+                table.add_section()
+            size = result.size
+            table.add_row(*_row(result))
+        console.print(table)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    return (
+        result.kernel,
+        f"{result.size:,}",
+        str(result.threads),
+        _nanoseconds(result.best_ns),
+        _nanoseconds(result.median_ns),
+        f"{result.spread:.0%}",
+        "" if result.share is None else f"{result.share:.0%} {result.limit}",
+    )
+
+
+def _nanoseconds(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _print_ceilings(console: Console, ceilings: Mapping[tuple[str, int], Ceiling | None]) -> None:
+    for (backend, threads), ceiling in ceilings.items():
+        if ceiling is None:
+            console.print(f"No ceiling for {backend}: that takes a C compiler and benchmarks/ceiling.c of the repository.")
+            continue
+        console.print(
+            f"ceiling of {backend}, threads {threads}: keystream {ceiling.keystream_ns_per_kib:.1f} ns/KiB, memory"
+            f" {ceiling.memory_gb_per_s:.1f} GB/s (cc {ceiling.flags})"
+        )
+    console.print(
+        "Times are per weight (and per vector, where a kernel takes eight). Above 100 %: the model fits a cache, or a kernel"
+        " saves work that the probe of the keystream does."
+    )
+
+
+def _report(results: Sequence[Result], ceilings: Mapping[tuple[str, int], Ceiling | None]) -> dict[str, Any]:
+    """Return everything that makes the figures worth quoting: the machine, the versions and the command beside them."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": available_cores(),
+        "platform": platform.platform(),
+        "versions": {
+            "pet": pet.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "cffi": importlib.metadata.version("cffi"),
+        },
+        "command": " ".join(["pet", *sys.argv[1:]]),
+        "unit": "nanoseconds per weight (and vector)",
+        "ceilings": [{"backend": backend, **asdict(found)} for (backend, _), found in ceilings.items() if found is not None],
+        "results": [{**asdict(result), "share": result.share} for result in results],
+    }
+
+
+def _cpu_model() -> str:
+    """Return what the processor calls itself, as far as the platform tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

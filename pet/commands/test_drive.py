@@ -1,0 +1,93 @@
+"""`pet test-drive`: dummy participants against any PET coordinator, of pet or of xaynet.
+
+What they do is in pet/participant/test_drive.py; this file parses, shows how it goes, and ends on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from pet.participant.test_drive import DummyFleet, FleetProgress
+from pet.transports.http import HttpTransport, TlsOptions
+
+
+def command(
+    url: Annotated[str, typer.Option("--url", "-u", help="Where the coordinator is.")] = "http://127.0.0.1:8081",
+    length: Annotated[
+        int | None, typer.Option("--length", "-l", min=1, help="Length of the models; what the coordinator says if not given.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many participants.")] = 10,
+    period: Annotated[
+        float, typer.Option("--period", "-p", min=0.0, help="Seconds between two looks at the coordinator.")
+    ] = 1.0,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many finished rounds.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", "-c", metavar="FILE", help="The only authority to trust over https (PEM).")
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option("--identity", "-i", metavar="FILE", help="Certificate and key to appear with (PEM).")
+    ] = None,
+) -> None:
+    """Run dummy participants until Ctrl-C, or for some rounds; a coordinator that is away is waited for.
+
+    Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
+    """
+    console = Console(highlight=False)
+    transport = HttpTransport(url, tls=TlsOptions(trusted_certificate=certificate, client_identity=identity))
+    try:
+        fleet = DummyFleet(transport, count, model_length=length, period_seconds=period)
+        console.print(f"{count} participants for {url}" + ("" if rounds else ", until Ctrl-C"))
+        with _stopped_by_signals(fleet):
+            progress = fleet.run(rounds, _ProgressPrinter(console))
+    finally:
+        transport.close()
+    console.print(
+        f"{progress.rounds_finished} rounds finished, {progress.rounds_given_up} given up;"
+        f" {progress.messages_delivered} messages for {progress.sum_tasks} sum and {progress.update_tasks} update tasks"
+    )
+
+
+class _ProgressPrinter:
+    """Prints a line when a round ends, and when the coordinator goes away or comes back."""
+
+    def __init__(self, console: Console) -> None:
+        self._console: Final = console
+        self._last = FleetProgress()
+
+    def __call__(self, progress: FleetProgress) -> None:
+        last, self._last = self._last, progress
+        if progress.last_error != last.last_error:
+            self._console.print(f"waiting: {progress.last_error}" if progress.last_error else "the coordinator answers")
+        if progress.rounds_finished != last.rounds_finished:
+            self._console.print(f"rounds finished: {progress.rounds_finished}")
+        if progress.rounds_given_up != last.rounds_given_up:
+            self._console.print(
+                f"rounds given up: {progress.rounds_given_up} (failed, or none of us was asked to add up masks)"
+            )
+
+
+@contextmanager
+def _stopped_by_signals(fleet: DummyFleet) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the fleet instead of the process, so that the summary is printed; a second Ctrl-C ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        fleet.stop()
+        signal.signal(number, earlier[number])
+
+    earlier: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

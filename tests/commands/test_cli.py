@@ -1,0 +1,133 @@
+"""The table of commands: help, versions, exit statuses, errors in one line, and nothing imported before it is needed."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import pet
+from pet import cli
+
+#: Every command as it is typed.
+COMMANDS = [
+    [name, *([] if isinstance(entry, cli.CommandEntry) else [inner])]
+    for name, entry in cli.COMMANDS.items()
+    for inner in ([""] if isinstance(entry, cli.CommandEntry) else entry.commands)
+]
+HEAVY = {"matplotlib", "sklearn", "uvicorn", "starlette", "httpx", "pydantic_settings", "numba"}
+RUN = "import sys; from pet.cli import main; main(sys.argv[1:])"
+
+
+def text_of(capsys):
+    """What was printed, without the colours and frames of a terminal."""
+    captured = capsys.readouterr()
+    return tuple(" ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", stream).split()) for stream in captured)
+
+
+def test_version_needs_no_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "typer", None)
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"pet {pet.__version__}\n"
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.run(["--help"]) == 0
+    out, _ = text_of(capsys)
+    for name, entry in cli.COMMANDS.items():
+        assert name in out
+        assert entry.summary.split()[0] in out
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(capsys, arguments):
+    assert cli.run([*arguments, "--help"]) == 0
+    out, _ = text_of(capsys)
+    assert f"Example: pet {' '.join(arguments)}" in out
+    for option in ("--version", "--log-level", "--help"):
+        assert option in out
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_every_command_tells_the_version(capsys, arguments):
+    assert cli.run([*arguments, "--version"]) == 0
+    assert capsys.readouterr().out == f"pet {pet.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, [], ["model"], ["config"]], ids=" ".join)
+def test_an_unknown_option_is_a_usage_error(capsys, arguments):
+    assert cli.run([*arguments, "--no-such-option"]) == 2
+    assert "--no-such-option" in text_of(capsys)[1]
+
+
+def test_an_unknown_command_is_a_usage_error(capsys):
+    assert cli.run(["demmo"]) == 2
+    assert "demmo" in text_of(capsys)[1]
+
+
+def test_an_error_is_one_line(capsys):
+    assert cli.run(["config", "advise", "--bound", "1e400", "--models", "3"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: bound: expected at most ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    nowhere = tmp_path / "missing" / "bench.json"
+    arguments = ["bench", "--sizes", "10", "--backends", "portable", "--json", str(nowhere)]
+    assert cli.run(arguments) == 1
+    assert capsys.readouterr().err == f"error: {nowhere}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("typer", ["demo"], "cli"),
+        ("uvicorn", ["coordinator"], "cli"),
+        ("sklearn", ["demo"], "demo"),
+        ("matplotlib", ["bench", "--sizes", "10", "--plot", "bench.png"], "bench"),
+    ],
+)
+def test_a_missing_extra_is_named(tmp_path, module, arguments, extra):
+    code = f"import sys; sys.modules[{module!r}] = None; {RUN}"
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(
+        f"error: expected the extra '{extra}' (pip install 'pet-protocol[{extra}]'), got no module "
+    )
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_missing_module_of_pet_is_not_blamed_on_an_extra():
+    error = ModuleNotFoundError("no module", name="pet.nowhere")
+    with pytest.raises(ModuleNotFoundError) as raised:
+        cli.missing_extra("demo", error)
+    assert raised.value is error
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from pet.cli import run; run(['--help']); print(*{name.split('.')[0] for name in sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert not HEAVY & set(answer.stdout.splitlines()[-1].split())
+
+
+def test_ctrl_c_ends_in_one_line():
+    process = subprocess.Popen(
+        [sys.executable, "-c", "print('up', flush=True); " + RUN, "bench", "--sizes", "1e6", "--backends", "reference"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        process.wait(timeout=4)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == "interrupted\n"

@@ -1,0 +1,140 @@
+"""`pet coordinator` as a process of its own: what it prints, how it ends, and TLS."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+TLS = Path(__file__).parent.parent / "vectors" / "tls"
+CERTIFICATE, KEY = TLS / "certificate.pem", TLS / "key.pem"
+FLAT = """
+bind_address = "127.0.0.1:0"
+min_sum_count = 1
+min_update_count = 3
+sum = 0.4
+update = 0.9
+size = 7
+"""
+
+
+def start(*arguments, **environ):
+    command = [sys.executable, "-c", "from pet.cli import main; main()", "coordinator", *arguments]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))} | environ
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+
+
+@contextlib.contextmanager
+def running(*arguments, **environ):
+    """Start a coordinator and yield the process, its URL, and what it printed so far."""
+    process = start(*arguments, **environ)
+    printed = ""
+    try:
+        for line in process.stdout:
+            printed += line
+            if found := re.search(r"Listening on (\S+) ", line):
+                yield process, found[1], printed
+                break
+        else:
+            raise AssertionError(process.stderr.read())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(FLAT)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_what_it_chose_and_ends_cleanly(config, number):
+    with running("-c", str(config), XAYNET__LOG__LEVEL="info", PET__MODEL__LENGTH="9") as (process, url, printed):
+        assert httpx.get(f"{url}/params").status_code == 200
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out == "Stopped.\n"
+    assert re.search(r"model.length +9 +PET__MODEL__LENGTH in the environment", printed)
+    assert re.search(r"pet.sum.prob +0.4 +sum in the file", printed)
+    assert "Kernels: " in printed
+    assert "pet.coordinator: phase entered round_id=1 phase=sum" in err
+    assert "Traceback" not in err
+
+
+def test_without_a_file_it_listens_on_loopback():
+    with running(PET__API__BIND_ADDRESS="127.0.0.1:0", PET__LOG__LEVEL="error") as (_process, url, printed):
+        assert url.startswith("http://127.0.0.1:")
+        assert len(httpx.get(f"{url}/params").content) == 136
+        assert re.search(r"model.length +4 +default", printed)
+
+
+def test_an_address_in_use_is_one_line(config):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = start("-c", str(config), PET__API__BIND_ADDRESS=address)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err == f"error: api.bind_address: expected an address to listen on, got {address}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "status", "message"),
+    [
+        (["-c", "/nowhere.toml"], {}, 1, "error: settings file /nowhere.toml: expected a readable file, got: No such file"),
+        ([], {"PET__SUM": "2"}, 1, "error: PET__SUM (pet.sum.prob): expected a number above 0 and below 1, got '2'"),
+        (["--nothing"], {}, 2, "No such option"),
+        (
+            [],
+            {"PET__MODEL__LENGTH": "4294967295", "PET__DATA_TYPE": "F64", "PET__BOUND_TYPE": "Bmax"},
+            1,
+            "error: model.length: expected a model that fits into memory, got 4294967295: Unable to allocate ",
+        ),
+        (
+            [],
+            {"PET__API__TLS_KEY": __file__, "PET__API__TLS_CERTIFICATE": __file__},
+            1,
+            "error: api.tls_*: expected PEM files that belong together, got: ",
+        ),
+    ],
+    ids=["no file", "bad value", "usage", "no memory", "no PEM"],
+)
+def test_what_is_wrong_is_said_and_the_status_tells(arguments, environ, status, message):
+    process = start(*arguments, **environ)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert message in err
+    assert "Traceback" not in err
+
+
+def client_context(with_identity):
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    if with_identity:
+        context.load_cert_chain(CERTIFICATE, KEY)
+    return context
+
+
+def test_tls():
+    address = {"PET__API__BIND_ADDRESS": "127.0.0.1:0"}
+    files = {"PET__API__TLS_CERTIFICATE": str(CERTIFICATE), "PET__API__TLS_KEY": str(KEY)}
+    with running(**address, **files) as (_, url, _):
+        assert url.startswith("https://")
+        assert httpx.get(f"{url}/params", verify=client_context(False)).status_code == 200
+
+
+def test_tls_with_client_certificates():
+    address = {"PET__API__BIND_ADDRESS": "127.0.0.1:0", "PET__API__TLS_CLIENT_AUTH": str(CERTIFICATE)}
+    files = {"PET__API__TLS_CERTIFICATE": str(CERTIFICATE), "PET__API__TLS_KEY": str(KEY)}
+    with running(**address, **files) as (_, url, _):
+        assert httpx.get(f"{url}/params", verify=client_context(True)).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{url}/params", verify=client_context(False))

@@ -1,0 +1,92 @@
+"""`pet demo`: what it deals out, what it checks, and the whole of it in a short form."""
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pet.commands import demo, demo_data
+from pet.commands.demo_check import check_mean
+from pet.commands.demo_run import CONFIG, DemoRun
+from pet.errors import PetError
+from pet.protocol.events import RoundFailed
+
+DATA = demo_data.load_data(demo.PARTICIPANT_COUNT, random_seed=7)
+
+
+def test_every_training_sample_has_one_owner():
+    assert sum(len(samples) for samples in DATA.participants) == len(DATA.pooled)
+    assert sum(DATA.share(index) for index in range(demo.PARTICIPANT_COUNT)) == 1
+    assert np.array_equal(sum(samples.label_counts() for samples in DATA.participants), DATA.pooled.label_counts())
+
+
+def test_the_split_is_uneven_in_number_and_by_label():
+    sizes = [len(samples) for samples in DATA.participants]
+    assert max(sizes) > 3 * min(sizes)
+    largest_label = [samples.label_counts().max() / len(samples) for samples in DATA.participants]
+    assert np.mean(largest_label) > 0.25  # an even split has a tenth of each
+
+
+def test_training_learns():
+    start = demo_data.initial_weights()
+    trained = demo_data.train(start, DATA.pooled, random_seed=0)
+    assert not start.any()
+    assert demo_data.accuracy(trained, DATA.test) > 0.9
+
+
+@pytest.mark.parametrize("rounds", [2, 8, 10, 100])
+def test_two_drop_out_on_the_way(rounds):
+    drop_outs = demo._choose_drop_outs(DATA, rounds)
+    assert len(drop_outs) == 2
+    assert all(1 <= after < rounds for after in drop_outs.values())
+
+
+def test_a_mean_passes_and_another_does_not():
+    generator = np.random.default_rng(0)
+    weights = [generator.uniform(-3, 3, 20).astype(np.float32) for _ in range(3)]
+    scalars = [Fraction(1, 2), Fraction(1, 4), Fraction(1, 8)]
+    mean = sum(float(s) * w.astype(np.float64) for s, w in zip(scalars, weights, strict=True)) / float(sum(scalars))
+    check = check_mean(mean, weights, scalars, CONFIG)
+    assert check.is_passed
+    assert check.tolerance < 1e-8
+    for other in (mean + 2 * check.tolerance, mean * np.nan):
+        assert not check_mean(other, weights, scalars, CONFIG).is_passed
+    assert not check_mean(mean, weights[:2], scalars[:2], CONFIG).is_passed
+
+
+class Reporter:
+    def __init__(self):
+        self.failed = []
+
+    def round_failed(self, round_id, reason, description):
+        self.failed.append((round_id, reason))
+
+
+def test_rounds_may_fail_but_not_for_ever():
+    reporter = Reporter()
+    run = DemoRun(DATA, 3, {}, reporter)
+    failures = [RoundFailed(round_id=round_id, reason="timeout", description="nobody came") for round_id in range(1, 7)]
+    for failure in failures[:5]:
+        run._handle(failure)
+    with pytest.raises(PetError, match="expected at most 5 failed rounds, got 6: nobody came"):
+        run._handle(failures[5])
+    assert reporter.failed == [(round_id, "timeout") for round_id in range(1, 7)]
+
+
+def test_the_demo_runs(tmp_path):
+    code = "import sys; from pet.cli import main; main(sys.argv[1:])"
+    answer = subprocess.run(
+        [sys.executable, "-c", code, "demo", "--rounds", "3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.stderr == ""
+    assert answer.stdout.count("drops out") == 2
+    assert "3 of 3 global models equal the weighted mean" in " ".join(answer.stdout.split())
+    assert (tmp_path / "pet-demo.png").read_bytes().startswith(b"\x89PNG")

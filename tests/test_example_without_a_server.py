@@ -1,0 +1,11 @@
+"""examples/without_a_server.py checks itself; here it is run as somebody would."""
+
+import runpy
+from pathlib import Path
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "without_a_server.py"
+
+
+def test_the_example_checks_out(capsys):
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert "largest error of the mean" in capsys.readouterr().out
