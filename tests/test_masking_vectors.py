@@ -67,5 +67,6 @@ def assert_array_is_near(array: np.ndarray, fractions: list[Fraction]) -> None:
         else:
             limit = Fraction(float(np.finfo(array.dtype).max))
             exact = max(-limit, min(limit, fraction))
-            spacing = Fraction(float(np.spacing(np.abs(array.dtype.type(float(exact))))))
+            rounded = array.dtype.type(float(exact))
+            spacing = abs(Fraction(float(rounded)) - Fraction(float(np.nextafter(rounded, array.dtype.type(0)))))
             assert abs(Fraction(value) - exact) <= (2 if array.dtype.itemsize == 8 else 1) * spacing
