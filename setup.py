@@ -21,7 +21,7 @@ IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
 #: Flags of every variant that this machine's compiler can make; the file is native/<name>.c.
 VARIANT_FLAGS = {"avx2": ["-mavx2", "-mbmi", "-mbmi2", "-mfma"]} if IS_X86_64 else {}
-LEFT_OUT = [name for name in VARIANT_FLAGS if name in os.environ.get("PET_WITHOUT", "").split(",") or not Path(f"native/{name}.c").exists()]
+LEFT_OUT = [name for name in os.environ.get("PET_WITHOUT", "").split(",") if name]
 
 
 def library(name, sources, *flags):
@@ -38,6 +38,7 @@ class LoudBuildClib(build_clib):
     """Build the static libraries; go on without them if that fails."""
 
     def run(self):
+        """Run the command."""
         try:
             super().run()
         except (CompileError, LibError) as error:
@@ -48,6 +49,7 @@ class LoudBuildExt(build_ext):
     """Build the module, which is optional; say plainly if it is missing."""
 
     def run(self):
+        """Run the command."""
         super().run()
         for extension in self.extensions:
             if not Path(self.get_ext_fullpath(extension.name)).exists() and not self.editable_mode:

@@ -1,12 +1,11 @@
-/* The AVX2 variant: orders whose totals have one or two 64-bit planes, that is, elements of up to 16 bytes. Wider orders, and what is rare,
- * go to the portable variant.
+/* The AVX2 variant: orders whose totals have one or two 64-bit planes, that is, elements of up to 16 bytes. Wider orders, and
+ * what is rare, go to the portable variant.
  *
- * avx2_draw.h draws, avx2_elements.h has the arithmetic, avx2_real.h turns weights into elements and back; here stand the loops over
- * whole vectors. A loop is written once, for a constant number of planes, and instantiated for one and for two. */
+ * avx2_draw.h draws, avx2_elements.h has the arithmetic, avx2_real.h turns weights into elements and back; here stand the loops
+ * over whole vectors. A loop is written once, for a constant number of planes, and instantiated for one and for two. */
 #include "avx2_draw.h"
 #include "avx2_elements.h"
 #include "avx2_real.h"
-#include "internal.h"
 
 /* Draws are made piece by piece: 8 KiB for each plane stay in the first-level cache until they are used. */
 enum { PIECE = 1024, SEED_PIECE = 16 * PIECE };
@@ -29,7 +28,7 @@ static int runs_here(void) {
 /* Two planes hold twice the order, so a draw has at most 128 bits. */
 static int covers(const pet_order *order) { return order->planes <= 2; }
 
-/* ---- drawing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- drawing -------------------------------------------------------------------------------------------------------- */
 
 /* Planes that no draw writes are zero from the start. */
 static void clear(scratch *draws) { memset(draws->words + PIECE, 0, PIECE * sizeof draws->words[0]); }
@@ -67,13 +66,14 @@ PET_INLINE void add_piece(uint64_t *total, size_t plane_stride, size_t length, c
                           const int planes) {
     const element_format format = format_of(order);
     for (size_t i = 0; i < length; i += LANES) {
-        four sum = add_mod(load_total(total, plane_stride, i, length, planes), load_total(draws->words, PIECE, i, length, planes), &format,
-                           planes);
+        four sum = add_mod(load_total(total, plane_stride, i, length, planes),
+                           load_total(draws->words, PIECE, i, length, planes), &format, planes);
         store_total(total, plane_stride, i, length, sum, planes);
     }
 }
 
-static void add_draws(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seed, uint64_t *position, const pet_order *order) {
+static void add_draws(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seed, uint64_t *position,
+                      const pet_order *order) {
     drawer d;
     scratch draws;
     clear(&draws);
@@ -86,9 +86,10 @@ static void add_draws(uint64_t *total, size_t plane_stride, size_t length, const
     *position = d.position;
 }
 
-/* The total goes through the second-level cache in pieces that are long beside the batch or so that starting a seed anew costs. */
-static int sum_masks(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seeds, size_t seed_count, uint64_t *positions,
-                     const pet_order *order) {
+/* The total goes through the second-level cache in pieces that are long beside the batch or so that starting a seed anew costs.
+ */
+static int sum_masks(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seeds, size_t seed_count,
+                     uint64_t *positions, const pet_order *order) {
     for (size_t done = 0, count; done < length; done += count) {
         count = least(length - done, SEED_PIECE);
         for (size_t k = 0; k < seed_count; k++)
@@ -97,7 +98,7 @@ static int sum_masks(uint64_t *total, size_t plane_stride, size_t length, const 
     return PET_OK;
 }
 
-/* ---- masking ------------------------------------------------------------------------------------------------------------------ */
+/* ---- masking -------------------------------------------------------------------------------------------------------- */
 
 static size_t weight_size(int data_type) { return data_type == PET_F32 || data_type == PET_I32 ? 4 : 8; }
 
@@ -153,7 +154,8 @@ static __attribute__((noinline)) void encode_again(masking *m, four *values, siz
         uint8_t zero[16] = {0}, value[16] = {0};
         uint64_t clipped_count = 0;
         size_t bad_index;
-        pet_portable_kernels.mask_weights(value, weight, m->data_type, 1, zero, m->order, m->encoding, &clipped_count, &bad_index);
+        pet_portable_kernels.mask_weights(value, weight, m->data_type, 1, zero, m->order, m->encoding, &clipped_count,
+                                          &bad_index);
         m->clipped_count += clipped_count;
         redone[lane] = pet_load64(value);
         redone[LANES + lane] = pet_load64(value + 8);
@@ -162,7 +164,7 @@ static __attribute__((noinline)) void encode_again(masking *m, four *values, siz
 }
 
 /* values[i] = (values[i] + encode(weights[first + i])) mod order. */
-PET_INLINE void mask_piece(masking *m, scratch *values, size_t first, size_t length, const int data_type, const int wide,
+PET_INLINE void mask_piece(masking *m, scratch *values, size_t first, size_t length, const int data_type, const int is_wide,
                            const int planes) {
     const element_format format = format_of(m->order);
     const encoder e = m->encoder;
@@ -170,7 +172,8 @@ PET_INLINE void mask_piece(masking *m, scratch *values, size_t first, size_t len
     for (size_t i = 0; i < length; i += LANES) {
         __m256i doubtful, clipped;
         __m256d weights = load_weights(m->weights, data_type, first + i, first + length);
-        four encoded = wide ? encode_wide(&e, weights, &doubtful, &clipped) : encode(&e, weights, &doubtful, &clipped, planes);
+        four encoded =
+            is_wide ? encode_wide(&e, weights, &doubtful, &clipped) : encode(&e, weights, &doubtful, &clipped, planes);
         /* The correction of a rounding, a branch on secret values that the contract allows. Lanes behind the end hold weight 0,
          * which is never in doubt. */
         if (__builtin_expect(top_bits(doubtful), 0)) {
@@ -187,7 +190,7 @@ PET_INLINE void mask_piece(masking *m, scratch *values, size_t first, size_t len
 }
 
 PET_INLINE void mask_typed(masking *m, scratch *values, size_t first, size_t length, const int data_type) {
-    if (m->encoder.wide)
+    if (m->encoder.is_wide)
         mask_piece(m, values, first, length, data_type, 1, 2);
     else
         FOR_PLANES(m->order, mask_piece, m, values, first, length, data_type, 0);
@@ -212,7 +215,8 @@ static int mask_weights(uint8_t *masked, const void *weights, int data_type, siz
                         const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count, size_t *bad_index) {
     masking m = {.order = order, .encoding = encoding, .weights = weights, .data_type = data_type, .clipped_count = 0};
     if (!prepare_encoder(&m.encoder, order, encoding, data_type))
-        return pet_portable_kernels.mask_weights(masked, weights, data_type, length, elements, order, encoding, clipped_count, bad_index);
+        return pet_portable_kernels.mask_weights(masked, weights, data_type, length, elements, order, encoding, clipped_count,
+                                                 bad_index);
     const size_t bad = find_not_finite(weights, data_type, length);
     if (bad < length) {
         *bad_index = bad;
@@ -276,7 +280,7 @@ static int update(uint8_t *masked, const void *weights, int data_type, size_t le
     return PET_OK;
 }
 
-/* ---- totals --------------------------------------------------------------------------------------------------------------------- */
+/* ---- totals --------------------------------------------------------------------------------------------------------- */
 
 PET_INLINE size_t find_invalid_with(const uint8_t *elements, size_t length, const pet_order *order, const int planes) {
     const element_format format = format_of(order);
@@ -292,10 +296,10 @@ static size_t find_invalid(const uint8_t *elements, size_t length, const pet_ord
     return FOR_PLANES(order, find_invalid_with, elements, length, order);
 }
 
-/* Add vectors to a total, unchecked but for one answer: 1 if all elements were valid. Subtracts instead if told so: sums wrap, so
- * that takes away exactly what was added. */
-PET_INLINE int accumulate_with(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *const *vectors, const size_t count,
-                               const int subtracts, const pet_order *order, const int planes) {
+/* Add vectors to a total, unchecked but for one answer: 1 if all elements were valid. Subtracts instead if told so: sums wrap,
+ * so that takes away exactly what was added. */
+PET_INLINE int accumulate_with(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *const *vectors,
+                               const size_t count, const int subtracts, const pet_order *order, const int planes) {
     const element_format format = format_of(order);
     const size_t in_place = in_place_end(length, &format);
     __m256i bad = _mm256_setzero_si256();
@@ -318,7 +322,8 @@ static int accumulate(uint64_t *total, size_t plane_stride, size_t length, const
                       const pet_order *order) {
     switch (count) {
     case 1: return FOR_PLANES(order, accumulate_with, total, plane_stride, length, vectors, 1, 0, order);
-    case VECTORS_AT_ONCE: return FOR_PLANES(order, accumulate_with, total, plane_stride, length, vectors, VECTORS_AT_ONCE, 0, order);
+    case VECTORS_AT_ONCE:
+        return FOR_PLANES(order, accumulate_with, total, plane_stride, length, vectors, VECTORS_AT_ONCE, 0, order);
     default: return FOR_PLANES(order, accumulate_with, total, plane_stride, length, vectors, count, 0, order);
     }
 }
@@ -336,8 +341,8 @@ static int aggregate(uint64_t *total, size_t plane_stride, size_t length, const 
     return PET_OK;
 }
 
-PET_INLINE void subtract_with(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *elements, const pet_order *order,
-                              const int planes) {
+PET_INLINE void subtract_with(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *elements,
+                              const pet_order *order, const int planes) {
     const element_format format = format_of(order);
     const size_t in_place = in_place_end(length, &format);
     for (size_t i = 0; i < length; i += LANES) {
@@ -365,21 +370,22 @@ PET_INLINE __m256i remainder_of(__m256i value, const pet_order *order) {
 }
 
 static int reduce(uint64_t *total, size_t plane_stride, size_t length, uint64_t bound, const pet_order *order) {
-    if (order->planes != 1 || order->limbs[0] >> 62 != 0) return pet_portable_kernels.reduce(total, plane_stride, length, bound, order);
+    if (order->planes != 1 || order->limbs[0] >> 62 != 0)
+        return pet_portable_kernels.reduce(total, plane_stride, length, bound, order);
     for (size_t i = 0; i < length; i += LANES) store_words(total, i, length, remainder_of(load_words(total, i, length), order));
     return PET_OK;
 }
 
-/* ---- unmasking -------------------------------------------------------------------------------------------------------------------- */
+/* ---- unmasking ------------------------------------------------------------------------------------------------------ */
 
 PET_INLINE four load_difference(const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t index, size_t length,
                                 size_t in_place, const element_format *format, const int planes) {
-    return sub_mod(load_total(total, plane_stride, index, length, planes), load_packed(mask, index, length, in_place, format, planes),
-                   format, planes);
+    return sub_mod(load_total(total, plane_stride, index, length, planes),
+                   load_packed(mask, index, length, in_place, format, planes), format, planes);
 }
 
-PET_INLINE void unmask_elements_with(uint8_t *elements, const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length,
-                                     const pet_order *order, const int planes) {
+PET_INLINE void unmask_elements_with(uint8_t *elements, const uint64_t *total, size_t plane_stride, const uint8_t *mask,
+                                     size_t length, const pet_order *order, const int planes) {
     const element_format format = format_of(order);
     const size_t in_place = in_place_end(length, &format);
     for (size_t i = 0; i < length; i += LANES) {
@@ -394,9 +400,10 @@ static int unmask_elements(uint8_t *elements, const uint64_t *total, size_t plan
     return PET_OK;
 }
 
-/* The index of the first difference outside the bounds, or length. A pass of its own, so that the model is not touched if there is one. */
-PET_INLINE size_t find_outside_with(const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length, const decoder *d,
-                                    const pet_order *order, const int planes) {
+/* The index of the first difference outside the bounds, or length. A pass of its own, so that the model is not touched if there
+ * is one. */
+PET_INLINE size_t find_outside_with(const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length,
+                                    const decoder *d, const pet_order *order, const int planes) {
     const element_format format = format_of(order);
     const size_t in_place = in_place_end(length, &format);
     for (size_t i = 0; i < length; i += LANES) {
@@ -427,8 +434,8 @@ PET_INLINE void store_weights(void *model, const int data_type, size_t index, si
     memcpy(bytes, buffer, (length - index) * size);
 }
 
-PET_INLINE void unmask_with(void *model, const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length, const decoder *d,
-                            const pet_order *order, const int data_type, const int planes) {
+PET_INLINE void unmask_with(void *model, const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length,
+                            const decoder *d, const pet_order *order, const int data_type, const int planes) {
     const element_format format = format_of(order);
     const decoder constants = *d;
     const size_t in_place = in_place_end(length, &format);

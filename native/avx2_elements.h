@@ -1,8 +1,8 @@
-/* Elements and totals in AVX2 registers, four at a time. Part of avx2.c, included nowhere else; it knows arrays, lengths and an order, not
- * what they stand for.
+/* Elements and totals in AVX2 registers, four at a time. Part of avx2.c, included nowhere else; it knows arrays, lengths and an
+ * order, not what they stand for.
  *
- * Four elements are one vector of their low 64 bits and, where totals have two planes, one of their high 64 bits. Each helper takes
- * the number of planes as a constant, so that the branches on it vanish.
+ * Four elements are one vector of their low 64 bits and, where totals have two planes, one of their high 64 bits. Each helper
+ * takes the number of planes as a constant, so that the branches on it vanish.
  *
  *   packed, 6 bytes each    aaaaaabbbbbb....  ccccccdddddd....    two loads of 16 bytes, 2 elements apart
  *   one byte shuffle        aaaaaa00bbbbbb00  cccccc00dddddd00    low
@@ -23,6 +23,9 @@
 #define PET_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 4 };
+
+typedef unsigned __int128 wide_integer;
+PET_INLINE wide_integer wide(uint64_t high, uint64_t low) { return (wide_integer)high << 64 | low; }
 
 typedef struct {
     __m256i low, high; /* high is unused with one plane */
@@ -53,7 +56,7 @@ static element_format format_of(const pet_order *order) {
     return format;
 }
 
-/* ---- arithmetic --------------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic ----------------------------------------------------------------------------------------------------- */
 
 PET_INLINE __m256i add64(__m256i a, __m256i b) { return _mm256_add_epi64(a, b); }
 PET_INLINE __m256i sub64(__m256i a, __m256i b) { return _mm256_sub_epi64(a, b); }
@@ -105,7 +108,7 @@ PET_INLINE __m256i invalid(four element, const element_format *format, const int
 }
 PET_INLINE int top_bits(__m256i x) { return _mm256_movemask_pd(_mm256_castsi256_pd(x)); }
 
-/* ---- packed vectors ------------------------------------------------------------------------------------------------------- */
+/* ---- packed vectors ------------------------------------------------------------------------------------------------- */
 
 /* Up to which index four elements can be loaded or stored in place. */
 static size_t in_place_end(size_t length, const element_format *format) {
@@ -167,12 +170,10 @@ PET_INLINE void store_packed(uint8_t *packed, size_t index, size_t length, size_
     memcpy(packed + index * width, buffer, rest_of(index, length) * width);
 }
 
-/* ---- totals ----------------------------------------------------------------------------------------------------------------- */
+/* ---- totals --------------------------------------------------------------------------------------------------------- */
 
 /* All ones in as many lanes as are left. */
-PET_INLINE __m256i lanes_left(size_t left) {
-    return _mm256_cmpgt_epi64(spread64(left), _mm256_set_epi64x(3, 2, 1, 0));
-}
+PET_INLINE __m256i lanes_left(size_t left) { return _mm256_cmpgt_epi64(spread64(left), _mm256_set_epi64x(3, 2, 1, 0)); }
 
 PET_INLINE __m256i load_words(const uint64_t *words, size_t index, size_t length) {
     if (__builtin_expect(index + LANES <= length, 1)) return _mm256_loadu_si256((const __m256i *)(words + index));

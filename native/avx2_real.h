@@ -1,14 +1,12 @@
-/* Weights to elements and back with doubles, four at a time. Part of avx2.c, included nowhere else; it knows scales, offsets and
- * bounds, not where they come from.
+/* Weights to elements and back with doubles, four at a time. Part of avx2.c, included nowhere else; it knows scales, offsets
+ * and bounds, not where they come from.
  *
- * Masking is exact although doubles are not: a scale is kept as the sum of two doubles, a product as the sum of two, and where that sum
- * is too close to an integer to tell its floor, the lane is done again in integers. Unmasking need not be exact. */
+ * Masking is exact although doubles are not: a scale is kept as the sum of two doubles, a product as the sum of two, and where
+ * that sum is too close to an integer to tell its floor, the lane is done again in integers. Unmasking need not be exact. */
 #ifndef PET_AVX2_REAL_H
 #define PET_AVX2_REAL_H
 
 #include "avx2_elements.h"
-
-typedef unsigned __int128 wide_integer;
 
 /* value * 2^exponent, exactly if lost is 0, else rounded down; the top bit of value is bit 125 (or value is 0). */
 typedef struct {
@@ -75,7 +73,7 @@ static double_pair fraction(pet_integer numerator, pet_integer denominator) {
     return result;
 }
 
-/* ---- masking ---------------------------------------------------------------------------------------------------------------- */
+/* ---- masking -------------------------------------------------------------------------------------------------------- */
 
 #define INTEGER_LIMIT 0x1p51 /* below this in magnitude a double is turned into an integer by one addition */
 
@@ -85,19 +83,19 @@ typedef struct {
     __m256d least, greatest;               /* - offset and offset, where doubles hold them */
     __m256d doubt;                         /* what part of a product its error may be: 0 for an exact scale */
     four offset, twice_offset;
-    int wide; /* whether products go beyond what one double holds exactly */
+    int is_wide; /* whether products go beyond what one double holds exactly */
 } encoder;
 
 /* Returns 0 where the vectors cannot do it: integers of 64 bits, extreme scales and offsets, groups that are too small. */
 static int prepare_encoder(encoder *e, const pet_order *order, const pet_encoding *encoding, int data_type) {
     const double_pair scale = fraction(encoding->scale_numerator, encoding->scale_denominator);
     const wide_integer offset = saturated(encoding->offset);
-    const wide_integer largest = ((wide_integer)order->limbs[1] << 64 | order->limbs[0]) - 1;
+    const wide_integer largest = wide(order->limbs[1], order->limbs[0]) - 1;
     /* A product must not vanish below the smallest double: its floor would be 0 instead of -1. */
     const double least_scale = data_type == PET_F64 ? 1 : 0x1p-600;
     if (data_type == PET_I64 || !scale.fits || scale.high < least_scale || offset > largest / 2 || offset >> 100 != 0) return 0;
-    e->wide = offset >= (wide_integer)INTEGER_LIMIT;
-    if (e->wide && order->planes == 1) return 0;
+    e->is_wide = offset >= (wide_integer)INTEGER_LIMIT;
+    if (e->is_wide && order->planes == 1) return 0;
     const double limit = (double)offset, weight_limit = 2 * (limit + 1) / scale.high;
     e->scale_high = _mm256_set1_pd(scale.high);
     e->scale_low = _mm256_set1_pd(scale.low);
@@ -111,7 +109,9 @@ static int prepare_encoder(encoder *e, const pet_order *order, const pet_encodin
     return 1;
 }
 
-PET_INLINE __m256d clamp(__m256d x, __m256d lowest, __m256d highest) { return _mm256_max_pd(_mm256_min_pd(x, highest), lowest); }
+PET_INLINE __m256d clamp(__m256d x, __m256d lowest, __m256d highest) {
+    return _mm256_max_pd(_mm256_min_pd(x, highest), lowest);
+}
 PET_INLINE __m256d absolute(__m256d x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
 PET_INLINE __m256d truncated(__m256d x) { return _mm256_round_pd(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
 PET_INLINE __m256d nearest(__m256d x) { return _mm256_round_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -128,8 +128,8 @@ typedef struct {
     __m256d floor, correction, doubt;
 } scaled_weights;
 
-/* weight * scale = product + error up to the doubt, and |error| is at most half a unit in the last place of product. So an integer can
- * lie between product and product + error only if product is an integer itself. */
+/* weight * scale = product + error up to the doubt, and |error| is at most half a unit in the last place of product. So an
+ * integer can lie between product and product + error only if product is an integer itself. */
 PET_INLINE scaled_weights scale_weights(const encoder *e, __m256d weights) {
     weights = clamp(weights, e->least_weight, e->greatest_weight);
     __m256d estimate = _mm256_mul_pd(weights, e->scale_high);
@@ -153,7 +153,8 @@ PET_INLINE four encode(const encoder *e, __m256d weights, __m256i *doubtful, __m
     return add(sign_extended(to_integer(clamped)), e->offset, planes);
 }
 
-/* The same where the offset is beyond INTEGER_LIMIT, with two planes: floor = upper * 2^51 + lower, and the clamp is in integers. */
+/* The same where the offset is beyond INTEGER_LIMIT, with two planes: floor = upper * 2^51 + lower, and the clamp is in
+ * integers. */
 PET_INLINE four encode_wide(const encoder *e, __m256d weights, __m256i *doubtful, __m256i *clipped) {
     scaled_weights scaled = scale_weights(e, weights);
     __m256d upper = truncated(_mm256_mul_pd(scaled.floor, _mm256_set1_pd(0x1p-51)));
@@ -171,7 +172,7 @@ PET_INLINE four encode_wide(const encoder *e, __m256d weights, __m256i *doubtful
     return (four){_mm256_andnot_si256(too_small, clamped.low), _mm256_andnot_si256(too_small, clamped.high)};
 }
 
-/* ---- unmasking ---------------------------------------------------------------------------------------------------------------- */
+/* ---- unmasking ------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     __m256d ratio_high, ratio_low;
@@ -183,7 +184,7 @@ typedef struct {
 /* Returns 0 where the vectors cannot do it: integers, and offsets or ratios beyond what 128 bits and doubles hold. */
 static int prepare_decoder(decoder *d, const pet_order *order, const pet_decoding *decoding, int data_type) {
     const double_pair ratio = fraction(decoding->numerator, decoding->denominator);
-    const wide_integer end = (wide_integer)order->limbs[1] << 64 | order->limbs[0];
+    const wide_integer end = wide(order->limbs[1], order->limbs[0]);
     const wide_integer offset = saturated(decoding->offset);
     wide_integer lowest = saturated(decoding->lowest), highest = saturated(decoding->highest);
     if ((data_type != PET_F32 && data_type != PET_F64) || !ratio.fits || offset >> (64 * order->planes - 2) != 0) return 0;
@@ -203,10 +204,12 @@ static int prepare_decoder(decoder *d, const pet_order *order, const pet_decodin
 
 /* A bit for each lane whose difference lies outside the bounds. */
 PET_INLINE int outside(const decoder *d, four difference, const int planes) {
-    return top_bits(_mm256_or_si256(top_of(sub(difference, d->lowest, planes), planes), top_of(sub(d->highest, difference, planes), planes)));
+    return top_bits(_mm256_or_si256(top_of(sub(difference, d->lowest, planes), planes),
+                                    top_of(sub(d->highest, difference, planes), planes)));
 }
 
-/* Integers to doubles: a number in the low bits of a power of two's mantissa adds itself to that power, which is then subtracted. */
+/* Integers to doubles: a number in the low bits of a power of two's mantissa adds itself to that power, which is then
+ * subtracted. */
 PET_INLINE __m256d from_low_half(__m256i x) {
     const __m256d base = _mm256_set1_pd(0x1p52);
     return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_blend_epi32(_mm256_castpd_si256(base), x, 0x55)), base);
@@ -217,7 +220,8 @@ PET_INLINE __m256d from_high_half(__m256i x) {
 }
 PET_INLINE __m256d from_unsigned(__m256i x) { return _mm256_add_pd(from_high_half(x), from_low_half(x)); }
 
-/* The upper 16 bits carry the sign: in the mantissa of 1.5 * 2^68, whose lowest bit is worth 2^16, they add to it or take away. */
+/* The upper 16 bits carry the sign: in the mantissa of 1.5 * 2^68, whose lowest bit is worth 2^16, they add to it or take away.
+ */
 PET_INLINE __m256d from_signed(__m256i x) {
     const __m256d low_base = _mm256_set1_pd(0x1p52), high_base = _mm256_set1_pd(0x1.8p68);
     __m256i upper = _mm256_blend_epi16(_mm256_srai_epi32(x, 16), _mm256_setzero_si256(), 0x33);

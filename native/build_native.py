@@ -1,7 +1,7 @@
 """The cffi build of pet.kernels._native: what Python sees of the C code.
 
-The declarations come out of pet_kernels.h, between its two markers, and nowhere else; in API mode the compiler holds them against
-the header once more. This file knows no kernel and no compiler flag (setup.py has those).
+The declarations come out of pet_kernels.h, between its two markers, and nowhere else; in API mode the compiler holds them
+against the header once more. This file knows no kernel and no compiler flag (setup.py has those).
 """
 
 from pathlib import Path

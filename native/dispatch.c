@@ -93,11 +93,6 @@ static int enter(int variant, const uint8_t *order_bytes, size_t size, int *i, p
     int status = enter(variant, bytes, size, &rung_index, &order);    \
     if (status != PET_OK) return status
 
-static size_t significant_bytes(pet_integer integer) {
-    while (integer.size > 0 && integer.bytes[integer.size - 1] == 0) integer.size--;
-    return integer.size;
-}
-
 static int is_data_type(int data_type) {
     return data_type == PET_F32 || data_type == PET_F64 || data_type == PET_I32 || data_type == PET_I64;
 }
@@ -105,30 +100,29 @@ static int is_data_type(int data_type) {
 /* Whether the integer is below the order or equal to it. */
 static int is_within_order(pet_integer integer, const pet_order *order) {
     uint64_t limbs[PET_MAX_ORDER_LIMBS + 1] = {0};
-    size_t size = significant_bytes(integer);
+    size_t size = pet_significant_bytes(integer);
     if (size > PET_MAX_ORDER_BYTES) return 0;
     pet_limbs_load(limbs, PET_MAX_ORDER_LIMBS, integer.bytes, size);
     return !pet_limbs_are_less(order->limbs, limbs, PET_MAX_ORDER_LIMBS + 1);
 }
 
 static int check_encoding(const pet_encoding *encoding, const pet_order *order, int data_type) {
-    size_t denominator = significant_bytes(encoding->scale_denominator);
+    size_t denominator = pet_significant_bytes(encoding->scale_denominator);
     int is_good = is_data_type(data_type) && is_within_order(encoding->offset, order) && denominator > 0 &&
-                  denominator <= PET_MAX_SCALE_BYTES && significant_bytes(encoding->scale_numerator) <= PET_MAX_SCALE_BYTES;
+                  denominator <= PET_MAX_SCALE_BYTES && pet_significant_bytes(encoding->scale_numerator) <= PET_MAX_SCALE_BYTES;
     return is_good ? PET_OK : PET_BAD_ARGUMENT;
 }
 
 static int check_ratio(const pet_decoding *decoding) {
-    size_t numerator = significant_bytes(decoding->numerator), denominator = significant_bytes(decoding->denominator);
+    size_t numerator = pet_significant_bytes(decoding->numerator), denominator = pet_significant_bytes(decoding->denominator);
     int is_good = numerator > 0 && numerator <= PET_MAX_RATIO_BYTES && denominator > 0 && denominator <= PET_MAX_RATIO_BYTES &&
-                  significant_bytes(decoding->offset) <= PET_MAX_RATIO_BYTES;
+                  pet_significant_bytes(decoding->offset) <= PET_MAX_RATIO_BYTES;
     return is_good ? PET_OK : PET_BAD_ARGUMENT;
 }
 
 static int check_bounds(const pet_decoding *decoding) {
-    return significant_bytes(decoding->lowest) <= PET_MAX_ORDER_BYTES && significant_bytes(decoding->highest) <= PET_MAX_ORDER_BYTES
-               ? PET_OK
-               : PET_BAD_ARGUMENT;
+    size_t lowest = pet_significant_bytes(decoding->lowest), highest = pet_significant_bytes(decoding->highest);
+    return lowest <= PET_MAX_ORDER_BYTES && highest <= PET_MAX_ORDER_BYTES ? PET_OK : PET_BAD_ARGUMENT;
 }
 
 /* ---- sizes --------------------------------------------------------------------------------------------------------- */

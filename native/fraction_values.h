@@ -56,17 +56,18 @@ static inline double pet_scaled_to_double(pet_scaled value) {
     if (value.exponent < -1200) return 0;
     /* In two steps, because the power itself may lie outside the doubles; only the second can round. */
     int64_t half = value.exponent / 2;
-    return fmin((double)value.mantissa * pet_power_of_two(half) * pet_power_of_two(value.exponent - half), DBL_MAX);
+    double nearest = (double)value.mantissa * pet_power_of_two(half) * pet_power_of_two(value.exponent - half);
+    return nearest < DBL_MAX ? nearest : DBL_MAX;
 }
 
 /* Store a float of either width. */
 static inline void pet_store_float(void *model, int data_type, size_t i, pet_scaled magnitude, int is_negative) {
     double value = pet_scaled_to_double(magnitude);
-    if (is_negative) value = -value;
     if (data_type == PET_F32) {
-        ((float *)model)[i] = (float)fmax(-(double)FLT_MAX, fmin(value, (double)FLT_MAX));
+        if (value > (double)FLT_MAX) value = (double)FLT_MAX;
+        ((float *)model)[i] = (float)(is_negative ? -value : value);
     } else {
-        ((double *)model)[i] = value;
+        ((double *)model)[i] = is_negative ? -value : value;
     }
 }
 

@@ -1,7 +1,7 @@
 /* Global models as fractions in the bincode of num-bigint (spec 5.6): writing them in lowest terms, and reading them.
  *
- * There is one version of this for all variants. The bytes that are read come from a peer: nothing in them is believed before it
- * is checked. Nothing here is secret. */
+ * There is one version of this for all variants. The bytes that are read come from a peer: nothing in them is believed before
+ * it is checked. Nothing here is secret. */
 #include "fraction_values.h"
 
 enum {
@@ -97,8 +97,14 @@ static size_t divide_exactly(uint64_t *limbs, size_t count, const uint64_t *divi
 
 /* Divide two integers, both not 0, by what they have in common; their numbers of limbs are updated. At most PET_RATIO_LIMBS. */
 static void cancel(uint64_t *a, size_t *a_count, uint64_t *b, size_t *b_count) {
-    uint64_t gcd[PET_RATIO_LIMBS] = {0}, other[PET_RATIO_LIMBS] = {0};
+    uint64_t gcd[PET_RATIO_LIMBS], other[PET_RATIO_LIMBS];
     size_t a_twos = pet_limbs_twos(a), b_twos = pet_limbs_twos(b), twos = a_twos < b_twos ? a_twos : b_twos;
+    if (*a_count == 1 && *b_count == 1) {
+        uint64_t common = gcd64(a[0], b[0] >> b_twos) << twos;
+        a[0] /= common;
+        b[0] /= common;
+        return;
+    }
     if (twos) {
         pet_limbs_shift_right(a, *a_count, a, *a_count, twos);
         pet_limbs_shift_right(b, *b_count, b, *b_count, twos);
@@ -106,36 +112,32 @@ static void cancel(uint64_t *a, size_t *a_count, uint64_t *b, size_t *b_count) {
         *b_count = pet_limbs_count(b, *b_count);
     }
     size_t count = *a_count > *b_count ? *a_count : *b_count;
-    memcpy(gcd, a, *a_count * sizeof *a);
-    pet_limbs_shift_right(other, *b_count, b, *b_count, b_twos - twos);
+    pet_limbs_shift_right(gcd, count, a, *a_count, 0);
+    pet_limbs_shift_right(other, count, b, *b_count, b_twos - twos);
     size_t gcd_count = odd_gcd(gcd, other, count);
     *a_count = divide_exactly(a, *a_count, gcd, gcd_count);
     *b_count = divide_exactly(b, *b_count, gcd, gcd_count);
-}
-
-static size_t load_integer(uint64_t *limbs, pet_integer integer) {
-    while (integer.size > 0 && integer.bytes[integer.size - 1] == 0) integer.size--;
-    pet_limbs_load(limbs, PET_RATIO_LIMBS, integer.bytes, integer.size);
-    return pet_limbs_count(limbs, PET_RATIO_LIMBS);
 }
 
 int pet_encode_fractions_portable(uint8_t *bytes, size_t capacity, size_t *used, size_t *done, const uint8_t *elements,
                                   size_t length, const pet_order *order, const pet_decoding *decoding) {
     output_buffer output = {bytes, capacity, 0};
     uint64_t offset[PET_RATIO_LIMBS], ratio_numerator[PET_RATIO_LIMBS], ratio_denominator[PET_RATIO_LIMBS];
-    load_integer(offset, decoding->offset);
-    size_t ratio_numerator_count = load_integer(ratio_numerator, decoding->numerator);
-    size_t ratio_denominator_count = load_integer(ratio_denominator, decoding->denominator);
+    size_t offset_count = pet_load_integer(offset, PET_RATIO_LIMBS, decoding->offset);
+    size_t difference_count = offset_count > order->planes ? offset_count : order->planes;
+    size_t ratio_numerator_count = pet_load_integer(ratio_numerator, PET_RATIO_LIMBS, decoding->numerator);
+    size_t ratio_denominator_count = pet_load_integer(ratio_denominator, PET_RATIO_LIMBS, decoding->denominator);
     cancel(ratio_numerator, &ratio_numerator_count, ratio_denominator, &ratio_denominator_count);
     size_t i = 0;
     for (; i < length; i++) {
-        uint64_t magnitude[PET_DIFFERENCE_LIMBS], denominator[PET_RATIO_LIMBS] = {1}, numerator[WEIGHT_LIMBS];
+        uint64_t magnitude[PET_DIFFERENCE_LIMBS], denominator[PET_RATIO_LIMBS], numerator[WEIGHT_LIMBS];
         size_t count, numerator_count = 0, denominator_count = 1;
-        pet_limbs_load(magnitude, PET_DIFFERENCE_LIMBS, elements + i * order->element_bytes, order->element_bytes);
-        int is_negative = (int)pet_limbs_are_less(magnitude, offset, PET_DIFFERENCE_LIMBS);
-        pet_limbs_subtract(magnitude, is_negative ? offset : magnitude, is_negative ? magnitude : offset, PET_DIFFERENCE_LIMBS);
-        if ((count = pet_limbs_count(magnitude, PET_DIFFERENCE_LIMBS)) > 0) {
-            memcpy(denominator, ratio_denominator, sizeof denominator);
+        pet_limbs_load(magnitude, difference_count, elements + i * order->element_bytes, order->element_bytes);
+        int is_negative = (int)pet_limbs_are_less(magnitude, offset, difference_count);
+        pet_limbs_subtract(magnitude, is_negative ? offset : magnitude, is_negative ? magnitude : offset, difference_count);
+        denominator[0] = 1; /* zero is 0 / 1 */
+        if ((count = pet_limbs_count(magnitude, difference_count)) > 0) {
+            memcpy(denominator, ratio_denominator, ratio_denominator_count * sizeof *denominator);
             denominator_count = ratio_denominator_count;
             cancel(magnitude, &count, denominator, &denominator_count);
             pet_limbs_multiply(numerator, magnitude, count, ratio_numerator, ratio_numerator_count);
@@ -146,10 +148,14 @@ int pet_encode_fractions_portable(uint8_t *bytes, size_t capacity, size_t *used,
     return finish(&output, i, length, used, done);
 }
 
+static double load_float(const void *values, int data_type, size_t i) {
+    return data_type == PET_F32 ? (double)((const float *)values)[i] : ((const double *)values)[i];
+}
+
 int pet_encode_floats_portable(uint8_t *bytes, size_t capacity, size_t *used, size_t *done, const void *values, int data_type,
                                size_t length, size_t *bad_index) {
     for (size_t i = 0; i < length; i++) {
-        if (!isfinite(data_type == PET_F32 ? (double)((const float *)values)[i] : ((const double *)values)[i])) {
+        if (!isfinite(load_float(values, data_type, i))) {
             *bad_index = i;
             return PET_NOT_FINITE;
         }
@@ -157,13 +163,14 @@ int pet_encode_floats_portable(uint8_t *bytes, size_t capacity, size_t *used, si
     output_buffer output = {bytes, capacity, 0};
     size_t i = 0;
     for (; i < length; i++) {
-        double value = data_type == PET_F32 ? (double)((const float *)values)[i] : ((const double *)values)[i];
-        int exponent;
-        uint64_t mantissa = (uint64_t)ldexp(frexp(fabs(value), &exponent), 53), one = 1;
-        uint64_t numerator[FLOAT_LIMBS] = {0}, denominator[FLOAT_LIMBS] = {0};
-        int twos = mantissa ? __builtin_ctzll(mantissa) : 53;
-        exponent = mantissa ? exponent - 53 + twos : 0;
-        mantissa = mantissa ? mantissa >> twos : 0;
+        double value = load_float(values, data_type, i);
+        uint64_t bits, numerator[FLOAT_LIMBS] = {0}, denominator[FLOAT_LIMBS] = {0}, one = 1;
+        memcpy(&bits, &value, sizeof bits);
+        int exponent = (int)(bits >> 52 & 0x7ff), is_normal = exponent != 0;
+        uint64_t mantissa = (bits & (UINT64_MAX >> 12)) | (uint64_t)is_normal << 52;
+        int twos = mantissa ? __builtin_ctzll(mantissa) : 0;
+        exponent = mantissa ? exponent + !is_normal - 1075 + twos : 0;
+        mantissa >>= twos;
         pet_limbs_shift_left(numerator, FLOAT_LIMBS, &mantissa, 1, exponent > 0 ? (size_t)exponent : 0);
         pet_limbs_shift_left(denominator, FLOAT_LIMBS, &one, 1, exponent < 0 ? (size_t)-exponent : 0);
         if (!write_fraction(&output, numerator, FLOAT_LIMBS, value < 0, denominator, FLOAT_LIMBS)) break;
@@ -211,7 +218,8 @@ static int is_above(const integer_value *numerator, const integer_value *denomin
     return (int)pet_limbs_are_less(limit, magnitude, LIMIT_LIMBS);
 }
 
-static int store_as_float(void *model, int data_type, size_t i, const integer_value *numerator, const integer_value *denominator) {
+static int store_as_float(void *model, int data_type, size_t i, const integer_value *numerator,
+                          const integer_value *denominator) {
     int64_t numerator_bits = (int64_t)pet_limbs_bits(numerator->limbs, numerator->count);
     int64_t denominator_bits = (int64_t)pet_limbs_bits(denominator->limbs, denominator->count);
     int64_t bits = numerator_bits - denominator_bits, limit = data_type == PET_F32 ? 128 : 1024;
@@ -230,7 +238,8 @@ static int store_as_float(void *model, int data_type, size_t i, const integer_va
     return PET_OK;
 }
 
-static int store_as_integer(void *model, int data_type, size_t i, const integer_value *numerator, const integer_value *denominator) {
+static int store_as_integer(void *model, int data_type, size_t i, const integer_value *numerator,
+                            const integer_value *denominator) {
     uint64_t dividend[READ_LIMBS + 2], divisor[READ_LIMBS], quotient = 0;
     uint64_t limit = pet_integer_limit(data_type, numerator->sign < 0);
     size_t count = denominator->count;

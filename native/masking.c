@@ -1,8 +1,8 @@
 /* The portable variant, part two: weights become elements, exactly.
  *
- * A weight is taken apart into a mantissa and a power of two and laid into a window of fixed position and width: wide enough that
- * a weight above it is clamped and one below it is less than a step. So the arithmetic is the same for every weight, and the only
- * thing that steers time is the encoding, which is public:
+ * A weight is taken apart into a mantissa and a power of two and laid into a window of fixed position and width: wide enough
+ * that a weight above it is clamped and one below it is less than a step. So the arithmetic is the same for every weight, and
+ * the only thing that steers time is the encoding, which says nothing about a weight:
  *
  *     steps = floor(window * multiplier / 2^shift / divisor)
  *
@@ -44,11 +44,6 @@ typedef struct {
 
 /* ---- the public part ------------------------------------------------------------------------------------------------- */
 
-static void load_integer(uint64_t *limbs, size_t count, pet_integer integer) {
-    while (integer.size > 0 && integer.bytes[integer.size - 1] == 0) integer.size--;
-    pet_limbs_load(limbs, count, integer.bytes, integer.size);
-}
-
 /* Choose the window: a weight of at least 2^ceiling is clamped; a float whose lowest bit lies below the window is less than one
  * step, because the window reaches `precision` bits below a step. */
 static void place_window(encoder *e, int64_t numerator_bits, int64_t denominator_bits, int64_t offset_bits) {
@@ -68,9 +63,9 @@ static void prepare_encoder(encoder *e, const pet_encoding *encoding, const pet_
     static const int64_t precisions[] = {[PET_F32] = 24, [PET_F64] = 53, [PET_I32] = 0, [PET_I64] = 0};
     uint64_t numerator[SCALE_LIMBS], denominator[SCALE_LIMBS];
     memset(e, 0, sizeof *e);
-    load_integer(numerator, SCALE_LIMBS, encoding->scale_numerator);
-    load_integer(denominator, SCALE_LIMBS, encoding->scale_denominator);
-    load_integer(e->offset, STEP_LIMBS, encoding->offset);
+    pet_load_integer(numerator, SCALE_LIMBS, encoding->scale_numerator);
+    pet_load_integer(denominator, SCALE_LIMBS, encoding->scale_denominator);
+    pet_load_integer(e->offset, STEP_LIMBS, encoding->offset);
     memcpy(e->order, order->limbs, sizeof order->limbs);
     size_t numerator_bits = pet_limbs_bits(numerator, SCALE_LIMBS), denominator_bits = pet_limbs_bits(denominator, SCALE_LIMBS);
     size_t offset_bits = pet_limbs_bits(e->offset, STEP_LIMBS), order_bits = pet_limbs_bits(e->order, STEP_LIMBS);
@@ -96,7 +91,8 @@ static void prepare_encoder(encoder *e, const pet_encoding *encoding, const pet_
     e->quotient_limbs = (offset_bits + 2) / 64 + 1;
     e->step_limbs = order_bits / 64 + 1 > e->quotient_limbs ? order_bits / 64 + 1 : e->quotient_limbs;
     if (e->step_limbs * 64 < order_bits + 2) e->step_limbs++;
-    e->is_narrow = e->window_limbs == 1 && e->multiplier_limbs == 1 && e->divisor_limbs <= 1 && e->step_limbs == 1 && e->shift < 128;
+    e->is_narrow = e->window_limbs == 1 && e->multiplier_limbs == 1 && e->divisor_limbs <= 1 && e->step_limbs == 1;
+    e->is_narrow = e->is_narrow && e->shift < 128; /* a C shift of the whole product is undefined */
 }
 
 /* ---- one weight ------------------------------------------------------------------------------------------------------ */
@@ -238,7 +234,8 @@ static uint64_t encode_all(const encoder *e, uint8_t *masked, const void *weight
 }
 
 int pet_mask_weights_portable(uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *elements,
-                              const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count, size_t *bad_index) {
+                              const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count,
+                              size_t *bad_index) {
     size_t not_finite = find_not_finite(weights, data_type, length);
     if (not_finite != length) {
         *bad_index = not_finite;

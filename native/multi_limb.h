@@ -125,7 +125,8 @@ static inline void pet_limbs_shift_left(uint64_t *out, size_t out_count, const u
 }
 
 /* out = floor(a / 2^distance), cut to out_count limbs; not 0 if a bit was shifted out. out may be a. */
-static inline uint64_t pet_limbs_shift_right(uint64_t *out, size_t out_count, const uint64_t *a, size_t count, size_t distance) {
+static inline uint64_t pet_limbs_shift_right(uint64_t *out, size_t out_count, const uint64_t *a, size_t count,
+                                             size_t distance) {
     size_t skipped = distance / 64, bits = distance % 64;
     uint64_t lost = skipped < count && bits ? a[skipped] << (64 - bits) : 0;
     for (size_t i = 0; i < skipped && i < count; i++) lost |= a[i];
@@ -170,10 +171,10 @@ static inline uint64_t pet_divide_limb(uint64_t high, uint64_t low, uint64_t div
     return quotient + (remainder >= divisor);
 }
 
-/* quotient = floor(a / divisor), a = the remainder: long division (Knuth, volume 2, 4.3.1, algorithm D), its corrections as masks.
- * a has quotient_count + count limbs and is below divisor * 2^(64 * quotient_count); the divisor's highest bit is set. */
-static inline void pet_limbs_divide(uint64_t *quotient, size_t quotient_count, uint64_t *a, const uint64_t *divisor, size_t count,
-                                    uint64_t reciprocal) {
+/* quotient = floor(a / divisor), a = the remainder: long division (Knuth, volume 2, 4.3.1, algorithm D), its corrections as
+ * masks. a has quotient_count + count limbs and is below divisor * 2^(64 * quotient_count); the divisor's highest bit is set. */
+static inline void pet_limbs_divide(uint64_t *quotient, size_t quotient_count, uint64_t *a, const uint64_t *divisor,
+                                    size_t count, uint64_t reciprocal) {
     uint64_t top = divisor[count - 1];
     for (size_t j = quotient_count; j-- > 0;) {
         uint64_t *window = a + j;

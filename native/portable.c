@@ -4,7 +4,7 @@
  * It knows no weight: masking.c and unmasking.c do. */
 #include "portable.h"
 
-/* ---- keystream: ChaCha20 with a 64-bit counter and nonce 0, LANES blocks at a time ---------------------------------------- */
+/* ---- keystream: ChaCha20 with a 64-bit counter and nonce 0, LANES blocks at a time ------------------------------------- */
 
 enum { LANES = 4, BATCH_WORDS = 16 * LANES, MAX_WORDS_PER_DRAW = PET_MAX_ORDER_BYTES / 4 };
 
@@ -224,6 +224,12 @@ static int reduce(uint64_t *total, size_t plane_stride, size_t length, uint64_t 
     size_t planes = order->planes, shifts = pet_bits64(bound - 1);
     for (size_t s = 0; s < shifts; s++) pet_limbs_shift_left(shifted[s], planes, order->limbs, planes, s);
     for (size_t i = 0; i < length; i++) {
+        if (planes == 1) {
+            uint64_t value = total[i];
+            for (size_t s = shifts; s-- > 0;) value -= shifted[s][0] & pet_mask_if(value >= shifted[s][0]);
+            total[i] = value;
+            continue;
+        }
         uint64_t value[PET_ELEMENT_LIMBS];
         pet_load_total(value, total, plane_stride, i, order);
         for (size_t s = shifts; s-- > 0;) pet_limbs_subtract_once(value, shifted[s], planes);

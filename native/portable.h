@@ -19,6 +19,18 @@ int pet_update_portable(uint8_t *masked, const void *weights, int data_type, siz
 int pet_unmask_portable(void *model, int data_type, const uint64_t *total, size_t plane_stride, const uint8_t *mask,
                         size_t length, const pet_order *order, const pet_decoding *decoding, size_t *bad_index);
 
+/* How many bytes of an argument are left when leading zeros are dropped. */
+static inline size_t pet_significant_bytes(pet_integer integer) {
+    while (integer.size > 0 && integer.bytes[integer.size - 1] == 0) integer.size--;
+    return integer.size;
+}
+
+/* limbs = an argument whose size is checked; the number of limbs that it needs. */
+static inline size_t pet_load_integer(uint64_t *limbs, size_t count, pet_integer integer) {
+    pet_limbs_load(limbs, count, integer.bytes, pet_significant_bytes(integer));
+    return pet_limbs_count(limbs, count);
+}
+
 /* Load and store one element of up to 8 bytes. Two overlapping halves reach every width without touching a neighbour. */
 static inline uint64_t pet_load_narrow(const uint8_t *bytes, size_t element_bytes) {
     if (element_bytes >= 4) {
@@ -39,11 +51,13 @@ static inline void pet_store_narrow(uint8_t *bytes, size_t element_bytes, uint64
 }
 
 /* Element i of a total, in order->planes limbs. */
-static inline void pet_load_total(uint64_t *limbs, const uint64_t *total, size_t plane_stride, size_t i, const pet_order *order) {
+static inline void pet_load_total(uint64_t *limbs, const uint64_t *total, size_t plane_stride, size_t i,
+                                  const pet_order *order) {
     for (size_t p = 0; p < order->planes; p++) limbs[p] = total[p * plane_stride + i];
 }
 
-static inline void pet_store_total(uint64_t *total, size_t plane_stride, size_t i, const uint64_t *limbs, const pet_order *order) {
+static inline void pet_store_total(uint64_t *total, size_t plane_stride, size_t i, const uint64_t *limbs,
+                                   const pet_order *order) {
     for (size_t p = 0; p < order->planes; p++) total[p * plane_stride + i] = limbs[p];
 }
 

@@ -14,18 +14,12 @@ typedef struct {
     uint64_t reciprocal;
 } decoder;
 
-static size_t load_integer(uint64_t *limbs, size_t count, pet_integer integer) {
-    while (integer.size > 0 && integer.bytes[integer.size - 1] == 0) integer.size--;
-    pet_limbs_load(limbs, count, integer.bytes, integer.size);
-    return pet_limbs_count(limbs, count);
-}
-
 static void prepare_decoder(decoder *d, const pet_order *order, const pet_decoding *decoding) {
     uint64_t numerator[PET_RATIO_LIMBS], denominator[PET_RATIO_LIMBS];
-    size_t offset_limbs = load_integer(d->offset, PET_DIFFERENCE_LIMBS, decoding->offset);
+    size_t offset_limbs = pet_load_integer(d->offset, PET_DIFFERENCE_LIMBS, decoding->offset);
     d->difference_limbs = offset_limbs > order->planes ? offset_limbs : order->planes;
-    size_t numerator_limbs = load_integer(numerator, PET_RATIO_LIMBS, decoding->numerator);
-    d->denominator_limbs = load_integer(denominator, PET_RATIO_LIMBS, decoding->denominator);
+    size_t numerator_limbs = pet_load_integer(numerator, PET_RATIO_LIMBS, decoding->numerator);
+    d->denominator_limbs = pet_load_integer(denominator, PET_RATIO_LIMBS, decoding->denominator);
     d->ratio = pet_scaled_quotient(pet_leading_bits(numerator, numerator_limbs),
                                    pet_leading_bits(denominator, d->denominator_limbs));
     size_t distance = (size_t)__builtin_clzll(denominator[d->denominator_limbs - 1]);
@@ -52,7 +46,8 @@ static uint64_t scale_integer(const uint64_t *magnitude, const decoder *d, uint6
     uint64_t dividend[PET_DIFFERENCE_LIMBS + 2 * PET_RATIO_LIMBS + 2];
     size_t count = pet_limbs_count(magnitude, d->difference_limbs);
     pet_limbs_multiply(dividend, magnitude, count, d->numerator, d->numerator_limbs);
-    uint64_t quotient = pet_small_quotient(dividend, count + d->numerator_limbs, d->denominator, d->denominator_limbs, d->reciprocal);
+    count += d->numerator_limbs;
+    uint64_t quotient = pet_small_quotient(dividend, count, d->denominator, d->denominator_limbs, d->reciprocal);
     return quotient < limit ? quotient : limit;
 }
 
@@ -60,12 +55,13 @@ static uint64_t scale_integer(const uint64_t *magnitude, const decoder *d, uint6
 static size_t find_out_of_range(const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length,
                                 const pet_order *order, const pet_decoding *decoding) {
     uint64_t lowest[PET_ELEMENT_LIMBS], highest[PET_ELEMENT_LIMBS], difference[PET_ELEMENT_LIMBS] = {0};
-    load_integer(lowest, PET_ELEMENT_LIMBS, decoding->lowest);
-    load_integer(highest, PET_ELEMENT_LIMBS, decoding->highest);
+    size_t lowest_limbs = pet_load_integer(lowest, PET_ELEMENT_LIMBS, decoding->lowest);
+    size_t highest_limbs = pet_load_integer(highest, PET_ELEMENT_LIMBS, decoding->highest);
+    size_t count = lowest_limbs > highest_limbs ? lowest_limbs : highest_limbs;
+    if (count < order->planes) count = order->planes;
     for (size_t i = 0; i < length; i++) {
         pet_load_difference(difference, total, plane_stride, mask, i, order);
-        if (pet_limbs_are_less(difference, lowest, PET_ELEMENT_LIMBS)) return i;
-        if (pet_limbs_are_less(highest, difference, PET_ELEMENT_LIMBS)) return i;
+        if (pet_limbs_are_less(difference, lowest, count) || pet_limbs_are_less(highest, difference, count)) return i;
     }
     return length;
 }

@@ -1,7 +1,8 @@
 """The compiled kernels as back-ends: one `CompiledBackend` for each variant of native/pet_kernels.h.
 
-This file turns arrays into pointers and status codes into exceptions. It computes nothing, and it trusts pet/kernels/__init__.py for
-shapes and types. The interpreter lock is free while a kernel runs: callers leave the arrays alone meanwhile.
+This file turns arrays into pointers and status codes into exceptions. It computes nothing, and it trusts
+pet/kernels/__init__.py for shapes and types. The interpreter lock is free while a kernel runs: callers leave the arrays
+alone meanwhile.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _order_bytes(order: int) -> bytes:
 
 
 def _input(array: NDArray[Any]) -> Any:
-    """Return the address of an array. (`ffi.from_buffer` would refuse a range of a total, which is not contiguous.)"""
+    """Return the address of an array: `ffi.from_buffer` would refuse a range of a total, which is not contiguous."""
     return ffi.cast("void *", array.ctypes.data)
 
 
