@@ -10,17 +10,15 @@ PET_BACKEND forces one. Nothing is chosen or loaded before the first call.
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import AggregationError, BackendError, ModelError
-from pet.kernels._arrays import Backend, Decoding, Encoding, Model, Packed, Total
+from pet.errors import AggregationError, ModelError
+from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total, capacity, element_bytes, plane_count
+from pet.kernels._backends import BACKEND_NAMES, active_backend, available_backends, backend_for, select_backend
 
 __all__ = [
     "BACKEND_NAMES",
@@ -52,119 +50,7 @@ __all__ = [
     "update",
 ]
 
-_LOGGER = logging.getLogger(__name__)
-
-#: Every back-end, the most wanted first. The names before "numba" are variants of the compiled module.
-BACKEND_NAMES: Final = ("avx512", "avx2", "neon", "portable", "numba", "reference")
-_COMPILED: Final = BACKEND_NAMES[: BACKEND_NAMES.index("numba")]
-
 SEED_BYTES: Final = 32
-#: What pet_capacity is limited to: further totals are reduced this often at least, so counts fit 32 bits.
-_CAPACITY_LIMIT: Final = 2**32 - 1
-
-_active: Backend | None = None
-_reported: set[tuple[str, int]] = set()
-
-
-# ---- which back-end runs --------------------------------------------------------------------------------------------
-
-
-def load_backend(name: str) -> Backend:
-    """Load one back-end by name.
-
-    Raises:
-        BackendError: the name is unknown, or the back-end cannot run here.
-    """
-    if name not in BACKEND_NAMES:
-        raise BackendError(f"kernel back-end: expected one of {', '.join(BACKEND_NAMES)}, got {name!r}")
-    try:
-        if name in _COMPILED:
-            return cast("Backend", importlib.import_module("pet.kernels._compiled").load(name))
-        return cast("Backend", importlib.import_module(f"pet.kernels._{name}"))
-    except ImportError as error:
-        hint = "pip install 'pet-protocol[numba]'" if name == "numba" else "a C compiler when pet is installed"
-        raise BackendError(f"kernel back-end {name!r} is not installed ({error}); it needs {hint}") from error
-
-
-def available_backends() -> tuple[str, ...]:
-    """Return the names of the back-ends that can run here, the most wanted first."""
-    names = []
-    for name in BACKEND_NAMES:
-        try:
-            load_backend(name)
-        except BackendError:
-            continue
-        names.append(name)
-    return tuple(names)
-
-
-def select_backend(name: str | None) -> str:
-    """Use one back-end from now on, in the whole process; None goes back to PET_BACKEND or the best.
-
-    Returns:
-        The name of the back-end that is now in use.
-
-    Raises:
-        BackendError: the name is unknown, or the back-end cannot run here; the one in use stays.
-    """
-    global _active
-    _active = load_backend(name) if name is not None else _choose()
-    return _active.name
-
-
-def active_backend() -> str:
-    """Return the name of the back-end in use: "avx512", "avx2", "neon", "portable", "numba" or "reference".
-
-    Raises:
-        BackendError: PET_BACKEND names one that is unknown or cannot run here.
-    """
-    return _backend().name
-
-
-def _choose() -> Backend:
-    forced = os.environ.get("PET_BACKEND", "")
-    if forced:
-        return load_backend(forced)
-    for name in BACKEND_NAMES:
-        try:
-            backend = load_backend(name)
-        except BackendError:
-            continue
-        if name == "reference":
-            _LOGGER.warning("neither compiled kernels nor numba are installed: pet runs on Python integers, very slowly")
-        return backend
-    raise AssertionError("the reference back-end needs nothing, so it always loads")
-
-
-def _backend(order: int | None = None) -> Backend:
-    """Return the back-end in use; say once per width of element if it leaves an order to the portable one."""
-    global _active
-    if _active is None:
-        _active = _choose()
-    if order is not None and not _active.covers(order):
-        key = (_active.name, element_bytes(order))
-        if key not in _reported:
-            _reported.add(key)
-            _LOGGER.info("%s has no kernels for elements of %d bytes; portable ones are used", *key)
-    return _active
-
-
-# ---- sizes ----------------------------------------------------------------------------------------------------------
-
-
-def element_bytes(order: int) -> int:
-    """Return the bytes of one packed element: as many as order - 1 needs."""
-    return -(-(order - 1).bit_length() // 8)
-
-
-def plane_count(order: int) -> int:
-    """Return how many 64-bit planes a total has: as many as 2 * (order - 1) needs, so one addition always fits."""
-    return -(-(2 * (order - 1)).bit_length() // 64)
-
-
-def capacity(order: int) -> int:
-    """Return how many values below the order the planes of a total can hold the sum of."""
-    return min(((1 << 64 * plane_count(order)) - 1) // (order - 1), _CAPACITY_LIMIT)
 
 
 def new_total(length: int, order: int) -> Total:
@@ -190,7 +76,7 @@ def expand(seed: bytes, order: int, length: int, position: int = 0) -> tuple[Pac
     _check_seeds(seed, 1)
     _check_order(order)
     elements = _new_packed(length, order)
-    return elements, _backend(order).expand(elements, seed, position, order)
+    return elements, backend_for(order).expand(elements, seed, position, order)
 
 
 def sum_masks(total: Total, seeds: bytes, positions: NDArray[np.uint64], order: int) -> None:
@@ -207,7 +93,7 @@ def sum_masks(total: Total, seeds: bytes, positions: NDArray[np.uint64], order: 
     _check_seeds(seeds, len(positions))
     if positions.dtype != np.uint64 or positions.ndim != 1 or not positions.flags.c_contiguous:
         raise ModelError(f"positions: expected a contiguous vector of uint64, got {_describe(positions)}")
-    _backend(order).sum_masks(total, seeds, positions, order)
+    backend_for(order).sum_masks(total, seeds, positions, order)
 
 
 # ---- masking --------------------------------------------------------------------------------------------------------
@@ -226,7 +112,7 @@ def mask_weights(weights: Model, elements: Packed, encoding: Encoding) -> tuple[
     _check_model(weights)
     _check_packed(elements, len(weights), encoding.order)
     masked = _new_packed(len(weights), encoding.order)
-    return masked, _backend(encoding.order).mask_weights(masked, weights, elements, encoding)
+    return masked, backend_for(encoding.order).mask_weights(masked, weights, elements, encoding)
 
 
 def update(
@@ -252,7 +138,7 @@ def update(
     _check_seeds(seed, 1)
     masked = _new_packed(len(weights), encoding.order) if out is None else out
     _check_packed(masked, len(weights), encoding.order)
-    position, clipped_count = _backend(encoding.order).update(masked, weights, seed, position, encoding)
+    position, clipped_count = backend_for(encoding.order).update(masked, weights, seed, position, encoding)
     return masked, position, clipped_count
 
 
@@ -263,7 +149,7 @@ def find_invalid(elements: Packed, order: int) -> int | None:
     """Return the index of the first element that is not below the order, or None."""
     _check_order(order)
     _check_packed(elements, len(elements), order)
-    index = _backend(order).find_invalid(elements, order)
+    index = backend_for(order).find_invalid(elements, order)
     return index if index < len(elements) else None
 
 
@@ -279,7 +165,7 @@ def aggregate(total: Total, vectors: Sequence[Packed], order: int) -> None:
     for vector in vectors:
         _check_packed(vector, total.shape[1], order)
     if vectors:
-        _backend(order).aggregate(total, vectors, order)
+        backend_for(order).aggregate(total, vectors, order)
 
 
 def subtract(total: Total, elements: Packed, order: int) -> None:
@@ -287,7 +173,7 @@ def subtract(total: Total, elements: Packed, order: int) -> None:
     _check_order(order)
     _check_total(total, order)
     _check_packed(elements, total.shape[1], order)
-    _backend(order).subtract(total, elements, order)
+    backend_for(order).subtract(total, elements, order)
 
 
 def reduce(total: Total, bound: int, order: int) -> None:
@@ -296,7 +182,7 @@ def reduce(total: Total, bound: int, order: int) -> None:
     _check_total(total, order)
     if not 1 <= bound <= capacity(order):
         raise ModelError(f"bound: expected 1 to {capacity(order)}, got {bound}")
-    _backend(order).reduce(total, bound, order)
+    backend_for(order).reduce(total, bound, order)
 
 
 def pack(total: Total, order: int) -> Packed:
@@ -304,7 +190,7 @@ def pack(total: Total, order: int) -> Packed:
     _check_order(order)
     _check_total(total, order)
     elements = _new_packed(total.shape[1], order)
-    _backend(order).pack(elements, total, order)
+    backend_for(order).pack(elements, total, order)
     return elements
 
 
@@ -317,7 +203,7 @@ def unmask_elements(total: Total, mask: Packed, order: int) -> Packed:
     _check_total(total, order)
     _check_packed(mask, total.shape[1], order)
     elements = _new_packed(total.shape[1], order)
-    _backend(order).unmask_elements(elements, total, mask, order)
+    backend_for(order).unmask_elements(elements, total, mask, order)
     return elements
 
 
@@ -334,7 +220,7 @@ def unmask(total: Total, mask: Packed, decoding: Decoding, dtype: np.dtype[np.ge
     _check_packed(mask, total.shape[1], decoding.order)
     model = np.empty(total.shape[1], dtype=dtype)
     _check_model(model)
-    _backend(decoding.order).unmask(model, total, mask, decoding)
+    backend_for(decoding.order).unmask(model, total, mask, decoding)
     return model
 
 
@@ -347,7 +233,7 @@ def encode_fractions(output: NDArray[np.uint8], elements: Packed, decoding: Deco
     _check_order(decoding.order)
     _check_bytes(output)
     _check_packed(elements, len(elements), decoding.order)
-    return _backend(decoding.order).encode_fractions(output, elements, decoding)
+    return backend_for(decoding.order).encode_fractions(output, elements, decoding)
 
 
 def encode_floats(output: NDArray[np.uint8], values: Model) -> tuple[int, int]:
@@ -363,7 +249,7 @@ def encode_floats(output: NDArray[np.uint8], values: Model) -> tuple[int, int]:
     _check_model(values)
     if values.dtype.kind != "f":
         raise ModelError(f"values: expected float32 or float64, got {values.dtype}")
-    return _backend().encode_floats(output, values)
+    return backend_for().encode_floats(output, values)
 
 
 def decode_fractions(data: NDArray[np.uint8], length: int, dtype: np.dtype[np.generic]) -> tuple[Model, int]:
@@ -379,7 +265,7 @@ def decode_fractions(data: NDArray[np.uint8], length: int, dtype: np.dtype[np.ge
     _check_bytes(data)
     model = np.empty(length, dtype=dtype)
     _check_model(model)
-    return model, _backend().decode_fractions(model, data)
+    return model, backend_for().decode_fractions(model, data)
 
 
 # ---- checks: once, here, before any pointer is taken ------------------------------------------------------------------

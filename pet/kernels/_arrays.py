@@ -1,4 +1,4 @@
-"""Types and values that every back-end of pet.kernels shares: nothing here computes on a vector.
+"""Types, values and sizes that every back-end of pet.kernels shares: nothing here computes on a vector.
 
 A back-end is a module with the functions of `Backend`. They get arrays that pet/kernels/__init__.py has checked, so they check
 nothing themselves but what only a pass over the data can tell (an invalid element, a NaN), which they raise.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,25 @@ Packed = NDArray[np.uint8]
 Total = NDArray[np.uint64]
 #: A model: one dimension, of float32, float64, int32 or int64.
 Model = NDArray[Any]
+
+
+#: What a capacity is limited to: totals are reduced this often at least, so counts fit 32 bits.
+_CAPACITY_LIMIT: Final = 2**32 - 1
+
+
+def element_bytes(order: int) -> int:
+    """Return the bytes of one packed element: as many as order - 1 needs."""
+    return -(-(order - 1).bit_length() // 8)
+
+
+def plane_count(order: int) -> int:
+    """Return how many 64-bit planes a total has: as many as 2 * (order - 1) needs, so one addition always fits."""
+    return -(-(2 * (order - 1)).bit_length() // 64)
+
+
+def capacity(order: int) -> int:
+    """Return how many values below the order the planes of a total can hold the sum of."""
+    return min(((1 << 64 * plane_count(order)) - 1) // (order - 1), _CAPACITY_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

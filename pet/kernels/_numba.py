@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from pet.errors import AggregationError, ModelError, UnmaskError
 from pet.kernels import _numba_fractions, _numba_keystream, _numba_numbers, _numba_vectors, _reference
-from pet.kernels import plane_count as _plane_count
-from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total
+from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total, plane_count
 
 name: Final = "numba"
 
@@ -110,7 +109,7 @@ class _Draws:
 def expand(elements: Packed, seed: bytes, position: int, order: int) -> int:
     """Carry out pet_expand."""
     length, width = elements.shape
-    planes = _plane_count(order)
+    planes = plane_count(order)
     scratch = _Scratch(planes, length)
     draws = _Draws(seed, position, order, planes)
     for start, count in scratch.pieces(length):
@@ -163,7 +162,7 @@ class _Encoder:
         self._encoding = encoding
         self._weights = weights
         self._masked = masked
-        self.planes = max(_plane_count(encoding.order), _limb_count(2 * encoding.offset))
+        self.planes = max(plane_count(encoding.order), _limb_count(2 * encoding.offset))
         self._scratch = _Scratch(self.planes, len(weights))
         self._constants = _numba_numbers.encoding_constants(encoding, _MANTISSA_BITS[weights.dtype.name])
         upper, lower = self._constants.upper, self._constants.lower
@@ -226,7 +225,7 @@ def update(masked: Packed, weights: Model, seed: bytes, position: int, encoding:
 def find_invalid(elements: Packed, order: int) -> int:
     """Carry out pet_find_invalid."""
     width = elements.shape[1]
-    return int(_numba_vectors.find_invalid(elements.reshape(-1), width, _numba_numbers.to_limbs(order, _plane_count(order))))
+    return int(_numba_vectors.find_invalid(elements.reshape(-1), width, _numba_numbers.to_limbs(order, plane_count(order))))
 
 
 def aggregate(total: Total, vectors: Sequence[Packed], order: int) -> None:

@@ -8,7 +8,7 @@ from kernel_cases import EDGE_ORDERS, SEED, config_orders
 
 from pet import kernels
 from pet.errors import AggregationError, BackendError, ModelError, PetError, RemoteProtocolError, UnmaskError
-from pet.kernels import _compiled
+from pet.kernels import _backends, _compiled
 from pet.kernels._compiled import ffi, lib
 
 
@@ -47,7 +47,7 @@ def test_an_absent_variant_is_an_error():
     assert absent, "no machine has both neon and avx512"
     for name in absent:
         with pytest.raises(BackendError, match=name):
-            kernels.load_backend(name)
+            _backends.load_backend(name)
 
 
 def test_a_backend_without_kernels_for_an_order_says_so_once(restored_backend, caplog, monkeypatch):
@@ -58,9 +58,9 @@ def test_a_backend_without_kernels_for_an_order_says_so_once(restored_backend, c
             return order < 2**64
 
         def __getattr__(self, kernel: str):
-            return getattr(kernels.load_backend("portable"), kernel)
+            return getattr(_backends.load_backend("portable"), kernel)
 
-    monkeypatch.setattr(kernels, "_active", Narrow())
+    monkeypatch.setattr(_backends, "_active", Narrow())
     with caplog.at_level(logging.INFO, logger="pet.kernels"):
         for order in (257, 2**71, 2**71 + 1, 2**72):
             kernels.expand(SEED, order, 1)
@@ -71,7 +71,7 @@ def test_a_backend_without_kernels_for_an_order_says_so_once(restored_backend, c
 
 @pytest.mark.parametrize("name", [name for name in kernels.available_backends() if name not in ("numba", "reference")])
 def test_sizes_are_those_of_the_compiled_code(name):
-    backend = kernels.load_backend(name)
+    backend = _backends.load_backend(name)
     for order in (*EDGE_ORDERS, *config_orders()):
         raw = order.to_bytes(-(-order.bit_length() // 8), "little")
         assert lib.pet_element_bytes(raw, len(raw)) == kernels.element_bytes(order)
@@ -135,7 +135,7 @@ def test_an_unknown_variant_is_refused_by_every_kernel():
 
 def test_arguments_out_of_range_are_refused():
     """What pet.masking never asks for; a kernel must say so instead of running over its arrays."""
-    backend = kernels.load_backend("portable")
+    backend = _backends.load_backend("portable")
     weights = np.zeros(1, dtype=np.float32)
     elements = np.zeros((1, 1), dtype=np.uint8)
     too_long = 256**432
@@ -167,4 +167,4 @@ def test_read_only_outputs_are_refused():
     elements = np.zeros((4, 1), dtype=np.uint8)
     elements.flags.writeable = False
     with pytest.raises(ModelError, match="read-only"):
-        kernels.load_backend("portable").expand(elements, SEED, 0, 200)
+        _backends.load_backend("portable").expand(elements, SEED, 0, 200)

@@ -21,6 +21,7 @@ from kernel_cases import (
 
 from pet import kernels
 from pet.errors import ModelError
+from pet.kernels import _backends
 from pet.kernels import _reference as reference
 
 #: 17 elements take at most 17 KB from these, where the reference draws them in Python.
@@ -34,7 +35,7 @@ def test_expand_edge_orders(backend, order):
     length = 17 if order in CHEAP_ORDERS else 2
     expected, after = drawn(SEED, 5, order, length)
     elements, memory = unaligned((length, kernels.element_bytes(order)))
-    assert kernels.load_backend(backend).expand(elements, SEED, 5, order) == after
+    assert _backends.load_backend(backend).expand(elements, SEED, 5, order) == after
     assert reference.to_integers(elements) == expected
     assert_untouched(memory, elements)
 
@@ -52,7 +53,7 @@ def test_expand_orders_of_all_configs(backend):
 def test_expand_lengths(backend, order, length):
     expected, after = drawn(SEED, 1, order, length)
     elements, memory = unaligned((length, kernels.element_bytes(order)))
-    assert kernels.load_backend(backend).expand(elements, SEED, 1, order) == after
+    assert _backends.load_backend(backend).expand(elements, SEED, 1, order) == after
     assert reference.to_integers(elements) == expected
     assert_untouched(memory, elements)
 

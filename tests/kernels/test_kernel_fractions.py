@@ -10,7 +10,7 @@ from kernel_cases import EDGE_ORDERS, assert_close, pack_integers, random_intege
 
 from pet import kernels
 from pet.errors import ModelError, RemoteProtocolError
-from pet.kernels import Decoding
+from pet.kernels import Decoding, _backends
 from pet.kernels import _reference as reference
 
 DTYPES = tuple(np.dtype(kind) for kind in (np.float32, np.float64, np.int32, np.int64))
@@ -195,7 +195,7 @@ def test_malformed_fractions_are_refused(backend, dtype, name):
     data = as_array(record(Fraction(1, 2)) + MALFORMED[name] + bytes(100))
     model = np.full(2, 7, dtype=dtype)
     with pytest.raises(RemoteProtocolError, match="weight 1") as caught:
-        kernels.load_backend(backend).decode_fractions(model, data)
+        _backends.load_backend(backend).decode_fractions(model, data)
     assert caught.value.reason == "malformed_model"
     assert (model == 7).all()
 
@@ -220,7 +220,7 @@ def test_mutations_give_a_model_or_one_error(backend, dtype):
         data = bytearray(original)
         for _ in range(source.randint(1, 3)):
             data[source.randrange(len(data))] = source.choice((0, 1, 2, 255, source.randrange(256)))
-        result = model_or_reason(kernels.load_backend(backend), bytes(data), dtype)
+        result = model_or_reason(_backends.load_backend(backend), bytes(data), dtype)
         if i < 500:
             assert_same(result, model_or_reason(reference, bytes(data), dtype))
 

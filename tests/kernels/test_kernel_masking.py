@@ -9,7 +9,7 @@ from kernel_cases import LENGTHS, SEED, assert_untouched, drawn, pack_integers, 
 
 from pet import kernels
 from pet.errors import ModelError
-from pet.kernels import Encoding
+from pet.kernels import Encoding, _backends
 from pet.kernels import _reference as reference
 from pet.mask_config import MaskConfig
 
@@ -87,7 +87,7 @@ def assert_masks_exactly(backend: str, weights: np.ndarray, encoding: Encoding) 
     elements = random_integers(len(weights), encoding.order)
     encoded = [reference.encode(weight, encoding) for weight in weights.tolist()]
     masked, memory = unaligned((len(weights), kernels.element_bytes(encoding.order)))
-    clipped_count = kernels.load_backend(backend).mask_weights(
+    clipped_count = _backends.load_backend(backend).mask_weights(
         masked, weights, pack_integers(elements, encoding.order), encoding
     )
     expected = [(value + element) % encoding.order for (value, _), element in zip(encoded, elements, strict=True)]
@@ -147,7 +147,7 @@ def test_masking_in_place(backend):
     encoding, weights = encoding_of(config, Fraction(1)), np.linspace(-1, 1, 33, dtype=np.float32)
     elements = pack_integers(random_integers(33, config.order), config.order)
     expected, _ = kernels.mask_weights(weights, elements, encoding)
-    kernels.load_backend(backend).mask_weights(elements, weights, elements, encoding)
+    _backends.load_backend(backend).mask_weights(elements, weights, elements, encoding)
     assert (elements == expected).all()
 
 
@@ -209,7 +209,7 @@ def test_weights_must_be_finite(backend, config, index, bad):
     with pytest.raises(ModelError, match=f"at index {index}$"):
         kernels.update(weights, SEED, 0, encoding, out)
     with pytest.raises(ModelError, match=f"at index {index}$"):
-        kernels.load_backend(backend).mask_weights(out, weights, np.zeros_like(out), encoding)
+        _backends.load_backend(backend).mask_weights(out, weights, np.zeros_like(out), encoding)
     assert (memory == 0xA5).all()
 
 

@@ -19,6 +19,7 @@ from kernel_cases import (
 
 from pet import kernels
 from pet.errors import AggregationError, ModelError
+from pet.kernels import _backends
 from pet.kernels import _reference as reference
 
 #: Orders that leave room for values that are no elements.
@@ -107,7 +108,7 @@ def test_subtract_pack_and_unmask_elements(backend, order):
     mask[0], values[0] = order - 1, 0
     differences = [(a - b) % order for a, b in zip(values, mask, strict=True)]
     total, larger = total_range(values, order)
-    low_level = kernels.load_backend(backend)
+    low_level = _backends.load_backend(backend)
     elements, memory = unaligned((17, kernels.element_bytes(order)))
     low_level.unmask_elements(elements, total, pack_integers(mask, order), order)
     assert reference.to_integers(elements) == differences
