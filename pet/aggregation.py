@@ -7,10 +7,10 @@ from fractions import Fraction
 from typing import Final, Self
 
 from pet import kernels
-from pet.errors import AggregationError, StateError, UnmaskError
+from pet.errors import AggregationError, ModelError, StateError, UnmaskError
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.mask_object import Mask, MaskedModel, MaskObject, validate_count
+from pet.mask_object import Mask, MaskedModel, validate_count, validate_length
 from pet.wire import Buffer
 
 _MAGIC: Final = b"pet aggregation 1\n"
@@ -28,10 +28,15 @@ class Aggregation:
     Args:
         config: mask config, or a pair.
         length: number of weights of every model.
+
+    Raises:
+        ConfigError: neither a MaskConfig nor a MaskConfigPair.
+        ModelError: the length is no whole number of 0 or more.
     """
 
     def __init__(self, config: MaskConfig | MaskConfigPair, length: int) -> None:
         self.config: Final = MaskConfigPair.of(config)
+        validate_length(length)
         self.count = 0
         self._total = kernels.new_total(length, self.config.vect.order)
         self._unit = 0
@@ -46,13 +51,16 @@ class Aggregation:
     def __repr__(self) -> str:
         return f"Aggregation({self.config.vect}, length={len(self)}, count={self.count})"
 
-    def check(self, masked_model: MaskObject, count: int = 1) -> None:
+    def check(self, masked_model: MaskedModel, count: int = 1) -> None:
         """Check what can be told without a pass over the vector: configs, length, number of models, the unit (spec 3.6).
 
         Raises:
+            ModelError: not a MaskedModel.
             AggregationError: reasons "model_mismatch", "scalar_mismatch", "too_many_models", "too_many_scalars" and
                 "invalid_object", in the order of the specification.
         """
+        if not isinstance(masked_model, MaskedModel):
+            raise ModelError(f"masked model: expected a MaskedModel, got {type(masked_model).__name__}")
         if masked_model.config.vect != self.config.vect:
             raise AggregationError("model_mismatch", f"expected {self.config.vect}, got {masked_model.config.vect}")
         if masked_model.config.unit != self.config.unit:
@@ -165,9 +173,12 @@ class Aggregation:
         aggregation may go on growing; the global model stays what it is.
 
         Raises:
+            ModelError: not a Mask.
             UnmaskError: reasons "no_model", "model_mismatch", "scalar_mismatch", "invalid_mask", "zero_scalar_sum",
                 "negative_scalar_sum".
         """
+        if not isinstance(mask, Mask):
+            raise ModelError(f"mask: expected a Mask, got {type(mask).__name__}")
         if self.count == 0:
             raise UnmaskError("no_model", "expected at least one masked model, got none")
         if mask.config.vect != self.config.vect or len(mask) != len(self):

@@ -18,6 +18,9 @@ PetError
 Messages give both values: what was expected and what came. Secrets never appear in them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PetError(Exception):
     """Root of everything pet raises on purpose."""
@@ -65,6 +68,17 @@ class BackendError(PetError, RuntimeError):
 
 class MissingExtraError(PetError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""
+
+    @classmethod
+    @contextmanager
+    def naming(cls, extra: str) -> Iterator[None]:
+        """Wrap the imports of an extra's packages: one that is missing raises this error and names the extra."""
+        try:
+            yield
+        except ImportError as error:
+            if isinstance(error, cls):
+                raise
+            raise cls(f"{error.name or error} is not installed: pip install 'pet-protocol[{extra}]'") from error
 
 
 class ProtocolError(PetError):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pet import kernels
+from pet.errors import ModelError
 from pet.mask_config import BoundType, DataType, MaskConfigPair
 
 #: Elements that are unmasked and encoded at a time: their difference stays in the cache.
@@ -65,7 +66,34 @@ class GlobalModel:
             ModelError: another dtype.
         """
         target = self.config.vect.data_type.dtype if dtype is None else np.dtype(dtype)
+        if target not in [data_type.dtype for data_type in DataType]:
+            raise ModelError(f"dtype: expected float32, float64, int32 or int64, got {target}")
         return kernels.unmask(self._total, self._mask, self._decoding(target), target)
+
+    def iter_arrays(self) -> Iterator[NDArray[Any]]:
+        """Yield the mean in the config's own data type in pieces, which joined are `to_array()`; never whole in memory.
+
+        Raises:
+            UnmaskError: as `to_array`.
+        """
+        dtype = self.config.vect.data_type.dtype
+        decoding = self._decoding(dtype)
+        for start in range(0, len(self), _PIECE_LENGTH):
+            piece = slice(start, start + _PIECE_LENGTH)
+            yield kernels.unmask(self._total[:, piece], self._mask[piece], decoding, dtype)
+
+    def validate(self) -> None:
+        """Check that every weight can be told in the config's own data type; at most one pass over the model.
+
+        A wrong mask, or one dishonest update, can lead to weights that cannot.
+
+        Raises:
+            UnmaskError: a weight is outside the type by more than the masking error (reason "out_of_range").
+        """
+        decoding = self._decoding(self.config.vect.data_type.dtype)
+        if (decoding.lowest, decoding.highest) != (0, decoding.order - 1):
+            for _ in self.iter_arrays():
+                pass
 
     def to_fractions(self) -> list[Fraction]:
         """Return the mean exactly, as Python fractions in lowest terms: for checks on small models."""
@@ -85,11 +113,11 @@ class GlobalModel:
     def has_float_fractions(self) -> bool:
         """Whether the published fractions are those of the nearest floats.
 
-        So it is for F32 and F64 with Bmax: real xaynet clients never return from converting an exact fraction whose two
-        numbers both exceed their float type (spec 3.8 and 13).
+        So it is for F32 and F64 with Bmax, be it the model's or the scalar's: real xaynet clients never return from
+        converting an exact fraction whose two numbers both exceed their float type (spec 3.8 and 13).
         """
         is_float = self.config.vect.data_type in (DataType.F32, DataType.F64)
-        return is_float and self.config.vect.bound_type is BoundType.BMAX
+        return is_float and BoundType.BMAX in (self.config.vect.bound_type, self.config.unit.bound_type)
 
     def iter_bincode(self, float_fractions: bool | None = None) -> Iterator[bytes]:
         """Yield the body of `GET /model` (spec 5.6) in pieces; it is never whole in memory.

@@ -6,6 +6,7 @@ Used by both ends of `GET /model` and by `pet model get`. Decoders are strict an
 from __future__ import annotations
 
 import io
+import json
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ TENSOR_NAME: Final = "model"
 _COUNT_BYTES: Final = 8
 _SMALLEST_FRACTION_BYTES: Final = 18
 _MAX_NPY_HEADER_BYTES: Final = 4096
+_SAFETENSORS_NAMES: Final = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64"}
 _DTYPES: Final = {np.dtype(name).str: np.dtype(name) for name in ("<f4", "<f8", "<i4", "<i8")}
 
 
@@ -64,6 +66,18 @@ def decode_npy(data: Buffer) -> NDArray[Any]:
     if len(weights) != shape[0] * dtype.itemsize:
         raise _malformed(f"expected {shape[0]} weights of {dtype}, got {len(weights)} bytes")
     return np.frombuffer(weights, dtype=dtype)
+
+
+def safetensors_header(length: int, dtype: np.dtype[Any]) -> bytes:
+    """Return what stands before the weights in a safetensors file of one vector "model"; the weights follow little-endian."""
+    tensor = {
+        "dtype": _SAFETENSORS_NAMES[dtype.newbyteorder("<").str],
+        "shape": [length],
+        "data_offsets": [0, length * dtype.itemsize],
+    }
+    text = json.dumps({TENSOR_NAME: tensor}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the weights are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 def encode_safetensors(array: NDArray[Any]) -> bytes:
@@ -148,10 +162,8 @@ def decode_model(media_type: str, data: Buffer, dtype: np.dtype[Any], length: in
 
 
 def _safetensors() -> Any:
-    try:
+    with MissingExtraError.naming("http"):
         import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError("safetensors is not installed: pip install 'pet-protocol[http]'") from error
     return safetensors.numpy
 
 

@@ -109,7 +109,7 @@ def test_clipping_is_counted_or_refused(backend):
     assert masked_model.clipped_count == 2
     _, masked_model = masked(vector(0.5), scalar=3)
     assert masked_model.clipped_count == 1
-    with pytest.raises(pet.ModelError, match="2 of 4 weights"):
+    with pytest.raises(pet.ModelError, match=r"scalar \* weight within the bound .*, got 2 of 4 outside"):
         pet.mask_model(weights, CONFIG, on_clip="raise")
 
 
@@ -331,6 +331,22 @@ def test_no_more_models_than_the_config_allows():
     assert caught.value.reason == "too_many_scalars"
 
 
+def test_things_of_another_kind_are_refused():
+    total = pet.Aggregation(CONFIG, 2)
+    seed, model = masked(vector(0.5, 0.5))
+    mask = pet.sum_masks([seed], CONFIG, 2)
+    for wrong in (None, mask, model.to_bytes()):
+        with pytest.raises(pet.ModelError, match="expected a MaskedModel"):
+            total.add(wrong)
+    total.add(model)
+    for wrong in (None, seed, model):
+        with pytest.raises(pet.ModelError, match="expected a Mask, got"):
+            total.unmask(wrong)
+    for length in (-1, "3", 1.5):
+        with pytest.raises(pet.ModelError, match="length"):
+            pet.Aggregation(CONFIG, length)
+
+
 @pytest.mark.parametrize("cut", [0, 10, 25, 40])
 def test_a_damaged_aggregation_is_refused(cut):
     total = pet.Aggregation(CONFIG, 3)
@@ -404,6 +420,38 @@ def test_a_value_far_outside_the_type_raises(backend):
     assert model.to_array(np.float32).tolist() == [2**40, 5]
 
 
+@pytest.mark.parametrize("name", ["prime-f32-b0-m3", "integer-f64-bmax-m3", "power2-i32-b2-m3", "integer-i64-bmax-m3"])
+def test_pieces_of_a_model_are_the_model(name, monkeypatch, backend):
+    monkeypatch.setattr("pet.global_model._PIECE_LENGTH", 3)
+    weights = np.array([1, -1, 0, 1, -1, 0, 1], dtype=pet.MaskConfig.parse(name).data_type.dtype)
+    model = mean_of(weights, name)
+    model.validate()
+    pieces = list(model.iter_arrays())
+    assert [len(piece) for piece in pieces] == [3, 3, 1]
+    assert np.concatenate(pieces).tolist() == model.to_array().tolist()
+
+
+def test_a_model_that_its_own_type_cannot_tell_is_not_valid(backend):
+    config = pet.MaskConfig.parse("integer-f32-bmax-m3")
+    total = pet.Aggregation(config, 2)
+    weights = np.array([3e38, 0], dtype=np.float32)
+    seeds = []
+    for scalar in (1, 1e-30):
+        seed, model = masked(weights, config, scalar)
+        seeds.append(seed)
+        total.add(model)
+    honest = total.unmask(pet.sum_masks(seeds, config, 2))
+    honest.validate()
+    # An update that says how little it weighs, and adds as much as one that weighs 1.
+    seed, model = masked(weights, config, 1)
+    _, light = masked(weights, config, 1e-30, seed=seed)
+    total.add(pet.MaskedModel(config, model.vect, light.unit))
+    dishonest = total.unmask(pet.sum_masks([*seeds, seed], config, 2))
+    with pytest.raises(pet.UnmaskError) as caught:
+        dishonest.validate()
+    assert caught.value.reason == "out_of_range"
+
+
 def test_integers_are_truncated_towards_zero(backend):
     # The floor of masking leaves 1 a little below itself (spec 3.7); parity with the original asks for 0 here.
     model = mean_of(np.array([1, -1, 5], dtype=np.int32), "prime-i32-b2-m3", Fraction(1, 3))
@@ -422,6 +470,27 @@ def test_unbounded_floats_are_published_as_fractions_of_floats(name, backend):
     assert used == len(body) - 8
     assert values.tolist() == model.to_array().tolist()
     assert not mean_of(vector(1), "prime-f32-b0-m3").has_float_fractions
+
+
+@pytest.mark.parametrize("vect", ["prime-f32-b0-m3", "prime-f32-bmax-m3", "prime-f64-b0-m3", "prime-f64-bmax-m3"])
+@pytest.mark.parametrize("unit", ["prime-f32-b0-m3", "prime-f32-bmax-m3", "prime-f64-b0-m3", "prime-f64-bmax-m3"])
+def test_no_published_fraction_sends_a_real_client_into_its_endless_loop(vect, unit):
+    """Spec 3.8: it never returns if numerator and denominator are both beyond its float type."""
+    pair = pet.MaskConfigPair(vect=pet.MaskConfig.parse(vect), unit=pet.MaskConfig.parse(unit))
+    dtype = pair.vect.data_type.dtype
+    seed, model = masked(np.array([0.1, -0.7, 1e-30, 0], dtype=dtype), pair, Fraction(1, 3))
+    total = pet.Aggregation(pair, 4)
+    total.add(model)
+    body = b"".join(total.unmask(pet.sum_masks([seed], pair, 4)).iter_bincode())[8:]
+    most = int(np.finfo(dtype).max)
+    for _ in range(4):
+        numbers = []
+        for _ in range(2):
+            end = 9 + 4 * int.from_bytes(body[1:9], "little")
+            numbers.append(int.from_bytes(body[9:end], "little"))
+            body = body[end:]
+        assert min(numbers) <= most
+    assert body == b""
 
 
 def test_bincode_of_many_pieces(backend):

@@ -48,6 +48,16 @@ def test_safetensors(dtype):
     assert read.tolist() == array.tolist()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [0, 1, 5, 10**6])
+def test_a_safetensors_header_and_the_weights_are_a_safetensors_file(dtype, length):
+    array = model(dtype, length)
+    header = model_formats.safetensors_header(length, dtype)
+    assert len(header) % 8 == 0
+    read = model_formats.decode_safetensors(header + array.tobytes())
+    assert (read.dtype, read.tolist()) == (dtype, array.tolist())
+
+
 def test_bincode_of_the_specification(backend):
     body = bytes.fromhex(
         "0300000000000000"
@@ -131,7 +141,7 @@ def test_every_truncation_and_left_over_bytes_are_refused(media_type):
 @pytest.mark.parametrize("media_type", ENCODED)
 def test_mutations_never_raise_anything_else(media_type):
     generator = random.Random(7)
-    for _ in range(100_000 if media_type == BINCODE else 30_000):
+    for _ in range(100_000):
         body = bytearray(ENCODED[media_type])
         for _ in range(generator.randint(1, 3)):
             body[generator.randrange(len(body))] = generator.randrange(256)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
+from typing import TYPE_CHECKING
 
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
 from pet.transports import asgi
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 
 def create_app(settings: Settings) -> Starlette:

@@ -1,79 +1,171 @@
-"""A bound on the bytes that requests hold in memory at the same time.
+"""A bound on the bytes that bodies hold in memory at the same time.
 
-Whoever wants to read a body first waits here for room. Waiters are served in order of arrival, so a large body is not overtaken
-for ever by small ones. For one event loop; knows nothing of HTTP.
+Bytes are charged when they arrive, not when they are promised: whoever announces 150 MB and sends nothing holds nothing. So
+that bodies which all have a part of what they need cannot block each other for ever, bytes are lent as a banker lends money:
+only while every body, one after the other, could still get the rest of what it announced.
+
+What is left are bodies that hold much and go on slowly. As long as nobody waits for their bytes they may; a body that others
+wait for has to come on (`PROGRESS_SHARE`), or it loses its bytes. For one event loop; knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from typing import Final
+
+from pet.transports.service import ReservationLostError
+
+DEFAULT_PATIENCE_SECONDS: Final = 30.0
+#: While others wait, a body has to come on by this share of its size in `patience_seconds`: 16 times 30 s make 150 MB in eight
+#: minutes, or 2.5 Mbit/s.
+PROGRESS_SHARE: Final = 16
 
 
-@dataclass(slots=True)
 class Reservation:
-    """Bytes that were granted to one request."""
+    """What one body may need, and what it has been charged for so far.
 
-    budget: ByteBudget = field(repr=False)
-    size_bytes: int
+    Attributes:
+        most_bytes: the most that it will be charged for.
+        size_bytes: what it is charged for now.
+    """
 
-    def shrink(self, size_bytes: int) -> None:
-        """Give back what is above `size_bytes`, now that the size is known."""
-        surplus = max(0, self.size_bytes - size_bytes)
-        self.size_bytes -= surplus
-        self.budget._give_back(surplus)
+    def __init__(self, budget: ByteBudget, most_bytes: int, lease: asyncio.Timeout) -> None:
+        self.most_bytes = most_bytes
+        self.size_bytes = 0
+        self._budget = budget
+        self._lease = lease
+        self._is_finished = False
+        self._milestone_bytes = 0
+        self._milestone_seconds = 0.0
+        self._reset_milestone()
+
+    @property
+    def missing_bytes(self) -> int:
+        """What it may still ask for."""
+        return self.most_bytes - self.size_bytes
+
+    async def grow(self, size_bytes: int) -> None:
+        """Wait until the body may hold so many bytes, all it has so far included."""
+        size_bytes = min(size_bytes, self.most_bytes)
+        if size_bytes > self.size_bytes:
+            await self._budget._charge(self, size_bytes)
+        if self.size_bytes >= self._milestone_bytes:
+            self._reset_milestone()
+
+    def finish(self) -> None:
+        """Say that the body is whole: it keeps its bytes until the end, but will need no more."""
+        self._is_finished = True
+        self.most_bytes = self.size_bytes
+        self._lease.reschedule(None)
+        self._budget._grant()
+
+    def lose_if_slow(self, since_seconds: float) -> None:
+        """Take the bytes away if the body has not come on since then; whoever reads it gets a ReservationLostError."""
+        if not self._is_finished and self._milestone_seconds < since_seconds:
+            self._lease.reschedule(0)
+
+    def _reset_milestone(self) -> None:
+        self._milestone_bytes = self.size_bytes + max(1, self.most_bytes // PROGRESS_SHARE)
+        self._milestone_seconds = asyncio.get_running_loop().time()
 
 
 class ByteBudget:
     """So many bytes, lent and given back.
 
     Args:
-        capacity_bytes: bytes that may be out at the same time. A request for more gets the whole budget for itself.
+        capacity_bytes: bytes that may be out at the same time. A body that announces more gets on with the whole budget.
+        patience_seconds: how long somebody waits for bytes before slow bodies lose theirs.
     """
 
-    def __init__(self, capacity_bytes: int) -> None:
+    def __init__(self, capacity_bytes: int, patience_seconds: float = DEFAULT_PATIENCE_SECONDS) -> None:
         self.capacity_bytes = capacity_bytes
         self.free_bytes = capacity_bytes
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._patience_seconds = patience_seconds
+        self._reservations: set[Reservation] = set()
+        self._waiters: dict[asyncio.Future[None], tuple[Reservation, int]] = {}
+        self._pressure: asyncio.TimerHandle | None = None
+        #: No body has announced more than this since the budget exists.
+        self._largest_bytes = 0
 
     @asynccontextmanager
-    async def reserve(self, size_bytes: int) -> AsyncIterator[Reservation]:
-        """Wait until so many bytes are free and hold them inside the `async with`."""
-        wanted = min(size_bytes, self.capacity_bytes)
-        await self._take(wanted)
-        reservation = Reservation(self, wanted)
-        try:
-            yield reservation
-        finally:
-            self._give_back(reservation.size_bytes)
+    async def reserve(self, most_bytes: int) -> AsyncIterator[Reservation]:
+        """Announce a body of at most so many bytes. Nothing is charged yet; at the end of the `async with` all is given back.
 
-    async def _take(self, wanted: int) -> None:
-        if not self._waiters and wanted <= self.free_bytes:
-            self.free_bytes -= wanted
+        Raises:
+            ReservationLostError: the body was too slow while others waited.
+        """
+        lease = asyncio.timeout(None)
+        reservation = Reservation(self, min(most_bytes, self.capacity_bytes), lease)
+        self._largest_bytes = max(self._largest_bytes, reservation.most_bytes)
+        self._reservations.add(reservation)
+        try:
+            async with lease:
+                yield reservation
+        except TimeoutError:
+            if not lease.expired():
+                raise
+            raise ReservationLostError("body: expected it to come on while others wait for memory") from None
+        finally:
+            self._reservations.remove(reservation)
+            self.free_bytes += reservation.size_bytes
+            self._grant()
+
+    async def _charge(self, reservation: Reservation, size_bytes: int) -> None:
+        if self._take_if_safe(reservation, size_bytes):
             return
         granted = asyncio.get_running_loop().create_future()
-        waiter = wanted, granted
-        self._waiters.append(waiter)
+        self._waiters[granted] = reservation, size_bytes
+        self._put_pressure()
         try:
             await granted
-        except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                # Granted and cancelled in the same turn of the loop: the bytes were taken already.
-                self._give_back(wanted)
-            else:
-                self._waiters.remove(waiter)
-                self._grant()
-            raise
+        finally:
+            self._waiters.pop(granted, None)
+        # The wait for memory was not the sender's fault.
+        reservation._reset_milestone()
 
-    def _give_back(self, size_bytes: int) -> None:
-        self.free_bytes += size_bytes
-        self._grant()
+    def _take_if_safe(self, reservation: Reservation, size_bytes: int) -> bool:
+        """Charge a body up to `size_bytes`, unless bodies could then block each other."""
+        growth = size_bytes - reservation.size_bytes
+        if growth > self.free_bytes:
+            return False
+        self.free_bytes -= growth
+        reservation.size_bytes = size_bytes
+        if self._is_safe():
+            return True
+        self.free_bytes += growth
+        reservation.size_bytes -= growth
+        return False
+
+    def _is_safe(self) -> bool:
+        """Say whether all bodies can still become whole, one after the other, each giving its bytes back at its end."""
+        free_bytes = self.free_bytes
+        if free_bytes >= self._largest_bytes:
+            return True
+        for reservation in sorted(self._reservations, key=lambda reservation: reservation.missing_bytes):
+            if reservation.missing_bytes > free_bytes:
+                return False
+            free_bytes += reservation.size_bytes
+        return True
 
     def _grant(self) -> None:
-        while self._waiters and self._waiters[0][0] <= self.free_bytes:
-            wanted, granted = self._waiters.popleft()
-            self.free_bytes -= wanted
+        """Serve who waits, the one with the least to come first: if it is not safe to serve that one, no other is."""
+        waiting = [(granted, *waiter) for granted, waiter in self._waiters.items() if not granted.done()]
+        for granted, reservation, size_bytes in sorted(waiting, key=lambda waiter: waiter[1].missing_bytes):
+            if not self._take_if_safe(reservation, size_bytes):
+                break
             granted.set_result(None)
+
+    def _put_pressure(self) -> None:
+        """From now on, as long as anybody waits, take bytes away from bodies that do not come on."""
+        if self._pressure is None:
+            self._pressure = asyncio.get_running_loop().call_later(self._patience_seconds, self._press)
+
+    def _press(self) -> None:
+        self._pressure = None
+        if self._waiters:
+            since_seconds = asyncio.get_running_loop().time() - self._patience_seconds
+            for reservation in self._reservations - {reservation for reservation, _ in self._waiters.values()}:
+                reservation.lose_if_slow(since_seconds)
+            self._put_pressure()

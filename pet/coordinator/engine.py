@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,7 +25,7 @@ from pet.coordinator.storage.memory import MemoryStorage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError
 from pet.global_model import GlobalModel
-from pet.messages import Tag, encode_seed_dictionary, encode_sum_dictionary, open_message
+from pet.messages import Message, Tag, encode_seed_dictionary, encode_sum_dictionary, open_message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.events import (
     DictionariesWithdrawn,
@@ -45,6 +46,8 @@ _SIGNATURES_BYTES: Final = 2 * 64
 _MASK_OBJECT_BYTES: Final = 12
 _DICTIONARY_LENGTH_BYTES: Final = 4
 _DICTIONARY_ENTRY_BYTES: Final = 112
+#: Why a message was refused that nothing is wrong with.
+_INTERNAL_ERROR: Final = "internal_error"
 #: The header of a chunk comes on top when somebody sends a whole payload as one chunk; the rest is for senders that pad.
 _SPARE_BYTES: Final = 4096
 
@@ -68,12 +71,21 @@ class RoundModel:
         """The number of weights."""
         return len(self.model)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The data type of the weights."""
+        return self.model.config.vect.data_type.dtype
+
     def bincode_chunks(self) -> Iterator[bytes]:
         """Yield the body of spec 5.6 piece by piece."""
         return self.model.iter_bincode()
 
+    def array_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield the weights piece by piece."""
+        return self.model.iter_arrays()
+
     def to_array(self) -> np.ndarray[Any, Any]:
-        """Return the weights in the data type of the round."""
+        """Return all weights in an array of their own."""
         return self.model.to_array()
 
 
@@ -120,7 +132,9 @@ class CoordinatorEngine:
         self._model: PublishedModel | None = self._storage.load_model()
         #: Sizes of the sum dictionaries of this round and the last one: a late update may still answer the last one.
         self._sum_dictionary_sizes = (0, 0)
-        self._take_snapshot(clock())
+        #: Events of the protocol that are not published yet.
+        self._pending: Final[deque[Event]] = deque()
+        self._publish()
 
     def max_body_bytes(self) -> int:
         """Return the size of the largest body that could hold a message of this round or the last one (spec 4.8)."""
@@ -136,18 +150,27 @@ class CoordinatorEngine:
             if gate.keys is None:
                 raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
             message = open_message(body, gate.keys, gate.accepted_tag)
+            with self._lock:
+                self._receive(message)
         except RemoteProtocolError as error:
             _logger.debug("message refused: %s", error)
-            with self._lock:
-                self._protocol.refuse(error.reason)
-                self._publish()
-            return
+            self._refuse(error.reason)
+        except Exception:
+            # Memory may have run out. The sender is not to blame, but would only send the same again if it was told.
+            _logger.exception("a message could not be handled")
+            self._refuse(_INTERNAL_ERROR)
+
+    def _receive(self, message: Message) -> None:
+        try:
+            self._protocol.receive(message, self._clock())
+        except RemoteProtocolError as error:  # counted by the protocol object itself
+            _logger.debug("message refused: %s", error)
+        self._publish_or_wait()
+
+    def _refuse(self, reason: str) -> None:
         with self._lock:
-            try:
-                self._protocol.receive(message, self._clock())
-            except RemoteProtocolError as error:  # counted by the protocol object itself
-                _logger.debug("message refused: %s", error)
-            self._publish()
+            self._protocol.refuse(reason)
+            self._publish_or_wait()
 
     def tick(self) -> None:
         """Let time pass: phases end, rounds begin. May take as long as unmasking a model does."""
@@ -158,6 +181,8 @@ class CoordinatorEngine:
     def seconds_until_tick(self) -> float | None:
         """Return after how many seconds `tick` should be called next, 0 or less for at once; None if never."""
         deadline = self._deadline
+        if self._pending:
+            return 0.0
         return None if deadline is None else deadline - self._clock()
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
@@ -197,26 +222,44 @@ class CoordinatorEngine:
             record["seconds_left"] = max(0.0, record["seconds_left"] - (self._clock() - taken_at))
         return record
 
+    def _publish_or_wait(self) -> None:
+        """Publish; if the storage fails, leave that to the next tick: the message that came is not concerned."""
+        try:
+            self._publish()
+        except Exception:
+            _logger.exception("what the round announced cannot be stored yet")
+
     def _publish(self) -> None:
-        """Put aside what the protocol announced.
+        """Put aside what the protocol announced, in order; what the storage does not take stays for the next call.
 
-        The gate goes first: whoever sees a dictionary must find its answer accepted (spec 13, "gap").
+        The gate goes first: whoever sees a dictionary must find its answer accepted (spec 13, "gap"). A model goes before the
+        status: whoever reads that a round is completed must find its model.
         """
-        self._take_snapshot(self._clock())
+        self._gate = _Gate(self._protocol.encryption_keys, self._protocol.accepted_tag)
+        self._deadline = self._protocol.next_deadline_seconds()
         while (event := self._protocol.next_event()) is not None:
+            self._pending.append(event)
+        if not any(isinstance(event, ModelPublished) for event in self._pending):
+            self._take_status()
+        while self._pending:
+            event = self._pending[0]
             self._put_aside(event)
-            for callback in self._subscribers:
-                try:
-                    callback(event)
-                except Exception:
-                    # An observer must not be able to stop the round.
-                    _logger.exception("a subscriber failed at %s", type(event).__name__)
+            self._pending.popleft()
+            if isinstance(event, ModelPublished):
+                self._take_status()
+            self._call_back(event)
 
-    def _take_snapshot(self, now_seconds: float) -> None:
-        protocol = self._protocol
-        self._gate = _Gate(protocol.encryption_keys, protocol.accepted_tag)
-        self._deadline = protocol.next_deadline_seconds()
-        self._status = protocol.status(now_seconds).to_json_dict(), now_seconds
+    def _call_back(self, event: Event) -> None:
+        for callback in self._subscribers:
+            try:
+                callback(event)
+            except Exception:
+                # An observer must not be able to stop the round.
+                _logger.exception("a subscriber failed at %s", type(event).__name__)
+
+    def _take_status(self) -> None:
+        now_seconds = self._clock()
+        self._status = self._protocol.status(now_seconds).to_json_dict(), now_seconds
 
     def _put_aside(self, event: Event) -> None:
         match event:

@@ -1,7 +1,8 @@
 """The service: an engine with time, worker threads and a bound on the memory of requests in flight, for one event loop.
 
-Transports bring bodies here. Opening, checking and adding happens in worker threads; a second, single thread lets phases end,
-so that a phase ends on time however busy the workers are. The service knows no route and no status code.
+Transports bring bodies here. Opening, checking and adding happens in worker threads, answers are made in others, and a single
+thread lets phases end: however many messages queue up, a phase ends on time and participants get their dictionaries. The
+service knows no route and no status code.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ class CoordinatorService:
         self.workers: Final = workers or os.cpu_count() or 1
         if max_bytes_in_flight is None:
             max_bytes_in_flight = max(_LEAST_BYTES_IN_FLIGHT, _MESSAGES_IN_FLIGHT * engine.max_body_bytes())
-        self._budget: Final = ByteBudget(max_bytes_in_flight)
+        self._budget: Final = ByteBudget(max_bytes_in_flight, stall_seconds)
         self._wake: Final = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._worker_threads: ThreadPoolExecutor | None = None
+        self._answer_threads: ThreadPoolExecutor | None = None
         self._time_thread: ThreadPoolExecutor | None = None
         self._is_ticking_well = False
         self._is_stopping = False
@@ -91,6 +93,7 @@ class CoordinatorService:
         if self._worker_threads is not None:
             raise LocalProtocolError("CoordinatorService.start: expected a service that was not started yet")
         self._worker_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-worker")
+        self._answer_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-answer")
         self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
         try:
             await self._tick()
@@ -133,27 +136,25 @@ class CoordinatorService:
         """What answers: the engine."""
         return self.engine
 
-    def reserve(self, size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
-        """Wait until so many bytes are free for a body, and hold them inside the `async with`."""
-        return self._budget.reserve(size_bytes)
+    def reserve(self, most_bytes: int) -> AbstractAsyncContextManager[Reservation]:
+        """Announce a body of at most so many bytes; inside the `async with` it may grow as far as memory allows."""
+        return self._budget.reserve(most_bytes)
 
     async def handle_message(self, body: bytearray) -> None:
         """Give one sealed message to the engine, in a worker thread; `body` is used up."""
-        await self.run(self.engine.handle_message, body)
+        await _run_in(self._worker_threads, self.engine.handle_message, body)
         # The message may have brought the end of the phase forward.
         self._wake.set()
 
     async def run(
         self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **keywords: _Arguments.kwargs
     ) -> _Result:
-        """Call a function in a worker thread.
+        """Call a function that makes an answer, in a thread of its own: messages that queue up must not delay answers.
 
         Raises:
             LocalProtocolError: the service does not run.
         """
-        if self._worker_threads is None:
-            raise LocalProtocolError("CoordinatorService: expected a service that runs; start it, or use 'async with'")
-        return await asyncio.get_running_loop().run_in_executor(self._worker_threads, lambda: function(*arguments, **keywords))
+        return await _run_in(self._answer_threads, function, *arguments, **keywords)
 
     async def _let_time_pass(self) -> None:
         while not self._is_stopping:
@@ -177,7 +178,23 @@ class CoordinatorService:
         self._is_ticking_well = True
 
     def _close_threads(self) -> None:
-        for threads in (self._worker_threads, self._time_thread):
+        for threads in (self._worker_threads, self._answer_threads, self._time_thread):
             if threads is not None:
                 threads.shutdown(wait=True, cancel_futures=True)
         self.engine.shut_down()
+
+
+async def _run_in(
+    threads: ThreadPoolExecutor | None,
+    function: Callable[_Arguments, _Result],
+    *arguments: _Arguments.args,
+    **keywords: _Arguments.kwargs,
+) -> _Result:
+    """Call a function in one of these threads.
+
+    Raises:
+        LocalProtocolError: there are none, as the service does not run.
+    """
+    if threads is None:
+        raise LocalProtocolError("CoordinatorService: expected a service that runs; start it, or use 'async with'")
+    return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*arguments, **keywords))

@@ -89,7 +89,7 @@ UNUSED: Final = frozenset(
 )
 
 #: Their values are never shown.
-SECRET: Final = frozenset({"redis.url", "s3.access_key", "s3.secret_access_key"})
+SECRET: Final = frozenset({"redis.url", "metrics.influxdb.url", "s3.access_key", "s3.secret_access_key"})
 
 _SECTIONS: Final = (
     frozenset(name.rpartition(".")[0] for name in RULES) | {name.split(".")[0] for name in RULES} | {"trust_anchor"}

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pet.errors import MissingExtraError, SettingsError
+
+with MissingExtraError.naming("http"):  # first: the modules below need pydantic too
+    from pydantic import BaseModel, ValidationError, model_validator
+    from pydantic_core import ErrorDetails, PydanticCustomError
+    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pet.coordinator.setting_names import RULES, SECRET, UNUSED, complete
 from pet.coordinator.setting_sections import (
@@ -42,7 +45,6 @@ from pet.coordinator.settings_sources import (
     read_environment,
     read_file,
 )
-from pet.errors import SettingsError
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow

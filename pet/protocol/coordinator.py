@@ -140,8 +140,8 @@ class Coordinator:
         window = self._windows.get(self.state.phase)
         if window is not None:
             return window.deadline_seconds(self.state.phase_started_seconds, self.state.counters.accepted)
-        # Only IDLE before the first round and SHUTDOWN are ever seen here: all other phases are passed through.
-        return self.state.phase_started_seconds if self.state.phase is Phase.IDLE else None
+        # The other phases are passed through. If memory ran out on the way, their work is still to be done.
+        return None if self.state.phase is Phase.SHUTDOWN else self.state.phase_started_seconds
 
     def status(self, now_seconds: float) -> Status:
         """Return what anybody may know now."""
@@ -331,6 +331,8 @@ class Coordinator:
         try:
             mask = self._strategies.choose_mask(state.round.votes)
             model = state.round.aggregation.unmask(mask)
+            # A model that nobody could read would take the place of one that everybody can.
+            model.validate()
         except UnmaskError as error:
             reason = error.reason if error.reason in FAILURE_REASONS else "unmasking"
             return self._fail(reason, f"{error.reason}: {error}")

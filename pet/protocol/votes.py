@@ -1,13 +1,15 @@
 """The mask vote of a round: every sum participant submits the sum of the masks, and equal ones are counted.
 
 An honest majority is not asked for: the mask with the most votes wins, as in xaynet, and a tie for the first place means that
-nobody can say which mask is right. This file knows neither who may vote (pet/protocol/intake.py) nor how a mask is taken off.
+nobody can say which mask is right. Of all masks only one is kept, so that a hundred different ones of 150 MB cost no more than
+a hundred equal ones. This file knows neither who may vote (pet/protocol/intake.py) nor how a mask is taken off.
 
 Source: spec/PET.md 7.1, "Mask choice in Unmask".
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from pet.crypto import hash_sha256
@@ -16,34 +18,30 @@ from pet.mask_object import Mask
 
 
 @dataclass(slots=True)
-class Candidate:
-    """A mask, and how many sum participants submitted exactly it."""
-
-    mask: Mask
-    count: int
-
-
-@dataclass(slots=True)
 class MaskVotes:
-    """The masks submitted so far; equal masks are kept once.
+    """The votes so far, and the mask that leads.
+
+    Every vote brings its mask along. The one mask that will have more votes than any other has them from its last vote on, and
+    is kept at that moment at the latest; no later vote can displace it.
 
     Attributes:
-        candidates: by digest of the mask, the mask and its votes.
+        counts: how many sum participants submitted a mask, by its digest.
         voters: public keys of the sum participants whose mask is counted.
+        leader: the first mask that reached the highest count; None before the first vote.
     """
 
-    candidates: dict[bytes, Candidate] = field(default_factory=dict)
+    counts: Counter[bytes] = field(default_factory=Counter)
     voters: set[bytes] = field(default_factory=set)
+    leader: Mask | None = None
+    _leader_digest: bytes = b""
 
     def add(self, participant_public_key: bytes, mask: Mask) -> None:
         """Count a vote. The caller has checked that the participant may vote and has not done so."""
-        self.voters.add(participant_public_key)
         digest = digest_mask(mask)
-        candidate = self.candidates.get(digest)
-        if candidate is None:
-            self.candidates[digest] = Candidate(mask, 1)
-        else:
-            candidate.count += 1
+        self.voters.add(participant_public_key)
+        self.counts[digest] += 1
+        if self.counts[digest] > self.counts[self._leader_digest]:
+            self.leader, self._leader_digest = mask, digest
 
 
 def digest_mask(mask: Mask) -> bytes:
@@ -60,13 +58,13 @@ def choose_by_plurality(votes: MaskVotes) -> Mask:
     Raises:
         UnmaskError: reasons "no_mask" and "ambiguous_masks".
     """
-    ranking = sorted(votes.candidates.values(), key=lambda candidate: candidate.count, reverse=True)
-    if not ranking:
+    if votes.leader is None:
         raise UnmaskError("no_mask", "expected at least one mask, got none")
-    best = ranking[0]
-    if len(ranking) > 1 and ranking[1].count == best.count:
+    highest = max(votes.counts.values())
+    leaders = sum(count == highest for count in votes.counts.values())
+    if leaders > 1:
         raise UnmaskError(
             "ambiguous_masks",
-            f"expected one mask with the most votes, got {len(ranking)} masks, the best two with {best.count}",
+            f"expected one mask with the most votes, got {leaders} of {len(votes.counts)} masks with {highest} each",
         )
-    return best.mask
+    return votes.leader

@@ -6,36 +6,42 @@ routes, headers and status codes, but no phase, and it never learns what became 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import itertools
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from pet.crypto import PUBLIC_KEY_BYTES
-from pet.model_formats import BINCODE, NPY, SAFETENSORS, encode_safetensors, npy_header
+from pet.errors import MissingExtraError
+from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors_header
 from pet.transports.accept import choose_media_type
 from pet.transports.base import PublishedModel
 from pet.transports.body_reader import BodyAbortedError, BodyStalledError, BodyTooLargeError, declared_length, read_body
-from pet.transports.service import Service
+from pet.transports.service import ReservationLostError, Service
+
+with MissingExtraError.naming("http"):
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response, StreamingResponse
+    from starlette.routing import Route
+    from starlette.types import Message, Receive, Scope, Send
 
 _logger: Final = logging.getLogger(__name__)
-_Item = TypeVar("_Item")
 _Handler = Callable[[Request], Awaitable[Response]]
 
 OCTET_STREAM: Final = "application/octet-stream"
 _MODEL_MEDIA_TYPES: Final = (BINCODE, NPY, SAFETENSORS)
 #: Round data changes at any moment; nothing between us and a participant may keep it.
 _VOLATILE: Final = {"cache-control": "no-store"}
-#: Pieces of a large answer: large enough to be cheap, small enough not to pile up in the server's buffers.
-_PIECE_BYTES: Final = 1 << 18
+#: How many rounds a model may be behind while somebody is still being sent it.
+_OLD_MODELS_STREAMED: Final = 2
 
 
 def create_app(service: Service) -> Starlette:
@@ -75,14 +81,16 @@ class _Routes:
         service, limit_bytes = self._service, self._endpoint.max_body_bytes()
         try:
             declared = declared_length(request.headers.get("content-length"), limit_bytes)
-            async with service.reserve(limit_bytes if declared is None else declared) as reservation:
-                body = await read_body(request.receive, limit_bytes if declared is None else declared, service.stall_seconds)
-                reservation.shrink(len(body))
+            most_bytes = limit_bytes if declared is None else declared
+            async with service.reserve(most_bytes) as reservation:
+                body = await read_body(request.receive, reservation, most_bytes, service.stall_seconds)
                 await service.handle_message(body)
         except BodyTooLargeError as error:
             return _refuse(413, error)
         except BodyStalledError as error:
             return _refuse(408, error)
+        except ReservationLostError as error:
+            return _refuse(503, error)
         except BodyAbortedError as error:
             return _refuse(400, error)
         return Response(status_code=200)
@@ -125,13 +133,16 @@ class _Routes:
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
         if etag in known or "*" in known:
             return Response(status_code=304, headers=headers)
+        pieces: Iterator[bytes] = model.bincode_chunks()
+        if media_type != BINCODE:
+            header = (npy_header if media_type == NPY else safetensors_header)(model.length, model.dtype)
+            headers["content-length"] = str(len(header) + model.length * model.dtype.itemsize)
+            pieces = itertools.chain([header], map(_little_endian, model.array_chunks()))
         if request.method == "HEAD":
-            return Response(media_type=media_type, headers=headers)
-        if media_type == BINCODE:
-            return StreamingResponse(self._iterate(model.bincode_chunks()), media_type=media_type, headers=headers)
-        parts = await self._service.run(_encode_array, model, media_type)
-        headers["content-length"] = str(sum(len(part) for part in parts))
-        return StreamingResponse(self._iterate(_cut(parts)), media_type=media_type, headers=headers)
+            return _answer_head(media_type, headers)
+        answer = _PacedResponse(self._stream(model, pieces), media_type=media_type, headers=headers)
+        answer.stall_seconds = self._service.stall_seconds
+        return answer
 
     async def get_status(self, _: Request) -> Response:
         """Answer with the counters of the current phase."""
@@ -141,16 +152,55 @@ class _Routes:
         """Answer 200 while the service runs and time passes in it, 503 otherwise."""
         return Response(status_code=200 if self._service.is_healthy else 503, headers=_VOLATILE)
 
-    async def _iterate(self, pieces: Iterator[_Item]) -> AsyncIterator[_Item]:
-        """Take each piece in a worker thread: making one costs time."""
+    async def _stream(self, model: PublishedModel, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """Take each piece of a model in a worker thread: making one costs time.
+
+        Raises:
+            _AnswerAbandonedError: the model is too old by now. A slow reader keeps a whole model in memory, and must not be
+                able to keep every one there ever was.
+        """
         while (piece := await self._service.run(next, pieces, None)) is not None:
+            latest = self._endpoint.model()
+            if latest is not None and latest.round_id - model.round_id > _OLD_MODELS_STREAMED:
+                raise _AnswerAbandonedError(f"model of round {model.round_id}: not taken until round {latest.round_id}")
             yield piece
+
+
+class _AnswerAbandonedError(Exception):
+    """An answer that was begun is given up; the connection is closed, so that the receiver notices."""
+
+
+class _PacedResponse(StreamingResponse):
+    """A stream that is given up if its receiver takes nothing for a while."""
+
+    stall_seconds = math.inf
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self.stall_seconds):
+                    await send(message)
+            except TimeoutError:
+                raise _AnswerAbandonedError(f"model: expected it to be taken within {self.stall_seconds:g} s") from None
+
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        except _AnswerAbandonedError as error:
+            _logger.info("answer abandoned: %s", error)
 
 
 def _answer(body: bytes | None) -> Response:
     if body is None:
         return Response(status_code=204, headers=_VOLATILE)
     return Response(body, media_type=OCTET_STREAM, headers=_VOLATILE)
+
+
+def _answer_head(media_type: str, headers: dict[str, str]) -> Response:
+    """Answer HEAD with the headers of GET; where GET does not say its length, neither does this."""
+    answer = Response(media_type=media_type, headers=headers)
+    if "content-length" not in headers:
+        del answer.headers["content-length"]
+    return answer
 
 
 def _refuse(status_code: int, error: Exception) -> Response:
@@ -165,16 +215,5 @@ async def _answer_empty(_: Request, error: Exception) -> Response:
     return Response(status_code=error.status_code, headers=error.headers)
 
 
-def _encode_array(model: PublishedModel, media_type: str) -> list[memoryview]:
-    """Return a model as .npy or safetensors, in parts that need no second copy of the weights where that can be had."""
-    array = model.to_array()
-    if media_type == SAFETENSORS:
-        return [memoryview(encode_safetensors(array))]
-    weights = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return [memoryview(npy_header(len(array), array.dtype)), weights.view(np.uint8).data]
-
-
-def _cut(parts: list[memoryview[Any]]) -> Iterator[memoryview]:
-    for part in parts:
-        for start in range(0, len(part), _PIECE_BYTES):
-            yield part[start : start + _PIECE_BYTES]
+def _little_endian(array: np.ndarray[Any, Any]) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -116,12 +116,21 @@ class PublishedModel(Protocol):
         """The number of weights."""
         ...
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The data type of the weights."""
+        ...
+
     def bincode_chunks(self) -> Iterator[bytes]:
         """Yield the body of spec 5.6 piece by piece."""
         ...
 
+    def array_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield the weights piece by piece."""
+        ...
+
     def to_array(self) -> np.ndarray[Any, Any]:
-        """Return the weights in the data type of the round."""
+        """Return all weights in an array of their own."""
         ...
 
 

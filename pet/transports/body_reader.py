@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from pet.transports.service import Reservation
+
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: What a sender must deliver in each interval of `stall_seconds`, if it does not finish: 64 KiB in 30 s is a modem's speed.
@@ -48,14 +50,15 @@ def declared_length(header: str | None, limit_bytes: int) -> int | None:
     return length
 
 
-async def read_body(receive: Receive, limit_bytes: int, stall_seconds: float) -> bytearray:
+async def read_body(receive: Receive, reservation: Reservation, limit_bytes: int, stall_seconds: float) -> bytearray:
     """Read a whole body.
 
-    The buffer grows with what arrives: a sender that declares much and sends little costs little. Growing a large block moves
-    pages, not bytes, so there is one copy of the body in memory.
+    The buffer and what is charged for it grow with what arrives: a sender that declares much and sends little costs little.
+    Growing a large block moves pages, not bytes, so there is one copy of the body in memory.
 
     Args:
         receive: the ASGI channel.
+        reservation: what the body is charged to; finished when the body is whole.
         limit_bytes: largest body to read.
         stall_seconds: time in which the next `PROGRESS_BYTES`, or the end, must arrive.
 
@@ -78,8 +81,12 @@ async def read_body(receive: Receive, limit_bytes: int, stall_seconds: float) ->
         piece = message.get("body", b"")
         if len(body) + len(piece) > limit_bytes:
             raise BodyTooLargeError(f"body: expected at most {limit_bytes} bytes, got more")
+        asked = clock()
+        await reservation.grow(len(body) + len(piece))
+        deadline += clock() - asked  # waiting for memory is not the sender's fault
         body += piece
         if not message.get("more_body", False):
+            reservation.finish()
             return body
         if len(body) >= milestone:
             deadline, milestone = clock() + stall_seconds, len(body) + PROGRESS_BYTES

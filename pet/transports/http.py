@@ -234,10 +234,8 @@ def normalise_url(url: str) -> str:
 
 
 def _load_httpx() -> ModuleType:
-    try:
+    with MissingExtraError.naming("http"):
         import httpx
-    except ImportError as error:
-        raise MissingExtraError("HTTP needs the package httpx: pip install 'pet-protocol[http]'") from error
     return httpx
 
 

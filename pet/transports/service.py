@@ -15,11 +15,19 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class Reservation(Protocol):
-    """Memory that was granted to one request."""
+class ReservationLostError(Exception):
+    """A body did not come on while others waited for the memory it held; it has to be sent again."""
 
-    def shrink(self, size_bytes: int) -> None:
-        """Give back what is above `size_bytes`, now that the size is known."""
+
+class Reservation(Protocol):
+    """Memory for one body."""
+
+    async def grow(self, size_bytes: int) -> None:
+        """Wait until the body may hold so many bytes, all it has so far included."""
+        ...
+
+    def finish(self) -> None:
+        """Say that the body is whole."""
         ...
 
 
@@ -41,8 +49,12 @@ class Service(Protocol):
         """Whether the service runs and time passes in it."""
         ...
 
-    def reserve(self, size_bytes: int) -> AbstractAsyncContextManager[Reservation]:
-        """Wait until so much memory is free for a body, and hold it inside the `async with`."""
+    def reserve(self, most_bytes: int) -> AbstractAsyncContextManager[Reservation]:
+        """Announce a body of at most so many bytes; inside the `async with` it may grow.
+
+        Raises:
+            ReservationLostError: at any `await` before `finish`, if the body is too slow while others wait.
+        """
         ...
 
     async def handle_message(self, body: bytearray) -> None:
@@ -52,7 +64,7 @@ class Service(Protocol):
     async def run(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
     ) -> Result:
-        """Call a function in a worker thread."""
+        """Call a function that makes an answer, in a thread that no message waits for."""
         ...
 
     def lifespan(self, app: Any, /) -> AbstractAsyncContextManager[None]:

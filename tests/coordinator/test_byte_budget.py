@@ -1,63 +1,132 @@
-"""Bytes are lent in order, given back on every way out, and never more than there are."""
+"""Bytes are charged as they come, never more than there are, nobody blocks anybody for ever, and all are given back."""
 
 import asyncio
+import random
+
+import pytest
 
 from pet.coordinator.byte_budget import ByteBudget
+from pet.transports.service import ReservationLostError
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 10))
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-def test_waiting_in_order():
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_an_announced_body_costs_nothing_until_it_comes():
     async def scenario():
         budget = ByteBudget(100)
-        order = []
-
-        async def hold(name, size, release):
-            async with budget.reserve(size):
-                order.append(name)
-                await release.wait()
-
-        gates = [asyncio.Event() for _ in range(4)]
-        tasks = [asyncio.create_task(hold(*item)) for item in zip("abcd", (60, 80, 10, 40), gates, strict=True)]
-        await asyncio.sleep(0.01)
-        assert order == ["a"]  # c would fit, but b is first
-        gates[0].set()
-        await asyncio.sleep(0.01)
-        assert order == ["a", "b", "c"]
-        assert budget.free_bytes == 10
-        for gate in gates:
-            gate.set()
-        await asyncio.gather(*tasks)
-        assert order == ["a", "b", "c", "d"]
+        async with budget.reserve(100), budget.reserve(100), budget.reserve(100) as third:
+            assert budget.free_bytes == 100
+            await third.grow(100)
+            assert budget.free_bytes == 0
         assert budget.free_bytes == 100
 
     run(scenario())
 
 
-def test_more_than_everything_gets_everything():
+def test_a_body_waits_for_what_another_one_needs_to_become_whole():
+    async def scenario():
+        budget = ByteBudget(100)
+        async with budget.reserve(80) as second:
+            async with budget.reserve(80) as first:
+                await first.grow(60)
+                await second.grow(20)
+                waiting = asyncio.create_task(second.grow(40))
+                await settle()
+                assert not waiting.done()  # the last 20 are for the first, which needs them to give back any
+                await first.grow(80)
+                first.finish()
+                await settle()
+                assert not waiting.done()
+            await waiting
+            assert second.size_bytes == 40
+        assert budget.free_bytes == 100
+
+    run(scenario())
+
+
+def test_more_than_everything_gets_on_with_everything():
     async def scenario():
         budget = ByteBudget(100)
         async with budget.reserve(1000) as reservation:
-            assert (reservation.size_bytes, budget.free_bytes) == (100, 0)
+            await reservation.grow(1000)
+            assert (reservation.size_bytes, reservation.missing_bytes, budget.free_bytes) == (100, 0, 0)
         assert budget.free_bytes == 100
 
     run(scenario())
 
 
-def test_shrinking_lets_the_next_one_in():
+@pytest.mark.parametrize("seed", range(20))
+def test_bodies_of_any_size_all_become_whole(seed):
+    generator = random.Random(seed)
+
     async def scenario():
         budget = ByteBudget(100)
-        async with budget.reserve(100) as reservation:
-            waiting = asyncio.create_task(budget._take(70))
-            await asyncio.sleep(0)
-            reservation.shrink(200)
-            assert not waiting.done()
-            reservation.shrink(30)
-            await waiting
-            assert budget.free_bytes == 0
-        assert budget.free_bytes == 30
+
+        async def send(size):
+            async with budget.reserve(size) as reservation:
+                for arrived in range(0, size + 1, generator.randint(1, 9)):
+                    await reservation.grow(arrived)
+                    assert budget.free_bytes >= 0
+                    await asyncio.sleep(0)
+                reservation.finish()
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(send(generator.choice([3, 40, 90, 120])) for _ in range(25)))
+        assert budget.free_bytes == 100
+
+    run(scenario())
+
+
+def test_whoever_holds_bytes_and_stands_still_loses_them_to_others():
+    async def scenario():
+        budget = ByteBudget(100, patience_seconds=0.05)
+        lost = []
+
+        async def stand_still(size, most):
+            try:
+                async with budget.reserve(most) as reservation:
+                    await reservation.grow(size)
+                    await asyncio.Event().wait()
+            except ReservationLostError as error:
+                lost.append(error)
+
+        slow = [asyncio.create_task(stand_still(40, 45)) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        assert not lost  # nobody waits
+        async with budget.reserve(90) as reservation:
+            for arrived in range(10, 100, 10):
+                await reservation.grow(arrived)
+            reservation.finish()
+        await asyncio.gather(*slow)
+        assert len(lost) == 2
+        assert budget.free_bytes == 100
+
+    run(scenario())
+
+
+def test_who_comes_on_or_is_whole_keeps_its_bytes():
+    async def scenario():
+        budget = ByteBudget(100, patience_seconds=0.05)
+        async with budget.reserve(40) as whole, budget.reserve(60) as coming:
+            await whole.grow(40)
+            whole.finish()
+            await coming.grow(10)
+            async with budget.reserve(60) as other:
+                waiting = asyncio.create_task(other.grow(60))
+                for arrived in range(15, 61, 5):
+                    await asyncio.sleep(0.03)
+                    await coming.grow(arrived)
+                coming.finish()
+                await asyncio.sleep(0.2)
+                waiting.cancel()
+        assert budget.free_bytes == 100
 
     run(scenario())
 
@@ -65,41 +134,39 @@ def test_shrinking_lets_the_next_one_in():
 def test_cancelled_waiters_leave_no_trace():
     async def scenario():
         budget = ByteBudget(100)
-        async with budget.reserve(60):
-            first = asyncio.create_task(budget._take(80))
-            second = asyncio.create_task(budget._take(40))
-            await asyncio.sleep(0)
-            first.cancel()
-            await asyncio.wait([first])
-            await second  # was only waiting for the first
-            assert budget.free_bytes == 0
-        assert budget.free_bytes == 60
 
-    run(scenario())
+        async def wait_for_room():
+            async with budget.reserve(80) as reservation:
+                await reservation.grow(80)
 
-
-def test_cancelled_in_the_moment_of_the_grant():
-    async def scenario():
-        budget = ByteBudget(100)
-        await budget._take(100)
-        waiting = asyncio.create_task(budget._take(100))
-        await asyncio.sleep(0)
-        budget._give_back(100)  # grants; the task has not run since
-        waiting.cancel()
-        await asyncio.wait([waiting])
+        async with budget.reserve(60) as first:
+            await first.grow(60)
+            waiting = asyncio.create_task(wait_for_room())
+            await settle()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            late = asyncio.create_task(wait_for_room())
+            await settle()
+        late.cancel()  # in the moment of the grant
+        await asyncio.wait([late])
         assert budget.free_bytes == 100
+        assert not budget._waiters
 
     run(scenario())
 
 
-def test_errors_give_bytes_back():
+def test_errors_give_bytes_back_and_stay_what_they_are():
     async def scenario():
         budget = ByteBudget(100)
-        try:
-            async with budget.reserve(50):
-                raise KeyError
-        except KeyError:
-            pass
+
+        async def fail(error):
+            async with budget.reserve(50) as reservation:
+                await reservation.grow(50)
+                raise error
+
+        for error in (KeyError, TimeoutError):
+            with pytest.raises(error):
+                await fail(error)
         assert budget.free_bytes == 100
 
     run(scenario())

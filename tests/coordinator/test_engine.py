@@ -201,6 +201,96 @@ def test_storage_carries_round_ids_and_the_model_over(clock):
     assert following.parameters() != engine.parameters()
 
 
+class FailingStorage(MemoryStorage):
+    """A storage that can be made to refuse."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_down = False
+
+    def save_round(self, record):
+        self._refuse_if_down()
+        super().save_round(record)
+
+    def save_model(self, model):
+        self._refuse_if_down()
+        super().save_model(model)
+
+    def _refuse_if_down(self):
+        if self.is_down:
+            raise OSError("no space left")
+
+
+def test_what_the_storage_refuses_is_published_later(clock, caplog):
+    storage = FailingStorage()
+    engine = make_engine(clock, storage=storage)
+    engine.tick()
+    parameters = engine.parameters()
+    storage.is_down = True
+    with pytest.raises(OSError, match="no space"):
+        pass_time(engine, clock, 61)  # the round fails, the next one begins
+    assert engine.parameters() == parameters
+    assert engine.seconds_until_tick() == 0
+    engine.handle_message(bytearray(300))  # raises nothing, as it is not to blame
+    assert "cannot be stored yet" in caplog.text
+    storage.is_down = False
+    engine.tick()
+    assert engine.parameters() != parameters
+    assert engine.seconds_until_tick() > 0
+    run_round(engine, clock)
+    assert engine.model().round_id == storage.load_round().round_id - 1
+
+
+def test_a_completed_round_is_counted_when_its_model_is_there(clock):
+    seen = []
+
+    class WatchedStorage(MemoryStorage):
+        def save_model(self, model):
+            seen.append((engine.status()["rounds_completed"], engine.model()))
+
+    engine = make_engine(clock, storage=WatchedStorage())
+    engine.tick()
+    run_round(engine, clock)
+    assert seen == [(0, None)]
+    assert engine.status()["rounds_completed"] == 1
+
+
+def test_a_message_that_memory_does_not_suffice_for_is_counted(clock, monkeypatch, caplog):
+    engine = make_engine(clock)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    (key,) = round_.keys("sum", 1)
+
+    def run_out_of_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pet.protocol.coordinator.take_payload", run_out_of_memory)
+        engine.handle_message(round_.sum(key))
+    assert engine.status()["rejected"] == {"internal_error": 1}
+    assert "a message could not be handled" in caplog.text
+    engine.handle_message(round_.sum(key))
+    assert engine.status()["accepted"] == 1
+
+
+def test_unmasking_that_runs_out_of_memory_is_tried_again(clock, monkeypatch):
+    engine = make_engine(clock)
+    engine.tick()
+
+    def run_out_of_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pet.aggregation.Aggregation.unmask", run_out_of_memory)
+        with pytest.raises(MemoryError):
+            run_round(engine, clock)
+        engine.handle_message(bytearray(300))
+        assert engine.status()["phase"] == "unmask"
+        assert engine.seconds_until_tick() <= 0
+    engine.tick()
+    assert engine.model().round_id == 1
+
+
 def test_after_shutdown_messages_are_refused(clock):
     engine = make_engine(clock)
     engine.tick()

@@ -50,6 +50,23 @@ def test_a_message_brings_the_next_phase_forward():
     run(scenario())
 
 
+def test_messages_that_queue_up_do_not_delay_answers():
+    blocked = threading.Event()
+
+    class BusyEngine(CoordinatorEngine):
+        def handle_message(self, body):
+            blocked.wait(10)
+
+    async def scenario():
+        async with CoordinatorService(BusyEngine(SETTINGS.to_round_settings()), workers=1) as service:
+            messages = [asyncio.create_task(service.handle_message(bytearray())) for _ in range(5)]
+            assert await asyncio.wait_for(service.run(sum, [1, 2]), 5) == 3
+            blocked.set()
+            await asyncio.gather(*messages)
+
+    run(scenario())
+
+
 def test_it_runs_once_and_only_while_started():
     async def scenario():
         service = CoordinatorService.from_settings(SETTINGS)

@@ -85,7 +85,8 @@ def test_chunked_bodies_are_messages_too(app, url):
 def test_a_stalled_body_is_given_up(app, url, head):
     with connect(url) as connection:
         connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
-        wait_until(lambda: free_bytes(app) < 65_536)
+        wait_until(lambda: app.state.service._budget._reservations)
+        assert free_bytes(app) == 65_536
         started = time.monotonic()
         assert status_of(connection) == 408
         assert time.monotonic() - started < 5
@@ -110,22 +111,65 @@ def test_a_sender_that_goes_away_leaves_nothing(app, url):
 
 
 def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
-    """Two bodies of 3000 bytes do not fit 4096: the second waits, `/params` does not."""
+    """Two bodies of 3000 bytes do not fit 4096: the second waits for its last part, `/params` does not."""
     app = create_app(Settings(service={"stall_seconds": 30}))
     app.state.service._budget.capacity_bytes = app.state.service._budget.free_bytes = 4096
     with serving(app) as url, connect(url) as first:
-        first.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\nabc")
-        wait_until(lambda: free_bytes(app) == 1096)
+        first.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + bytes(2000))
+        wait_until(lambda: free_bytes(app) == 2096)
         answers = []
         second = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/message", content=bytes(3000))))
         second.start()
         time.sleep(0.3)
         assert not answers
         assert httpx.get(f"{url}/params").status_code == 200
-        first.sendall(bytes(2997))
+        first.sendall(bytes(1000))
         assert status_of(first) == 200
         second.join(10)
         assert answers[0].status_code == 200
+
+
+def test_bodies_that_were_announced_and_do_not_come_hold_nobody_up():
+    app = create_app(Settings(model={"length": 1_000_000}, service={"stall_seconds": 60}))
+    limit = app.state.service.endpoint.max_body_bytes()
+    budget = app.state.service._budget
+    budget.capacity_bytes = budget.free_bytes = 2 * limit
+    with serving(app) as url:
+        idle = [connect(url) for _ in range(20)]
+        for connection in idle:
+            connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: {limit}\r\n\r\nabc".encode())
+        wait_until(lambda: len(budget._reservations) == 20)
+        assert httpx.post(f"{url}/message", content=bytes(limit), timeout=10).status_code == 200
+        for connection in idle:
+            connection.close()
+
+
+def test_bodies_that_fill_the_memory_and_stop_have_to_give_way():
+    app = create_app(Settings(service={"stall_seconds": 60}))
+    budget = app.state.service._budget
+    budget.capacity_bytes = budget.free_bytes = 4096
+    budget._patience_seconds = 0.3
+    with serving(app) as url, connect(url) as slow:
+        slow.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n" + bytes(3900))
+        wait_until(lambda: free_bytes(app) == 196)
+        assert httpx.post(f"{url}/message", content=bytes(3000)).status_code == 200
+        assert status_of(slow) == 503
+        assert slow.recv(100) == b""
+    assert free_bytes(app) == 4096
+
+
+class Unlimited:
+    """A reservation that never waits, and knows what was asked of it."""
+
+    def __init__(self):
+        self.grown = []
+        self.is_finished = False
+
+    async def grow(self, size_bytes):
+        self.grown.append(size_bytes)
+
+    def finish(self):
+        self.is_finished = True
 
 
 def receive_from(*messages):
@@ -143,15 +187,17 @@ def piece(data, more=True):
 
 def test_reading():
     async def scenario():
-        body = await read_body(receive_from(piece(b"ab"), piece(b""), piece(b"c", more=False)), 3, 1)
+        reservation = Unlimited()
+        body = await read_body(receive_from(piece(b"ab"), piece(b""), piece(b"c", more=False)), reservation, 3, 1)
+        assert (reservation.grown, reservation.is_finished) == ([2, 2, 3], True)
         assert body == bytearray(b"abc")
-        assert await read_body(receive_from({"type": "http.request"}), 3, 1) == bytearray()
+        assert await read_body(receive_from({"type": "http.request"}), Unlimited(), 3, 1) == bytearray()
         with pytest.raises(BodyTooLargeError, match="at most 3 bytes"):
-            await read_body(receive_from(piece(b"ab"), piece(b"cd", more=False)), 3, 1)
+            await read_body(receive_from(piece(b"ab"), piece(b"cd", more=False)), Unlimited(), 3, 1)
         with pytest.raises(BodyAbortedError, match="after 2 bytes"):
-            await read_body(receive_from(piece(b"ab"), {"type": "http.disconnect"}), 3, 1)
+            await read_body(receive_from(piece(b"ab"), {"type": "http.disconnect"}), Unlimited(), 3, 1)
         with pytest.raises(BodyStalledError, match=r"within 0.01 s, got 2 bytes"):
-            await read_body(receive_from(piece(b"ab")), 3, 0.01)
+            await read_body(receive_from(piece(b"ab")), Unlimited(), 3, 0.01)
 
     asyncio.run(scenario())
 
@@ -166,7 +212,18 @@ def test_progress_buys_time():
             await asyncio.sleep(0.1)
             return piece(bytes(PROGRESS_BYTES), more=count < 8)
 
-        assert len(await read_body(receive, 10 * PROGRESS_BYTES, 0.4)) == 8 * PROGRESS_BYTES
+        assert len(await read_body(receive, Unlimited(), 10 * PROGRESS_BYTES, 0.4)) == 8 * PROGRESS_BYTES
+
+    asyncio.run(scenario())
+
+
+def test_waiting_for_memory_costs_the_sender_no_time():
+    class Scarce(Unlimited):
+        async def grow(self, size_bytes):
+            await asyncio.sleep(0.3)
+
+    async def scenario():
+        assert await read_body(receive_from(piece(b"a"), piece(b"b", more=False)), Scarce(), 3, 0.1) == b"ab"
 
     asyncio.run(scenario())
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 
 import httpx
 import numpy as np
@@ -181,7 +182,73 @@ def test_model_formats(client):
     assert (none.status_code, none.content) == (406, b"")
     head = client.head("/model")
     assert (head.status_code, head.headers["etag"]) == (200, bincode.headers["etag"])
+    assert "content-length" not in head.headers
+    head = client.head("/model", headers={"accept": "application/x-npy"})
+    assert head.headers["content-length"] == npy.headers["content-length"]
     assert len({npy.headers["etag"], tensors.headers["etag"], bincode.headers["etag"]}) == 3
+
+
+class OldModel:
+    """Parts of a model of any length and of any round."""
+
+    etag = "x"
+    dtype = np.dtype("f4")
+
+    def __init__(self, round_id, pieces):
+        self.round_id = round_id
+        self.length = 2**20 * pieces
+        self._pieces = pieces
+
+    def bincode_chunks(self):
+        for _ in range(self._pieces):
+            yield bytes(2**20)
+
+    def array_chunks(self):
+        for _ in range(self._pieces):
+            yield np.ones(2**20, self.dtype)
+
+
+@pytest.mark.parametrize("accept", [OCTETS, "application/x-npy", "application/vnd.safetensors"])
+def test_models_are_never_whole_in_memory(accept):
+    """A model of 4 TB is as good as any other to begin with."""
+    app = create_app(settings())
+    app.state.service.engine._model = OldModel(1, 2**20)
+    with serving(app) as url, httpx.stream("GET", f"{url}/model", headers={"accept": accept}) as answer:
+        assert answer.status_code == 200
+        assert len(next(answer.iter_bytes(2**20))) == 2**20
+
+
+def read_until_cut(answer, before_next):
+    """Return how much came before the connection was closed, well before the end."""
+    size = 0
+    try:
+        for piece in answer.iter_raw():
+            size += len(piece)
+            before_next()
+    except httpx.RemoteProtocolError:
+        return size
+    raise AssertionError("expected the answer to be cut, got all of it")
+
+
+def test_a_slow_reader_does_not_keep_every_model_there_was():
+    app = create_app(settings())
+    engine = app.state.service.engine
+    engine._model = OldModel(1, 1000)
+
+    def publish():
+        engine._model = OldModel(engine._model.round_id + 1, 1)
+
+    with serving(app) as url, httpx.stream("GET", f"{url}/model") as answer:
+        assert read_until_cut(answer, publish) < 2**29
+
+
+def test_a_reader_that_takes_nothing_is_left():
+    app = create_app(settings(service={"stall_seconds": 0.3}))
+    model = OldModel(1, 1000)
+    app.state.service.engine._model = model
+    with serving(app) as url, httpx.stream("GET", f"{url}/model") as answer:
+        time.sleep(1.5)
+        assert read_until_cut(answer, lambda: None) < 2**29
 
 
 def test_a_model_the_client_has_is_not_sent_again(client):

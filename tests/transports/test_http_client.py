@@ -19,7 +19,7 @@ from pet.model_formats import BINCODE, NPY
 from pet.transports.base import AnswerTooLargeError, AsyncTransport, Transport
 from pet.transports.http import AsyncHttpTransport, HttpTransport, TlsOptions, normalise_url
 
-TLS_FILES = Path(__file__).parent / "tls"
+TLS_FILES = Path(__file__).parent.parent / "vectors" / "tls"
 PUBLIC_KEY = bytes([251, 255]) * 16  # its base64 has "+", "/" and "="
 
 

@@ -1,0 +1,47 @@
+"""Without an extra's packages, the error names the extra; nothing fails before they are needed."""
+
+import subprocess
+import sys
+
+import pytest
+
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "code"),
+    [
+        ("starlette", "import pet.transports.asgi"),
+        ("starlette", "import pet.coordinator.app"),
+        ("pydantic", "import pet.coordinator.app"),
+        ("pydantic_settings", "import pet.coordinator.settings"),
+        ("httpx", "from pet.transports.http import HttpTransport; HttpTransport('http://127.0.0.1:1')"),
+        ("safetensors", "import numpy; from pet.model_formats import encode_safetensors; encode_safetensors(numpy.zeros(1))"),
+    ],
+)
+def test_the_error_names_the_extra(blocked, code):
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(blocked=[blocked]) + code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"MissingExtraError: {blocked}" in done.stderr
+    assert "pip install 'pet-protocol[http]'" in done.stderr
+
+
+def test_everything_without_io_needs_no_extra():
+    code = (
+        "import pet.messages, pet.protocol, pet.participant, pet.transports.in_process, pet.coordinator.engine; print('fine')"
+    )
+    block = BLOCK.format(
+        blocked=["starlette", "pydantic", "httpx", "uvicorn", "typer", "rich", "numba", "matplotlib", "safetensors"]
+    )
+    done = subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "fine", done.stderr
