@@ -83,13 +83,25 @@ def run(arguments: Sequence[str]) -> int:
         try:
             from pet.commands import _table
         except ModuleNotFoundError as error:
-            raise missing_extra("cli", error) from error
+            raise missing_extra(extra_of(COMMANDS, arguments), error) from error
         return _table.run(COMMANDS, arguments)
     except PetError as error:
         return _fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _fail(f"{where}{error.strerror or error}")
+
+
+def extra_of(entries: Mapping[str, CommandEntry | GroupEntry], arguments: Sequence[str]) -> str:
+    """Return the extra of the command that a command line names; "cli" is enough for one that names none."""
+    found = entries
+    for argument in arguments:
+        entry = found.get(argument)
+        if isinstance(entry, CommandEntry):
+            return entry.extra
+        if entry is not None:
+            found = entry.commands
+    return "cli"
 
 
 def missing_extra(extra: str, error: ModuleNotFoundError) -> MissingExtraError:

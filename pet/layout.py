@@ -20,6 +20,8 @@ ArrayTree: TypeAlias = "NDArray[Any] | Mapping[str, ArrayTree] | list[ArrayTree]
 
 #: Deeper nesting than this is taken for a structure that contains itself.
 _MAX_DEPTH: Final = 64
+#: Characters of an array's name in an error.
+_MAX_SHOWN: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,9 @@ def flatten(arrays: ArrayTree) -> tuple[NDArray[Any], Layout]:
     first_name, first = found[0]
     for name, array in found:
         if array.dtype != first.dtype:
-            raise ModelError(f"arrays: expected one dtype, got {first.dtype} in {first_name!r} and {array.dtype} in {name!r}")
+            raise ModelError(
+                f"arrays: expected one dtype, got {first.dtype} in {_show(first_name)} and {array.dtype} in {_show(name)}"
+            )
     leaves: dict[str, _Leaf] = {}
     position = 0
     for name, array in found:
@@ -119,22 +123,22 @@ def flatten(arrays: ArrayTree) -> tuple[NDArray[Any], Layout]:
 def _walk(node: Any, name: str, depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield every array with its name, in the order of the vector."""
     if depth > _MAX_DEPTH:
-        raise ModelError(f"arrays: expected at most {_MAX_DEPTH} levels, got more at {name[:80]!r}")
+        raise ModelError(f"arrays: expected at most {_MAX_DEPTH} levels, got more at {_show(name)}")
     if isinstance(node, np.ndarray):
         if node.dtype.kind not in "fi":
-            raise ModelError(f"array {name!r}: expected floats or integers, got {node.dtype}")
+            raise ModelError(f"array {_show(name)}: expected floats or integers, got {node.dtype}")
         yield name, node
     elif isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str):
-                raise ModelError(f"key in {name!r}: expected text, got {key!r}")
+                raise ModelError(f"key in {_show(name)}: expected text, got {key!r}")
         for key in sorted(node):
             yield from _walk(node[key], _join(name, key), depth + 1)
     elif isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
             yield from _walk(child, _join(name, str(index)), depth + 1)
     else:
-        raise ModelError(f"{name or 'arrays'!r}: expected an array, a dictionary or a list, got {type(node).__name__}")
+        raise ModelError(f"{_show(name)}: expected an array, a dictionary or a list, got {type(node).__name__}")
 
 
 def _replace(node: Any, name: str, leaves: Mapping[str, _Leaf]) -> Any:
@@ -150,3 +154,9 @@ def _replace(node: Any, name: str, leaves: Mapping[str, _Leaf]) -> Any:
 def _join(name: str, part: str) -> str:
     # NUL cannot be mistaken for part of a name that people give, as "/" can ({"a/b": x} and {"a": {"b": x}} differ).
     return f"{name}\0{part}" if name else part
+
+
+def _show(name: str) -> str:
+    """Return the name of an array as people write it, shortened; the whole structure has none."""
+    shown = name.replace("\0", "/")
+    return repr(shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}...") if name else "the model"

@@ -33,7 +33,7 @@ class _NamedChoice(enum.Enum):
         """
         try:
             return cls(text.lower())
-        except ValueError:
+        except (ValueError, AttributeError):
             known = ", ".join(member.value for member in cls)
             raise ConfigError(f"{cls.label()}: expected one of {known}, got {text!r}") from None
 
@@ -133,7 +133,7 @@ class MaskConfig:
         Raises:
             ConfigError: not four known names joined with "-".
         """
-        parts = text.split("-")
+        parts = text.split("-") if isinstance(text, str) else []
         if len(parts) != 4:
             raise ConfigError(f"mask config: expected group-data-bound-model as in prime-f32-b0-m3, got {text!r}")
         group, data, bound, model = parts

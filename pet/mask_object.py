@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
-from typing import Final, Self
+from collections.abc import Iterable
+from typing import Any, Final, Self
 
 import nacl.bindings
 import numpy as np
@@ -40,7 +40,7 @@ class MaskSeed:
     __slots__ = ("_seed",)
 
     def __init__(self, seed: Buffer) -> None:
-        if len(seed) != MASK_SEED_BYTES:
+        if len(_require_bytes(seed)) != MASK_SEED_BYTES:
             raise CryptoError(f"mask seed: expected {MASK_SEED_BYTES} bytes, got {len(seed)}")
         self._seed = bytes(seed)
 
@@ -56,6 +56,7 @@ class MaskSeed:
     def derive_mask(self, config: MaskConfig | MaskConfigPair, length: int) -> Mask:
         """Derive the mask of a model of `length` weights: the unit is drawn first, then the vector (spec 3.2)."""
         pair = MaskConfigPair.of(config)
+        validate_length(length)
         unit, position = draw_unit(self, pair)
         vect, _ = kernels.expand(self._seed, pair.vect.order, length, position)
         return Mask(pair, vect, unit)
@@ -206,7 +207,7 @@ def draw_unit(seed: MaskSeed, config: MaskConfigPair) -> tuple[int, int]:
     return int.from_bytes(drawn.tobytes(), "little"), position
 
 
-def sum_masks(seeds: Sequence[MaskSeed], config: MaskConfig | MaskConfigPair, length: int, threads: int | None = None) -> Mask:
+def sum_masks(seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, length: int, threads: int | None = None) -> Mask:
     """Derive the masks of all seeds and add them; no single mask is ever stored (spec 3.2 and 3.6).
 
     Args:
@@ -217,8 +218,13 @@ def sum_masks(seeds: Sequence[MaskSeed], config: MaskConfig | MaskConfigPair, le
 
     Raises:
         AggregationError: more seeds than the config allows models (reasons "too_many_models", "too_many_scalars").
+        ModelError: something else than mask seeds, or no length.
+        ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
     """
     pair = MaskConfigPair.of(config)
+    seeds = list(seeds)
+    _validate_seeds(seeds)
+    validate_length(length)
     validate_count(pair, len(seeds))
     units_and_positions = [draw_unit(seed, pair) for seed in seeds]
     unit = sum(unit for unit, _ in units_and_positions) % pair.unit.order
@@ -257,6 +263,28 @@ def _sum_masks_in_threads(
             for partial in pool.map(sum_share, shares):
                 kernels.aggregate(piece, [kernels.pack(partial, order)], order)
                 kernels.reduce(piece, 2, order)
+
+
+def _require_bytes(seed: Any) -> Buffer:
+    if isinstance(seed, (bytes, bytearray, memoryview)):
+        return seed
+    raise CryptoError(f"mask seed: expected {MASK_SEED_BYTES} bytes, got {type(seed).__name__}")
+
+
+def _validate_seeds(seeds: list[Any]) -> None:
+    for seed in seeds:
+        if not isinstance(seed, MaskSeed):
+            raise ModelError(f"seeds: expected MaskSeed objects, got {type(seed).__name__}")
+
+
+def validate_length(length: object) -> None:
+    """Check a number of weights.
+
+    Raises:
+        ModelError: not an integer of 0 or more.
+    """
+    if not isinstance(length, (int, np.integer)) or length < 0:
+        raise ModelError(f"length: expected a whole number of 0 or more, got {length!r}")
 
 
 def validate_count(config: MaskConfigPair, model_count: int) -> None:

@@ -18,7 +18,7 @@ from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import MaskedModel, MaskSeed, draw_unit
 
 #: What a scalar may be given as. Everything is taken exactly: 0.1 is the float's dyadic fraction, Fraction(1, 10) a tenth.
-Scalar = int | float | Fraction
+Scalar = int | float | Fraction | np.integer[Any] | np.floating[Any]
 
 #: A scalar's numerator and denominator may have this many bits. A float needs at most 1075; the kernels' buffers hold the
 #: product with 10^324 of the widest config and leave room for the shifts.
@@ -51,6 +51,7 @@ def mask_model(
             was to be refused.
     """
     pair = MaskConfigPair.of(config)
+    _validate_choices(seed, on_clip)
     validate_weights(weights, pair.vect)
     exact_scalar = to_exact_scalar(scalar)
     clamped = min(exact_scalar, Fraction(pair.unit.add_shift))
@@ -59,11 +60,22 @@ def mask_model(
     vect, _, clipped_count = kernels.update(
         np.ascontiguousarray(weights), seed.to_bytes(), position, encoding_of(pair.vect, clamped)
     )
+    if on_clip == "raise" and clamped != exact_scalar:
+        raise ModelError(f"scalar: expected at most {pair.unit.add_shift}, the bound of {pair.unit}, got more")
+    if on_clip == "raise" and clipped_count:
+        raise ModelError(
+            f"weights: expected scalar * weight within the bound of {pair.vect}, got {clipped_count} of {len(weights)} outside"
+        )
     clipped_count += clamped != exact_scalar
-    if clipped_count and on_clip == "raise":
-        raise ModelError(f"{clipped_count} of {len(weights)} weights and the scalar lie beyond the bound of {pair.vect}")
     unit = (math.floor((clamped + pair.unit.add_shift) * pair.unit.exp_shift) + unit_mask) % pair.unit.order
     return seed, MaskedModel(pair, vect, unit, clipped_count)
+
+
+def _validate_choices(seed: object, on_clip: object) -> None:
+    if seed is not None and not isinstance(seed, MaskSeed):
+        raise ModelError(f"seed: expected a MaskSeed or None, got {type(seed).__name__}")
+    if on_clip not in ("count", "raise"):
+        raise ModelError(f"on_clip: expected 'count' or 'raise', got {on_clip!r}")
 
 
 def encoding_of(config: MaskConfig, scalar: Fraction) -> kernels.Encoding:
@@ -86,6 +98,8 @@ def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
     expected = config.data_type.dtype
     if not isinstance(weights, np.ndarray):
         raise ModelError(f"weights: expected a NumPy array of {expected}, got {type(weights).__name__}")
+    if isinstance(weights, np.ma.MaskedArray):
+        raise ModelError("weights: expected an array without missing values, got a numpy.ma.MaskedArray: fill them first")
     if weights.dtype != expected or weights.ndim != 1:
         raise ModelError(f"weights: expected {expected} of one dimension, got {weights.dtype} of shape {weights.shape}")
 
@@ -100,10 +114,11 @@ def to_exact_scalar(scalar: Scalar) -> Fraction:
         raise ModelError(f"scalar: expected an int, float or Fraction, got {type(scalar).__name__}")
     if isinstance(scalar, (float, np.floating)) and not math.isfinite(scalar):
         raise ModelError(f"scalar: expected a finite number, got {scalar}")
-    exact = scalar if isinstance(scalar, Fraction) else Fraction(scalar.item() if isinstance(scalar, np.generic) else scalar)
-    if exact < 0:
-        raise ModelError(f"scalar: expected 0 or more, got {scalar}")
+    # A NumPy float not through float(), which would round a long double.
+    exact = Fraction(int(scalar)) if isinstance(scalar, np.integer) else Fraction(*scalar.as_integer_ratio())
     bits = max(exact.numerator.bit_length(), exact.denominator.bit_length())
     if bits > _MAX_SCALAR_BITS:
         raise ModelError(f"scalar: expected a fraction of at most {_MAX_SCALAR_BITS} bits, got {bits}")
+    if exact < 0:
+        raise ModelError(f"scalar: expected 0 or more, got {scalar}")
     return exact

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import os
+from typing import SupportsIndex
 
 from pet.errors import ConfigError
 
 
-def resolve_threads(threads: int | None) -> int:
+def resolve_threads(threads: SupportsIndex | None) -> int:
     """Return the number of threads for a call.
 
     Args:
@@ -23,9 +25,13 @@ def resolve_threads(threads: int | None) -> int:
         if not text.isdecimal() or int(text) < 1:
             raise ConfigError(f"PET_THREADS: expected a whole number of 1 or more, got {text!r}")
         return int(text)
-    if threads < 1:
+    try:
+        count = operator.index(threads)
+    except TypeError:
+        raise ConfigError(f"threads: expected a whole number or None, got {threads!r}") from None
+    if count < 1:
         raise ConfigError(f"threads: expected 1 or more, got {threads}")
-    return threads
+    return count
 
 
 def available_cores() -> int:

@@ -15,7 +15,8 @@ import uvicorn
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serve an application and yield its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: see pet/commands/coordinator.py
+    listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, http="httptools", ws="none", loop="asyncio", lifespan="on", log_config=None, timeout_graceful_shutdown=1
     )

@@ -92,3 +92,24 @@ def test_vectors_of_another_length_are_refused(vector):
     _, layout = pet.flatten(np.zeros(2))
     with pytest.raises(pet.ModelError, match=r"expected an array of shape \(2,\)"):
         layout.unflatten(vector)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (None, "the model: expected an array, a dictionary or a list, got NoneType"),
+        ({"a": [np.ones(1), 2.0]}, "'a/1': expected an array, a dictionary or a list, got float"),
+        ({"a": {1: np.ones(1)}}, "key in 'a': expected text, got 1"),
+        ([np.ones(1, bool)], "array '0': expected floats or integers, got bool"),
+    ],
+)
+def test_errors_name_the_place_as_people_write_it(tree, message):
+    with pytest.raises(pet.ModelError, match=message):
+        pet.flatten(tree)
+
+
+def test_a_model_that_contains_itself_is_refused_with_a_short_name():
+    tree: list = [np.ones(1)]
+    tree.append(tree)
+    with pytest.raises(pet.ModelError, match=r"^arrays: expected at most 64 levels, got more at '1/1/.{60,90}\.\.\.'$"):
+        pet.flatten(tree)

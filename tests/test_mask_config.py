@@ -106,3 +106,9 @@ def test_pairs():
 
 def test_dtypes():
     assert [data_type.dtype.name for data_type in DataType] == ["float32", "float64", "int32", "int64"]
+
+
+@pytest.mark.parametrize("parse", [MaskConfig.parse, GroupType.parse])
+def test_something_else_than_text_is_refused(parse):
+    with pytest.raises(ConfigError, match=r"expected .*, got 5"):
+        parse(5)

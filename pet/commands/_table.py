@@ -10,13 +10,17 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 import pet
 from pet import cli
+
+#: What every error of parsing a command line is: of click, or of the copy of it that newer versions of typer bring. typer
+#: exports no more of them than this one grandchild.
+_ParserError: Final[type[Any]] = typer.BadParameter.__mro__[2]
 
 
 class LogLevel(StrEnum):
@@ -53,7 +57,10 @@ def _shared_options(
         typer.Option("--log-level", help="How much to tell on standard error.", expose_value=False, callback=_set_log_level),
     ] = None,
 ) -> None:
-    """Aggregate model updates without seeing them: a coordinator, participants and tools for the PET protocol."""
+    """Aggregate model updates without seeing them: a coordinator, participants and tools for the PET protocol.
+
+    Example: pet demo
+    """
 
 
 class _LazyCommand(TyperCommand):
@@ -82,15 +89,15 @@ class _LazyCommand(TyperCommand):
 def run(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], arguments: Sequence[str]) -> int:
     """Parse a command line, run its command, and return the exit status; errors that are not usage errors come through."""
     try:
-        _build(entries).main(args=list(arguments), prog_name="pet")
+        status = _build(entries).main(args=list(arguments), prog_name="pet", standalone_mode=False)
     except ModuleNotFoundError as error:
-        raise cli.missing_extra(_extra_of(entries, arguments), error) from error
-    except KeyboardInterrupt:
+        raise cli.missing_extra(cli.extra_of(entries, arguments), error) from error
+    except _ParserError as error:
+        return _misunderstood(error)
+    except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except SystemExit as status:
-        # 130 is how typer reports Ctrl-C; pet knows three exit statuses only.
-        return _interrupted() if status.code == 130 else int(status.code or 0)
-    return 0
+    # 130 is how typer reports Ctrl-C; pet knows three exit statuses only.
+    return _interrupted() if status == 130 else int(status or 0)
 
 
 def _build(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> TyperGroup:
@@ -106,7 +113,15 @@ def _fill(group: Any, entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) 
         if isinstance(entry, cli.CommandEntry):
             group.add_command(_LazyCommand(name, entry))
             continue
-        subgroup = TyperGroup(name=name, help=entry.summary, no_args_is_help=True)
+        example = f"Example: pet {name} {next(iter(entry.commands))} --help"
+        subgroup = TyperGroup(
+            name=name,
+            help=f"{entry.summary}\n\n{example}",
+            short_help=entry.summary,
+            no_args_is_help=True,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            params=_shared_parameters(),
+        )
         _fill(subgroup, entry.commands)
         group.add_command(subgroup)
 
@@ -116,16 +131,16 @@ def _shared_parameters() -> list[Any]:
     return [parameter for parameter in _build({}).params if parameter.name in ("version", "log_level")]
 
 
-def _extra_of(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], arguments: Sequence[str]) -> str:
-    """Return the extra of the command that a command line names: a package it loads while running was not there."""
-    found: Mapping[str, cli.CommandEntry | cli.GroupEntry] = entries
-    for argument in arguments:
-        entry = found.get(argument)
-        if isinstance(entry, cli.CommandEntry):
-            return entry.extra
-        if entry is not None:
-            found = entry.commands
-    return "cli"
+def _misunderstood(error: Any) -> int:
+    """Say in one line what is wrong with a command line; help that was asked for by giving no command is printed as it is."""
+    message = error.format_message()
+    if not message or "\n" in message:
+        typer.echo(message, nl=bool(message))
+        return 2
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "pet"
+    print(f"error: {message.rstrip('.')} (see '{command} --help')", file=sys.stderr)
+    return 2
 
 
 def _interrupted() -> int:

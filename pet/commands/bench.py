@@ -24,7 +24,7 @@ import pet
 from pet import kernels
 from pet.commands import bench_ceiling, bench_kernels, bench_plot
 from pet.commands.bench_ceiling import Ceiling
-from pet.errors import ConfigError
+from pet.errors import ConfigError, PetError
 from pet.mask_config import MaskConfig
 from pet.threads import available_cores
 
@@ -71,6 +71,7 @@ def command(
     Example: pet bench --sizes 1e4,1e6 --configs prime-f32-b0-m3,prime-f32-b0-m6 --backends avx2,portable --plot bench.png
     """
     size_list, config_list, backend_list = _parse_sizes(sizes), _parse_configs(configs), _parse_backends(backends)
+    _require_folders(json_file, plot_file)
     console = Console(highlight=False)
     before = kernels.active_backend()
     results: list[Result] = []
@@ -90,6 +91,17 @@ def command(
         json_file.write_text(json.dumps(_report(results, ceilings), indent=1) + "\n")
     if plot_file is not None:
         bench_plot.plot_results(results, f"pet kernels on {_cpu_model()}", plot_file)
+
+
+def _require_folders(*files: Path | None) -> None:
+    """Find out before measuring, which takes minutes, that a file could not be written after it.
+
+    Raises:
+        PetError: the folder of a file does not exist.
+    """
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise PetError(f"{file}: expected a folder that exists, got {file.parent}")
 
 
 def _parse_sizes(text: str) -> list[int]:

@@ -6,6 +6,7 @@ demo_participants.py, the course of the rounds in demo_run.py, the check in demo
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Final
@@ -19,6 +20,7 @@ from pet.commands import demo_data
 from pet.commands.demo_data import DemoData
 from pet.commands.demo_plot import plot_demo
 from pet.commands.demo_run import CONFIG, DemoRun, RoundResult
+from pet.errors import PetError
 from pet.messages import Tag
 from pet.protocol.phases import Phase
 
@@ -48,6 +50,7 @@ def command(
     Example: pet demo --rounds 8
     """
     console = Console(highlight=False)
+    _require_writable(_PICTURE)
     data = demo_data.load_data(PARTICIPANT_COUNT, seed)
     _introduce(console, data)
     started = time.monotonic()
@@ -62,11 +65,24 @@ def command(
         raise typer.Exit(1)
 
 
+def _require_writable(picture: Path) -> None:
+    """Find out before the training, and not after it, that the picture could not be written.
+
+    Raises:
+        PetError: it could not.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=picture.parent):
+            pass
+    except OSError as error:
+        raise PetError(f"{picture}: expected a working directory that can be written to, got: {error.strerror}") from None
+
+
 def _choose_drop_outs(data: DemoData, rounds: int) -> dict[int, int]:
-    """Choose who vanishes, and after how many rounds: two with a middling number of samples, in the middle third."""
+    """Choose who vanishes, and in which round: two with a middling number of samples, in the middle third."""
     by_size = sorted(range(len(data.participants)), key=lambda index: len(data.participants[index]))
     middle = by_size[len(by_size) // 2 :][:_DROP_OUT_COUNT]
-    return {index: max(1, rounds * (i + 1) // (_DROP_OUT_COUNT + 1)) for i, index in enumerate(middle)}
+    return {index: 1 + max(1, rounds * (i + 1) // (_DROP_OUT_COUNT + 1)) for i, index in enumerate(middle)}
 
 
 def _progress(console: Console) -> Progress:
@@ -77,6 +93,7 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -91,7 +108,7 @@ def _introduce(console: Console, data: DemoData) -> None:
         " off, and is left with the mean, weighted by samples.\n"
         f"Model: {demo_data.MODEL_LENGTH} weights. Masks: {CONFIG}. Kernels: {kernels.active_backend()}.\n"
     )
-    console.print("[bold]round  updates  masks   accuracy  (pooled)   error of the mean  allowed[/bold]")
+    console.print("[bold]round  updates  masks   accuracy  (pooled)   error of the mean  allowed[/bold]", soft_wrap=True)
 
 
 class _ConsoleReporter:
@@ -138,9 +155,9 @@ def _conclude(console: Console, run: DemoRun, seconds: float) -> None:
     last, counts = run.results[-1], run.accepted_counts
     passed = sum(result.check.is_passed for result in run.results)
     console.print(
-        f"\n{len(run.results)} rounds in {seconds:.0f} s. The model learned together reads {last.federated_accuracy:.1%} of the"
-        f" test images; one trained on all samples in one place reads {last.pooled_accuracy:.1%}.\n"
-        f"{passed} of {len(run.results)} global models equal the weighted mean of exactly the updates that were accepted,"
+        f"\nRounds: {len(run.results)}, in {seconds:.0f} s. The model learned together reads {last.federated_accuracy:.1%} of"
+        f" the test images; one trained on all samples in one place reads {last.pooled_accuracy:.1%}.\n"
+        f"Global models that equal the weighted mean of exactly the updates that were accepted: {passed} of {len(run.results)},"
         " within the allowed error: what n masked models and scalars can round off, n (1 + m) / (E S), and double precision.\n"
         f"[bold]The coordinator saw[/bold] who took part, {counts[Tag.UPDATE]} masked models (noise without their masks),"
         f" {counts[Tag.SUM2]} sums of masks, and the means. [bold]It did not see[/bold] any participant's samples or model.\n"

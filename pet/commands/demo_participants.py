@@ -12,28 +12,28 @@ from fractions import Fraction
 from typing import Final
 
 from pet.commands.demo_data import Samples, Weights, initial_weights, train
-from pet.errors import TransportError
+from pet.errors import RemoteProtocolError, TransportError
 from pet.participant import Task, TickParticipant
-from pet.protocol.participant_events import Event, MessageDelivered
+from pet.protocol.participant_events import Event, MessageDelivered, ModelMasked, NewRound
 
 #: How often a participant asks the coordinator for news.
 _POLL_SECONDS: Final = 0.1
 
 
 class Ledger:
-    """What each participant trained in each round, by its public key and the seed of the round."""
+    """What each participant masked in each round, by its public key and the seed of the round."""
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
         self._weights: Final[dict[tuple[bytes, bytes], Weights]] = {}
 
     def enter(self, public_key: bytes, round_seed: bytes, weights: Weights) -> None:
-        """Note a trained model before it is masked."""
+        """Note a model that was masked."""
         with self._lock:
             self._weights[public_key, round_seed] = weights
 
     def weights(self, public_key: bytes, round_seed: bytes) -> Weights:
-        """Return what a participant trained in a round."""
+        """Return what a participant masked in a round."""
         with self._lock:
             return self._weights[public_key, round_seed]
 
@@ -47,17 +47,32 @@ class DemoParticipant(threading.Thread):
         samples: what it trains on.
         scalar: its share of all samples.
         ledger: where it notes what it trained.
+        leaves_in_round: the round, counted from 1 as it sees them, in whose task it vanishes without a word, as a phone does
+            that loses its network; None for one that stays.
+        on_leaving: called once with what it left undone.
     """
 
-    def __init__(self, index: int, url: str, samples: Samples, scalar: Fraction, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        index: int,
+        url: str,
+        samples: Samples,
+        scalar: Fraction,
+        ledger: Ledger,
+        *,
+        leaves_in_round: int | None = None,
+        on_leaving: Callable[[str], None] = lambda _: None,
+    ) -> None:
         super().__init__(name=f"pet-demo-participant-{index}", daemon=True)
         self.index: Final = index
         self._samples: Final = samples
         self._ledger: Final = ledger
         self._participant: Final = TickParticipant(url, scalar=scalar, threads=1)
         self._is_stopping: Final = threading.Event()
-        self._is_leaving = False
-        self._on_leaving: Callable[[str], None] | None = None
+        self._leaves_in_round: Final = leaves_in_round
+        self._on_leaving: Final = on_leaving
+        self._rounds_seen = 0
+        self._trained = initial_weights()
         self.failure: Exception | None = None
 
     @property
@@ -69,20 +84,12 @@ class DemoParticipant(threading.Thread):
         """Let the thread end after its current step."""
         self._is_stopping.set()
 
-    def leave_in_next_task(self, on_leaving: Callable[[str], None]) -> None:
-        """Drop out without a word in the middle of the next task, as a phone does that loses its network.
-
-        Args:
-            on_leaving: called once with what it left undone.
-        """
-        self._on_leaving = on_leaving
-        self._is_leaving = True
-
     def run(self) -> None:
         """Tick, train when a model is wanted, and ask again a little later."""
         try:
             while not self._is_stopping.wait(0 if self._participant.made_progress else _POLL_SECONDS):
                 events = self._participant.tick()
+                self._note_masked_model(events)
                 if self._drops_out(events):
                     return
                 if self._participant.should_set_model:
@@ -94,7 +101,8 @@ class DemoParticipant(threading.Thread):
 
     def _drops_out(self, events: list[Event]) -> bool:
         """Tell whether this is the moment to vanish: a task is begun, others count on it, and it is not finished."""
-        if not self._is_leaving or self._on_leaving is None:
+        self._rounds_seen += any(isinstance(event, NewRound) for event in events)
+        if self._leaves_in_round is None or self._rounds_seen < self._leaves_in_round:
             return False
         if self._participant.should_set_model:
             self._on_leaving("drawn to send an update, it never does")
@@ -109,9 +117,18 @@ class DemoParticipant(threading.Thread):
         assert parameters is not None, "a model is wanted only in a round"
         try:
             start = self._participant.global_model()
-        except TransportError:
-            return  # asked again at the next tick
+        except (TransportError, RemoteProtocolError):
+            return  # a coordinator that is away, or an answer cut off while it ends: asked again at the next tick
         round_number = int.from_bytes(parameters.seed[:4], "little")
         weights = train(initial_weights() if start is None else start, self._samples, random_seed=round_number)
-        self._ledger.enter(self.public_key, parameters.seed, weights)
+        self._trained = weights
         self._participant.set_model(weights)
+
+    def _note_masked_model(self, events: list[Event]) -> None:
+        """Enter what was masked before it is sent.
+
+        A model that came too late for its round is masked in the next, so the round in which it was trained says nothing.
+        """
+        parameters = self._participant.parameters
+        if parameters is not None and any(isinstance(event, ModelMasked) for event in events):
+            self._ledger.enter(self.public_key, parameters.seed, self._trained)

@@ -95,7 +95,7 @@ class DemoRun:
     Args:
         data: who has which samples.
         round_count: how many rounds have to end with a model.
-        drop_outs: which participants vanish, by the number of finished rounds after which their next task is the last.
+        drop_outs: which participants vanish, and from which round on their next task is the last.
         reporter: told about everything, in the calling thread.
 
     Attributes:
@@ -140,7 +140,15 @@ class DemoRun:
                     self._stop_participants()
 
     def _new_participant(self, url: str, index: int) -> DemoParticipant:
-        return DemoParticipant(index, url, self._data.participants[index], self._data.share(index), self._ledger)
+        return DemoParticipant(
+            index,
+            url,
+            self._data.participants[index],
+            self._data.share(index),
+            self._ledger,
+            leaves_in_round=self._drop_outs.get(index),
+            on_leaving=lambda unfinished: self._news.put(_DropOut(index, unfinished)),
+        )
 
     def _stop_participants(self) -> None:
         for participant in self._participants:
@@ -202,11 +210,6 @@ class DemoRun:
         )
         self.results.append(result)
         self._reporter.round_finished(result)
-        for index, after in self._drop_outs.items():
-            if after == len(self.results):
-                self._participants[index].leave_in_next_task(
-                    lambda unfinished, index=index: self._news.put(_DropOut(index, unfinished))  # type: ignore[misc]
-                )
 
     def _accepted_updates(self) -> list[tuple[Weights, Fraction]]:
         index_by_key = {participant.public_key: participant.index for participant in self._participants}

@@ -24,7 +24,7 @@ _START_SECONDS: Final = 20.0
 
 def open_listener() -> socket.socket:
     """Return a socket on a free loopback port; connections wait until a coordinator runs on it."""
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: see pet/commands/coordinator.py
     listener.bind((_HOST, 0))
     listener.listen()
     return listener

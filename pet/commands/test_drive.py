@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,13 +20,18 @@ from rich.console import Console
 from pet.participant.test_drive import DummyFleet, FleetProgress
 from pet.transports.http import HttpTransport, TlsOptions
 
+#: Longer than the phases of the shipped settings last.
+_QUIET_SECONDS: Final = 20
+
 
 def command(
     url: Annotated[str, typer.Option("--url", "-u", help="Where the coordinator is.")] = "http://127.0.0.1:8081",
     length: Annotated[
         int | None, typer.Option("--length", "-l", min=1, help="Length of the models; what the coordinator says if not given.")
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many participants.")] = 10,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, help="How many participants; fewer than 4 are never enough for a round.")
+    ] = 10,
     period: Annotated[
         float, typer.Option("--period", "-p", min=0.0, help="Seconds between two looks at the coordinator.")
     ] = 1.0,
@@ -53,17 +60,22 @@ def command(
         f"{progress.rounds_finished} rounds finished, {progress.rounds_given_up} given up;"
         f" {progress.messages_delivered} messages for {progress.sum_tasks} sum and {progress.update_tasks} update tasks"
     )
+    if rounds is not None and progress.rounds_finished < rounds:
+        raise typer.Exit(1)  # interrupted before it was done
 
 
 class _ProgressPrinter:
-    """Prints a line when a round ends, and when the coordinator goes away or comes back."""
+    """Prints a line when a round ends, when the coordinator goes away or comes back, and when all there is to do is to wait."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console: Final = console
+        self._clock: Final = clock
         self._last = FleetProgress()
+        self._quiet_since: float | None = clock()
 
     def __call__(self, progress: FleetProgress) -> None:
         last, self._last = self._last, progress
+        self._tell_quiet(is_quiet=replace(last, sweeps=progress.sweeps) == progress and progress.last_error is None)
         if progress.last_error != last.last_error:
             self._console.print(f"waiting: {progress.last_error}" if progress.last_error else "the coordinator answers")
         if progress.rounds_finished != last.rounds_finished:
@@ -71,6 +83,17 @@ class _ProgressPrinter:
         if progress.rounds_given_up != last.rounds_given_up:
             self._console.print(
                 f"rounds given up: {progress.rounds_given_up} (failed, or none of us was asked to add up masks)"
+            )
+
+    def _tell_quiet(self, *, is_quiet: bool) -> None:
+        """Say once that nothing has happened for long: with too few participants nothing ever will."""
+        if not is_quiet:
+            self._quiet_since = self._clock()
+        elif self._quiet_since is not None and self._clock() - self._quiet_since > _QUIET_SECONDS:
+            self._quiet_since = None
+            self._console.print(
+                f"quiet for {_QUIET_SECONDS} s: all have sent what they had to send. If the round does not go on, its"
+                " coordinator waits for more sum or update participants: try a larger --count, and look at GET /status"
             )
 
 

@@ -101,10 +101,9 @@ class ParticipantMachine:
 
         Raises:
             ModelError: the scalar is negative, not finite or not a number.
-            ConfigError: `max_message_size` is too small.
+            ConfigError: `max_message_size` is too small, or the signing key is something else.
         """
-        if max_message_size is not None and max_message_size < MIN_MAX_MESSAGE_SIZE:
-            raise ConfigError(f"max_message_size: expected {MIN_MAX_MESSAGE_SIZE} or more, or None, got {max_message_size}")
+        _require_options(signing_key, max_message_size)
         self.made_progress = True
         self._signing_key = signing_key
         self._entropy = entropy
@@ -424,3 +423,10 @@ class ParticipantMachine:
             coordinator_public_key=parameters.coordinator_public_key,
             max_message_size=self._max_message_size,
         )
+
+
+def _require_options(signing_key: object, max_message_size: object) -> None:
+    if not isinstance(signing_key, SigningKeyPair):
+        raise ConfigError(f"signing_key: expected a SigningKeyPair, got {type(signing_key).__name__}")
+    if max_message_size is not None and not (isinstance(max_message_size, int) and max_message_size >= MIN_MAX_MESSAGE_SIZE):
+        raise ConfigError(f"max_message_size: expected {MIN_MAX_MESSAGE_SIZE} or more, or None, got {max_message_size!r}")

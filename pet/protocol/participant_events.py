@@ -125,7 +125,7 @@ class TaskAbandoned:
     """The task of the round cannot be finished; the participant waits for the next round without a message.
 
     Attributes:
-        reason: "unusable_seed", "too_many_seeds", "message_too_large", "already_signed" or "unusable_model".
+        reason: "unusable_seed", "too_many_seeds", "message_too_large" or "already_signed".
         description: a sentence for people.
     """
 

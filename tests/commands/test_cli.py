@@ -55,6 +55,33 @@ def test_every_command_tells_the_version(capsys, arguments):
     assert capsys.readouterr().out == f"pet {pet.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [[], ["model"], ["config"]], ids=" ".join)
+def test_a_group_without_a_command_shows_its_help(capsys, arguments):
+    assert cli.run(arguments) == 2
+    out, err = text_of(capsys)
+    assert f"Example: {' '.join(['pet', *arguments])} " in out
+    assert "error" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense' (see 'pet --help')"),
+        (["model", "get"], "Missing option '--output' / '-o' (see 'pet model get --help')"),
+        (["demo", "--rounds", "x"], "(see 'pet demo --help')"),
+        (["config", "check"], "Missing argument 'FILE' (see 'pet config check --help')"),
+        (["--log-level", "loud"], "'loud' is not one of 'debug', 'info', 'warning', 'error' (see 'pet --help')"),
+    ],
+)
+def test_a_usage_error_is_one_line(capsys, arguments, message):
+    assert cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.endswith(f"{message}\n")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
 @pytest.mark.parametrize("arguments", [*COMMANDS, [], ["model"], ["config"]], ids=" ".join)
 def test_an_unknown_option_is_a_usage_error(capsys, arguments):
     assert cli.run([*arguments, "--no-such-option"]) == 2
@@ -78,13 +105,15 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
     nowhere = tmp_path / "missing" / "bench.json"
     arguments = ["bench", "--sizes", "10", "--backends", "portable", "--json", str(nowhere)]
     assert cli.run(arguments) == 1
-    assert capsys.readouterr().err == f"error: {nowhere}: No such file or directory\n"
+    assert capsys.readouterr().err == f"error: {nowhere}: expected a folder that exists, got {nowhere.parent}\n"
 
 
 @pytest.mark.parametrize(
     ("module", "arguments", "extra"),
     [
-        ("typer", ["demo"], "cli"),
+        ("typer", ["demo"], "demo"),
+        ("typer", ["config", "check", "config.toml"], "cli"),
+        ("typer", [], "cli"),
         ("uvicorn", ["coordinator"], "cli"),
         ("sklearn", ["demo"], "demo"),
         ("matplotlib", ["bench", "--sizes", "10", "--plot", "bench.png"], "bench"),

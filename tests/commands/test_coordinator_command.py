@@ -13,8 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pet.commands import coordinator
+from pet.errors import TransportError
+
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
-CERTIFICATE, KEY = TLS / "certificate.pem", TLS / "key.pem"
+AUTHORITY, SERVER, CLIENT = TLS / "authority.pem", TLS / "server.pem", TLS / "client.pem"
+TLS_FILES = {"PET__API__TLS_CERTIFICATE": str(SERVER), "PET__API__TLS_KEY": str(SERVER)}  # one file holds both
 FLAT = """
 bind_address = "127.0.0.1:0"
 min_sum_count = 1
@@ -78,6 +82,18 @@ def test_without_a_file_it_listens_on_loopback():
         assert re.search(r"model.length +4 +default", printed)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
+def test_answers_are_not_held_back_by_nagle(address):
+    """asyncio looks at the protocol of the listener; held back, each answer with a body would take 40 ms."""
+    try:
+        listener = coordinator._listen(address)
+    except TransportError:
+        assert address.startswith("["), "a machine without IPv6"
+        return
+    with listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_an_address_in_use_is_one_line(config):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -117,24 +133,21 @@ def test_what_is_wrong_is_said_and_the_status_tells(arguments, environ, status, 
 
 
 def client_context(with_identity):
-    context = ssl.create_default_context(cafile=CERTIFICATE)
+    context = ssl.create_default_context(cafile=AUTHORITY)
     if with_identity:
-        context.load_cert_chain(CERTIFICATE, KEY)
+        context.load_cert_chain(CLIENT)
     return context
 
 
 def test_tls():
-    address = {"PET__API__BIND_ADDRESS": "127.0.0.1:0"}
-    files = {"PET__API__TLS_CERTIFICATE": str(CERTIFICATE), "PET__API__TLS_KEY": str(KEY)}
-    with running(**address, **files) as (_, url, _):
+    with running(PET__API__BIND_ADDRESS="127.0.0.1:0", **TLS_FILES) as (_, url, _):
         assert url.startswith("https://")
         assert httpx.get(f"{url}/params", verify=client_context(False)).status_code == 200
 
 
 def test_tls_with_client_certificates():
-    address = {"PET__API__BIND_ADDRESS": "127.0.0.1:0", "PET__API__TLS_CLIENT_AUTH": str(CERTIFICATE)}
-    files = {"PET__API__TLS_CERTIFICATE": str(CERTIFICATE), "PET__API__TLS_KEY": str(KEY)}
-    with running(**address, **files) as (_, url, _):
+    address = {"PET__API__BIND_ADDRESS": "127.0.0.1:0", "PET__API__TLS_CLIENT_AUTH": str(AUTHORITY)}
+    with running(**address, **TLS_FILES) as (_, url, _):
         assert httpx.get(f"{url}/params", verify=client_context(True)).status_code == 200
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/params", verify=client_context(False))

@@ -9,8 +9,11 @@ import pytest
 
 from pet.commands import demo, demo_data
 from pet.commands.demo_check import check_mean
+from pet.commands.demo_participants import DemoParticipant, Ledger
 from pet.commands.demo_run import CONFIG, DemoRun
-from pet.errors import PetError
+from pet.errors import PetError, RemoteProtocolError, TransportError
+from pet.mask_config import MaskConfigPair
+from pet.messages import RoundParameters
 from pet.protocol.events import RoundFailed
 
 DATA = demo_data.load_data(demo.PARTICIPANT_COUNT, random_seed=7)
@@ -40,7 +43,7 @@ def test_training_learns():
 def test_two_drop_out_on_the_way(rounds):
     drop_outs = demo._choose_drop_outs(DATA, rounds)
     assert len(drop_outs) == 2
-    assert all(1 <= after < rounds for after in drop_outs.values())
+    assert all(1 < leaves_in <= rounds for leaves_in in drop_outs.values())
 
 
 def test_a_mean_passes_and_another_does_not():
@@ -75,6 +78,46 @@ def test_rounds_may_fail_but_not_for_ever():
     assert reporter.failed == [(round_id, "timeout") for round_id in range(1, 7)]
 
 
+class UnreliableParticipant:
+    """Wants a model; the global model fails in both ways that it can, and then is there."""
+
+    public_key = bytes(32)
+    parameters = RoundParameters(
+        coordinator_public_key=bytes(32),
+        sum_probability=0.5,
+        update_probability=0.9,
+        seed=bytes(32),
+        mask_config=MaskConfigPair.of(CONFIG),
+        model_length=demo_data.MODEL_LENGTH,
+    )
+
+    def __init__(self):
+        self.answers = [TransportError("away"), RemoteProtocolError("malformed_model", "cut off"), None]
+        self.models = []
+
+    def global_model(self):
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    def set_model(self, model):
+        self.models.append(model)
+
+
+def test_a_global_model_that_cannot_be_had_is_asked_for_again():
+    participant = DemoParticipant(0, "http://127.0.0.1:1", DATA.participants[0], DATA.share(0), Ledger())
+    participant._participant.close()
+    participant._participant = unreliable = UnreliableParticipant()
+    for expected in (0, 0, 1):
+        participant._train()
+        assert len(unreliable.models) == expected
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(tmp_path):
+    with pytest.raises(PetError, match=r"pet-demo.png: expected a working directory that can be written to, got: No such file"):
+        demo._require_writable(tmp_path / "gone" / "pet-demo.png")
+
+
 def test_the_demo_runs(tmp_path):
     code = "import sys; from pet.cli import main; main(sys.argv[1:])"
     answer = subprocess.run(
@@ -88,5 +131,7 @@ def test_the_demo_runs(tmp_path):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stderr == ""
     assert answer.stdout.count("drops out") == 2
-    assert "3 of 3 global models equal the weighted mean" in " ".join(answer.stdout.split())
+    assert "Global models that equal the weighted mean of exactly the updates that were accepted: 3 of 3" in " ".join(
+        answer.stdout.split()
+    )
     assert (tmp_path / "pet-demo.png").read_bytes().startswith(b"\x89PNG")

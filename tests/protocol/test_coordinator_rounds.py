@@ -12,6 +12,7 @@ from coordinator_driver import (
     ephemeral_keys,
     events_of,
     parameters_of,
+    small_settings,
     snapshot,
     take_events,
     with_element,
@@ -19,6 +20,7 @@ from coordinator_driver import (
 
 from pet.crypto import EncryptionKeyPair, derive_round_seed, verify_signed
 from pet.errors import RemoteProtocolError
+from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import MaskSeed
 from pet.messages import Tag, open_message, seal_message
 from pet.protocol import (
@@ -207,6 +209,22 @@ def test_one_wrong_mask_is_outvoted() -> None:
         session.send(session.round.sum2(key, session.seed_dictionary[key.public_key]))
     published = events_of(ModelPublished, session.wait(6))
     np.testing.assert_allclose(published[0].model.to_array(), [0.5, -0.25, 1.0], atol=1e-6)
+
+
+def test_a_model_that_nobody_could_read_fails_the_round_and_the_last_one_stays() -> None:
+    config = MaskConfig.parse("integer-f32-bmax-m3")
+    session = Session(small_settings(mask_config=MaskConfigPair.of(config))).to_sum2(sums=1)
+    key = session.round.keys("sum", 1)[0]
+    mask = session.round.sum2(key, session.seed_dictionary[key.public_key]).payload.mask
+    off = np.frombuffer(
+        b"".join((config.order // 3).to_bytes(config.element_bytes, "little") for _ in range(len(mask))), np.uint8
+    )
+    wrong = type(mask)(mask.config, off.reshape(mask.vect.shape), mask.unit)
+    session.send(session.round.sum2_with(key, wrong))
+    events = session.wait(6)
+    assert events_of(ModelPublished, events) == []
+    failed = events_of(RoundFailed, events)[0]
+    assert (failed.reason, failed.description[:14]) == ("unmasking", "out_of_range: ")
 
 
 def test_several_rounds_follow_one_another() -> None:

@@ -1,6 +1,11 @@
+import weakref
+from collections import Counter
+
 import numpy as np
 import pytest
 from coordinator_driver import CONFIG, LENGTH
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pet.errors import UnmaskError
 from pet.mask_object import Mask, MaskSeed
@@ -37,8 +42,29 @@ def test_a_tie_for_the_first_place_is_ambiguous(numbers: tuple[int, ...]) -> Non
 def test_equal_masks_are_kept_once() -> None:
     votes = votes_of(0, 0, 0, 1)
     votes.add(b"v" * 32, Mask.from_bytes(MASKS[0].to_bytes()))
-    assert [candidate.count for candidate in votes.candidates.values()] == [4, 1]
+    assert sorted(votes.counts.values()) == [1, 4]
     assert len(votes.voters) == 5
+
+
+def test_one_mask_is_kept_however_many_different_ones_come() -> None:
+    votes = MaskVotes()
+    kept = []
+    for voter in range(20):
+        mask = MaskSeed(bytes([voter]) * 32).derive_mask(CONFIG, LENGTH)
+        kept.append(weakref.ref(mask.vect))
+        votes.add(bytes([voter]) * 32, mask)
+        del mask
+    assert sum(reference() is not None for reference in kept) == 1
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=12))
+def test_the_kept_mask_is_the_one_that_won(numbers: list[int]) -> None:
+    ranking = Counter(numbers).most_common()
+    if len(ranking) > 1 and ranking[0][1] == ranking[1][1]:
+        with pytest.raises(UnmaskError, match=f"{ranking[0][1]} each"):
+            choose_by_plurality(votes_of(*numbers))
+    else:
+        assert choose_by_plurality(votes_of(*numbers)) == MASKS[ranking[0][0]]
 
 
 def test_the_digest_tells_masks_apart_in_every_part() -> None:

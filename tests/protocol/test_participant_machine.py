@@ -249,8 +249,11 @@ def test_scalars_and_sizes_are_checked_at_construction():
     for scalar in (-1, float("nan"), float("inf")):
         with pytest.raises(ModelError, match="scalar: expected"):
             make_machine(scalar=scalar)
-    with pytest.raises(ConfigError, match="max_message_size: expected 194 or more, or None, got 193"):
-        make_machine(max_message_size=193)
+    for size in (193, "1000", 1e6):
+        with pytest.raises(ConfigError, match=f"max_message_size: expected 194 or more, or None, got {size!r}"):
+            make_machine(max_message_size=size)
+    with pytest.raises(ConfigError, match="signing_key: expected a SigningKeyPair, got bytes"):
+        ParticipantMachine(signing_key=bytes(32), entropy=bytes)
 
 
 def test_a_request_is_repeated_until_it_is_answered_and_answers_need_requests():

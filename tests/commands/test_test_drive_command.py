@@ -1,0 +1,51 @@
+"""`pet test-drive`: what it tells while it goes on."""
+
+import io
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from pet.commands.test_drive import _ProgressPrinter
+from pet.participant.test_drive import FleetProgress
+
+
+def test_a_long_quiet_is_told_once_and_again_after_something_happened():
+    output, now = io.StringIO(), 0.0
+    printer = _ProgressPrinter(Console(file=output, width=1000), clock=lambda: now)
+    progress = FleetProgress()
+    for now in (1.0, 19.0, 21.0, 60.0):
+        progress = replace(progress, sweeps=progress.sweeps + 1)
+        printer(progress)
+        assert output.getvalue().count("quiet for 20 s") == (now > 20)
+    progress = replace(progress, sweeps=9, messages_delivered=1)
+    printer(progress)
+    now = 90.0
+    printer(replace(progress, sweeps=10))
+    assert output.getvalue().count("quiet for 20 s") == 2
+    assert "larger --count" in output.getvalue()
+
+
+def test_a_coordinator_that_is_away_is_no_quiet():
+    output, now = io.StringIO(), 0.0
+    printer = _ProgressPrinter(Console(file=output, width=1000), clock=lambda: now)
+    for now in (1.0, 100.0):
+        printer(FleetProgress(sweeps=int(now), last_error="nobody there"))
+    assert output.getvalue() == "waiting: nobody there\n"
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--rounds", "1"], 1)], ids=["endless", "before it was done"])
+def test_ctrl_c_ends_it_with_a_summary(arguments, status):
+    command = [sys.executable, "-m", "pet", "test-drive", "-u", "http://127.0.0.1:1", "-n", "4", "-p", "0.05", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("waiting: "):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "0 rounds finished, 0 given up" in out
+    assert err == ""

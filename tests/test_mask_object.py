@@ -1,0 +1,40 @@
+"""Mask seeds and sums of masks: what they take, what they refuse, and that copies are equal."""
+
+import copy
+import pickle
+
+import pytest
+
+import pet
+
+CONFIG = pet.MaskConfig.parse("prime-f32-b0-m3")
+SEEDS = [pet.MaskSeed(bytes([i]) * 32) for i in range(3)]
+
+
+@pytest.mark.parametrize(("seed", "got"), [(5, "int"), ("a" * 32, "str"), (None, "NoneType"), (b"short", "5")])
+def test_a_seed_is_32_bytes(seed, got):
+    with pytest.raises(pet.CryptoError, match=f"mask seed: expected 32 bytes, got {got}"):
+        pet.MaskSeed(seed)
+
+
+def test_seeds_may_come_from_any_iterable():
+    assert pet.sum_masks(iter(SEEDS), CONFIG, 5) == pet.sum_masks(SEEDS, CONFIG, 5)
+
+
+def test_other_things_than_seeds_are_refused():
+    with pytest.raises(pet.ModelError, match="seeds: expected MaskSeed objects, got bytes"):
+        pet.sum_masks([bytes(32)], CONFIG, 5)
+
+
+@pytest.mark.parametrize("length", [-1, 2.0, "3", None])
+def test_a_length_is_a_whole_number(length):
+    message = "length: expected a whole number of 0 or more, got "
+    with pytest.raises(pet.ModelError, match=message):
+        pet.sum_masks(SEEDS, CONFIG, length)
+    with pytest.raises(pet.ModelError, match=message):
+        SEEDS[0].derive_mask(CONFIG, length)
+
+
+@pytest.mark.parametrize("value", [SEEDS[0], SEEDS[0].derive_mask(CONFIG, 4), CONFIG, pet.MaskConfigPair.of(CONFIG)], ids=repr)
+def test_copies_are_equal(value):
+    assert pickle.loads(pickle.dumps(value)) == copy.copy(value) == copy.deepcopy(value) == value
