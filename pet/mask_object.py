@@ -6,8 +6,8 @@ or unmasks them; that is pet/aggregation.py.
 
 from __future__ import annotations
 
-import itertools
 import os
+import threading
 from collections.abc import Iterable
 from typing import Any, Final, Self
 
@@ -243,26 +243,29 @@ def sum_masks(seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, le
 def _sum_masks_in_threads(
     total: kernels.Total, seeds: bytes, positions: NDArray[np.uint64], order: int, thread_count: int
 ) -> None:
-    """Split the seeds among threads, a piece of the vector at a time, so that partial sums stay small."""
+    """Split the seeds among threads; each adds its part a piece of the vector at a time, so that partial sums stay small.
+
+    The threads wait for each other only while one adds a finished piece, which is short beside drawing it.
+    """
     from concurrent.futures import ThreadPoolExecutor  # here, because importing pet should not pay for it
 
     bounds = [len(positions) * i // thread_count for i in range(thread_count + 1)]
-    shares = list(itertools.pairwise(bounds))
-    with ThreadPoolExecutor(thread_count) as pool:
+    adding = threading.Lock()
+
+    def add_share(first: int, last: int) -> None:
+        own_seeds, own_positions = seeds[MASK_SEED_BYTES * first : MASK_SEED_BYTES * last], positions[first:last]
         for start in range(0, total.shape[1], _PIECE_LENGTH):
             piece = total[:, start : start + _PIECE_LENGTH]
-
-            def sum_share(share: tuple[int, int], length: int = piece.shape[1]) -> kernels.Total:
-                first, last = share
-                partial = kernels.new_total(length, order)
-                kernels.sum_masks(
-                    partial, seeds[MASK_SEED_BYTES * first : MASK_SEED_BYTES * last], positions[first:last], order
-                )
-                return partial
-
-            for partial in pool.map(sum_share, shares):
-                kernels.aggregate(piece, [kernels.pack(partial, order)], order)
+            partial = kernels.new_total(piece.shape[1], order)
+            kernels.sum_masks(partial, own_seeds, own_positions, order)
+            packed = kernels.pack(partial, order)
+            with adding:
+                kernels.aggregate(piece, [packed], order)
                 kernels.reduce(piece, 2, order)
+
+    with ThreadPoolExecutor(thread_count) as pool:
+        for _ in pool.map(add_share, bounds, bounds[1:]):
+            pass  # an error of a thread is raised here
 
 
 def _require_bytes(seed: Any) -> Buffer:
