@@ -1,6 +1,7 @@
 """What every test may use: each kernel back-end in turn, and the vectors of the originals."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 import pytest
 
 from pet import kernels
+
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and every process they start would inherit that,
+# also those that have to end on it. With a handler here they start with the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VECTORS = Path(__file__).parent / "vectors"
 

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -151,12 +152,15 @@ def test_ctrl_c_ends_in_one_line():
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    process.stdout.readline()
     try:
-        process.wait(timeout=4)
-    except subprocess.TimeoutExpired:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=4)
         process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 1
     assert errors == "interrupted\n"
