@@ -1,5 +1,5 @@
-/* Elements and totals in AVX2 registers, four at a time. Part of avx2.c, included nowhere else; it knows arrays, lengths and an
- * order, not what they stand for.
+/* Elements and totals in AVX2 registers, four at a time. Part of a variant's own file, included nowhere else; it
+ * knows arrays, lengths and an order, not what they stand for.
  *
  * Four elements are one vector of their low 64 bits and, where totals have two planes, one of their high 64 bits. Each helper
  * takes the number of planes as a constant, so that the branches on it vanish.
@@ -38,6 +38,7 @@ typedef struct {
     four order, largest;  /* largest: order - 1 */
 } element_format;
 
+PET_INLINE __m256i spread32(uint32_t x) { return _mm256_set1_epi32((int)x); }
 PET_INLINE __m256i spread64(uint64_t x) { return _mm256_set1_epi64x((long long)x); }
 PET_INLINE four spread_wide(uint64_t low, uint64_t high) { return (four){spread64(low), spread64(high)}; }
 

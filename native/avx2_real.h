@@ -1,5 +1,5 @@
-/* Weights to elements and back with doubles, four at a time. Part of avx2.c, included nowhere else; it knows scales, offsets
- * and bounds, not where they come from.
+/* Weights to elements and back with doubles, four at a time. Part of a variant's own file, included nowhere else; it knows
+ * scales, offsets and bounds, not where they come from.
  *
  * Masking is exact although doubles are not: a scale is kept as the sum of two doubles, a product as the sum of two, and where
  * that sum is too close to an integer to tell its floor, the lane is done again in integers. Unmasking need not be exact. */

@@ -1,0 +1,307 @@
+/* Drawing elements from a ChaCha20 keystream, several blocks at once; it knows seeds, positions and an order, and never what
+ * the draws are for. Included at the end of the header of an instruction set (avx2_draw.h), which defines
+ *
+ *   BLOCKS             how many blocks, here 8
+ *   row                the same word of each block, and on it spread_row, add_rows, xor_rows, rotate_row, count_up, store_row
+ *   find_chances       the comparison of a batch with the order
+ *
+ * The blocks stay vertical: row r of a batch is one vector that holds word r of all of them.
+ *
+ *               lane (block of the batch)
+ *               0     1     2    ...   7                     a draw of two words is (0, 1), (2, 3), ... of one block
+ *      row  0   0    16    32         112                    a draw of four is (0, 1, 2, 3), (4, 5, 6, 7), ...
+ *      row  1   1    17    33         113   <- number in     a draw of three, or one that starts in the middle, straddles rows
+ *      ...                                     the stream    15 and 0 of neighbouring blocks and of neighbouring batches
+ *      row 15  15    31    47         127
+ *
+ * Nothing is transposed but one bit per word or draw: whether its top word leaves it a chance to be below the order. The few
+ * draws with that chance are then collected by number. The collecting of one batch happens between the rounds of the next: the
+ * rounds wait for each other, so the scalar work in between is free. */
+#ifndef PET_VERTICAL_DRAW_H
+#define PET_VERTICAL_DRAW_H
+
+#include "avx2_elements.h"
+
+enum {
+    ROWS = 16, /* words of a block */
+    BATCH_WORDS = ROWS * BLOCKS,
+    PARTS = BATCH_WORDS / 64,       /* of a bit for each word */
+    ROW_STRIDE = 2 * BLOCKS,        /* of the stored batch, in words: its lanes, then slack that a fruitless step may read */
+    GAPS = 9,                       /* between the double rounds: time to collect */
+    FIRST_SLOT = -3,                /* a draw whose top is in this batch may begin three words before it */
+    END_OF_SLOTS = BATCH_WORDS + 3, /* and a fruitless step asks for the word behind the batch and two more */
+};
+
+typedef enum { ONE_WORD, TWO_WORDS, FOUR_WORDS, STRADDLING } draw_layout;
+
+typedef struct drawer drawer;
+struct drawer {
+    row initial[ROWS];                       /* the state before round 1, but for row 12, the low counter word */
+    row first_round[ROWS];                   /* the state with everything done in round 1 that does not depend on row 12 */
+    uint32_t words[(ROWS + 2) * ROW_STRIDE]; /* the last batch: word w at slot_of(w) */
+    uint64_t chances[PARTS]; /* what of it is still to collect: a bit for each draw, or, where layouts need more, each word */
+    uint64_t base;           /* the position of the last batch */
+    uint64_t next_number;    /* of the next batch */
+    uint64_t position;       /* behind the last draw that was handed out */
+    uint64_t order_low, order_high, mask_low, mask_high;
+    uint64_t top_words[3][PARTS]; /* STRADDLING: which words are the top of a draw, by the first such word of the batch */
+    uint16_t slots[END_OF_SLOTS - FIRST_SLOT]; /* STRADDLING: slot_of, tabulated, because a draw has four */
+    uint32_t top_mask, top_limit;
+    unsigned words_per_draw, first_top, steps;
+    draw_layout layout;
+    size_t (*next_batch)(drawer *, uint64_t *, uint64_t *); /* for this layout */
+};
+
+/* How many words a bit of chances[] stands for: those of a draw, or one. */
+PET_INLINE int words_per_chance(draw_layout layout) { return layout == FOUR_WORDS ? 4 : layout == TWO_WORDS ? 2 : 1; }
+
+/* How many of chances[] a layout uses. */
+PET_INLINE int parts_of(draw_layout layout) {
+    const int width = words_per_chance(layout);
+    return PARTS > width ? PARTS / width : 1;
+}
+
+/* ---- ChaCha20 ------------------------------------------------------------------------------------------------------ */
+
+/* A quarter-round without its first addition. */
+#define QUARTER_REST(x, a, b, c, d)                   \
+    do {                                              \
+        x[d] = rotate_row(xor_rows(x[d], x[a]), 16);  \
+        x[c] = add_rows(x[c], x[d]);                  \
+        x[b] = rotate_row(xor_rows(x[b], x[c]), 12);  \
+        x[a] = add_rows(x[a], x[b]);                  \
+        x[d] = rotate_row(xor_rows(x[d], x[a]), 8);   \
+        x[c] = add_rows(x[c], x[d]);                  \
+        x[b] = rotate_row(xor_rows(x[b], x[c]), 7);   \
+    } while (0)
+#define QUARTER(x, a, b, c, d)       \
+    do {                             \
+        x[a] = add_rows(x[a], x[b]); \
+        QUARTER_REST(x, a, b, c, d); \
+    } while (0)
+#define COLUMNS(x)                \
+    do {                          \
+        QUARTER(x, 0, 4, 8, 12);  \
+        QUARTER(x, 1, 5, 9, 13);  \
+        QUARTER(x, 2, 6, 10, 14); \
+        QUARTER(x, 3, 7, 11, 15); \
+    } while (0)
+#define DIAGONALS(x)              \
+    do {                          \
+        QUARTER(x, 0, 5, 10, 15); \
+        QUARTER(x, 1, 6, 11, 12); \
+        QUARTER(x, 2, 7, 8, 13);  \
+        QUARTER(x, 3, 4, 9, 14);  \
+    } while (0)
+
+/* The high counter word changes once in 256 GiB: only then is the part of round 1 without the low word done again. Batches
+ * start at multiples of BLOCKS, so the low word never overflows within one. */
+static void set_high_counter(drawer *d, uint32_t high) {
+    d->initial[13] = spread_row(high);
+    row *x = d->first_round;
+    for (int i = 0; i < ROWS; i++) x[i] = d->initial[i];
+    x[0] = add_rows(x[0], x[4]);
+    QUARTER(x, 1, 5, 9, 13);
+    QUARTER(x, 2, 6, 10, 14);
+    QUARTER(x, 3, 7, 11, 15);
+}
+
+static void set_key(drawer *d, const uint8_t *seed) {
+    static const uint32_t sigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
+    for (int i = 0; i < 4; i++) d->initial[i] = spread_row(sigma[i]);
+    for (int i = 0; i < 8; i++) d->initial[4 + i] = spread_row(pet_load32(seed + 4 * i));
+    d->initial[12] = d->initial[14] = d->initial[15] = spread_row(0);
+}
+
+/* ---- collecting ----------------------------------------------------------------------------------------------------- */
+
+/* Where word w of the last batch is. The three words before it (w from -3) are at the slots that this formula gives, too. */
+PET_INLINE unsigned slot_of(int w) { return (unsigned)((w & 15) * ROW_STRIDE + (w >> 4)); }
+
+PET_INLINE uint64_t pair(const uint32_t *words, unsigned slot, unsigned next) {
+    return words[slot] | (uint64_t)words[next] << 32;
+}
+
+/* Read one draw: number i of the batch, or, in layouts ONE_WORD and STRADDLING, the one whose top is word i. Returns 1 if it is
+ * below the order. */
+PET_INLINE size_t collect(const drawer *d, int i, uint64_t *low, uint64_t *high, const draw_layout layout) {
+    uint64_t value, value_high = 0;
+    if (layout == ONE_WORD) {
+        value = d->words[slot_of(i)] & d->mask_low;
+    } else if (layout == TWO_WORDS) {
+        unsigned slot = slot_of(2 * i);
+        value = pair(d->words, slot, slot + ROW_STRIDE) & d->mask_low;
+    } else if (layout == FOUR_WORDS) {
+        unsigned slot = slot_of(4 * i);
+        value = pair(d->words, slot, slot + ROW_STRIDE);
+        value_high = pair(d->words, slot + 2 * ROW_STRIDE, slot + 3 * ROW_STRIDE) & d->mask_high;
+    } else {
+        const uint16_t *slot = d->slots - FIRST_SLOT + i + 1 - (int)d->words_per_draw;
+        value = pair(d->words, slot[0], slot[1]) & d->mask_low;
+        value_high = pair(d->words, slot[2], slot[3]) & d->mask_high;
+    }
+    *low = value;
+    if (layout == ONE_WORD || layout == TWO_WORDS) return value < d->order_low;
+    *high = value_high;
+    return wide(value_high, value) < wide(d->order_high, d->order_low);
+}
+
+/* Collect the first draw of `chances` and strike it out. With none left the step is fruitless but harmless, so a fixed
+ * number of steps needs no branch. Whether a draw is below the order steers nothing but the place of the next one. */
+PET_INLINE size_t step(const drawer *d, uint64_t *chances, int offset, uint64_t *low, uint64_t *high,
+                       const draw_layout layout) {
+    const size_t is_left = *chances != 0;
+    const int index = (int)_tzcnt_u64(*chances) + offset;
+    *chances = _blsr_u64(*chances);
+    return collect(d, index, low, high, layout) & is_left;
+}
+
+/* Compute the next batch, and meanwhile collect everything that the last one still has. Returns how many draws that gave. */
+PET_INLINE size_t next_batch_with(drawer *d, uint64_t *restrict low, uint64_t *restrict high, const draw_layout layout) {
+    const int parts = parts_of(layout);
+    const uint32_t first_block = (uint32_t)(d->next_number * BLOCKS);
+    uint64_t chances = d->chances[0];
+    size_t count = 0;
+    if (first_block == 0) set_high_counter(d, (uint32_t)(d->next_number * BLOCKS >> 32));
+    const row counter = add_rows(spread_row(first_block), count_up());
+    row x[ROWS];
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) x[i] = d->first_round[i];
+    x[12] = counter;
+    QUARTER_REST(x, 0, 4, 8, 12);
+    DIAGONALS(x);
+#pragma GCC unroll 9
+    for (int i = 0; i < GAPS; i++) {
+        const int part = i * parts / GAPS;
+        if (part > 0 && (i - 1) * parts / GAPS < part) {
+            while (chances) count += step(d, &chances, 64 * (part - 1), low + count, high + count, layout);
+            chances = d->chances[part];
+        }
+        for (unsigned k = d->steps; k > 0; k--) count += step(d, &chances, 64 * part, low + count, high + count, layout);
+        COLUMNS(x);
+        DIAGONALS(x);
+    }
+    while (chances) count += step(d, &chances, 64 * (parts - 1), low + count, high + count, layout);
+
+    if (layout == STRADDLING) {
+        for (int w = -3; w < 0; w++) d->words[slot_of(w)] = d->words[slot_of(BATCH_WORDS + w)];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+        x[i] = add_rows(x[i], i == 12 ? counter : d->initial[i]);
+        store_row(d->words + ROW_STRIDE * i, x[i]);
+    }
+    find_chances(d->chances, x, d->top_mask, d->top_limit, words_per_chance(layout));
+    if (layout == STRADDLING) {
+        for (int i = 0; i < PARTS; i++) d->chances[i] &= d->top_words[d->first_top][i];
+        d->first_top = (d->first_top + 3 - BATCH_WORDS % 3) % 3; /* for other widths all three are the same */
+    }
+    d->base = d->next_number++ * BATCH_WORDS;
+    return count;
+}
+
+/* One function for each layout: in each the branches on the layout are gone. */
+static size_t next_batch_one_word(drawer *d, uint64_t *low, uint64_t *high) { return next_batch_with(d, low, high, ONE_WORD); }
+static size_t next_batch_two_words(drawer *d, uint64_t *low, uint64_t *high) {
+    return next_batch_with(d, low, high, TWO_WORDS);
+}
+static size_t next_batch_four_words(drawer *d, uint64_t *low, uint64_t *high) {
+    return next_batch_with(d, low, high, FOUR_WORDS);
+}
+static size_t next_batch_straddling(drawer *d, uint64_t *low, uint64_t *high) {
+    return next_batch_with(d, low, high, STRADDLING);
+}
+
+/* Collect up to `length` draws of the last batch and keep the rest. Returns how many it was; each step is checked, so this is
+ * for the end of a vector only, and it alone tells the position. */
+static size_t take(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
+    size_t count = 0;
+    for (int part = 0; part < parts_of(d->layout); part++) {
+        while (d->chances[part] && count < length) {
+            int index = (int)_tzcnt_u64(d->chances[part]) + 64 * part;
+            d->chances[part] = _blsr_u64(d->chances[part]);
+            if (!collect(d, index, low + count, high + count, d->layout)) continue;
+            count++;
+            d->position = d->base + (uint64_t)((index + 1) * words_per_chance(d->layout));
+        }
+    }
+    return count;
+}
+
+/* The next `length` draws: bits 0 to 63 to low, where the order has more than 64 bits the rest to high (otherwise high may be
+ * left as it is). */
+static void draw(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
+    while (length > 0) {
+        size_t most = 0;
+        for (int i = 0; i < PARTS; i++) most += (size_t)_mm_popcnt_u64(d->chances[i]);
+        /* The last draw must come through `take`, which notes the position. */
+        size_t count = most < length ? d->next_batch(d, low, high) : take(d, low, high, length);
+        low += count;
+        high += count;
+        length -= count;
+    }
+}
+
+/* ---- starting ------------------------------------------------------------------------------------------------------- */
+
+static uint64_t low_bits(size_t count) { return count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1; }
+
+/* As many steps between two double rounds as collect nearly every part of a batch: the mean and 2.5 standard deviations. */
+static unsigned steps_for(const pet_order *order, draw_layout layout) {
+    const int parts = parts_of(layout);
+    double acceptance = 0; /* order / 256^draw_bytes */
+    for (size_t i = 0; i < order->draw_bytes; i++)
+        acceptance = (acceptance + (double)(order->limbs[i / 8] >> 8 * (i % 8) & 0xff)) / 256;
+    double mean = (double)BATCH_WORDS / (double)order->words_per_draw / parts * acceptance;
+    double enough = mean + 2.5 * _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(mean)));
+    return 1 + (unsigned)(enough / (GAPS / parts));
+}
+
+static void set_order(drawer *d, const pet_order *order, uint64_t position) {
+    const unsigned width = (unsigned)order->words_per_draw;
+    const size_t top_bytes = order->draw_bytes - 4 * (width - 1), bits = 8 * order->draw_bytes;
+    d->words_per_draw = width;
+    d->order_low = order->limbs[0];
+    d->order_high = order->limbs[1];
+    d->mask_low = low_bits(bits);
+    d->mask_high = bits > 64 ? low_bits(bits - 64) : 0;
+    d->top_mask = (uint32_t)low_bits(8 * top_bytes);
+    d->top_limit = (uint32_t)(order->limbs[(width - 1) / 2] >> (32 * ((width - 1) % 2)));
+    const int aligned = width != 3 && position % width == 0;
+    d->layout = !aligned ? STRADDLING : width == 1 ? ONE_WORD : width == 2 ? TWO_WORDS : FOUR_WORDS;
+    d->steps = steps_for(order, d->layout);
+    const unsigned first_top = (unsigned)((position % BATCH_WORDS + width - 1) % width);
+    memset(d->top_words, 0, sizeof d->top_words);
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned w = width == 3 ? i : first_top; w < BATCH_WORDS; w += width)
+            d->top_words[i][w / 64] |= UINT64_C(1) << w % 64;
+    d->first_top = width == 3 ? first_top : 0;
+}
+
+/* Start at a position of the keystream of a seed. */
+static void start_drawing(drawer *d, const uint8_t *seed, uint64_t position, const pet_order *order) {
+    static size_t (*const advance[])(drawer *, uint64_t *, uint64_t *) = {
+        [ONE_WORD] = next_batch_one_word,
+        [TWO_WORDS] = next_batch_two_words,
+        [FOUR_WORDS] = next_batch_four_words,
+        [STRADDLING] = next_batch_straddling,
+    };
+    set_key(d, seed);
+    set_order(d, order, position);
+    d->next_batch = advance[d->layout];
+    memset(d->words, 0, sizeof d->words);
+    for (int w = FIRST_SLOT; w < END_OF_SLOTS; w++) d->slots[w - FIRST_SLOT] = (uint16_t)slot_of(w);
+    d->position = position;
+    d->next_number = position / BATCH_WORDS;
+    set_high_counter(d, (uint32_t)(d->next_number * BLOCKS >> 32));
+    memset(d->chances, 0, sizeof d->chances);
+    uint64_t unused[2];
+    d->next_batch(d, &unused[0], &unused[1]);
+    /* The stream starts within this batch: what lies before the position is used up. */
+    size_t used = position % BATCH_WORDS;
+    if (d->layout == STRADDLING) used += d->words_per_draw - 1;
+    used /= (size_t)words_per_chance(d->layout);
+    for (size_t i = 0; i < PARTS; i++) d->chances[i] &= ~low_bits(used > 64 * i ? used - 64 * i : 0);
+}
+
+#endif
