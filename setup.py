@@ -3,7 +3,7 @@
 Each instruction set is its own static library, because its compiler flags must reach no other file. Where the C code does not
 compile, pet installs without it and says so: numba, or at worst Python integers, then do the work.
 
-PET_WITHOUT=avx2 (names joined with commas) leaves variants out.
+PET_WITHOUT=avx2,avx512 (names joined with commas) leaves variants out.
 """
 
 import os
@@ -19,8 +19,10 @@ COMMON = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Wshadow", "-fvisibility=hidde
 HEADERS = [str(path) for path in sorted(Path("native").glob("*.h"))]
 IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
+AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mfma"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 #: Flags of every variant that this machine's compiler can make; the file is native/<name>.c.
-VARIANT_FLAGS = {"avx2": ["-mavx2", "-mbmi", "-mbmi2", "-mfma"]} if IS_X86_64 else {}
+VARIANT_FLAGS = {"avx512": AVX512, "avx2": AVX2} if IS_X86_64 else {}
 LEFT_OUT = [name for name in os.environ.get("PET_WITHOUT", "").split(",") if name]
 
 

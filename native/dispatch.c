@@ -8,6 +8,9 @@
 #if defined(__x86_64__) && !defined(PET_WITHOUT_AVX2)
 #define PET_WITH_AVX2
 #endif
+#if defined(__x86_64__) && !defined(PET_WITHOUT_AVX512)
+#define PET_WITH_AVX512
+#endif
 
 /* ---- which variant runs -------------------------------------------------------------------------------------------- */
 
@@ -18,6 +21,9 @@ typedef struct {
 
 /* From widest to portable; a variant that is not compiled in has no rung. */
 static const rung ladder[] = {
+#ifdef PET_WITH_AVX512
+    {PET_VARIANT_AVX512, &pet_avx512_kernels},
+#endif
 #ifdef PET_WITH_AVX2
     {PET_VARIANT_AVX2, &pet_avx2_kernels},
 #endif

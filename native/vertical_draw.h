@@ -1,7 +1,7 @@
 /* Drawing elements from a ChaCha20 keystream, several blocks at once; it knows seeds, positions and an order, and never what
- * the draws are for. Included at the end of the header of an instruction set (avx2_draw.h), which defines
+ * the draws are for. Included at the end of avx2_draw.h and avx512_draw.h, which define
  *
- *   BLOCKS             how many blocks, here 8
+ *   BLOCKS             how many blocks: 8 or 16, here 8
  *   row                the same word of each block, and on it spread_row, add_rows, xor_rows, rotate_row, count_up, store_row
  *   find_chances       the comparison of a batch with the order
  *

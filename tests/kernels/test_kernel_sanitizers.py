@@ -14,7 +14,7 @@ from pathlib import Path
 from pet import kernels
 
 REPOSITORY = Path(__file__).parents[2]
-VARIANTS = ("avx2",)  # each is native/<name>.c
+VARIANTS = ("avx2", "avx512")  # each is native/<name>.c
 
 
 def run(*command: str, directory: Path, **environment: str) -> str:
@@ -51,8 +51,9 @@ def test_no_sanitizer_complains(tmp_path, monkeypatch):
     copy_repository(tmp_path)
     compile_with_sanitizers(tmp_path, compiler, monkeypatch)
     libraries = [run(compiler, f"-print-file-name=lib{name}.so", directory=tmp_path).strip() for name in ("asan", "ubsan")]
+    tested = " or ".join(("portable", *VARIANTS))
     output = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "portable or avx2", "tests/kernels"),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tested, "tests/kernels"),
         directory=tmp_path,
         PYTHONPATH=str(tmp_path),
         LD_PRELOAD=" ".join(libraries),

@@ -1,0 +1,15 @@
+/* The AVX-512 variant: avx512_draw.h draws from sixteen blocks of keystream at once, avx2_loops.h does the rest.
+ *
+ * The rest stays at 256 bits: nearly all of it waits for memory, and on several processors 512-bit multiplications of doubles
+ * lower the clock for the ChaCha20 around them. */
+#include "avx512_draw.h"
+#include "avx2_loops.h"
+
+static int runs_here(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
+}
+
+const pet_kernel_table pet_avx512_kernels = {.name = "avx512", .runs_here = runs_here, LOOP_MEMBERS};
