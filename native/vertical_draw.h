@@ -30,6 +30,8 @@ enum {
     GAPS = 9,                       /* between the double rounds: time to collect */
     FIRST_SLOT = -3,                /* a draw whose top is in this batch may begin three words before it */
     END_OF_SLOTS = BATCH_WORDS + 3, /* and a fruitless step asks for the word behind the batch and two more */
+    PART_SLOTS = 64 + 1,            /* a slot for each bit of a part, and one for a fruitless step */
+    SLOTS = PARTS * PART_SLOTS > END_OF_SLOTS - FIRST_SLOT ? PARTS * PART_SLOTS : END_OF_SLOTS - FIRST_SLOT,
 };
 
 typedef enum { ONE_WORD, TWO_WORDS, FOUR_WORDS, STRADDLING } draw_layout;
@@ -45,7 +47,7 @@ struct drawer {
     uint64_t position;       /* behind the last draw that was handed out */
     uint64_t order_low, order_high, mask_low, mask_high;
     uint64_t top_words[3][PARTS]; /* STRADDLING: which words are the top of a draw, by the first such word of the batch */
-    uint16_t slots[END_OF_SLOTS - FIRST_SLOT]; /* STRADDLING: slot_of, tabulated, because a draw has four */
+    uint16_t slots[SLOTS]; /* slot_of, tabulated: for each draw, part by part; STRADDLING: for each word from FIRST_SLOT */
     uint32_t top_mask, top_limit;
     unsigned words_per_draw, first_top, steps;
     draw_layout layout;
@@ -122,23 +124,18 @@ PET_INLINE uint64_t pair(const uint32_t *words, unsigned slot, unsigned next) {
     return words[slot] | (uint64_t)words[next] << 32;
 }
 
-/* Read one draw: number i of the batch, or, in layouts ONE_WORD and STRADDLING, the one whose top is word i. Returns 1 if it is
- * below the order. */
-PET_INLINE size_t collect(const drawer *d, int i, uint64_t *low, uint64_t *high, const draw_layout layout) {
+/* Read one draw: number i of a part, or, in layout STRADDLING, the one whose top is word i of the part. Returns 1 if it is below
+ * the order. */
+PET_INLINE size_t collect(const drawer *d, int part, int i, uint64_t *low, uint64_t *high, const draw_layout layout) {
     uint64_t value, value_high = 0;
-    if (layout == ONE_WORD) {
-        value = d->words[slot_of(i)] & d->mask_low;
-    } else if (layout == TWO_WORDS) {
-        unsigned slot = slot_of(2 * i);
-        value = pair(d->words, slot, slot + ROW_STRIDE) & d->mask_low;
-    } else if (layout == FOUR_WORDS) {
-        unsigned slot = slot_of(4 * i);
-        value = pair(d->words, slot, slot + ROW_STRIDE);
-        value_high = pair(d->words, slot + 2 * ROW_STRIDE, slot + 3 * ROW_STRIDE) & d->mask_high;
-    } else {
-        const uint16_t *slot = d->slots - FIRST_SLOT + i + 1 - (int)d->words_per_draw;
+    if (layout == STRADDLING) {
+        const uint16_t *slot = d->slots - FIRST_SLOT + 64 * part + i + 1 - (int)d->words_per_draw;
         value = pair(d->words, slot[0], slot[1]) & d->mask_low;
         value_high = pair(d->words, slot[2], slot[3]) & d->mask_high;
+    } else {
+        const uint32_t *words = d->words + d->slots[PART_SLOTS * part + i];
+        value = (layout == ONE_WORD ? words[0] : pair(words, 0, ROW_STRIDE)) & d->mask_low;
+        if (layout == FOUR_WORDS) value_high = pair(words, 2 * ROW_STRIDE, 3 * ROW_STRIDE) & d->mask_high;
     }
     *low = value;
     if (layout == ONE_WORD || layout == TWO_WORDS) return value < d->order_low;
@@ -147,13 +144,13 @@ PET_INLINE size_t collect(const drawer *d, int i, uint64_t *low, uint64_t *high,
 }
 
 /* Collect the first draw of `chances` and strike it out. With none left the step is fruitless but harmless, so a fixed
- * number of steps needs no branch. Whether a draw is below the order steers nothing but the place of the next one. */
-PET_INLINE size_t step(const drawer *d, uint64_t *chances, int offset, uint64_t *low, uint64_t *high,
-                       const draw_layout layout) {
-    const size_t is_left = *chances != 0;
-    const int index = (int)_tzcnt_u64(*chances) + offset;
+ * number of steps needs no branch: it reads words of ones behind the batch, which are not below any order. (Straddling draws
+ * have no such place for each part, and ask.) Whether a draw is below the order steers nothing but the place of the next one. */
+PET_INLINE size_t step(const drawer *d, uint64_t *chances, int part, uint64_t *low, uint64_t *high, const draw_layout layout) {
+    const size_t is_left = layout == STRADDLING ? *chances != 0 : 1;
+    const int index = (int)_tzcnt_u64(*chances);
     *chances = _blsr_u64(*chances);
-    return collect(d, index, low, high, layout) & is_left;
+    return collect(d, part, index, low, high, layout) & is_left;
 }
 
 /* Compute the next batch, and meanwhile collect everything that the last one still has. Returns how many draws that gave. */
@@ -174,14 +171,14 @@ PET_INLINE size_t next_batch_with(drawer *d, uint64_t *restrict low, uint64_t *r
     for (int i = 0; i < GAPS; i++) {
         const int part = i * parts / GAPS;
         if (part > 0 && (i - 1) * parts / GAPS < part) {
-            while (chances) count += step(d, &chances, 64 * (part - 1), low + count, high + count, layout);
+            while (chances) count += step(d, &chances, part - 1, low + count, high + count, layout);
             chances = d->chances[part];
         }
-        for (unsigned k = d->steps; k > 0; k--) count += step(d, &chances, 64 * part, low + count, high + count, layout);
+        for (unsigned k = d->steps; k > 0; k--) count += step(d, &chances, part, low + count, high + count, layout);
         COLUMNS(x);
         DIAGONALS(x);
     }
-    while (chances) count += step(d, &chances, 64 * (parts - 1), low + count, high + count, layout);
+    while (chances) count += step(d, &chances, parts - 1, low + count, high + count, layout);
 
     if (layout == STRADDLING) {
         for (int w = -3; w < 0; w++) d->words[slot_of(w)] = d->words[slot_of(BATCH_WORDS + w)];
@@ -218,11 +215,11 @@ static size_t take(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
     size_t count = 0;
     for (int part = 0; part < parts_of(d->layout); part++) {
         while (d->chances[part] && count < length) {
-            int index = (int)_tzcnt_u64(d->chances[part]) + 64 * part;
+            int index = (int)_tzcnt_u64(d->chances[part]);
             d->chances[part] = _blsr_u64(d->chances[part]);
-            if (!collect(d, index, low + count, high + count, d->layout)) continue;
+            if (!collect(d, part, index, low + count, high + count, d->layout)) continue;
             count++;
-            d->position = d->base + (uint64_t)((index + 1) * words_per_chance(d->layout));
+            d->position = d->base + (uint64_t)((64 * part + index + 1) * words_per_chance(d->layout));
         }
     }
     return count;
@@ -278,6 +275,19 @@ static void set_order(drawer *d, const pet_order *order, uint64_t position) {
     d->first_top = width == 3 ? first_top : 0;
 }
 
+/* What lies behind the batch stays all ones. */
+static void set_slots(drawer *d) {
+    memset(d->words, 0xff, sizeof d->words);
+    if (d->layout == STRADDLING) {
+        for (int w = FIRST_SLOT; w < END_OF_SLOTS; w++) d->slots[w - FIRST_SLOT] = (uint16_t)slot_of(w);
+        return;
+    }
+    for (int i = 0; i < PARTS * PART_SLOTS; i++) {
+        const int draw = i / PART_SLOTS * 64 + i % PART_SLOTS, word = draw * (int)d->words_per_draw;
+        d->slots[i] = (uint16_t)slot_of(i % PART_SLOTS == 64 || word > BATCH_WORDS ? BATCH_WORDS : word);
+    }
+}
+
 /* Start at a position of the keystream of a seed. */
 static void start_drawing(drawer *d, const uint8_t *seed, uint64_t position, const pet_order *order) {
     static size_t (*const advance[])(drawer *, uint64_t *, uint64_t *) = {
@@ -289,8 +299,7 @@ static void start_drawing(drawer *d, const uint8_t *seed, uint64_t position, con
     set_key(d, seed);
     set_order(d, order, position);
     d->next_batch = advance[d->layout];
-    memset(d->words, 0, sizeof d->words);
-    for (int w = FIRST_SLOT; w < END_OF_SLOTS; w++) d->slots[w - FIRST_SLOT] = (uint16_t)slot_of(w);
+    set_slots(d);
     d->position = position;
     d->next_number = position / BATCH_WORDS;
     set_high_counter(d, (uint32_t)(d->next_number * BLOCKS >> 32));
