@@ -1,4 +1,4 @@
-/* The AVX-512 variant: avx512_draw.h draws from sixteen blocks of keystream at once, avx2_loops.h does the rest.
+/* The AVX-512 variant: avx512_draw.h draws from thirty-two blocks of keystream at once, avx2_loops.h does the rest.
  *
  * The rest stays at 256 bits: nearly all of it waits for memory, and on several processors 512-bit multiplications of doubles
  * lower the clock for the ChaCha20 around them. */

@@ -1,7 +1,7 @@
 /* Drawing elements from a ChaCha20 keystream, several blocks at once; it knows seeds, positions and an order, and never what
  * the draws are for. Included at the end of avx2_draw.h and avx512_draw.h, which define
  *
- *   BLOCKS             how many blocks: 8 or 16, here 8
+ *   BLOCKS             how many blocks: 8 or 32, here 8
  *   row                the same word of each block, and on it spread_row, add_rows, xor_rows, rotate_row, count_up, store_row
  *   find_chances       the comparison of a batch with the order
  *
@@ -124,8 +124,8 @@ PET_INLINE uint64_t pair(const uint32_t *words, unsigned slot, unsigned next) {
     return words[slot] | (uint64_t)words[next] << 32;
 }
 
-/* Read one draw: number i of a part, or, in layout STRADDLING, the one whose top is word i of the part. Returns 1 if it is below
- * the order. */
+/* Read one draw: number i of a part, or, in layout STRADDLING, the one whose top is word i of the part. Returns 1 if it is
+ * below the order. */
 PET_INLINE size_t collect(const drawer *d, int part, int i, uint64_t *low, uint64_t *high, const draw_layout layout) {
     uint64_t value, value_high = 0;
     if (layout == STRADDLING) {
@@ -145,7 +145,7 @@ PET_INLINE size_t collect(const drawer *d, int part, int i, uint64_t *low, uint6
 
 /* Collect the first draw of `chances` and strike it out. With none left the step is fruitless but harmless, so a fixed
  * number of steps needs no branch: it reads words of ones behind the batch, which are not below any order. (Straddling draws
- * have no such place for each part, and ask.) Whether a draw is below the order steers nothing but the place of the next one. */
+ * have no such place for each part, and ask.) Whether a draw is below the order steers nothing but the place of the next. */
 PET_INLINE size_t step(const drawer *d, uint64_t *chances, int part, uint64_t *low, uint64_t *high, const draw_layout layout) {
     const size_t is_left = layout == STRADDLING ? *chances != 0 : 1;
     const int index = (int)_tzcnt_u64(*chances);
