@@ -81,6 +81,8 @@ class Workload:
         self._seeds = [MaskSeed(generator.bytes(kernels.SEED_BYTES)) for _ in range(VECTOR_COUNT)]
         self.weights: Final = _random_weights(generator, config, length)
         self._encoding = encoding_of(config, to_exact_scalar(1))
+        # Written again and again, as the total is: a fresh one each time would measure how the system hands out pages.
+        self._model = np.empty(length, dtype=config.data_type.dtype)
         self._mask = self.expand()
         self._masked = self.update()
         self._total = kernels.new_total(length, config.order)
@@ -112,7 +114,7 @@ class Workload:
 
     def unmask(self) -> kernels.Model:
         """Take the mask off again: the model as the data type of the config."""
-        return kernels.unmask(self._reduced, self._mask, self._decoding(), self.config.data_type.dtype)
+        return kernels.unmask(self._reduced, self._mask, self._decoding(), self.config.data_type.dtype, out=self._model)
 
     def encode_fractions(self) -> np.ndarray[Any, Any]:
         """Write the model as exact fractions; returns the bytes written."""

@@ -207,19 +207,29 @@ def unmask_elements(total: Total, mask: Packed, order: int) -> Packed:
     return elements
 
 
-def unmask(total: Total, mask: Packed, decoding: Decoding, dtype: np.dtype[np.generic]) -> Model:
+def unmask(total: Total, mask: Packed, decoding: Decoding, dtype: np.dtype[np.generic], out: Model | None = None) -> Model:
     """Unmask a reduced total with a valid mask (spec 3.7), as float32, float64, int32 or int64.
 
     Floats are within one unit in the last place of the exact fraction (two for float64); integers are truncated towards zero.
 
+    Args:
+        total: reduced.
+        mask: valid.
+        decoding: how differences become weights.
+        dtype: of the model.
+        out: where to write the model, of that dtype and as many weights; a new array if None.
+
     Raises:
+        ModelError: `out` has another dtype or length.
         UnmaskError: a difference outside [decoding.lowest, decoding.highest] (reason "out_of_range").
     """
     _check_order(decoding.order)
     _check_total(total, decoding.order)
     _check_packed(mask, total.shape[1], decoding.order)
-    model = np.empty(total.shape[1], dtype=dtype)
+    model = np.empty(total.shape[1], dtype=dtype) if out is None else out
     _check_model(model)
+    if model.dtype != dtype or len(model) != total.shape[1]:
+        raise ModelError(f"out: expected {total.shape[1]} weights of {np.dtype(dtype)}, got {_describe(model)}")
     backend_for(decoding.order).unmask(model, total, mask, decoding)
     return model
 

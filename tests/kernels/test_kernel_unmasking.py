@@ -136,3 +136,15 @@ def test_unmask_refuses_other_types(backend):
     decoding = Decoding(257, 0, 1, 1, 0, 256)
     with pytest.raises(ModelError, match="contiguous vector of float32"):
         kernels.unmask(total, pack_integers([0], 257), decoding, np.dtype(np.int16))
+
+
+def test_a_model_is_written_where_it_is_wanted(backend):
+    decoding = Decoding(order=257, offset=0, numerator=1, denominator=2, lowest=0, highest=256)
+    total = kernels.new_total(3, 257)
+    out = np.zeros(5, dtype=np.float32)
+    model = kernels.unmask(total, pack_integers([256, 0, 254], 257), decoding, out.dtype, out=out[1:4])
+    assert model.base is out
+    assert out.tolist() == [0, 0.5, 0, 1.5, 0]
+    for wrong in (np.zeros(2, dtype=np.float32), np.zeros(3)):
+        with pytest.raises(ModelError, match="out: expected 3 weights of float32"):
+            kernels.unmask(total, pack_integers([0, 0, 0], 257), decoding, out.dtype, out=wrong)
