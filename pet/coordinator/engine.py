@@ -25,7 +25,15 @@ from pet.coordinator.storage.memory import MemoryStorage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError
 from pet.global_model import GlobalModel
-from pet.messages import Message, Tag, encode_seed_dictionary, encode_sum_dictionary, open_message
+from pet.messages import (
+    MIN_BODY_BYTES,
+    Message,
+    Tag,
+    encode_seed_dictionary,
+    encode_sum_dictionary,
+    open_message,
+    update_payload_bytes,
+)
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.events import (
     DictionariesWithdrawn,
@@ -40,12 +48,6 @@ from pet.transports.base import PublishedModel
 
 _logger: Final = logging.getLogger(__name__)
 
-_SEAL_BYTES: Final = 48
-_HEADER_BYTES: Final = 136
-_SIGNATURES_BYTES: Final = 2 * 64
-_MASK_OBJECT_BYTES: Final = 12
-_DICTIONARY_LENGTH_BYTES: Final = 4
-_DICTIONARY_ENTRY_BYTES: Final = 112
 #: Why a message was refused that nothing is wrong with.
 _INTERNAL_ERROR: Final = "internal_error"
 #: The header of a chunk comes on top when somebody sends a whole payload as one chunk; the rest is for senders that pad.
@@ -138,10 +140,9 @@ class CoordinatorEngine:
 
     def max_body_bytes(self) -> int:
         """Return the size of the largest body that could hold a message of this round or the last one (spec 4.8)."""
-        config, entries = self.settings.mask_config, max(self._sum_dictionary_sizes)
-        mask_object = _MASK_OBJECT_BYTES + self.settings.model_length * config.vect.element_bytes + config.unit.element_bytes
-        dictionary = _DICTIONARY_LENGTH_BYTES + entries * _DICTIONARY_ENTRY_BYTES
-        return _SEAL_BYTES + _HEADER_BYTES + _SIGNATURES_BYTES + mask_object + dictionary + _SPARE_BYTES
+        settings, entries = self.settings, max(self._sum_dictionary_sizes)
+        payload_bytes = update_payload_bytes(settings.mask_config, settings.model_length, entries)
+        return MIN_BODY_BYTES + payload_bytes + _SPARE_BYTES
 
     def handle_message(self, body: bytearray) -> None:
         """Open one sealed message in place and give it to the protocol; whatever is wrong with it is counted (spec 9.1)."""

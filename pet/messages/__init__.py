@@ -30,7 +30,7 @@ from pet.messages.message import (
     split_message,
 )
 from pet.messages.parameters import ROUND_PARAMETERS_BYTES, RoundParameters
-from pet.messages.payloads import Payload, Sum2Payload, SumPayload, UpdatePayload
+from pet.messages.payloads import Payload, Sum2Payload, SumPayload, UpdatePayload, update_payload_bytes
 from pet.messages.profile import PET_PROFILE, Profile
 
 __all__ = [
@@ -67,4 +67,5 @@ __all__ = [
     "seal_message",
     "split_message",
     "split_payload",
+    "update_payload_bytes",
 ]

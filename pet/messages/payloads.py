@@ -15,6 +15,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from pet.errors import CryptoError, RemoteProtocolError
+from pet.mask_config import MaskConfigPair
 from pet.mask_object import Mask, MaskedModel
 from pet.messages.dictionaries import (
     ENCRYPTED_SEED_BYTES,
@@ -23,9 +24,14 @@ from pet.messages.dictionaries import (
     local_seed_dictionary_bytes,
 )
 from pet.messages.header import Tag
-from pet.wire import Buffer
+from pet.wire import Buffer, mask_object_bytes
 
 _SUM_PAYLOAD_BYTES: Final = SIGNATURE_BYTES + PUBLIC_KEY_BYTES
+
+
+def update_payload_bytes(config: MaskConfigPair, model_length: int, entry_count: int) -> int:
+    """Return the size of an update payload with `entry_count` sum participants (spec 4.8): the largest payload there is."""
+    return 2 * SIGNATURE_BYTES + mask_object_bytes(config, model_length) + local_seed_dictionary_bytes(entry_count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Final
 
 from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.messages import update_payload_bytes
 from pet.protocol.windows import (
     LEAST_SUM_COUNT,
     LEAST_UPDATE_COUNT,
@@ -49,13 +50,6 @@ and for models of any size in chunks of 256 bytes or more (real clients' default
 """
 
 LIMIT_RULE: Final = "must be 1 or more"
-
-# Fixed parts of the largest payload (spec 4.3, 4.5, 4.6): two signatures; two mask configs and an element count; the length of
-# the seed dictionary; one of its entries.
-_SIGNATURES_BYTES: Final = 128
-_MASK_OBJECT_FIXED_BYTES: Final = 12
-_DICTIONARY_LENGTH_BYTES: Final = 4
-_DICTIONARY_ENTRY_BYTES: Final = 112
 
 
 def probability_violations(sum_probability: float, update_probability: float) -> Iterator[Violation]:
@@ -147,13 +141,7 @@ class RoundSettings:
     @property
     def max_payload_bytes(self) -> int:
         """Size of the largest payload that can be accepted: an update with a full seed dictionary."""
-        mask_object_bytes = (
-            _MASK_OBJECT_FIXED_BYTES
-            + self.model_length * self.mask_config.vect.element_bytes
-            + self.mask_config.unit.element_bytes
-        )
-        dictionary_bytes = _DICTIONARY_LENGTH_BYTES + self.sum.max_count * _DICTIONARY_ENTRY_BYTES
-        return _SIGNATURES_BYTES + mask_object_bytes + dictionary_bytes
+        return update_payload_bytes(self.mask_config, self.model_length, self.sum.max_count)
 
     @property
     def max_chunk_bytes_per_participant(self) -> int:
