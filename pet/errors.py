@@ -11,6 +11,12 @@ PetError
 ├── ProtocolError
 │   ├── LocalProtocolError (RuntimeError)   our caller's fault: a call that the current state does not allow
 │   └── RemoteProtocolError (ValueError)    the peer's fault: bytes that do not decode, a message that is refused
+├── FederationError                     what a federation refuses or cannot do now (spec/FEDERATION.md)
+│   ├── FederationValueError (ValueError)       a value that cannot be used; names the key, never a secret
+│   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
+│   ├── NotAdministratorError (PermissionError) only the peer that created the federation may do this
+│   ├── TokenRefusedError (PermissionError)     a join token that is unknown, used or expired; carries a reason
+│   └── FederationUnavailableError (OSError)    the broker, or the admin, did not answer in time
 ├── CryptoError (ValueError)            a key, seed or signature of the wrong size; a box that does not open
 ├── StateError (ValueError)             a saved state that cannot be restored
 └── TransportError (OSError)            the coordinator could not be reached, or gave an answer outside the protocol
@@ -95,6 +101,49 @@ class RemoteProtocolError(_ReasonedError, ProtocolError):
     Attributes:
         reason: a short stable identifier, by which refusals are counted (see docs/protocol.md).
     """
+
+
+class FederationError(PetError):
+    """A federation refuses something, or cannot do it now."""
+
+
+class FederationValueError(FederationError, ValueError):
+    """A value that cannot be used.
+
+    Attributes:
+        key: the key of the request that it came under, where there is one.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class FederationStateError(FederationError, RuntimeError):
+    """A call that does not fit what is there: nothing merged yet, too few rows, not a member any more."""
+
+
+class NotAdministratorError(FederationError, PermissionError):
+    """Only the peer that created the federation may do this."""
+
+    def __init__(self) -> None:
+        super().__init__("Not Federation Administrator")
+
+
+class TokenRefusedError(FederationError, PermissionError):
+    """A join token does not open the federation.
+
+    Attributes:
+        reason: "unknown", "used", "expired" or "revoked"; for the admin's error log only. The text is the same for all.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("Invalid federation token")
+        self.reason = reason
+
+
+class FederationUnavailableError(FederationError, OSError):
+    """The broker, or the admin of the federation, did not answer in time."""
 
 
 class CryptoError(PetError, ValueError):

@@ -24,6 +24,7 @@ LAYERS = [
     ["pet.protocol"],
     ["pet.transports"],
     ["pet.coordinator", "pet.participant"],
+    ["pet.federation"],
     ["pet.advice"],
     ["pet.commands"],
 ]

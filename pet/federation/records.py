@@ -1,0 +1,235 @@
+"""What a federation is, as values: members, schedule, contract, access to the broker, and one peer's view of all of it.
+
+Frozen; a change is a new record. Secrets are `Secret` or hidden fields, so any record can be printed. This file does no I/O and
+knows no format: JSON is in record_codec.py, invitations are in invitation.py.
+
+Source: spec/FEDERATION.md 1.1, 1.6, 2.4 - 2.7, 5.2.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pet.crypto import EncryptionKeyPair, SigningKeyPair
+from pet.federation.secret import Secret
+
+DEFAULT_NATS_TIMEOUT_SECONDS: Final = 30.0
+DEFAULT_STREAM_BYTES: Final = 1 << 30
+
+
+class Mode(StrEnum):
+    """Which formats a federation speaks (spec 4)."""
+
+    NATIVE = "native"
+    COMPAT = "compat"
+
+
+class LocalType(StrEnum):
+    """Where a peer computes: `fed_local_type`."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class ProjectKind(StrEnum):
+    """What a federated project holds."""
+
+    #: Sufficient statistics of rows (spec 1.9).
+    STATISTICS = "statistics"
+    #: A model vector, averaged over the peers.
+    MODEL = "model"
+
+
+class FailureAction(StrEnum):
+    """What a broken contract does to a message (spec 1.6)."""
+
+    BLOCK = "block"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsAccess:
+    """How a peer reaches the broker. At most one of user with password, token, and NKEY seed is set.
+
+    Attributes:
+        hosts: URLs, without credentials in them.
+        request_timeout_seconds: `nats_req_timeout`.
+        stream_max_bytes: `nats_stream_max_memory`, the sum over the federation's streams.
+        authority_file: PEM file of the only authority to trust over TLS; None means the system's.
+    """
+
+    hosts: tuple[str, ...]
+    user: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+    nkey_seed: Secret | None = None
+    request_timeout_seconds: float = DEFAULT_NATS_TIMEOUT_SECONDS
+    stream_max_bytes: int = DEFAULT_STREAM_BYTES
+    authority_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerIdentity:
+    """Who a peer is, to the others: the public half.
+
+    Attributes:
+        uuid: 32 lower-case hexadecimal digits.
+        signing_key: Ed25519 public key, 32 bytes; signs messages and round keys.
+        encryption_key: X25519 public key, 32 bytes; join requests, their answers and new federation keys are sealed to it.
+        label: a name for people, shown in `peersInfo`.
+    """
+
+    uuid: str
+    signing_key: bytes
+    encryption_key: bytes
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerKeys:
+    """The secret half of an identity.
+
+    Attributes:
+        uuid: as in the identity.
+        signing: hides its secret half in repr.
+        encryption: hides its secret half in repr.
+    """
+
+    uuid: str
+    signing: SigningKeyPair
+    encryption: EncryptionKeyPair
+
+    @classmethod
+    def generate(cls) -> PeerKeys:
+        """Draw a uuid and both key pairs."""
+        return cls(uuid=secrets.token_hex(16), signing=SigningKeyPair.generate(), encryption=EncryptionKeyPair.generate())
+
+    def identity(self, label: str = "") -> PeerIdentity:
+        """Return the public half."""
+        return PeerIdentity(
+            uuid=self.uuid, signing_key=self.signing.public_key, encryption_key=self.encryption.public_key, label=label
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRecord:
+    """A sync schedule.
+
+    Attributes:
+        text: as in spec 1.4, for example "m30".
+        counter: grows with each change; the highest wins.
+    """
+
+    text: str
+    counter: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractRecord:
+    """The contract of a federation.
+
+    Attributes:
+        lines: all must be true; none is no contract.
+        counter: grows with each change; the highest wins.
+    """
+
+    lines: tuple[str, ...] = ()
+    counter: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationTerms:
+    """What the admin decides for all peers; it travels in the invitation and in the answer to a join.
+
+    Attributes:
+        federation_id: 16 characters of [a-z0-9], part of every subject (spec 5.2).
+        name: `fed_name`, for people.
+        secret_key: `fed_secret_key`, 16 bytes as base64 text.
+        key_epoch: counts the secret keys: 0, and one more each time a peer was removed.
+        admin: the identity of the peer that validates join tokens. None only in compatibility mode, when a client left our
+            keys out of the join: the answer to the join is authenticated by the secret key alone then, and names it.
+        encrypts: `fed_encrypt`.
+        uses_smpc: `fed_use_smpc`: each tick is a PET round.
+        schema: JSON text that the statistics understand (features, types, centres, scales, edges); None until it is known.
+    """
+
+    federation_id: str
+    name: str
+    secret_key: Secret
+    key_epoch: int = 0
+    admin: PeerIdentity | None
+    schedule: ScheduleRecord
+    contract: ContractRecord = ContractRecord()
+    mode: Mode = Mode.NATIVE
+    encrypts: bool = True
+    uses_smpc: bool = True
+    kind: ProjectKind = ProjectKind.STATISTICS
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationRecord:
+    """One peer's membership, with all that survives a restart except statistics, counters and logs.
+
+    Attributes:
+        customer_id: `cid`, the user that the project belongs to.
+        project_id: `pid`.
+        keys: this peer's own.
+        is_admin: whether this peer created the federation.
+        peers: all members as this peer knows them, itself included. Messages of anybody else are refused.
+    """
+
+    customer_id: str
+    project_id: str
+    terms: FederationTerms
+    keys: PeerKeys
+    nats: NatsAccess
+    is_admin: bool
+    peers: tuple[PeerIdentity, ...]
+    is_pulsing: bool = False
+    allows_explore: bool = False
+    local_type: LocalType = LocalType.CPU
+    send_failure_action: FailureAction = FailureAction.BLOCK
+    receive_failure_action: FailureAction = FailureAction.BLOCK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationContents:
+    """What one future peer is told (spec 2.6).
+
+    Attributes:
+        terms: as the admin has them when the invitation is made.
+        nats: the way to the broker, with credentials.
+        token: `fed_req_token`; works once.
+        rest_url: `fed_rest_url`.
+    """
+
+    terms: FederationTerms
+    nats: NatsAccess
+    token: Secret
+    rest_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncStatistics:
+    """Counts of `syncStats` (spec 2.16); attempts include failed ones.
+
+    Attributes:
+        receive_contract_errors: by peer uuid.
+    """
+
+    send_count: int = 0
+    send_contract_errors: int = 0
+    receive_count: int = 0
+    receive_errors: int = 0
+    receive_contract_errors: dict[str, int] = field(default_factory=dict)
+
+
+class LogKind(StrEnum):
+    """The two logs of a federation; a line in the error log sets `fed_has_error`."""
+
+    SYNC = "sync"
+    ERROR = "error"

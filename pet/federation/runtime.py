@@ -1,0 +1,259 @@
+"""The interfaces between the REST service, the running peers, and what keeps their records.
+
+The service calls a `FederationRuntime` and the `FederationPeer`s that it returns; a peer calls its `PeerStore`. Everything runs
+in one event loop; what takes long (rounds, statistics of many rows) goes to threads inside. No HTTP and no NATS is known here.
+
+Errors (pet/errors.py): `FederationValueError` for a value that cannot be used, `NotAdministratorError`, `TokenRefusedError`,
+`FederationUnavailableError` when broker or admin cannot be reached in time, `FederationStateError` when the call does not fit
+what is there (no statistics yet, too few rows, the peer was removed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
+from pet.federation.secret import Secret
+
+
+class PeerStore(Protocol):
+    """Where one peer keeps what must survive a restart. Quick, synchronous, thread-safe; each call is one transaction."""
+
+    def save_record(self, record: FederationRecord) -> None:
+        """Replace the record of this peer."""
+        ...
+
+    def save_state(self, name: str, state: bytes | None) -> None:
+        """Replace one blob of this peer (statistics, counters, last aggregate); None removes it."""
+        ...
+
+    def load_state(self, name: str) -> bytes | None:
+        """Return a blob as it was saved last."""
+        ...
+
+    def append_log(self, kind: LogKind, line: str) -> None:
+        """Add a line; the oldest beyond 1000 are dropped. The line must hold no secret and no row."""
+        ...
+
+    def log_lines(self, kind: LogKind) -> list[str]:
+        """Return a log, newest last."""
+        ...
+
+    def clear_log(self, kind: LogKind) -> None:
+        """Empty a log."""
+        ...
+
+    def redeem_token(self, token: str, joined: PeerIdentity, record: FederationRecord) -> None:
+        """Use up a join token and save the admin's record with the new peer in it, in one step. Only the admin calls it.
+
+        The same token once more from the very same identity changes nothing and is no error: an answer may get lost.
+
+        Raises:
+            TokenRefusedError: the token is unknown, used or expired; `reason` says which, the text does not. Nothing changed.
+        """
+        ...
+
+    def revoke_tokens(self) -> None:
+        """Make every token that was issued and not used worthless: a new federation key is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regression:
+    """A linear regression by least squares with intercept.
+
+    Attributes:
+        coefficients: by feature name.
+        row_count: rows behind it.
+    """
+
+    target: str
+    intercept: float
+    coefficients: Mapping[str, float]
+    row_count: int
+
+
+class ProjectView(Protocol):
+    """A project of the statistics kind, the local or the federated one. Thread-safe; may be called outside the event loop."""
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows behind the statistics."""
+        ...
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Feature names in the order of the schema."""
+        ...
+
+    def univariate(self, feature: str) -> Mapping[str, float | None]:
+        """Return count, mean, variance, standard deviation, skewness, kurtosis, ...; None for what is undefined."""
+        ...
+
+    def covariance(self, first: str, second: str) -> float:
+        """Return the population covariance."""
+        ...
+
+    def correlation(self, first: str, second: str) -> float:
+        """Return the linear correlation."""
+        ...
+
+    def linear_regression(self, target: str, features: Sequence[str]) -> Regression:
+        """Fit `target` on `features`."""
+        ...
+
+
+class LocalProjectView(ProjectView, Protocol):
+    """The local project: it also learns rows and forgets them again."""
+
+    def learn(self, columns: Mapping[str, NDArray[np.float64]]) -> int:
+        """Learn rows given as columns of equal length; NaN is a missing value. All or nothing.
+
+        Returns:
+            How many rows were learned.
+
+        Raises:
+            FederationValueError: a column is missing or unknown, or a value lies outside the schema: names row and feature.
+        """
+        ...
+
+    def learn_csv(self, lines: Iterable[str]) -> int:
+        """Learn rows of CSV text with a heading line; empty fields are missing values. As `learn`, all or nothing."""
+        ...
+
+    def forget(self, columns: Mapping[str, NDArray[np.float64]]) -> int:
+        """Take rows out again that were learned before."""
+        ...
+
+
+class FederationPeer(Protocol):
+    """One running member. The record is always the newest; every change was saved in the store before a call returns."""
+
+    @property
+    def record(self) -> FederationRecord:
+        """What this peer knows now."""
+        ...
+
+    @property
+    def statistics(self) -> SyncStatistics:
+        """Counts since the federation was created or joined."""
+        ...
+
+    @property
+    def local_project(self) -> LocalProjectView:
+        """This peer's rows.
+
+        Raises:
+            FederationStateError: the project is of the model kind.
+        """
+        ...
+
+    @property
+    def federated_project(self) -> ProjectView:
+        """The merge over the peers.
+
+        Raises:
+            FederationStateError: nothing was merged yet, or the project is of the model kind.
+        """
+        ...
+
+    async def start_pulse(self) -> None:
+        """Begin to pulse; nothing happens if it pulses."""
+        ...
+
+    async def stop_pulse(self) -> None:
+        """End pulsing; nothing happens if it does not pulse."""
+        ...
+
+    async def new_schedule(self, text: str) -> None:
+        """Change the schedule for all peers. Admin only."""
+        ...
+
+    async def request_full_sync(self) -> None:
+        """Ask the others to synchronise now, outside the schedule; returns when the request is on its way."""
+        ...
+
+    async def set_contract(self, lines: Sequence[str]) -> None:
+        """Replace the contract of all peers. Admin only.
+
+        Raises:
+            FederationValueError: the contract is invalid; the text says line and reason.
+        """
+        ...
+
+    async def validate_contract(self, lines: Sequence[str]) -> None:
+        """Check names, types and syntax against the schema, not the data.
+
+        Raises:
+            FederationValueError: the contract is invalid; the text says line and reason.
+        """
+        ...
+
+    async def allow_explore(self, allowed: bool) -> None:
+        """Let the other peers explore this one's local project, or not."""
+        ...
+
+    async def explore(self, peer_uuid: str, function: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have "univariate", "covariance", "correlation" computed on another peer's local project (spec 1.10).
+
+        Raises:
+            FederationStateError: that peer does not allow it, or the federation uses SMPC.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Tell the admin, and end; the admin cannot leave. The service removes what is stored afterwards."""
+        ...
+
+    async def remove_peer(self, uuid: str) -> None:
+        """Remove another peer and give the rest a new federation key. Admin only."""
+        ...
+
+    async def delete(self) -> None:
+        """End the federation for everybody and remove its streams. Admin only; the service removes what is stored."""
+        ...
+
+    async def set_model(self, model: NDArray[np.float64], weight: float) -> None:
+        """Give this peer's model vector for the next round, with its weight; for projects of the model kind."""
+        ...
+
+    def global_model(self) -> tuple[NDArray[np.float64], int]:
+        """Return the last averaged model and the number of rounds so far.
+
+        Raises:
+            FederationStateError: there is none yet, or the project is of the statistics kind.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect; what is stored stays, `is_pulsing` too, so that `restore` goes on with it."""
+        ...
+
+
+class FederationRuntime(Protocol):
+    """Makes peers run."""
+
+    async def create(self, record: FederationRecord, store: PeerStore) -> FederationPeer:
+        """Begin a federation as its admin: connect, make the streams. Not pulsing afterwards.
+
+        The service saves the record and opens the store before, and removes both if this raises.
+        """
+        ...
+
+    async def join(self, record: FederationRecord, token: Secret, store: PeerStore) -> FederationPeer:
+        """Join with a token; the answer's terms and peers replace those of the record. Not pulsing afterwards.
+
+        Raises:
+            TokenRefusedError: the admin refused; the token may still be good.
+            FederationUnavailableError: broker or admin did not answer in time.
+        """
+        ...
+
+    async def restore(self, record: FederationRecord, store: PeerStore) -> FederationPeer:
+        """Run a stored peer again. A broker that is away is no error: it is waited for in the background."""
+        ...
