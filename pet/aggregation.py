@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final, Self
+from typing import Final, Self, SupportsIndex
 
-from pet import kernels
+from pet import kernels, parallel
 from pet.errors import AggregationError, ModelError, StateError, UnmaskError
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
@@ -70,33 +70,43 @@ class Aggregation:
         validate_count(self.config, self.count + count)
         masked_model.validate_unit()
 
-    def add(self, masked_model: MaskedModel) -> None:
+    def add(self, masked_model: MaskedModel, *, threads: SupportsIndex | None = None) -> None:
         """Add one masked model; its elements are checked on the way.
+
+        Args:
+            masked_model: what to add.
+            threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle.
 
         Raises:
             AggregationError: as `check`, and "invalid_object" for an element that is not below the order; nothing has changed.
+            ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
-        self.add_many([masked_model])
+        self.add_many([masked_model], threads=threads)
 
-    def add_many(self, masked_models: Sequence[MaskedModel]) -> None:
+    def add_many(self, masked_models: Sequence[MaskedModel], *, threads: SupportsIndex | None = None) -> None:
         """Add several masked models, up to eight in one pass over the total; all of them or, on an error, none.
+
+        Args:
+            masked_models: what to add.
+            threads: as `add`.
 
         Raises:
             AggregationError: as `add`; nothing has changed.
+            ConfigError: as `add`.
         """
         for masked_model in masked_models:
             self.check(masked_model, len(masked_models))
         if len(masked_models) > self._batch_length():
             # Several passes: an invalid element must show before the first.
             for masked_model in masked_models:
-                masked_model.validate()
+                masked_model.validate(threads=threads)
         self._own_total()
         order = self.config.vect.order
         for start in range(0, len(masked_models), self._batch_length()):
             batch = masked_models[start : start + self._batch_length()]
             if self._bound + len(batch) > kernels.capacity(order):
-                self._reduce()
-            kernels.aggregate(self._total, [masked_model.vect for masked_model in batch], order)
+                self._reduce(threads)
+            parallel.aggregate(self._total, [masked_model.vect for masked_model in batch], order, threads)
             self._bound += len(batch)
         self._unit = (self._unit + sum(masked_model.unit for masked_model in masked_models)) % self.config.unit.order
         self.count += len(masked_models)
@@ -166,16 +176,21 @@ class Aggregation:
         aggregation.count = count
         return aggregation
 
-    def unmask(self, mask: Mask) -> GlobalModel:
+    def unmask(self, mask: Mask, *, threads: SupportsIndex | None = None) -> GlobalModel:
         """Take the sum of the masks off the sum of the masked models (spec 3.7).
 
         Nothing is computed per weight but the check of the mask: the global model reads total and mask when it is asked. The
         aggregation may go on growing; the global model stays what it is.
 
+        Args:
+            mask: the sum of the masks.
+            threads: how many threads may check it; None means PET_THREADS, else all cores that pet leaves idle.
+
         Raises:
             ModelError: not a Mask.
             UnmaskError: reasons "no_model", "model_mismatch", "scalar_mismatch", "invalid_mask", "zero_scalar_sum",
                 "negative_scalar_sum".
+            ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
         if not isinstance(mask, Mask):
             raise ModelError(f"mask: expected a Mask, got {type(mask).__name__}")
@@ -187,11 +202,11 @@ class Aggregation:
         if mask.config.unit != self.config.unit:
             raise UnmaskError("scalar_mismatch", f"mask: expected {self.config.unit} for the unit, got {mask.config.unit}")
         try:
-            mask.validate()
+            mask.validate(threads=threads)
         except AggregationError as error:
             raise UnmaskError("invalid_mask", f"mask: {error}") from None
         scalar_sum = self._unmask_scalar_sum(mask)
-        self._reduce()
+        self._reduce(threads)
         self._is_shared = True
         return GlobalModel(self.config, self.count, scalar_sum, self._total, mask.vect)
 
@@ -207,10 +222,10 @@ class Aggregation:
     def _batch_length(self) -> int:
         return min(_VECTORS_PER_PASS, kernels.capacity(self.config.vect.order) - 1)
 
-    def _reduce(self) -> None:
+    def _reduce(self, threads: SupportsIndex | None = None) -> None:
         if self._bound > 1:
             self._own_total()
-            kernels.reduce(self._total, self._bound, self.config.vect.order)
+            parallel.reduce(self._total, self._bound, self.config.vect.order, threads)
             self._bound = 1
 
     def _own_total(self) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pet import kernels
+from pet import kernels, parallel
 from pet.errors import ModelError
 from pet.mask_config import BoundType, DataType, MaskConfigPair
 
@@ -50,11 +50,13 @@ class GlobalModel:
     def __repr__(self) -> str:
         return f"GlobalModel({self.config.vect}, length={len(self)}, model_count={self.model_count})"
 
-    def to_array(self, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    def to_array(self, dtype: DTypeLike | None = None, *, threads: SupportsIndex | None = None) -> NDArray[Any]:
         """Return the mean as an array.
 
         Args:
             dtype: float32, float64, int32 or int64; None means the config's own.
+            threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the
+                same for any number.
 
         Returns:
             One dimension. Floats are within one unit in the last place of the exact fraction (two for float64), integers
@@ -64,11 +66,12 @@ class GlobalModel:
         Raises:
             UnmaskError: a value farther outside the type (reason "out_of_range").
             ModelError: another dtype.
+            ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
         target = self.config.vect.data_type.dtype if dtype is None else np.dtype(dtype)
         if target not in [data_type.dtype for data_type in DataType]:
             raise ModelError(f"dtype: expected float32, float64, int32 or int64, got {target}")
-        return kernels.unmask(self._total, self._mask, self._decoding(target), target)
+        return parallel.unmask(self._total, self._mask, self._decoding(target), target, threads)
 
     def iter_arrays(self) -> Iterator[NDArray[Any]]:
         """Yield the mean in the config's own data type in pieces, which joined are `to_array()`; never whole in memory.
@@ -82,18 +85,27 @@ class GlobalModel:
             piece = slice(start, start + _PIECE_LENGTH)
             yield kernels.unmask(self._total[:, piece], self._mask[piece], decoding, dtype)
 
-    def validate(self) -> None:
+    def validate(self, *, threads: SupportsIndex | None = None) -> None:
         """Check that every weight can be told in the config's own data type; at most one pass over the model.
 
         A wrong mask, or one dishonest update, can lead to weights that cannot.
 
+        Args:
+            threads: as in `to_array`.
+
         Raises:
             UnmaskError: a weight is outside the type by more than the masking error (reason "out_of_range").
         """
-        decoding = self._decoding(self.config.vect.data_type.dtype)
+        dtype = self.config.vect.data_type.dtype
+        decoding = self._decoding(dtype)
+
+        def look(part: slice) -> None:
+            for start in range(part.start, part.stop, _PIECE_LENGTH):
+                piece = slice(start, min(start + _PIECE_LENGTH, part.stop))
+                kernels.unmask(self._total[:, piece], self._mask[piece], decoding, dtype)
+
         if (decoding.lowest, decoding.highest) != (0, decoding.order - 1):
-            for _ in self.iter_arrays():
-                pass
+            parallel.split(look, len(self), threads)
 
     def to_fractions(self) -> list[Fraction]:
         """Return the mean exactly, as Python fractions in lowest terms: for checks on small models."""

@@ -7,27 +7,19 @@ or unmasks them; that is pet/aggregation.py.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable
-from typing import Any, Final, Self
+from typing import Any, Final, Self, SupportsIndex
 
 import nacl.bindings
 import numpy as np
 from numpy.typing import NDArray
 
-from pet import kernels
+from pet import kernels, parallel
 from pet.errors import AggregationError, CryptoError, ModelError, RemoteProtocolError
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.threads import resolve_threads
 from pet.wire import Buffer, decode_mask_object, encode_mask_object, mask_object_bytes
 
 MASK_SEED_BYTES: Final = 32
-
-#: Elements that threads sum together before they join their sums. At 16 bytes an element 1 MiB for each thread, which stays in
-#: its cache and bounds what a sum needs beside its result; long enough that joining costs nothing beside the drawing.
-_PIECE_LENGTH: Final = 1 << 16
-#: Fewer draws than this are summed by one thread: starting another would take longer.
-_DRAWS_WORTH_A_THREAD: Final = 1 << 12
 
 
 class MaskSeed:
@@ -53,13 +45,23 @@ class MaskSeed:
         """Return the secret itself, for encryption to a sum participant."""
         return self._seed
 
-    def derive_mask(self, config: MaskConfig | MaskConfigPair, length: int) -> Mask:
-        """Derive the mask of a model of `length` weights: the unit is drawn first, then the vector (spec 3.2)."""
+    def derive_mask(self, config: MaskConfig | MaskConfigPair, length: int, *, threads: SupportsIndex | None = None) -> Mask:
+        """Derive the mask of a model: the unit is drawn first, then the vector (spec 3.2).
+
+        Args:
+            config: mask config, or a pair.
+            length: number of weights.
+            threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the
+                same for any number.
+
+        Raises:
+            ModelError: no length.
+            ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
+        """
         pair = MaskConfigPair.of(config)
         validate_length(length)
         unit, position = draw_unit(self, pair)
-        vect, _ = kernels.expand(self._seed, pair.vect.order, length, position)
-        return Mask(pair, vect, unit)
+        return Mask(pair, parallel.expand(self._seed, pair.vect.order, length, position, threads), unit)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MaskSeed) and nacl.bindings.sodium_memcmp(self._seed, other._seed)
@@ -139,14 +141,17 @@ class MaskObject:
             raise RemoteProtocolError("trailing_bytes", f"mask object: expected {used} bytes, got {len(data)}")
         return decoded
 
-    def validate(self) -> None:
+    def validate(self, *, threads: SupportsIndex | None = None) -> None:
         """Check that every element and the unit are below their orders (spec 3.5): one pass over the vector.
+
+        Args:
+            threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle.
 
         Raises:
             AggregationError: one is not (reason "invalid_object").
         """
         self.validate_unit()
-        index = kernels.find_invalid(self.vect, self.config.vect.order)
+        index = parallel.find_invalid(self.vect, self.config.vect.order, threads)
         if index is not None:
             raise AggregationError("invalid_object", f"element {index} is not below the order of {self.config.vect}")
 
@@ -207,14 +212,17 @@ def draw_unit(seed: MaskSeed, config: MaskConfigPair) -> tuple[int, int]:
     return int.from_bytes(drawn.tobytes(), "little"), position
 
 
-def sum_masks(seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, length: int, threads: int | None = None) -> Mask:
+def sum_masks(
+    seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, length: int, threads: SupportsIndex | None = None
+) -> Mask:
     """Derive the masks of all seeds and add them; no single mask is ever stored (spec 3.2 and 3.6).
 
     Args:
         seeds: mask seeds; at most as many as the config's max_model_count. None at all gives a mask of zeros.
         config: mask config, or a pair.
         length: number of weights.
-        threads: how many threads to use; None means PET_THREADS, else all cores. The result is the same for any number.
+        threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the same
+            for any number.
 
     Raises:
         AggregationError: more seeds than the config allows models (reasons "too_many_models", "too_many_scalars").
@@ -232,40 +240,8 @@ def sum_masks(seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, le
     joined = b"".join(seed.to_bytes() for seed in seeds)
     order = pair.vect.order
     total = kernels.new_total(length, order)
-    thread_count = min(resolve_threads(threads), len(seeds), 1 + len(seeds) * length // _DRAWS_WORTH_A_THREAD)
-    if thread_count <= 1:
-        kernels.sum_masks(total, joined, positions, order)
-    else:
-        _sum_masks_in_threads(total, joined, positions, order, thread_count)
+    parallel.sum_masks(total, joined, positions, order, threads)
     return Mask(pair, kernels.pack(total, order), unit)
-
-
-def _sum_masks_in_threads(
-    total: kernels.Total, seeds: bytes, positions: NDArray[np.uint64], order: int, thread_count: int
-) -> None:
-    """Split the seeds among threads; each adds its part a piece of the vector at a time, so that partial sums stay small.
-
-    The threads wait for each other only while one adds a finished piece, which is short beside drawing it.
-    """
-    from concurrent.futures import ThreadPoolExecutor  # here, because importing pet should not pay for it
-
-    bounds = [len(positions) * i // thread_count for i in range(thread_count + 1)]
-    adding = threading.Lock()
-
-    def add_share(first: int, last: int) -> None:
-        own_seeds, own_positions = seeds[MASK_SEED_BYTES * first : MASK_SEED_BYTES * last], positions[first:last]
-        for start in range(0, total.shape[1], _PIECE_LENGTH):
-            piece = total[:, start : start + _PIECE_LENGTH]
-            partial = kernels.new_total(piece.shape[1], order)
-            kernels.sum_masks(partial, own_seeds, own_positions, order)
-            packed = kernels.pack(partial, order)
-            with adding:
-                kernels.aggregate(piece, [packed], order)
-                kernels.reduce(piece, 2, order)
-
-    with ThreadPoolExecutor(thread_count) as pool:
-        for _ in pool.map(add_share, bounds, bounds[1:]):
-            pass  # an error of a thread is raised here
 
 
 def _require_bytes(seed: Any) -> Buffer:

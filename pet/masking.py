@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet import kernels
+from pet import kernels, parallel
 from pet.errors import ModelError
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import MaskedModel, MaskSeed, draw_unit
@@ -32,6 +32,7 @@ def mask_model(
     seed: MaskSeed | None = None,
     *,
     on_clip: Literal["count", "raise"] = "count",
+    threads: SupportsIndex | None = None,
 ) -> tuple[MaskSeed, MaskedModel]:
     """Scale a model, encode it and hide it under a mask (spec 3.4).
 
@@ -42,6 +43,8 @@ def mask_model(
         seed: seed of the mask; a fresh random one if None. A seed must never mask two models.
         on_clip: "count" clamps scaled weights, and the scalar, to the bound of the config and counts them in
             `MaskedModel.clipped_count`; "raise" refuses them.
+        threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the same
+            for any number.
 
     Returns:
         The mask seed, to be encrypted to the sum participants, and the masked model.
@@ -49,6 +52,7 @@ def mask_model(
     Raises:
         ModelError: wrong type, dtype or dimension; NaN or infinite weights; a negative or non-finite scalar; clipping that
             was to be refused.
+        ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
     """
     pair = MaskConfigPair.of(config)
     _validate_choices(seed, on_clip)
@@ -57,8 +61,8 @@ def mask_model(
     clamped = min(exact_scalar, Fraction(pair.unit.add_shift))
     seed = MaskSeed.generate() if seed is None else seed
     unit_mask, position = draw_unit(seed, pair)
-    vect, _, clipped_count = kernels.update(
-        np.ascontiguousarray(weights), seed.to_bytes(), position, encoding_of(pair.vect, clamped)
+    vect, clipped_count = parallel.update(
+        np.ascontiguousarray(weights), seed.to_bytes(), position, encoding_of(pair.vect, clamped), threads
     )
     if on_clip == "raise" and clamped != exact_scalar:
         raise ModelError(f"scalar: expected at most {pair.unit.add_shift}, the bound of {pair.unit}, got more")

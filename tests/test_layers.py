@@ -15,6 +15,8 @@ LAYERS = [
     ["pet._orders", "pet.threads"],
     ["pet.mask_config"],
     ["pet.kernels", "pet.crypto", "pet.layout"],
+    ["pet.parallel_draws"],
+    ["pet.parallel"],
     ["pet.wire"],
     ["pet.mask_object"],
     ["pet.masking", "pet.global_model", "pet.model_formats"],

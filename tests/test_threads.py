@@ -1,10 +1,17 @@
-"""How many threads a call uses: its argument, else PET_THREADS, else the cores."""
+"""How many threads a call uses: its argument, else PET_THREADS, else the cores that nobody else uses; and the threads."""
+
+import multiprocessing
+import os
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from pet.errors import ConfigError
-from pet.threads import available_cores, resolve_threads
+from pet.threads import available_cores, occupy, resolve_threads, run_together
 
 
 def test_the_argument_wins_over_the_variable_and_the_variable_over_the_cores(monkeypatch):
@@ -27,3 +34,66 @@ def test_a_variable_that_is_no_number_of_threads_is_refused(monkeypatch, text):
 def test_an_argument_that_is_no_number_of_threads_is_refused(threads):
     with pytest.raises(ConfigError, match="threads: expected "):
         resolve_threads(threads)
+
+
+def test_a_call_takes_what_it_asks_for(monkeypatch):
+    monkeypatch.setenv("PET_THREADS", "4")
+    with occupy(7) as count:
+        assert count == 7
+    with occupy(7, most=2) as count:
+        assert count == 2
+    with occupy(7, most=0) as count:
+        assert count == 1
+
+
+def test_what_is_left_open_is_what_others_leave(monkeypatch):
+    monkeypatch.setenv("PET_THREADS", "4")
+    with occupy(None) as outer, occupy(None) as inner:
+        assert (outer, inner) == (4, 1)  # the block's own thread is counted once
+    with occupy() as outer, occupy(None) as inner:
+        assert (outer, inner) == (1, 4)
+    with ThreadPoolExecutor(1) as other, occupy(3):
+        assert other.submit(count_threads, None).result() == 1
+        assert other.submit(count_threads, 5).result() == 5
+    with ThreadPoolExecutor(1) as other, occupy():
+        assert other.submit(count_threads, None).result() == 3
+    assert count_threads(None) == 4
+
+
+def count_threads(threads):
+    with occupy(threads) as count:
+        return count
+
+
+def test_together_means_in_several_threads():
+    barrier = threading.Barrier(3, timeout=30)
+    run_together(lambda: barrier.wait() and None, 3)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_an_error_of_any_thread_is_raised_when_all_are_done(is_own):
+    own, barrier, ended = threading.get_ident(), threading.Barrier(2, timeout=30), []
+
+    def work():
+        barrier.wait()
+        if (threading.get_ident() == own) == is_own:
+            raise KeyError("spoiled")
+        time.sleep(0.05)
+        ended.append(True)
+
+    with pytest.raises(KeyError, match="spoiled"):
+        run_together(work, 2)
+    assert ended == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes by fork on this system")
+def test_a_forked_process_has_threads_of_its_own():
+    run_together(lambda: None, 2)
+    context = multiprocessing.get_context("fork")
+    with occupy(2):
+        process = context.Process(target=test_together_means_in_several_threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 and later, about forks beside threads
+            process.start()
+    process.join(60)
+    assert process.exitcode == 0

@@ -44,6 +44,7 @@ from pet.protocol.events import (
     SumDictionaryPublished,
 )
 from pet.protocol.round_settings import RoundSettings
+from pet.threads import occupy
 from pet.transports.base import PublishedModel
 
 _logger: Final = logging.getLogger(__name__)
@@ -150,7 +151,8 @@ class CoordinatorEngine:
         try:
             if gate.keys is None:
                 raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
-            message = open_message(body, gate.keys, gate.accepted_tag)
+            with occupy():  # so that the threads of other calls leave this one its core
+                message = open_message(body, gate.keys, gate.accepted_tag)
             with self._lock:
                 self._receive(message)
         except RemoteProtocolError as error:

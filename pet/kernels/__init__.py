@@ -61,7 +61,7 @@ def new_total(length: int, order: int) -> Total:
 # ---- drawing --------------------------------------------------------------------------------------------------------
 
 
-def expand(seed: bytes, order: int, length: int, position: int = 0) -> tuple[Packed, int]:
+def expand(seed: bytes, order: int, length: int, position: int = 0, out: Packed | None = None) -> tuple[Packed, int]:
     """Draw `length` elements from the keystream of a seed (spec 3.1).
 
     Args:
@@ -69,13 +69,15 @@ def expand(seed: bytes, order: int, length: int, position: int = 0) -> tuple[Pac
         order: order of the group, at least 2.
         length: number of elements.
         position: 32-bit words of the keystream that are used up already.
+        out: where to write the elements; a new array if None.
 
     Returns:
         The elements, uint8 of shape (length, element_bytes(order)), and the new position.
     """
     _check_seeds(seed, 1)
     _check_order(order)
-    elements = _new_packed(length, order)
+    elements = _new_packed(length, order) if out is None else out
+    _check_packed(elements, length, order)
     return elements, backend_for(order).expand(elements, seed, position, order)
 
 
@@ -99,8 +101,14 @@ def sum_masks(total: Total, seeds: bytes, positions: NDArray[np.uint64], order: 
 # ---- masking --------------------------------------------------------------------------------------------------------
 
 
-def mask_weights(weights: Model, elements: Packed, encoding: Encoding) -> tuple[Packed, int]:
+def mask_weights(weights: Model, elements: Packed, encoding: Encoding, out: Packed | None = None) -> tuple[Packed, int]:
     """Encode weights and add elements to them (spec 3.4): the masked vector of a mask that is already drawn.
+
+    Args:
+        weights: float32, float64, int32 or int64; one dimension.
+        elements: the mask.
+        encoding: how weights become elements.
+        out: where to write the masked elements, which may be `elements`; a new array if None.
 
     Returns:
         The masked elements, packed, and how many weights the clamp changed.
@@ -111,7 +119,8 @@ def mask_weights(weights: Model, elements: Packed, encoding: Encoding) -> tuple[
     _check_order(encoding.order)
     _check_model(weights)
     _check_packed(elements, len(weights), encoding.order)
-    masked = _new_packed(len(weights), encoding.order)
+    masked = _new_packed(len(weights), encoding.order) if out is None else out
+    _check_packed(masked, len(weights), encoding.order)
     return masked, backend_for(encoding.order).mask_weights(masked, weights, elements, encoding)
 
 

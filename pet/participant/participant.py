@@ -46,7 +46,7 @@ class TickParticipant(ParticipantCore):
             signing_key: the participant's identity; a fresh one if None.
             scalar: weight of its models in the mean, 0 or more; for example its share of the samples.
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
-            threads: how many threads adding up masks may use; None means PET_THREADS, else all cores.
+            threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
             entropy: gives as many unpredictable bytes as asked for.
 
         Raises:

@@ -97,7 +97,7 @@ class ParticipantMachine:
             entropy: gives as many unpredictable bytes as asked for: mask seeds, ephemeral keys, message ids.
             scalar: weight of this participant's models in the mean, 0 or more.
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
-            threads: how many threads adding up masks may use; None means PET_THREADS, else all cores.
+            threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
 
         Raises:
             ModelError: the scalar is negative, not finite or not a number.
@@ -353,7 +353,7 @@ class ParticipantMachine:
         parameters, model = self._parameters, self._model
         assert parameters is not None, "sums are asked for only within a round"
         assert model is not None, "and only when there is a model"
-        work = UpdateWork(model=model, scalar=self._scalar, entropy=self._entropy)
+        work = UpdateWork(model=model, scalar=self._scalar, entropy=self._entropy, threads=self._threads)
         payload = build_update(TaskSignatures.sign(self._signing_key, parameters), parameters, sum_dictionary, work)
         signed = SignedUpdate(round_digest=parameters.digest(), payload_digest=payload_digest(payload))
         if self._queue(payload, parameters):

@@ -57,6 +57,7 @@ class UpdateWork:
     model: NDArray[Any] = field(repr=False)
     scalar: Fraction
     entropy: Callable[[int], bytes]
+    threads: int | None = None
 
 
 def build_sum(signatures: TaskSignatures, ephemeral_keys: EncryptionKeyPair) -> SumPayload:
@@ -69,7 +70,7 @@ def build_update(
 ) -> UpdatePayload:
     """Mask a model under a fresh seed and encrypt the seed for every sum participant."""
     seed = MaskSeed(work.entropy(MASK_SEED_BYTES))
-    _, masked_model = mask_model(work.model, parameters.mask_config, work.scalar, seed)
+    _, masked_model = mask_model(work.model, parameters.mask_config, work.scalar, seed, threads=work.threads)
     encrypted_seeds = {
         public_key: _encrypt_seed(seed, ephemeral_public_key, work.entropy)
         for public_key, ephemeral_public_key in sum_dictionary.items()
