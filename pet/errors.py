@@ -20,12 +20,19 @@ PetError
 ├── CryptoError (ValueError)            a key, seed or signature of the wrong size; a box that does not open
 ├── StateError (ValueError)             a saved state that cannot be restored
 └── TransportError (OSError)            the coordinator could not be reached, or gave an answer outside the protocol
+    ├── UnreachableError                no broker answered in time, or the connection was lost; again later
+    ├── CounterpartOfflineError         the broker answers, but nobody listens there who could; again later
+    ├── BackPressureError               what is in between is full for now; again later
+    ├── CredentialsError                the broker refuses who we are
+    ├── ForbiddenSubjectError           the broker knows us and does not let us do this
+    └── TransportConfigError            the broker is set up in a way that cannot work
 
 Messages give both values: what was expected and what came. Secrets never appear in them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 
 class PetError(Exception):
@@ -155,4 +162,40 @@ class StateError(PetError, ValueError):
 
 
 class TransportError(PetError, OSError):
-    """The coordinator could not be reached, or its answer lies outside the protocol."""
+    """The coordinator could not be reached, or its answer lies outside the protocol.
+
+    Attributes:
+        is_temporary: whether the same call may succeed later without anybody changing a setting.
+    """
+
+    is_temporary: ClassVar[bool] = True
+
+
+class UnreachableError(TransportError):
+    """No broker could be reached in time, or the connection was lost before the answer came."""
+
+
+class CounterpartOfflineError(TransportError):
+    """The broker is there; whoever should answer on the other side of it is not."""
+
+
+class BackPressureError(TransportError):
+    """A stream or the receiver is full for now."""
+
+
+class CredentialsError(TransportError):
+    """The broker refuses the user, password, token or key."""
+
+    is_temporary = False
+
+
+class ForbiddenSubjectError(TransportError):
+    """The broker's permissions do not let this user send to, or listen on, a subject."""
+
+    is_temporary = False
+
+
+class TransportConfigError(TransportError):
+    """The broker has, or offers, something that cannot work with our settings: a stream of another shape, too little memory."""
+
+    is_temporary = False

@@ -18,22 +18,27 @@ sys.meta_path.insert(0, Blocked())
 
 
 @pytest.mark.parametrize(
-    ("blocked", "code"),
+    ("blocked", "code", "extra"),
     [
-        ("starlette", "import pet.transports.asgi"),
-        ("starlette", "import pet.coordinator.app"),
-        ("pydantic", "import pet.coordinator.app"),
-        ("pydantic_settings", "import pet.coordinator.settings"),
-        ("httpx", "from pet.transports.http import HttpTransport; HttpTransport('http://127.0.0.1:1')"),
-        ("safetensors", "import numpy; from pet.model_formats import encode_safetensors; encode_safetensors(numpy.zeros(1))"),
+        ("starlette", "import pet.transports.asgi", "http"),
+        ("starlette", "import pet.coordinator.app", "http"),
+        ("pydantic", "import pet.coordinator.app", "http"),
+        ("pydantic_settings", "import pet.coordinator.settings", "http"),
+        ("httpx", "from pet.transports.http import HttpTransport; HttpTransport('http://127.0.0.1:1')", "http"),
+        (
+            "safetensors",
+            "import numpy; from pet.model_formats import encode_safetensors; encode_safetensors(numpy.zeros(1))",
+            "http",
+        ),
+        ("nats", "import pet.transports.nats", "nats"),
     ],
 )
-def test_the_error_names_the_extra(blocked, code):
+def test_the_error_names_the_extra(blocked, code, extra):
     done = subprocess.run(
         [sys.executable, "-c", BLOCK.format(blocked=[blocked]) + code], capture_output=True, text=True, timeout=60, check=False
     )
     assert f"MissingExtraError: {blocked}" in done.stderr
-    assert "pip install 'pet-protocol[http]'" in done.stderr
+    assert f"pip install 'pet-protocol[{extra}]'" in done.stderr
 
 
 def test_everything_without_io_needs_no_extra():
@@ -41,7 +46,19 @@ def test_everything_without_io_needs_no_extra():
         "import pet.messages, pet.protocol, pet.participant, pet.transports.in_process, pet.coordinator.engine; print('fine')"
     )
     block = BLOCK.format(
-        blocked=["starlette", "pydantic", "httpx", "uvicorn", "typer", "rich", "numba", "matplotlib", "safetensors"]
+        blocked=[
+            "starlette",
+            "pydantic",
+            "httpx",
+            "uvicorn",
+            "typer",
+            "rich",
+            "numba",
+            "matplotlib",
+            "safetensors",
+            "nats",
+            "nkeys",
+        ]
     )
     done = subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "fine", done.stderr

@@ -1,0 +1,319 @@
+"""What one publishes for all: the streams of a federation, the last value of each event, and large results in chunks.
+
+Readers ask the broker for single messages ("direct get", server 2.9 or later) instead of making consumers: it needs no right
+but reading, leaves nothing behind, and a lost or purged chunk is an answer and not a silence (spec/FEDERATION.md 5.1, fact 4).
+A few requests in flight are as fast as a consumer.
+
+Source: spec/FEDERATION.md 5.2, 5.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from pet.errors import CounterpartOfflineError, RemoteProtocolError, TransportConfigError, TransportError
+from pet.transports.base import AnswerTooLargeError
+from pet.transports.nats.connection import MissingError, NatsConnection, Subscription
+from pet.transports.nats.subjects import Subjects
+
+#: Room for what changes seldom and is small (spec 5.2).
+EVENT_STREAM_BYTES: Final = 2**20
+MAX_EVENT_BYTES: Final = 2**16
+#: Chunks under way to one reader or one writer: with 1 MiB each far below what the broker holds for a connection (fact 2).
+_WINDOW: Final = 4
+_DUPLICATE_WINDOW_SECONDS: Final = 600
+_LEAST_AGE_SECONDS: Final = 3600
+_NANOSECONDS: Final = 10**9
+#: So many chunks of 1 MiB are more than any stream holds.
+_MAX_CHUNKS: Final = 2**20
+
+OCTET_STREAM: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobReference:
+    """Where a large result is, and what it must be. Travels in an event.
+
+    Attributes:
+        subject: of its chunks, without their index.
+        size_bytes: of the whole.
+        chunk_bytes: of every chunk but the last.
+        sha256: of the whole, hex.
+        media_type: what it is.
+    """
+
+    subject: str
+    size_bytes: int
+    chunk_bytes: int
+    sha256: str
+    media_type: str = OCTET_STREAM
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks there are."""
+        return -(-self.size_bytes // self.chunk_bytes)
+
+    def to_bytes(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            RemoteProtocolError: it is something else (reason "malformed_reference").
+        """
+        try:
+            record = json.loads(data)
+            reference = cls(**record)
+            numbers = (reference.size_bytes, reference.chunk_bytes)
+            texts = (reference.subject, reference.sha256, reference.media_type)
+            is_good = all(type(number) is int for number in numbers) and all(type(text) is str for text in texts)
+            is_good = is_good and min(numbers) >= 0 < reference.chunk_bytes and reference.chunk_count <= _MAX_CHUNKS
+        except (ValueError, TypeError):
+            is_good = False
+        if not is_good:
+            raise RemoteProtocolError(
+                "malformed_reference", f"blob reference: expected size, chunks, digest, got {data[:60]!r}"
+            )
+        return reference
+
+
+class Broadcasts:
+    """The streams of one federation, as its peers see them.
+
+    Args:
+        connection: to the broker.
+        subjects: names of the federation.
+        max_age_seconds: how long the broker keeps anything; an hour or more.
+    """
+
+    def __init__(self, connection: NatsConnection, subjects: Subjects, *, max_age_seconds: float = _LEAST_AGE_SECONDS) -> None:
+        self._connection: Final = connection
+        self.subjects: Final = subjects
+        self._max_age_seconds: Final = max(_LEAST_AGE_SECONDS, max_age_seconds)
+
+    async def create_streams(self) -> None:
+        """Create the streams, or find that they are there already. For the admin, again after every lost connection.
+
+        Raises:
+            TransportConfigError: there are others under these names, or the broker has too little room.
+        """
+        for config in self.stream_configs():
+            record = await self._connection.ask_storage(f"STREAM.CREATE.{config['name']}", config)
+            made = record.get("config", {})
+            # Old servers ignore what they do not know (fact 10).
+            if ignored := [key for key, value in config.items() if made.get(key, False) != value]:
+                version = self._connection.server_version
+                raise TransportConfigError(
+                    f"{config['name']}: expected {', '.join(ignored)} to be kept, the broker is {version}"
+                )
+
+    async def delete_streams(self) -> None:
+        """Delete the streams and all they hold; absent ones do not matter."""
+        for config in self.stream_configs():
+            try:
+                await self._connection.ask_storage(f"STREAM.DELETE.{config['name']}")
+            except MissingError:
+                continue
+
+    def stream_configs(self) -> list[dict[str, Any]]:
+        """Return what each stream is like, in the words of the broker."""
+        settings, prefix = self._connection.settings, self.subjects.prefix
+        quarter = settings.stream_max_bytes // 4
+        shared = {
+            "storage": settings.storage,
+            "num_replicas": settings.replicas,
+            "max_age": int(self._max_age_seconds * _NANOSECONDS),
+            "duplicate_window": _DUPLICATE_WINDOW_SECONDS * _NANOSECONDS,
+        }
+        reading = {"retention": "limits", "discard": "old", "max_msgs_per_subject": 1, "allow_direct": True}
+        return [
+            {"name": self.subjects.event_stream, "subjects": [prefix + "evt.>"], "max_bytes": EVENT_STREAM_BYTES}
+            | reading
+            | shared,
+            {
+                "name": self.subjects.broadcast_stream,
+                "subjects": [prefix + "sync.>", prefix + "model.>"],
+                "max_bytes": quarter - EVENT_STREAM_BYTES,
+            }
+            | reading
+            | shared,
+            {
+                "name": self.subjects.upload_stream,
+                "subjects": [prefix + "up.>"],
+                "max_bytes": settings.stream_max_bytes - quarter,
+                "retention": "workqueue",
+                "discard": "new",
+            }
+            | shared,
+        ]
+
+    async def publish_event(self, name: str, payload: bytes) -> None:
+        """Make this the last value of an event.
+
+        Raises:
+            TransportConfigError: it is larger than 64 KiB.
+        """
+        if len(payload) > MAX_EVENT_BYTES:
+            raise TransportConfigError(f"event {name}: expected at most {MAX_EVENT_BYTES} bytes, got {len(payload)}")
+        await self._connection.store(self.subjects.event(name), payload)
+
+    async def last_event(self, name: str) -> bytes | None:
+        """Return the last value of an event, or None if there was none."""
+        try:
+            return await self._get(self.subjects.event_stream, self.subjects.event(name))
+        except MissingError:
+            return None
+
+    async def watch_events(self, handler: Callable[[str, bytes], Awaitable[None]]) -> Subscription:
+        """Call `handler(name, payload)` for each event from now on, while the connection stands.
+
+        What was missed in an interruption is not made up for: ask for the last value after it.
+        """
+        skip = len(self.subjects.event("x")) - 1
+
+        async def handle(message: Any) -> None:
+            await handler(message.subject[skip:], bytes(message.data))
+
+        return await self._connection.subscribe(self.subjects.events_all, handle)
+
+    async def publish_blob(
+        self,
+        subject: str,
+        pieces: bytes | bytearray | memoryview | Iterable[bytes],
+        *,
+        media_type: str = OCTET_STREAM,
+    ) -> BlobReference:
+        """Store a large result in chunks.
+
+        Args:
+            subject: `Subjects.model(...)` or `Subjects.sync(...)`; an earlier blob there is replaced.
+            pieces: the bytes, in pieces of any size; made in a worker thread.
+            media_type: said in the reference.
+
+        Raises:
+            TransportConfigError: it does not fit into the stream together with a second one.
+        """
+        if isinstance(pieces, bytes | bytearray | memoryview):
+            pieces = [bytes(pieces)]
+        chunk_bytes = self._connection.max_chunk_bytes
+        most = self._connection.settings.stream_max_bytes // 4 - EVENT_STREAM_BYTES
+        chunks, digest, size, index = _regroup(pieces, chunk_bytes), hashlib.sha256(), 0, 0
+        under_way: set[asyncio.Task[bool]] = set()
+        try:
+            while (chunk := await asyncio.to_thread(_take, chunks, digest)) is not None:
+                size += len(chunk)
+                if size > most:
+                    raise TransportConfigError(
+                        f"{subject}: expected at most {most} bytes, got more; raise nats_stream_max_memory"
+                    )
+                under_way.add(asyncio.create_task(self._connection.store(f"{subject}.{index}", chunk)))
+                index += 1
+                if len(under_way) >= _WINDOW:
+                    under_way = await _settle(under_way, asyncio.FIRST_COMPLETED)
+            await _settle(under_way, asyncio.ALL_COMPLETED)
+        finally:
+            for task in under_way:
+                task.cancel()
+        return BlobReference(
+            subject=subject, size_bytes=size, chunk_bytes=chunk_bytes, sha256=digest.hexdigest(), media_type=media_type
+        )
+
+    async def fetch_blob(self, reference: BlobReference, max_bytes: int) -> bytearray:
+        """Fetch a large result.
+
+        Raises:
+            AnswerTooLargeError: it is larger than `max_bytes`; nothing is read.
+            MissingError: a chunk is gone: a newer result took its place. Ask again for the reference.
+            TransportError: what came is not what the reference promises.
+        """
+        if reference.size_bytes > max_bytes:
+            raise AnswerTooLargeError(f"{reference.subject}: expected at most {max_bytes} bytes, got {reference.size_bytes}")
+        if not reference.subject.startswith(self.subjects.prefix):
+            raise TransportError(f"blob: expected a subject of {self.subjects.prefix}, got {reference.subject[:80]!r}")
+        blob, indexes = bytearray(reference.size_bytes), iter(range(reference.chunk_count))
+
+        async def fetch_some() -> None:
+            for index in indexes:
+                chunk = await self._get(self.subjects.broadcast_stream, f"{reference.subject}.{index}")
+                start = index * reference.chunk_bytes
+                expected = min(reference.chunk_bytes, reference.size_bytes - start)
+                if len(chunk) != expected:
+                    raise MissingError(f"{reference.subject}.{index}: expected {expected} bytes, got {len(chunk)}")
+                blob[start : start + expected] = chunk
+
+        async with _first_error(), asyncio.TaskGroup() as group:
+            for _ in range(_WINDOW):
+                group.create_task(fetch_some())
+        if (await asyncio.to_thread(hashlib.sha256, blob)).hexdigest() != reference.sha256:
+            raise MissingError(f"{reference.subject}: expected the digest that was announced, got another")
+        return blob
+
+    async def _get(self, stream: str, subject: str) -> bytes:
+        """Ask for the last message on a subject.
+
+        Raises:
+            MissingError: there is none, or no stream.
+        """
+        try:
+            message = await self._connection.exchange(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+        except CounterpartOfflineError:
+            raise MissingError(f"{subject}: expected a stream that holds it, got none") from None
+        headers = message.headers or {}
+        if "Nats-Sequence" not in headers:
+            raise MissingError(f"{subject}: expected a message, got {headers.get('Description', 'none')}")
+        return bytes(message.data)
+
+
+class _first_error:  # noqa: N801 - reads as a statement
+    """Raise the first error of a task group, instead of the group."""
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            raise error.exceptions[0] from None
+
+
+def _regroup(pieces: Iterable[bytes], chunk_bytes: int) -> Iterator[bytes]:
+    """Make pieces of any size into chunks of one size."""
+    collected = bytearray()
+    for piece in pieces:
+        view = memoryview(piece)
+        while len(view):
+            taken = min(len(view), chunk_bytes - len(collected))
+            collected += view[:taken]
+            view = view[taken:]
+            if len(collected) == chunk_bytes:
+                yield bytes(collected)
+                collected.clear()
+    if collected:
+        yield bytes(collected)
+
+
+def _take(chunks: Iterator[bytes], digest: Any) -> bytes | None:
+    chunk = next(chunks, None)
+    if chunk is not None:
+        digest.update(chunk)
+    return chunk
+
+
+async def _settle(tasks: set[asyncio.Task[bool]], until: str) -> set[asyncio.Task[bool]]:
+    """Wait for tasks, raise the first error, return what still runs."""
+    if not tasks:
+        return tasks
+    done, pending = await asyncio.wait(tasks, return_when=until)
+    for task in done:
+        if (error := task.exception()) is not None:
+            for other in pending:
+                other.cancel()
+            raise error
+    return pending

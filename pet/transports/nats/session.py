@@ -1,0 +1,189 @@
+"""One life of a client of the NATS library: from its first connection until it is closed for good.
+
+The library has habits that callers should not have to know (spec/FEDERATION.md 5.1): it tries a wrong password 60 times, never
+gives up an absent broker, reports what the broker forbids to a callback, and is closed for ever by some errors of the broker.
+This file turns them into exceptions and three signals to its owner; what is sent is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from typing import Any, Final, Protocol
+
+from pet.errors import CredentialsError, MissingExtraError, TransportConfigError, TransportError, UnreachableError
+from pet.transports.nats.settings import NatsSettings
+
+with MissingExtraError.naming("nats"):
+    import nats.errors
+    from nats.aio.client import Client
+
+_logger: Final = logging.getLogger(__name__)
+
+#: Between two attempts to reach a broker. A restarted one is found again within this time (spec 5.6).
+_RECONNECT_WAIT_SECONDS: Final = 0.5
+_CONNECT_TIMEOUT_SECONDS: Final = 2
+_PING_SECONDS: Final = 20
+_UNANSWERED_PINGS: Final = 3
+#: What the library keeps while there is no connection.
+_PENDING_BYTES: Final = 2 * 2**20
+
+_REFUSED: Final = ("authorization violation", "authentication expired", "authentication revoked", "account authentication")
+_FORBIDDEN: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
+
+
+class Owner(Protocol):
+    """Whom a session tells what happens."""
+
+    def lost(self, error: TransportError) -> None:
+        """The connection is gone; the session goes on trying, unless `error` is not temporary."""
+        ...
+
+    def restored(self) -> None:
+        """The connection is back, and the broker knows the subscriptions again."""
+        ...
+
+    def closed(self) -> None:
+        """The session has ended without being asked to."""
+        ...
+
+    def forbidden(self, verb: str, subject: str) -> None:
+        """The broker refused "publish" or "subscription" on a subject, given in lower case."""
+        ...
+
+
+class _TlsClient(Client):
+    """The library's client, which would go on in plain text with a broker that offers no TLS."""
+
+    must_encrypt = False
+
+    def _connect_command(self) -> bytes:
+        """Make the first thing that is sent, with user and password in it."""
+        if self.must_encrypt and not self._server_info.get("tls_required"):
+            raise _PlaintextError("nats: the broker offers no TLS")
+        return super()._connect_command()
+
+
+class _PlaintextError(nats.errors.Error):
+    """Nothing secret was sent."""
+
+
+class Session:
+    """A client and what became of it."""
+
+    def __init__(self, settings: NatsSettings, name: str, owner: Owner) -> None:
+        self._settings: Final = settings
+        self._name: Final = name
+        self._owner: Final = owner
+        self.client: Final = _TlsClient()
+        self.client.must_encrypt = settings.uses_tls
+        self._refusal: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
+        self._last_error: Exception | None = None
+        self._is_open = False
+        self._is_closing = False
+
+    async def open(self) -> None:
+        """Connect within the request timeout.
+
+        Raises:
+            CredentialsError: the broker refuses us.
+            UnreachableError: nobody answers.
+            TransportConfigError: TLS cannot be agreed on.
+        """
+        timeout = self._settings.request_timeout_seconds
+        connecting = asyncio.create_task(self.client.connect(**self._options()), name="pet-nats-connect")
+        try:
+            first: set[asyncio.Future[Any]] = {connecting, self._refusal}
+            await asyncio.wait(first, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if self._refusal.done():
+                raise self._refusal.result()
+            if not connecting.done():
+                raise self._unreachable(f"within {timeout:g} s")
+            if (error := connecting.exception()) is not None:
+                raise self._unreachable("there") from error
+            self._is_open = True
+        finally:
+            if not self._is_open:
+                connecting.cancel()
+                await asyncio.wait({connecting})
+                await self.close()
+
+    async def close(self) -> None:
+        """End the connection; calling it twice does no harm."""
+        self._is_closing = True
+        try:
+            await self.client.close()
+        except (nats.errors.Error, OSError, AttributeError) as error:
+            # AttributeError: the library closes a transport that it never opened.
+            _logger.debug("closing: %s", error)
+
+    def _options(self) -> dict[str, Any]:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "servers": list(settings.hosts),
+            "name": f"pet-{self._name}",
+            "tls": settings.tls_context(),
+            "inbox_prefix": f"_INBOX_{self._name}",
+            "connect_timeout": min(_CONNECT_TIMEOUT_SECONDS, settings.request_timeout_seconds),
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": _RECONNECT_WAIT_SECONDS,
+            "ping_interval": _PING_SECONDS,
+            "max_outstanding_pings": _UNANSWERED_PINGS,
+            "pending_size": _PENDING_BYTES,
+            "flush_timeout": settings.request_timeout_seconds,
+            "error_cb": self._note_error,
+            "disconnected_cb": self._note_disconnected,
+            "reconnected_cb": self._note_reconnected,
+            "closed_cb": self._note_closed,
+        }
+        if settings.user is not None:
+            options |= {"user": settings.user, "password": settings.password}
+        if settings.token is not None:
+            options["token"] = settings.token
+        if settings.nkey_seed is not None:
+            options["nkeys_seed_str"] = settings.nkey_seed
+        return options
+
+    async def _note_error(self, error: Exception) -> None:
+        """Take what the library reports; the text is the broker's and holds no secret."""
+        text = str(error).lower()
+        self._last_error = error
+        if (forbidden := _FORBIDDEN.search(text)) is not None:
+            self._owner.forbidden(forbidden[1], forbidden[2])
+        elif any(words in text for words in _REFUSED):
+            self._refuse(CredentialsError(f"{self._where}: expected credentials that it accepts, got: {error}"))
+        elif isinstance(error, (ssl.SSLError, _PlaintextError)):
+            self._refuse(TransportConfigError(f"{self._where}: expected TLS with a certificate that we trust, got: {error}"))
+        else:
+            _logger.debug("%s: %s: %s", self._where, type(error).__name__, error)
+
+    def _refuse(self, error: TransportError) -> None:
+        """Remember an error that another attempt would only bring again, and stop trying."""
+        if self._refusal.done():
+            return
+        self._refusal.set_result(error)
+        if self._is_open:
+            _logger.error("%s", error)
+            self._owner.lost(error)
+
+    async def _note_disconnected(self) -> None:
+        if self._is_open and not self._is_closing:
+            self._owner.lost(self._unreachable("that stays"))
+
+    async def _note_reconnected(self) -> None:
+        self._owner.restored()
+
+    async def _note_closed(self) -> None:
+        if self._is_open and not self._is_closing:
+            self._owner.closed()
+
+    def _unreachable(self, expected: str) -> UnreachableError:
+        error = self._last_error
+        reason = "no answer" if error is None else f"{type(error).__name__}: {error}"
+        return UnreachableError(f"{self._where}: expected a broker {expected}, got {reason}")
+
+    @property
+    def _where(self) -> str:
+        return "NATS " + ", ".join(self._settings.hosts)

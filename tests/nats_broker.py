@@ -1,0 +1,91 @@
+"""A real nats-server on a loopback port, for tests: started, killed, restarted on the same port and storage.
+
+Without a server on the PATH the tests skip and say so; in CI (CI=true) they fail instead.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+SERVER = shutil.which("nats-server")
+
+
+def require_server():
+    if SERVER is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("nats-server: expected it on the PATH in CI")
+        pytest.skip("nats-server is not on the PATH (Debian: apt-get install nats-server)")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Broker:
+    """One nats-server; `config` is put in front of what the test needs (address, storage)."""
+
+    def __init__(self, folder, config="", *, jetstream=True):
+        require_server()
+        self.folder, self.port = folder, free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        storage = f'jetstream {{ store_dir: "{folder}/jetstream" }}\n' if jetstream and "jetstream" not in config else ""
+        self.config = folder / "nats-server.conf"
+        self.config.write_text(f"{config}\n{storage}")
+        self.log = folder / "nats-server.log"
+        self.process = None
+        self.start()
+
+    def start(self):
+        assert SERVER is not None
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [SERVER, "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port)], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"nats-server does not listen: {self.log.read_text()}")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+@contextlib.contextmanager
+def running_broker(folder, config="", *, jetstream=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    broker = Broker(folder, config, jetstream=jetstream)
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def run(work, timeout_seconds=60):
+    """Run a coroutine in a loop of its own, and leave no task behind."""
+
+    async def bounded():
+        async with asyncio.timeout(timeout_seconds):
+            return await work
+
+    return asyncio.run(bounded())
