@@ -1,11 +1,12 @@
 """Keys, signatures, sealed boxes, hashes and eligibility: the only file that knows which primitives there are.
 
-Ed25519 signs, an X25519 sealed box encrypts, SHA-256 hashes; all of it is libsodium, through PyNaCl. Large buffers go to the
+Ed25519 signs, an X25519 sealed box encrypts, SHA-256 hashes; federations also use Argon2id and XChaCha20-Poly1305. All of it is
+libsodium, through PyNaCl. Large buffers go to the
 compiled module of PyNaCl directly: its public functions return new bytes objects, which for a message of 150 MB is a copy per
 step. Those calls release the GIL; whoever makes one leaves the buffer alone meanwhile. This file must never know a message,
 a mask or a phase.
 
-Source: spec/PET.md 1.1, 1.5, 1.7.
+Source: spec/PET.md 1.1, 1.5, 1.7; spec/FEDERATION.md 4.1, 4.2.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import nacl.bindings
+import nacl.exceptions
+import nacl.pwhash.argon2id
 from nacl._sodium import ffi, lib
 
 from pet.errors import CryptoError
@@ -31,6 +34,11 @@ SIGNATURE_BYTES: Final[int] = nacl.bindings.crypto_sign_BYTES
 SEAL_BYTES: Final[int] = nacl.bindings.crypto_box_SEALBYTES
 KEY_SEED_BYTES: Final = 32
 ROUND_SEED_BYTES: Final = 32
+
+AEAD_KEY_BYTES: Final[int] = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_KEYBYTES
+AEAD_NONCE_BYTES: Final[int] = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
+AEAD_TAG_BYTES: Final[int] = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_ABYTES
+PASSWORD_SALT_BYTES: Final = nacl.pwhash.argon2id.SALTBYTES
 
 SUM_TASK: Final = b"sum"
 UPDATE_TASK: Final = b"update"
@@ -211,6 +219,52 @@ def open_sealed_in_place(box: bytearray | memoryview, keys: EncryptionKeyPair) -
     if lib.crypto_box_seal_open(pointer + SEAL_BYTES, pointer, len(pointer), keys.public_key, keys.secret_key) != 0:
         raise CryptoError(f"a box of {len(pointer)} bytes does not open: too short, damaged, or sealed for another key")
     return memoryview(box).cast("B")[SEAL_BYTES:]
+
+
+def encrypt_authenticated(data: bytes, associated_data: bytes, nonce: bytes, key: bytes) -> bytes:
+    """Encrypt with XChaCha20-Poly1305; 16 bytes longer than the data. A nonce (24 random bytes) serves once per key.
+
+    Raises:
+        CryptoError: nonce or key has another size.
+    """
+    _require_size("nonce", nonce, AEAD_NONCE_BYTES)
+    _require_size("encryption key", key, AEAD_KEY_BYTES)
+    return nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(data, associated_data, nonce, key)
+
+
+def decrypt_authenticated(box: bytes, associated_data: bytes, nonce: bytes, key: bytes) -> bytes:
+    """Decrypt what `encrypt_authenticated` made.
+
+    Raises:
+        CryptoError: the key is another one, or box, associated data or nonce were changed; or one has a size that cannot be.
+    """
+    _require_size("nonce", nonce, AEAD_NONCE_BYTES)
+    _require_size("encryption key", key, AEAD_KEY_BYTES)
+    # Raised outside of the handler: PyNaCl's error would only repeat it.
+    if (data := _decrypt_or_none(box, associated_data, nonce, key)) is None:
+        raise CryptoError(f"an authenticated box of {len(box)} bytes does not open: another key, or it was changed")
+    return data
+
+
+def _decrypt_or_none(box: bytes, associated_data: bytes, nonce: bytes, key: bytes) -> bytes | None:
+    if len(box) < AEAD_TAG_BYTES:
+        return None
+    try:
+        return nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(box, associated_data, nonce, key)
+    except nacl.exceptions.CryptoError:
+        return None
+
+
+def derive_password_key(password: bytes, salt: bytes, *, passes: int, memory_kib: int) -> bytes:
+    """Derive a 32-byte key from a password with Argon2id v1.3, one lane.
+
+    Takes 0.13 s with 3 passes over 64 MiB on the machine of spec/FEDERATION.md 5.6. The caller bounds both numbers.
+
+    Raises:
+        CryptoError: the salt is not of 16 bytes.
+    """
+    _require_size("password salt", salt, PASSWORD_SALT_BYTES)
+    return nacl.pwhash.argon2id.kdf(AEAD_KEY_BYTES, password, salt, opslimit=passes, memlimit=memory_kib * 1024)
 
 
 def is_low_order(public_key: bytes) -> bool:
