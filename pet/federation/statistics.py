@@ -1,0 +1,299 @@
+"""The sufficient statistics of rows ("DEM"): learned, forgotten, merged, and carried through a PET round.
+
+Every number of it adds up over peers. The numbers are those of z = (x - centre) / scale, which keeps the digits that raw sums
+of squares lose. They are held as unevaluated sums of two float64 (about 106 bits), so that merging and subtracting lose nothing
+that matters: a statistic that grew and shrank again is what it was, to the last bit or nearly. Rows themselves are never held.
+
+Source: spec/FEDERATION.md 1.9.
+"""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.errors import FederationStateError, FederationValueError, RemoteProtocolError
+from pet.federation.rows import BLOCK_ROWS, read_blocks
+from pet.federation.schema import Schema
+from pet.mask_config import MaskConfig, MaskConfigPair
+
+#: How statistics are masked: float64 within 10^4 and 20 decimal places, for up to 10^9 peers. Of the configs with that bound
+#: this one needs the fewest bytes of keystream per number, 32: with fewer models more of each draw would be rejected.
+STATISTICS_MASK_CONFIG: Final = MaskConfigPair.of(MaskConfig.parse("power2-f64-b4-m9"))
+
+_MAGIC: Final = b"PETS"
+_VERSION: Final = 1
+_HAS_RESIDUES: Final = 1
+_HEADER: Final = struct.Struct(">4sBBH32sqI")
+#: How far the statistics of no rows may be from zero, in units of what the forgotten rows could add at most.
+_ZERO_TOLERANCE: Final = 1e-9
+
+
+class StatisticsError(FederationStateError):
+    """Statistics that do not go together, or that no rows can have."""
+
+
+class Statistics:
+    """The statistics of some rows, or the difference of two such.
+
+    Not thread-safe. `learn`, `forget` and `add` change the object, all or nothing; `+` and `-` make a new one.
+
+    Args:
+        schema: the features.
+
+    Attributes:
+        schema: the features.
+        rows: how many rows were learned; below 0 only in a difference.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema: Final = schema
+        self.rows = 0
+        self._high = np.zeros(schema.layout.length)
+        self._low = np.zeros(schema.layout.length)
+
+    # ---- rows ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def of(cls, source: Any, schema: Schema, *, block_rows: int = BLOCK_ROWS) -> Self:
+        """Return the statistics of rows; see `read_blocks` for what a source may be and what is raised."""
+        statistics = cls(schema)
+        for block in read_blocks(source, schema, block_rows=block_rows):
+            statistics._add(_block_sums(block, schema), np.zeros(0), len(block))
+        if statistics.rows > schema.max_rows:
+            raise StatisticsError(f"rows: expected at most {schema.max_rows}, got {statistics.rows}")
+        return statistics
+
+    def learn(self, source: Any, *, block_rows: int = BLOCK_ROWS) -> int:
+        """Add rows; returns how many. A refused row leaves everything as it was.
+
+        Raises:
+            RowError: a value that is no number, missing or out of range; names its row and feature.
+            FederationValueError: columns that do not fit the schema.
+            StatisticsError: more rows than the schema's `max_rows`.
+        """
+        learned = self.of(source, self.schema, block_rows=block_rows)
+        total = self + learned
+        if total.rows > self.schema.max_rows:
+            raise StatisticsError(f"rows: expected at most {self.schema.max_rows}, got {total.rows}")
+        self._become(total)
+        return learned.rows
+
+    def forget(self, source: Any, *, block_rows: int = BLOCK_ROWS) -> int:
+        """Take rows off again that were learned before; returns how many.
+
+        Raises:
+            RowError: as `learn`.
+            StatisticsError: what would remain cannot be the statistics of rows, so these were not all learned before.
+        """
+        forgotten = self.of(source, self.schema, block_rows=block_rows)
+        rest = self - forgotten
+        rest._settle(forgotten.rows)
+        self._become(rest)
+        return forgotten.rows
+
+    # ---- sums ---------------------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Statistics) -> Statistics:
+        self._require_same_schema(other)
+        total = self.copy()
+        total._add(other._high, other._low, other.rows)
+        return total
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        self._require_same_schema(other)
+        difference = self.copy()
+        difference._add(-other._high, -other._low, -other.rows)
+        return difference
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Statistics)
+            and (self.rows, self.schema.digest) == (other.rows, other.schema.digest)
+            and np.array_equal(self.values, other.values)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Statistics({len(self.schema)} features, rows={self.rows})"
+
+    def copy(self) -> Statistics:
+        """Return a copy that changes on its own."""
+        twin = Statistics(self.schema)
+        twin._become(self)
+        return twin
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The numbers, float64, laid out as `schema.layout` says; a new array."""
+        return self._high + self._low
+
+    def validate(self) -> None:
+        """Check that some rows could have these statistics: whole counts from 0 to the rows, sums within their bounds.
+
+        Raises:
+            StatisticsError: none could.
+        """
+        values, integral = self.values, self.schema.integral
+        if not 0 <= self.rows <= self.schema.max_rows * STATISTICS_MASK_CONFIG.max_model_count:
+            raise StatisticsError(f"statistics: expected 0 or more rows, got {self.rows}")
+        if not np.isfinite(values).all():
+            raise StatisticsError("statistics: expected finite numbers")
+        counts = values[integral]
+        if (counts != np.rint(counts)).any() or (counts < 0).any():
+            raise StatisticsError("statistics: expected counts that are whole numbers from 0 on")
+        # Rounding may lift a sum over its bound by a few units in the last place.
+        if (np.abs(values) > self.schema.bounds * self.rows * (1 + 1e-9)).any():
+            raise StatisticsError("statistics: expected sums that rows in range can have, got larger ones")
+
+    # ---- a PET round --------------------------------------------------------------------------------------------------
+
+    def to_round(self) -> tuple[NDArray[np.float64], Fraction]:
+        """Return what goes into a PET round: the mean of each number over the rows, and rows / max_rows as the scalar.
+
+        Raises:
+            StatisticsError: there are no rows.
+        """
+        if self.rows < 1:
+            raise StatisticsError(f"statistics: expected at least one row to contribute, got {self.rows}")
+        return self.values / self.rows, Fraction(self.rows, self.schema.max_rows)
+
+    @classmethod
+    def from_round(cls, means: NDArray[np.float64], scalar_sum: Fraction, schema: Schema) -> Self:
+        """Return the merged statistics that a round came to; counts become whole numbers again.
+
+        Args:
+            means: the global model.
+            scalar_sum: the sum of the scalars.
+            schema: the features.
+
+        Raises:
+            StatisticsError: another length, or not the statistics of rows.
+        """
+        if means.shape != (schema.layout.length,):
+            raise StatisticsError(f"statistics: expected {schema.layout.length} numbers, got an array of shape {means.shape}")
+        statistics = cls(schema)
+        statistics.rows = round(scalar_sum * schema.max_rows)
+        values = means * statistics.rows
+        statistics._high = np.where(schema.integral, np.rint(values), values)
+        statistics.validate()
+        return statistics
+
+    # ---- bytes --------------------------------------------------------------------------------------------------------
+
+    def to_bytes(self, *, with_residues: bool = False) -> bytes:
+        """Return the statistics as bytes: a header of 52, then the numbers as little-endian float64.
+
+        Args:
+            with_residues: also the lower halves of the numbers, for storage at this peer; others need only the upper ones.
+        """
+        numbers = [self._high, self._low] if with_residues else [self.values]
+        header = _HEADER.pack(_MAGIC, _VERSION, int(with_residues), 0, self.schema.digest, self.rows, self.schema.layout.length)
+        return b"".join([header, *(part.astype("<f8").tobytes() for part in numbers)])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, schema: Schema, *, is_difference: bool = False) -> Self:
+        """Read statistics of a known schema.
+
+        Args:
+            data: what `to_bytes` returned.
+            schema: what they must be of.
+            is_difference: whether numbers may be below 0 as those of a difference are.
+
+        Raises:
+            RemoteProtocolError: not such bytes (reason "malformed_statistics"), of another schema ("schema_mismatch"), or not
+                the statistics of any rows ("impossible_statistics").
+        """
+        length = schema.layout.length
+        if len(data) < _HEADER.size:
+            raise RemoteProtocolError("malformed_statistics", f"statistics: expected a header, got {len(data)} bytes")
+        magic, version, flags, spare, digest, rows, count = _HEADER.unpack_from(data)
+        if (magic, version, spare) != (_MAGIC, _VERSION, 0) or flags & ~_HAS_RESIDUES:
+            raise RemoteProtocolError("malformed_statistics", "statistics: expected a header of version 1, got another")
+        if digest != schema.digest or count != length:
+            raise RemoteProtocolError("schema_mismatch", "statistics: expected those of this federation's schema, got others")
+        parts = 2 if flags else 1
+        expected = _HEADER.size + 8 * length * parts
+        if len(data) != expected:
+            raise RemoteProtocolError("malformed_statistics", f"statistics: expected {expected} bytes, got {len(data)}")
+        numbers = np.frombuffer(data, dtype="<f8", offset=_HEADER.size).reshape(parts, length).astype(np.float64)
+        statistics = cls(schema)
+        statistics.rows = rows
+        statistics._high = numbers[0]
+        if parts == 2:
+            statistics._low = numbers[1]
+        statistics._require_possible(is_difference=is_difference)
+        return statistics
+
+    def _require_possible(self, *, is_difference: bool) -> None:
+        try:
+            if not is_difference:
+                self.validate()
+            elif not np.isfinite(self.values).all():
+                raise StatisticsError("statistics: expected finite numbers")
+        except StatisticsError as error:
+            raise RemoteProtocolError("impossible_statistics", str(error)) from None
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _add(self, high: NDArray[np.float64], low: NDArray[np.float64], rows: int) -> None:
+        """Add a sum of two parts; the error of the large addition goes to the small one (Knuth's TwoSum)."""
+        total = self._high + high
+        part = total - self._high
+        error = (self._high - (total - part)) + (high - part)
+        residue = self._low + error
+        if low.size:
+            residue += low
+        self._high = total + residue
+        self._low = residue - (self._high - total)
+        self.rows += rows
+
+    def _become(self, other: Statistics) -> None:
+        self.rows, self._high, self._low = other.rows, other._high.copy(), other._low.copy()
+
+    def _settle(self, forgotten_rows: int) -> None:
+        """Make what remains after forgetting exact where it is known: counts are whole, and nothing is left of no rows."""
+        if self.rows < 0:
+            raise StatisticsError(f"forget: expected at most the rows learned, got {-self.rows} more")
+        if self.rows == 0:
+            if (np.abs(self.values) > _ZERO_TOLERANCE * forgotten_rows * self.schema.bounds).any():
+                raise StatisticsError("forget: expected rows that were learned, got others")
+            self._high[:], self._low[:] = 0, 0
+        try:
+            self.validate()
+        except StatisticsError:
+            raise StatisticsError("forget: expected rows that were learned, got others") from None
+
+    def _require_same_schema(self, other: Statistics) -> None:
+        if other.schema.digest != self.schema.digest:
+            raise FederationValueError("statistics: expected two of the same schema, got two schemas")
+
+
+def _block_sums(block: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
+    """Return the sums over one block of raw rows; a missing value adds nothing."""
+    layout = schema.layout
+    is_seen = ~np.isnan(block)
+    z = np.where(is_seen, (block - schema.centres) / schema.scales, 0.0)
+    squares = z * z
+    continuous, continuous_squares = z[:, schema.continuous], squares[:, schema.continuous]
+    sums = np.zeros(layout.length)
+    sums[layout.counts] = is_seen.sum(axis=0)
+    sums[layout.sums] = z.sum(axis=0)
+    sums[layout.squares] = squares.sum(axis=0)
+    sums[layout.cubes] = (continuous_squares * continuous).sum(axis=0)
+    sums[layout.fourths] = (continuous_squares * continuous_squares).sum(axis=0)
+    sums[layout.products] = (z.T @ z)[schema.pairs]
+    if schema.has_missing:
+        seen = is_seen.astype(np.float64)
+        sums[layout.pair_counts] = (seen.T @ seen)[schema.pairs]
+    sums[layout.conditional_squares] = (continuous_squares.T @ z[:, schema.binary]).ravel()
+    for place, feature in enumerate(schema.features):
+        if feature.edges:
+            bins = np.searchsorted(feature.edges, block[is_seen[:, place], place], side="right")
+            sums[layout.histograms[place]] = np.bincount(bins, minlength=feature.bin_count)
+    return sums
