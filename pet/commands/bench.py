@@ -1,6 +1,7 @@
 """`pet bench`: how fast the kernels are on this machine, beside what the machine can do at most.
 
-What is measured stands in bench_kernels.py, the ceilings in bench_ceiling.py; this file parses, prints and writes.
+What is measured stands in bench_kernels.py, the ceilings in bench_ceiling.py, the peers in bench_peers.py; this file parses,
+prints and writes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from rich.table import Table
 
 import pet
 from pet import kernels
-from pet.commands import bench_ceiling, bench_kernels, bench_plot
+from pet.commands import bench_ceiling, bench_kernels, bench_peers, bench_plot
 from pet.commands.bench_ceiling import Ceiling
+from pet.commands.bench_peers import Comparison
 from pet.errors import ConfigError, PetError
 from pet.mask_config import MaskConfig
 from pet.threads import available_cores
@@ -51,6 +53,11 @@ class Result:
         """The share of the ceiling that is reached: 1 is as fast as the machine."""
         return None if self.ceiling_ns is None else self.ceiling_ns / self.best_ns
 
+    @property
+    def gigabytes_per_second(self) -> float:
+        """The rate of the bytes that limit it: keystream, or memory."""
+        return self.limit_bytes / self.best_ns
+
 
 def command(
     sizes: Annotated[str, typer.Option("--sizes", metavar="N,N", help="Numbers of weights.")] = "1e4,1e5,1e6",
@@ -65,11 +72,20 @@ def command(
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw ns per weight over size (.png, .svg).")
     ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Compare with flwr and xaynet-sdk-python where they are installed; takes a minute."),
+    ] = False,
+    peer_size: Annotated[str, typer.Option("--peer-size", metavar="N", help="Number of weights of that comparison.")] = "1e6",
+    peer_seeds: Annotated[
+        int, typer.Option("--peer-seeds", min=3, max=1000, help="Masks that a sum participant adds in that comparison.")
+    ] = 5,
 ) -> None:
     """Measure the kernels: nanoseconds per weight, and the share of what this machine can do at most.
 
     Example: pet bench --sizes 1e4,1e6 --configs prime-f32-b0-m3,prime-f32-b0-m6 --backends avx2,portable --plot bench.png
     """
+    (peer_length,) = _parse_sizes(peer_size, "--peer-size", most=1)
     size_list, config_list, backend_list = _parse_sizes(sizes), _parse_configs(configs), _parse_backends(backends)
     _require_folders(json_file, plot_file)
     console = Console(highlight=False)
@@ -87,8 +103,9 @@ def command(
         kernels.select_backend(before)
     _print_tables(console, results)
     _print_ceilings(console, ceilings)
+    comparisons = _compare(console, peer_length, peer_seeds) if peers else []
     if json_file is not None:
-        json_file.write_text(json.dumps(_report(results, ceilings), indent=1) + "\n")
+        json_file.write_text(json.dumps(_report(results, ceilings, comparisons), indent=1) + "\n")
     if plot_file is not None:
         bench_plot.plot_results(results, f"pet kernels on {_cpu_model()}", plot_file)
 
@@ -104,13 +121,14 @@ def _require_folders(*files: Path | None) -> None:
             raise PetError(f"{file}: expected a folder that exists, got {file.parent}")
 
 
-def _parse_sizes(text: str) -> list[int]:
+def _parse_sizes(text: str, option: str = "--sizes", most: int = 100) -> list[int]:
     try:
         sizes = [int(float(part)) for part in text.split(",")]
     except (ValueError, OverflowError):
         sizes = []
-    if not sizes or min(sizes) < 1:
-        raise typer.BadParameter(f"expected numbers of weights as 1e4,1e5, got {text!r}", param_hint="--sizes")
+    if not 1 <= len(sizes) <= most or min(sizes) < 1:
+        expected = "a number of weights as 1e6" if most == 1 else "numbers of weights as 1e4,1e5"
+        raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint=option)
     return sizes
 
 
@@ -208,7 +226,29 @@ def _print_ceilings(console: Console, ceilings: Mapping[tuple[str, int], Ceiling
     )
 
 
-def _report(results: Sequence[Result], ceilings: Mapping[tuple[str, int], Ceiling | None]) -> dict[str, Any]:
+def _compare(console: Console, length: int, seed_count: int) -> list[Comparison]:
+    """Compare with every peer that is installed, and say which are not."""
+    for name in bench_peers.missing_peers():
+        console.print(f"Not compared with {name}, which is not installed.")
+    with console.status("peers"):
+        comparisons = list(bench_peers.compare(length, seed_count))
+    if comparisons:
+        title = f"beside peers, {bench_peers.CONFIG}, {length:,} weights, one thread, ns per weight (and mask)"
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        table.add_column("peer", no_wrap=True)
+        table.add_column("what")
+        for heading in ("peer", "pet", "times faster"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for found in comparisons:
+            times = _nanoseconds(found.peer_ns), _nanoseconds(found.pet_ns)
+            table.add_row(found.peer, found.what, *times, f"{found.ratio:.3g}")
+        console.print(table)
+    return comparisons
+
+
+def _report(
+    results: Sequence[Result], ceilings: Mapping[tuple[str, int], Ceiling | None], comparisons: Sequence[Comparison]
+) -> dict[str, Any]:
     """Return everything that makes the figures worth quoting: the machine, the versions and the command beside them."""
     return {
         "cpu": _cpu_model(),
@@ -224,6 +264,7 @@ def _report(results: Sequence[Result], ceilings: Mapping[tuple[str, int], Ceilin
         "unit": "nanoseconds per weight (and vector)",
         "ceilings": [{"backend": backend, **asdict(found)} for (backend, _), found in ceilings.items() if found is not None],
         "results": [{**asdict(result), "share": result.share} for result in results],
+        "peers": [{**asdict(found), "ratio": found.ratio} for found in comparisons],
     }
 
 

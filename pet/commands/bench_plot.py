@@ -1,4 +1,4 @@
-"""The plot of `pet bench`: nanoseconds per weight over the size of the model, one panel per kernel."""
+"""The plot of `pet bench`: for each kernel, nanoseconds per weight and, below, GB/s over the size of the model."""
 
 from __future__ import annotations
 
@@ -26,28 +26,47 @@ def plot_results(results: Sequence[Result], title: str, path: Path) -> None:
     kernels = list(dict.fromkeys(result.kernel for result in results))
     series = list(dict.fromkeys((result.config, result.backend) for result in results))
     columns = min(4, len(kernels))
-    rows = -(-len(kernels) // columns)
+    rows = 2 * -(-len(kernels) // columns)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(3.4 * columns, 2.9 * rows + 1.0), sharex=True, squeeze=False, layout="constrained"
+        rows, columns, figsize=(3.4 * columns, 2.5 * rows + 1.0), sharex=True, squeeze=False, layout="constrained"
     )
-    panels = list(grid.flat)
-    for panel, kernel in zip(panels, kernels, strict=False):
-        for index, key in enumerate(series):
-            _draw_series(panel, [r for r in results if r.kernel == kernel and (r.config, r.backend) == key], f"C{index}")
-        _format_panel(panel, kernel)
-    for panel in panels[len(kernels) :]:
-        panel.set_axis_off()
+    for index, kernel in enumerate(kernels):
+        row, column = 2 * (index // columns), index % columns
+        _draw_kernel((grid[row, column], grid[row + 1, column]), kernel, series, results)
+    for index in range(len(kernels), rows // 2 * columns):
+        row, column = 2 * (index // columns), index % columns
+        grid[row, column].set_axis_off()
+        grid[row + 1, column].set_axis_off()
     _add_legend(figure, series, with_ceilings=any(result.ceiling_ns is not None for result in results))
     figure.suptitle(title, fontsize=11)
-    figure.supylabel("nanoseconds per weight", fontsize=10)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
-def _format_panel(panel: Any, kernel: str) -> None:
+def _draw_kernel(panels: tuple[Any, Any], kernel: str, series: Sequence[tuple[str, str]], results: Sequence[Result]) -> None:
+    """Draw one kernel into a panel with times and one with rates."""
+    times, rates = panels
+    limit = ""
+    for index, key in enumerate(series):
+        mine = [result for result in results if result.kernel == kernel and (result.config, result.backend) == key]
+        limit = mine[0].limit
+        sizes = [result.size for result in mine]
+        style: dict[str, Any] = {"color": f"C{index}", "marker": "o", "markersize": 4}
+        times.plot(sizes, [result.best_ns for result in mine], **style)
+        rates.plot(sizes, [result.gigabytes_per_second for result in mine], **style)
+        ceilings = [result.ceiling_ns for result in mine if result.ceiling_ns is not None]
+        if len(ceilings) == len(mine):
+            style = {"color": f"C{index}", "linestyle": "--", "linewidth": 1}
+            times.plot(sizes, ceilings, **style)
+            rates.plot(sizes, [r.limit_bytes / c for r, c in zip(mine, ceilings, strict=True)], **style)
+    _format_panel(times, f"{kernel}: ns per weight")
+    _format_panel(rates, f"{kernel}: GB/s of {limit}")
+
+
+def _format_panel(panel: Any, title: str) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    panel.set_title(kernel, fontsize=11)
+    panel.set_title(title, fontsize=10)
     panel.set_xlabel("weights", fontsize=9)
     panel.set_xscale("log")
     panel.set_yscale("log")
@@ -67,13 +86,6 @@ def _add_legend(figure: Any, series: Sequence[tuple[str, str]], *, with_ceilings
         handles.append(Line2D([], [], color="grey", linestyle="--"))
         labels.append("ceiling of this machine")
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9)
-
-
-def _draw_series(panel: Any, results: Sequence[Result], color: str) -> None:
-    sizes = [result.size for result in results]
-    panel.plot(sizes, [result.best_ns for result in results], color=color, marker="o", markersize=4)
-    if all(result.ceiling_ns is not None for result in results):
-        panel.plot(sizes, [result.ceiling_ns for result in results], color=color, linestyle="--", linewidth=1)
 
 
 def _minor_label(value: float, _: int) -> str:

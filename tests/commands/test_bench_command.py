@@ -1,6 +1,8 @@
 """`pet bench`: every kernel is measured, figures carry their circumstances, and the plot is drawn."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,11 +38,31 @@ def test_the_back_end_in_use_stays():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--sizes", "0"), ("--sizes", "many"), ("--configs", "prime-f16-b0-m3"), ("--backends", "sse9")]
+    ("option", "value"),
+    [("--sizes", "0"), ("--sizes", "many"), ("--configs", "prime-f16-b0-m3"), ("--backends", "sse9"), ("--peer-size", "1,2")],
 )
 def test_bad_values_are_usage_errors(capsys, option, value):
     assert cli.run(["bench", option, value]) == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the only wheel of the real SDK is for Linux")
+def test_peers_are_compared_in_the_same_run(tmp_path):
+    """In a process of its own, as a user has it: the imports of the peers are not ours to keep free of warnings."""
+    report_file = tmp_path / "bench.json"
+    sizes = ["--sizes", "10", "--peer-size", "2000", "--peer-seeds", "3"]
+    command = [sys.executable, "-m", "pet", "bench", *sizes, "--backends", "portable", "--peers", "--json", str(report_file)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    peers = json.loads(report_file.read_text())["peers"]
+    real = [peer for peer in peers if peer["peer"].startswith("xaynet-sdk-python ")]
+    flower = [peer for peer in peers if peer["peer"].startswith("flwr ")]
+    assert len(real) == 3
+    assert len(flower) == 2 or "Not compared with flwr" in finished.stdout
+    assert all(peer["length"] == 2000 and peer["peer_ns"] > 0 and peer["pet_ns"] > 0 for peer in peers)
+    masking, posting, _ = real
+    assert masking["peer_ns"] < posting["peer_ns"], "masking is a part of it"
+    assert "times faster" in finished.stdout
 
 
 def test_the_ceiling_is_plausible():
