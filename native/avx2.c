@@ -1,6 +1,8 @@
 /* The AVX2 variant: avx2_draw.h draws from eight blocks of keystream at once, avx2_loops.h does the rest. */
-#include "avx2_draw.h"
+#include "avx2_wide.h"
+#include "vertical_draw.h"
 #include "avx2_loops.h"
+#include "wide_loops.h"
 
 static int runs_here(void) {
     __builtin_cpu_init();
@@ -9,3 +11,4 @@ static int runs_here(void) {
 }
 
 const pet_kernel_table pet_avx2_kernels = {.name = "avx2", .runs_here = runs_here, LOOP_MEMBERS};
+const pet_kernel_table pet_avx2_wide_kernels = {.name = "avx2", .runs_here = runs_here, WIDE_MEMBERS};

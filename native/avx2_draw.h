@@ -76,6 +76,4 @@ PET_INLINE void find_chances(uint64_t chances[2], const row x[16], uint32_t top_
     to_stream_order(chances, packed, vectors);
 }
 
-#include "vertical_draw.h"
-
 #endif

@@ -2,8 +2,10 @@
  *
  * The rest stays at 256 bits: nearly all of it waits for memory, and on several processors 512-bit multiplications of doubles
  * lower the clock for the ChaCha20 around them. */
-#include "avx512_draw.h"
+#include "avx512_wide.h"
+#include "vertical_draw.h"
 #include "avx2_loops.h"
+#include "wide_loops.h"
 
 static int runs_here(void) {
     __builtin_cpu_init();
@@ -13,3 +15,4 @@ static int runs_here(void) {
 }
 
 const pet_kernel_table pet_avx512_kernels = {.name = "avx512", .runs_here = runs_here, LOOP_MEMBERS};
+const pet_kernel_table pet_avx512_wide_kernels = {.name = "avx512", .runs_here = runs_here, WIDE_MEMBERS};

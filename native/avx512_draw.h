@@ -73,6 +73,4 @@ PET_INLINE void find_chances(uint64_t *chances, const row x[16], uint32_t top_ma
     store_bits(chances + 4 / width, bits.second, width);
 }
 
-#include "vertical_draw.h"
-
 #endif

@@ -19,13 +19,15 @@ typedef struct {
     const pet_kernel_table *kernels;
 } rung;
 
-/* From widest to portable; a variant that is not compiled in has no rung. */
+/* From widest to portable; a variant that is not compiled in has no rung, one that treats wide orders apart has two. */
 static const rung ladder[] = {
 #ifdef PET_WITH_AVX512
     {PET_VARIANT_AVX512, &pet_avx512_kernels},
+    {PET_VARIANT_AVX512, &pet_avx512_wide_kernels},
 #endif
 #ifdef PET_WITH_AVX2
     {PET_VARIANT_AVX2, &pet_avx2_kernels},
+    {PET_VARIANT_AVX2, &pet_avx2_wide_kernels},
 #endif
     {PET_VARIANT_PORTABLE, &pet_portable_kernels},
 };
@@ -60,8 +62,12 @@ static int parse_order(pet_order *order, const uint8_t *bytes, size_t size);
 
 int pet_variant_covers(int variant, const uint8_t *order_bytes, size_t size) {
     pet_order order;
-    int i = first_rung(variant);
-    return i < RUNGS && parse_order(&order, order_bytes, size) == PET_OK && ladder[i].kernels->covers(&order);
+    int first = first_rung(variant);
+    if (first == RUNGS || parse_order(&order, order_bytes, size) != PET_OK) return 0;
+    for (int i = first; i < RUNGS && ladder[i].variant == ladder[first].variant; i++) {
+        if (ladder[i].kernels->covers(&order)) return 1;
+    }
+    return 0;
 }
 
 /* Call the first variant from rung i downwards that covers the order and has the kernel: portable has all of them. */

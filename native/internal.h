@@ -47,6 +47,7 @@ typedef struct {
 extern const pet_kernel_table pet_portable_kernels;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const pet_kernel_table pet_avx2_kernels, pet_avx512_kernels;
+extern const pet_kernel_table pet_avx2_wide_kernels, pet_avx512_wide_kernels; /* what else these have, for wider orders */
 #endif
 
 /* Fractions (fractions.c) have one version for all variants, so they stand outside the table; dispatch.c has checked the

@@ -87,7 +87,7 @@ typedef struct {
  * PET_VARIANT_BEST gives the name of the variant that it stands for. */
 const char *pet_variant_name(int variant);
 
-/* 1 where the variant has code of its own for expansion and addition in this order, 0 where portable code does the work. */
+/* 1 where the variant has code of its own for drawing below this order, 0 where portable code does the work. */
 int pet_variant_covers(int variant, const uint8_t *order, size_t order_bytes);
 
 /* ---- sizes --------------------------------------------------------------------------------------------------------- */

@@ -1,9 +1,7 @@
 /* Drawing elements from a ChaCha20 keystream, several blocks at once; it knows seeds, positions and an order, and never what
- * the draws are for. Included at the end of avx2_draw.h and avx512_draw.h, which define
- *
- *   BLOCKS             how many blocks: 8 or 32, here 8
- *   row                the same word of each block, and on it spread_row, add_rows, xor_rows, rotate_row, count_up, store_row
- *   find_chances       the comparison of a batch with the order
+ * the draws are for. Included by a variant's own file after avx2_draw.h or avx512_draw.h, which bring the row of keystream.h,
+ * store_row and find_chances, the comparison of a batch with the order. For draws of up to four words; wide_draw.h has the
+ * others.
  *
  * The blocks stay vertical: row r of a batch is one vector that holds word r of all of them.
  *
@@ -20,14 +18,11 @@
 #ifndef PET_VERTICAL_DRAW_H
 #define PET_VERTICAL_DRAW_H
 
-#include "avx2_elements.h"
+#include "keystream.h"
 
 enum {
-    ROWS = 16, /* words of a block */
-    BATCH_WORDS = ROWS * BLOCKS,
     PARTS = BATCH_WORDS / 64,       /* of a bit for each word */
     ROW_STRIDE = 2 * BLOCKS,        /* of the stored batch, in words: its lanes, then slack that a fruitless step may read */
-    GAPS = 9,                       /* between the double rounds: time to collect */
     FIRST_SLOT = -3,                /* a draw whose top is in this batch may begin three words before it */
     END_OF_SLOTS = BATCH_WORDS + 3, /* and a fruitless step asks for the word behind the batch and two more */
     PART_SLOTS = 64 + 1,            /* a slot for each bit of a part, and one for a fruitless step */
@@ -38,12 +33,10 @@ typedef enum { ONE_WORD, TWO_WORDS, FOUR_WORDS, STRADDLING } draw_layout;
 
 typedef struct drawer drawer;
 struct drawer {
-    row initial[ROWS];                       /* the state before round 1, but for row 12, the low counter word */
-    row first_round[ROWS];                   /* the state with everything done in round 1 that does not depend on row 12 */
+    keystream stream;
     uint32_t words[(ROWS + 2) * ROW_STRIDE]; /* the last batch: word w at slot_of(w) */
     uint64_t chances[PARTS]; /* what of it is still to collect: a bit for each draw, or, where layouts need more, each word */
     uint64_t base;           /* the position of the last batch */
-    uint64_t next_number;    /* of the next batch */
     uint64_t position;       /* behind the last draw that was handed out */
     uint64_t order_low, order_high, mask_low, mask_high;
     uint64_t top_words[3][PARTS]; /* STRADDLING: which words are the top of a draw, by the first such word of the batch */
@@ -61,58 +54,6 @@ PET_INLINE int words_per_chance(draw_layout layout) { return layout == FOUR_WORD
 PET_INLINE int parts_of(draw_layout layout) {
     const int width = words_per_chance(layout);
     return PARTS > width ? PARTS / width : 1;
-}
-
-/* ---- ChaCha20 ------------------------------------------------------------------------------------------------------ */
-
-/* A quarter-round without its first addition. */
-#define QUARTER_REST(x, a, b, c, d)                   \
-    do {                                              \
-        x[d] = rotate_row(xor_rows(x[d], x[a]), 16);  \
-        x[c] = add_rows(x[c], x[d]);                  \
-        x[b] = rotate_row(xor_rows(x[b], x[c]), 12);  \
-        x[a] = add_rows(x[a], x[b]);                  \
-        x[d] = rotate_row(xor_rows(x[d], x[a]), 8);   \
-        x[c] = add_rows(x[c], x[d]);                  \
-        x[b] = rotate_row(xor_rows(x[b], x[c]), 7);   \
-    } while (0)
-#define QUARTER(x, a, b, c, d)       \
-    do {                             \
-        x[a] = add_rows(x[a], x[b]); \
-        QUARTER_REST(x, a, b, c, d); \
-    } while (0)
-#define COLUMNS(x)                \
-    do {                          \
-        QUARTER(x, 0, 4, 8, 12);  \
-        QUARTER(x, 1, 5, 9, 13);  \
-        QUARTER(x, 2, 6, 10, 14); \
-        QUARTER(x, 3, 7, 11, 15); \
-    } while (0)
-#define DIAGONALS(x)              \
-    do {                          \
-        QUARTER(x, 0, 5, 10, 15); \
-        QUARTER(x, 1, 6, 11, 12); \
-        QUARTER(x, 2, 7, 8, 13);  \
-        QUARTER(x, 3, 4, 9, 14);  \
-    } while (0)
-
-/* The high counter word changes once in 256 GiB: only then is the part of round 1 without the low word done again. Batches
- * start at multiples of BLOCKS, so the low word never overflows within one. */
-static void set_high_counter(drawer *d, uint32_t high) {
-    d->initial[13] = spread_row(high);
-    row *x = d->first_round;
-    for (int i = 0; i < ROWS; i++) x[i] = d->initial[i];
-    x[0] = add_rows(x[0], x[4]);
-    QUARTER(x, 1, 5, 9, 13);
-    QUARTER(x, 2, 6, 10, 14);
-    QUARTER(x, 3, 7, 11, 15);
-}
-
-static void set_key(drawer *d, const uint8_t *seed) {
-    static const uint32_t sigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
-    for (int i = 0; i < 4; i++) d->initial[i] = spread_row(sigma[i]);
-    for (int i = 0; i < 8; i++) d->initial[4 + i] = spread_row(pet_load32(seed + 4 * i));
-    d->initial[12] = d->initial[14] = d->initial[15] = spread_row(0);
 }
 
 /* ---- collecting ----------------------------------------------------------------------------------------------------- */
@@ -156,17 +97,10 @@ PET_INLINE size_t step(const drawer *d, uint64_t *chances, int part, uint64_t *l
 /* Compute the next batch, and meanwhile collect everything that the last one still has. Returns how many draws that gave. */
 PET_INLINE size_t next_batch_with(drawer *d, uint64_t *restrict low, uint64_t *restrict high, const draw_layout layout) {
     const int parts = parts_of(layout);
-    const uint32_t first_block = (uint32_t)(d->next_number * BLOCKS);
     uint64_t chances = d->chances[0];
     size_t count = 0;
-    if (first_block == 0) set_high_counter(d, (uint32_t)(d->next_number * BLOCKS >> 32));
-    const row counter = add_rows(spread_row(first_block), count_up());
     row x[ROWS];
-#pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++) x[i] = d->first_round[i];
-    x[12] = counter;
-    QUARTER_REST(x, 0, 4, 8, 12);
-    DIAGONALS(x);
+    const row counter = begin_batch(&d->stream, x);
 #pragma GCC unroll 9
     for (int i = 0; i < GAPS; i++) {
         const int part = i * parts / GAPS;
@@ -175,25 +109,22 @@ PET_INLINE size_t next_batch_with(drawer *d, uint64_t *restrict low, uint64_t *r
             chances = d->chances[part];
         }
         for (unsigned k = d->steps; k > 0; k--) count += step(d, &chances, part, low + count, high + count, layout);
-        COLUMNS(x);
-        DIAGONALS(x);
+        double_round(x);
     }
     while (chances) count += step(d, &chances, parts - 1, low + count, high + count, layout);
 
     if (layout == STRADDLING) {
         for (int w = -3; w < 0; w++) d->words[slot_of(w)] = d->words[slot_of(BATCH_WORDS + w)];
     }
+    end_batch(&d->stream, x, counter);
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++) {
-        x[i] = add_rows(x[i], i == 12 ? counter : d->initial[i]);
-        store_row(d->words + ROW_STRIDE * i, x[i]);
-    }
+    for (int i = 0; i < ROWS; i++) store_row(d->words + ROW_STRIDE * i, x[i]);
     find_chances(d->chances, x, d->top_mask, d->top_limit, words_per_chance(layout));
     if (layout == STRADDLING) {
         for (int i = 0; i < PARTS; i++) d->chances[i] &= d->top_words[d->first_top][i];
         d->first_top = (d->first_top + 3 - BATCH_WORDS % 3) % 3; /* for other widths all three are the same */
     }
-    d->base = d->next_number++ * BATCH_WORDS;
+    d->base = (d->stream.next_number - 1) * BATCH_WORDS;
     return count;
 }
 
@@ -296,13 +227,11 @@ static void start_drawing(drawer *d, const uint8_t *seed, uint64_t position, con
         [FOUR_WORDS] = next_batch_four_words,
         [STRADDLING] = next_batch_straddling,
     };
-    set_key(d, seed);
+    start_keystream(&d->stream, seed, position / BATCH_WORDS);
     set_order(d, order, position);
     d->next_batch = advance[d->layout];
     set_slots(d);
     d->position = position;
-    d->next_number = position / BATCH_WORDS;
-    set_high_counter(d, (uint32_t)(d->next_number * BLOCKS >> 32));
     memset(d->chances, 0, sizeof d->chances);
     uint64_t unused[2];
     d->next_batch(d, &unused[0], &unused[1]);

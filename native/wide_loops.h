@@ -1,0 +1,117 @@
+/* The loops over vectors whose elements are wider than what avx2_loops.h has, where the keystream is the limit: expansion, sums
+ * of masks, updates. Everything else about such elements is portable code.
+ *
+ * Included by a variant's own file, after wide_draw.h and avx2_loops.h. */
+#ifndef PET_WIDE_LOOPS_H
+#define PET_WIDE_LOOPS_H
+
+#include "wide_draw.h"
+
+enum {
+    WIDE_PIECE_BYTES = 16 * 1024,  /* draws that are added while they are in the first-level cache */
+    WIDE_SLICE_BYTES = 256 * 1024, /* of a total that stays in the second-level cache for one seed after the other */
+    WIDE_UPDATE_PIECE = 1024,      /* elements */
+    MOST_PLANES = PET_MAX_ORDER_LIMBS + 1,
+};
+
+static int covers_wide(const pet_order *order) { return order->planes > 2; }
+
+/* ---- expansion ------------------------------------------------------------------------------------------------------- */
+
+/* Draw packed elements. The last ones, behind which a copy would reach beyond the vector, go through a buffer. */
+static void draw_packed(wide_drawer *d, uint8_t *elements, size_t length, size_t width) {
+    const size_t copied = copied_bytes(d);
+    const size_t in_place = length * width >= copied ? (length * width - copied) / width + 1 : 0;
+    uint8_t buffer[2 * COPY_SLACK + PET_MAX_ORDER_BYTES];
+    draw_wide(d, elements, width, in_place);
+    draw_wide(d, buffer, width, length - in_place);
+    memcpy(elements + in_place * width, buffer, (length - in_place) * width);
+}
+
+static int expand_wide(uint8_t *elements, size_t length, const uint8_t *seed, uint64_t *position, const pet_order *order) {
+    wide_drawer d;
+    start_wide(&d, seed, *position, order);
+    draw_packed(&d, elements, length, order->element_bytes);
+    *position = d.position;
+    return PET_OK;
+}
+
+/* ---- sums of masks --------------------------------------------------------------------------------------------------- */
+
+/* total[i] = (total[i] + draw i) mod order for the first lanes of a total; `left` of them exist. */
+PET_INLINE void add_group(uint64_t *total, size_t plane_stride, size_t left, const uint8_t *draws, size_t draw_stride,
+                          const pet_order *order) {
+    plane sums[MOST_PLANES + SUM_LANES], reduced[MOST_PLANES + SUM_LANES], elements[SUM_LANES];
+    carries carry = no_carries(), borrow = no_carries();
+    for (size_t first = 0; first < order->planes; first += SUM_LANES) {
+        load_planes(elements, draws + 8 * first, draw_stride);
+#pragma GCC unroll 8
+        for (size_t i = 0; i < SUM_LANES; i++) {
+            const size_t p = first + i;
+            if (p == order->planes) break;
+            sums[p] = add_planes(load_plane(total + p * plane_stride, left), elements[i], &carry);
+            reduced[p] = subtract_planes(sums[p], spread_plane(order->limbs[p]), &borrow);
+        }
+    }
+    for (size_t p = 0; p < order->planes; p++)
+        store_plane(total + p * plane_stride, left, choose_plane(borrow, sums[p], reduced[p]));
+}
+
+/* Add the next draws of a seed to a slice of a total. */
+static void add_wide_draws(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seed, uint64_t *position,
+                           const pet_order *order) {
+    wide_drawer d;
+    _Alignas(64) uint8_t draws[WIDE_PIECE_BYTES + SUM_LANES * COPY_SLACK];
+    start_wide(&d, seed, *position, order);
+    const size_t stride = copied_bytes(&d), piece = WIDE_PIECE_BYTES / stride / SUM_LANES * SUM_LANES;
+    for (size_t done = 0, count; done < length; done += count) {
+        count = least(length - done, piece);
+        draw_wide(&d, draws, stride, count);
+        for (size_t i = 0; i < count; i += SUM_LANES)
+            add_group(total + done + i, plane_stride, count - i, draws + i * stride, stride, order);
+    }
+    *position = d.position;
+}
+
+static int sum_masks_wide(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seeds, size_t seed_count,
+                          uint64_t *positions, const pet_order *order) {
+    const size_t slice = WIDE_SLICE_BYTES / (8 * order->planes);
+    for (size_t done = 0, count; done < length; done += count) {
+        count = least(length - done, slice);
+        for (size_t k = 0; k < seed_count; k++)
+            add_wide_draws(total + done, plane_stride, count, seeds + PET_SEED_BYTES * k, &positions[k], order);
+    }
+    return PET_OK;
+}
+
+/* ---- updates --------------------------------------------------------------------------------------------------------- */
+
+/* Portable code masks the draws of a piece while they are in the cache. */
+static int update_wide(uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *seed,
+                       uint64_t *position, const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count,
+                       size_t *bad_index) {
+    const size_t width = order->element_bytes, bad = find_not_finite(weights, data_type, length);
+    if (bad < length) {
+        *bad_index = bad;
+        return PET_NOT_FINITE;
+    }
+    wide_drawer d;
+    start_wide(&d, seed, *position, order);
+    *clipped_count = 0;
+    for (size_t done = 0, count; done < length; done += count) {
+        uint8_t *piece = masked + done * width;
+        const uint8_t *first = (const uint8_t *)weights + done * weight_size(data_type);
+        uint64_t clipped_in_piece = 0;
+        count = least(length - done, WIDE_UPDATE_PIECE);
+        draw_packed(&d, piece, count, width);
+        pet_portable_kernels.mask_weights(piece, first, data_type, count, piece, order, encoding, &clipped_in_piece, bad_index);
+        *clipped_count += clipped_in_piece;
+    }
+    *position = d.position;
+    return PET_OK;
+}
+
+/* What these loops fill of a variant's second table. */
+#define WIDE_MEMBERS .covers = covers_wide, .expand = expand_wide, .sum_masks = sum_masks_wide, .update = update_wide
+
+#endif
