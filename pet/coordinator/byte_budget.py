@@ -63,7 +63,12 @@ class Reservation:
 
     def lose_if_slow(self, since_seconds: float) -> None:
         """Take the bytes away if the body has not come on since then; whoever reads it gets a ReservationLostError."""
-        if not self._is_finished and self._milestone_seconds < since_seconds:
+        if self._milestone_seconds < since_seconds:
+            self.lose()
+
+    def lose(self) -> None:
+        """Take the bytes away, unless the body is whole."""
+        if not self._is_finished:
             self._lease.reschedule(0)
 
     def _reset_milestone(self) -> None:
@@ -89,6 +94,11 @@ class ByteBudget:
         #: No body has announced more than this since the budget exists.
         self._largest_bytes = 0
 
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody waits for bytes."""
+        return bool(self._waiters)
+
     @asynccontextmanager
     async def reserve(self, most_bytes: int) -> AsyncIterator[Reservation]:
         """Announce a body of at most so many bytes. Nothing is charged yet; at the end of the `async with` all is given back.
@@ -106,7 +116,7 @@ class ByteBudget:
         except TimeoutError:
             if not lease.expired():
                 raise
-            raise ReservationLostError("body: expected it to come on while others wait for memory") from None
+            raise ReservationLostError("body: expected it to come on while others wait for room") from None
         finally:
             self._reservations.remove(reservation)
             self.free_bytes += reservation.size_bytes

@@ -46,6 +46,8 @@ from pet.protocol.events import (
 from pet.protocol.round_settings import RoundSettings
 from pet.threads import occupy
 from pet.transports.base import PublishedModel
+from pet.transports.body import SealedBody, as_sealed_body
+from pet.wire import Buffer
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -145,16 +147,11 @@ class CoordinatorEngine:
         payload_bytes = update_payload_bytes(settings.mask_config, settings.model_length, entries)
         return MIN_BODY_BYTES + payload_bytes + _SPARE_BYTES
 
-    def handle_message(self, body: bytearray) -> None:
-        """Open one sealed message in place and give it to the protocol; whatever is wrong with it is counted (spec 9.1)."""
-        gate = self._gate
+    def handle_message(self, body: SealedBody | Buffer) -> None:
+        """Open one sealed message and give it to the protocol; whatever is wrong with it is counted (spec 9.1)."""
         try:
-            if gate.keys is None:
-                raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
-            with occupy():  # so that the threads of other calls leave this one its core
-                message = open_message(body, gate.keys, gate.accepted_tag)
-            with self._lock:
-                self._receive(message)
+            with as_sealed_body(body).open() as buffer:
+                self._open_and_receive(buffer)
         except RemoteProtocolError as error:
             _logger.debug("message refused: %s", error)
             self._refuse(error.reason)
@@ -162,6 +159,16 @@ class CoordinatorEngine:
             # Memory may have run out. The sender is not to blame, but would only send the same again if it was told.
             _logger.exception("a message could not be handled")
             self._refuse(_INTERNAL_ERROR)
+
+    def _open_and_receive(self, buffer: memoryview) -> None:
+        """Decrypt a message where it lies; no view of the buffer is left when this returns, unless the round keeps one."""
+        gate = self._gate
+        if gate.keys is None:
+            raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
+        with occupy():  # so that the threads of other calls leave this one its core
+            message = open_message(buffer, gate.keys, gate.accepted_tag)
+        with self._lock:
+            self._receive(message)
 
     def _receive(self, message: Message) -> None:
         try:

@@ -12,28 +12,41 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
-from pet.coordinator.byte_budget import ByteBudget, Reservation
+from pet.coordinator.byte_budget import ByteBudget
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog
+from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
 from pet.coordinator.settings import Settings
+from pet.coordinator.spool import Spool
 from pet.errors import LocalProtocolError
 from pet.transports.base import Endpoint
+from pet.transports.body import SealedBody, as_sealed_body
+from pet.transports.service import IncomingBody
+from pet.wire import Buffer
 
 _logger: Final = logging.getLogger(__name__)
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-#: Enough for thousands of Sum messages; small models never wait.
-_LEAST_BYTES_IN_FLIGHT: Final = 64 * 2**20
-#: While one large update is checked, the next one can be received.
-_MESSAGES_IN_FLIGHT: Final = 2
+DEFAULT_MAX_BYTES_IN_FLIGHT: Final = 64 * 2**20
+"""Bodies in memory: thousands of Sum messages, or 64 large ones on their way into the spool."""
+
+LEAST_SPOOL_BYTES: Final = 2**30
+_SPOOLED_MESSAGES: Final = 16
+"""Large bodies on disk: while one is handled, many can be received. Sixteen updates of 150 MB are 2.4 GB."""
+
+#: Large bodies that are opened at the same time, each in a buffer of its own; small ones overtake them.
+_LARGE_MESSAGES_OPEN: Final = 1
 #: How long to wait after an error that should not have happened, before time is tried again.
 _RETRY_SECONDS: Final = 1.0
 
 DEFAULT_STALL_SECONDS: Final = 30.0
+
+_NOT_RUNNING: Final = "CoordinatorService: expected a service that runs; start it, or use 'async with'"
 
 
 class CoordinatorService:
@@ -42,7 +55,10 @@ class CoordinatorService:
     Args:
         engine: the coordinator.
         workers: threads that handle messages; None means one per core.
-        max_bytes_in_flight: bodies in memory at the same time, in bytes; None means room for two of the largest messages.
+        max_bytes_in_flight: bodies in memory at the same time, in bytes.
+        spool_folder: where large bodies wait; None means the system's temporary folder.
+        max_spool_bytes: bodies on disk at the same time, in bytes; None means room for sixteen of the largest messages, and at
+            least 1 GiB.
         stall_seconds: how long a body may make no progress before its request is given up.
     """
 
@@ -51,15 +67,21 @@ class CoordinatorService:
         engine: CoordinatorEngine,
         *,
         workers: int | None = None,
-        max_bytes_in_flight: int | None = None,
+        max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT,
+        spool_folder: Path | None = None,
+        max_spool_bytes: int | None = None,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
     ) -> None:
         self.engine: Final = engine
         self.stall_seconds = stall_seconds
         self.workers: Final = workers or os.cpu_count() or 1
-        if max_bytes_in_flight is None:
-            max_bytes_in_flight = max(_LEAST_BYTES_IN_FLIGHT, _MESSAGES_IN_FLIGHT * engine.max_body_bytes())
+        if max_spool_bytes is None:
+            max_spool_bytes = max(LEAST_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
         self._budget: Final = ByteBudget(max_bytes_in_flight, stall_seconds)
+        self.spool: Final = Spool(spool_folder, max_spool_bytes)
+        self._large_turn: Final = asyncio.Semaphore(_LARGE_MESSAGES_OPEN)
+        self._intake: Intake | None = None
+        self._spool_threads: ThreadPoolExecutor | None = None
         self._wake: Final = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._worker_threads: ThreadPoolExecutor | None = None
@@ -81,6 +103,8 @@ class CoordinatorService:
             engine,
             workers=settings.workers,
             max_bytes_in_flight=settings.service.max_bytes_in_flight,
+            spool_folder=settings.service.spool_folder,
+            max_spool_bytes=settings.service.max_spool_bytes,
             stall_seconds=settings.service.stall_seconds,
         )
 
@@ -95,6 +119,8 @@ class CoordinatorService:
         self._worker_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-worker")
         self._answer_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-answer")
         self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
+        self._spool_threads = ThreadPoolExecutor(1, thread_name_prefix="pet-spool")
+        self._intake = Intake(self._budget, self.spool, self._spool_threads, self.stall_seconds)
         try:
             await self._tick()
         except BaseException:
@@ -136,13 +162,32 @@ class CoordinatorService:
         """What answers: the engine."""
         return self.engine
 
-    def reserve(self, most_bytes: int) -> AbstractAsyncContextManager[Reservation]:
-        """Announce a body of at most so many bytes; inside the `async with` it may grow as far as memory allows."""
-        return self._budget.reserve(most_bytes)
+    def receive_body(self, most_bytes: int) -> AbstractAsyncContextManager[IncomingBody]:
+        """Begin a body of at most so many bytes; see `Intake.receive_body`.
 
-    async def handle_message(self, body: bytearray) -> None:
-        """Give one sealed message to the engine, in a worker thread; `body` is used up."""
-        await _run_in(self._worker_threads, self.engine.handle_message, body)
+        Raises:
+            LocalProtocolError: the service does not run.
+        """
+        if self._intake is None:
+            raise LocalProtocolError(_NOT_RUNNING)
+        return self._intake.receive_body(most_bytes)
+
+    async def handle_message(self, body: SealedBody | Buffer) -> None:
+        """Give one sealed message to the engine, in a worker thread, and close it.
+
+        A large one waits for its turn before it takes a thread, so that small ones overtake it.
+
+        Raises:
+            LocalProtocolError: the service does not run.
+        """
+        body = as_sealed_body(body)
+        async with self._large_turn if body.size_bytes > SMALL_BODY_BYTES else nullcontext():
+            if self._worker_threads is None:
+                raise LocalProtocolError(_NOT_RUNNING)
+            handled = self._worker_threads.submit(self.engine.handle_message, body)
+            # Not here: whoever waits may be cancelled while the thread goes on.
+            handled.add_done_callback(lambda _: body.close())
+            await asyncio.wrap_future(handled)
         # The message may have brought the end of the phase forward.
         self._wake.set()
 
@@ -178,7 +223,7 @@ class CoordinatorService:
         self._is_ticking_well = True
 
     def _close_threads(self) -> None:
-        for threads in (self._worker_threads, self._answer_threads, self._time_thread):
+        for threads in (self._worker_threads, self._answer_threads, self._time_thread, self._spool_threads):
             if threads is not None:
                 threads.shutdown(wait=True, cancel_futures=True)
         self.engine.shut_down()
@@ -196,5 +241,5 @@ async def _run_in(
         LocalProtocolError: there are none, as the service does not run.
     """
     if threads is None:
-        raise LocalProtocolError("CoordinatorService: expected a service that runs; start it, or use 'async with'")
+        raise LocalProtocolError(_NOT_RUNNING)
     return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*arguments, **keywords))

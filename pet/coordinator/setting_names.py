@@ -47,7 +47,9 @@ RULES: Final[dict[str, str]] = {
     "mask.model_type": "one of M3, M6, M9, M12",
     "model.length": "a whole number of weights, from 1 to 4294967295",
     "service.workers": "a whole number of threads, at least 1 (absent: one per core)",
-    "service.max_bytes_in_flight": "a whole number of bytes, at least 65536 (absent: room for two of the largest messages)",
+    "service.max_bytes_in_flight": "a whole number of bytes, at least 65536",
+    "service.spool_folder": "the path of a folder (absent: the system's temporary folder)",
+    "service.max_spool_bytes": "a whole number of bytes, at least 1 (absent: room for 16 of the largest messages, or 1 GiB)",
     "service.stall_seconds": "a number of seconds, above 0",
     "log.level": "one of debug, info, warning, error",
     "log.filter": _UNUSED_TEXT,
@@ -79,6 +81,7 @@ SHIPPED: Final[dict[str, Any]] = {
     "mask.bound_type": "B0",
     "mask.model_type": "M3",
     "model.length": 4,
+    "service.max_bytes_in_flight": 64 * 2**20,
     "service.stall_seconds": 30.0,
     "log.level": "info",
 }

@@ -139,12 +139,16 @@ class ServiceSettings(_Section):
 
     Attributes:
         workers: threads that open, check and add messages; None means one per core.
-        max_bytes_in_flight: bodies in memory at the same time, in bytes; None means room for two of the largest messages.
+        max_bytes_in_flight: bodies in memory at the same time, in bytes.
+        spool_folder: where large bodies wait; None means the system's temporary folder.
+        max_spool_bytes: bodies on disk at the same time, in bytes; None means room for sixteen of the largest messages.
         stall_seconds: how long a body may make no progress before its request is given up.
     """
 
     workers: Annotated[_Whole, Field(ge=1, le=1024)] | None = None
-    max_bytes_in_flight: Annotated[_Whole, Field(ge=65_536)] | None = None
+    max_bytes_in_flight: Annotated[_Whole, Field(ge=65_536)]
+    spool_folder: _Path | None = None
+    max_spool_bytes: _Count | None = None
     stall_seconds: Annotated[_Number, Field(gt=0)]
 
 

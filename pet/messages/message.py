@@ -125,16 +125,14 @@ def decode_payload(tag: Tag, is_multipart: bool, data: Buffer, profile: Profile 
     return profile.payload_decoders[tag](data)
 
 
-def open_message(
-    body: bytearray | bytes, keys: EncryptionKeyPair, accepted_tag: Tag | None, *, profile: Profile = PET_PROFILE
-) -> Message:
+def open_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Tag | None, *, profile: Profile = PET_PROFILE) -> Message:
     """Decrypt, check and read the body of a request (spec 9.1, up to payload parsing).
 
     Everything that can be refused cheaply is refused before the signature is verified, and that before the payload is read.
 
     Args:
-        body: a sealed message. A bytearray is decrypted in place and belongs to the message from then on, whose payload is a
-            view of it; bytes are copied once.
+        body: a sealed message. A writable buffer is decrypted in place and belongs to the message from then on, whose payload
+            is a view of it; a read-only one is copied once.
         keys: the coordinator's key pair of this round.
         accepted_tag: the tag that the phase accepts; None if it accepts none.
         profile: the variant of the protocol.
@@ -144,7 +142,9 @@ def open_message(
             "length_mismatch", "unknown_tag", "unexpected_message", "invalid_signature", "wrong_coordinator_key", then those of
             the payload's decoder.
     """
-    box = body if isinstance(body, bytearray) else bytearray(body)
+    box = memoryview(body)
+    if box.readonly:
+        box = memoryview(bytearray(body))
     try:
         signed = open_sealed_in_place(box, keys).toreadonly()
     except CryptoError as error:

@@ -40,7 +40,7 @@ class MaskVotes:
         digest = digest_mask(mask)
         self.voters.add(participant_public_key)
         self.counts[digest] += 1
-        if self.counts[digest] > self.counts[self._leader_digest]:
+        if digest != self._leader_digest and self.counts[digest] > self.counts[self._leader_digest]:
             self.leader, self._leader_digest = mask, digest
 
 

@@ -23,7 +23,7 @@ from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors
 from pet.transports.accept import choose_media_type
 from pet.transports.base import PublishedModel
 from pet.transports.body_reader import BodyAbortedError, BodyStalledError, BodyTooLargeError, declared_length, read_body
-from pet.transports.service import ReservationLostError, Service
+from pet.transports.service import ReservationLostError, Service, ServiceBusyError
 
 with MissingExtraError.naming("http"):
     from starlette.applications import Starlette
@@ -40,6 +40,8 @@ OCTET_STREAM: Final = "application/octet-stream"
 _MODEL_MEDIA_TYPES: Final = (BINCODE, NPY, SAFETENSORS)
 #: Round data changes at any moment; nothing between us and a participant may keep it.
 _VOLATILE: Final = {"cache-control": "no-store"}
+#: When to come back after 503: about as long as a large message takes to be read and handled.
+RETRY_AFTER_SECONDS: Final = 1
 #: How many rounds a model may be behind while somebody is still being sent it.
 _OLD_MODELS_STREAMED: Final = 2
 
@@ -82,14 +84,14 @@ class _Routes:
         try:
             declared = declared_length(request.headers.get("content-length"), limit_bytes)
             most_bytes = limit_bytes if declared is None else declared
-            async with service.reserve(most_bytes) as reservation:
-                body = await read_body(request.receive, reservation, most_bytes, service.stall_seconds)
-                await service.handle_message(body)
+            async with service.receive_body(most_bytes) as incoming:
+                await read_body(request.receive, incoming, most_bytes, service.stall_seconds)
+                await service.handle_message(await incoming.finish())
         except BodyTooLargeError as error:
             return _refuse(413, error)
         except BodyStalledError as error:
             return _refuse(408, error)
-        except ReservationLostError as error:
+        except (ReservationLostError, ServiceBusyError) as error:
             return _refuse(503, error)
         except BodyAbortedError as error:
             return _refuse(400, error)
@@ -99,7 +101,7 @@ class _Routes:
         """Answer with the round parameters; 503 before the first round, where xaynet serves a fake record (spec 13)."""
         parameters = self._endpoint.parameters()
         if parameters is None:
-            return Response(status_code=503, headers={"retry-after": "1"})
+            return Response(status_code=503, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
         return Response(parameters, media_type=OCTET_STREAM, headers=_VOLATILE)
 
     async def get_sums(self, _: Request) -> Response:
@@ -206,7 +208,10 @@ def _answer_head(media_type: str, headers: dict[str, str]) -> Response:
 def _refuse(status_code: int, error: Exception) -> Response:
     """Answer without a body. Only after 413 is the rest of the body still read, so that the sender gets to see the answer."""
     _logger.info("request refused: status=%d %s", status_code, error)
-    return Response(status_code=status_code, headers=None if status_code == 413 else {"connection": "close"})
+    headers = {} if status_code == 413 else {"connection": "close"}
+    if status_code == 503:
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return Response(status_code=status_code, headers=headers)
 
 
 async def _answer_empty(_: Request, error: Exception) -> Response:

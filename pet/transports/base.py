@@ -14,6 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from pet.errors import TransportError
+from pet.transports.body import SealedBody
+from pet.wire import Buffer
 
 Body = bytes | bytearray | memoryview
 """A sealed message, or an answer: transports pass it on without a copy where they can."""
@@ -145,8 +147,8 @@ class Endpoint(Protocol):
         """Return the size of the largest message that could be accepted now; a transport reads no more than that."""
         ...
 
-    def handle_message(self, body: bytearray) -> None:
-        """Take one sealed message; `body` is opened in place and belongs to the endpoint from now on.
+    def handle_message(self, body: SealedBody | Buffer) -> None:
+        """Take one sealed message; the body is left to the caller, who closes it.
 
         Raises nothing for a bad message: it is counted, and the sender learns nothing (spec 9.3).
         """

@@ -1,4 +1,4 @@
-"""Read the body of an ASGI request: bounded before it is read, into one buffer, and never for ever.
+"""Read the body of an ASGI request: bounded before it is read, and never for ever.
 
 Knows ASGI messages and HTTP's length header; what the bytes mean is for others.
 """
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from pet.transports.service import Reservation
+from pet.transports.service import IncomingBody
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -50,15 +50,14 @@ def declared_length(header: str | None, limit_bytes: int) -> int | None:
     return length
 
 
-async def read_body(receive: Receive, reservation: Reservation, limit_bytes: int, stall_seconds: float) -> bytearray:
+async def read_body(receive: Receive, incoming: IncomingBody, limit_bytes: int, stall_seconds: float) -> None:
     """Read a whole body.
 
-    The buffer and what is charged for it grow with what arrives: a sender that declares much and sends little costs little.
-    Growing a large block moves pages, not bytes, so there is one copy of the body in memory.
+    What is charged for it grows with what arrives: a sender that declares much and sends little costs little.
 
     Args:
         receive: the ASGI channel.
-        reservation: what the body is charged to; finished when the body is whole.
+        incoming: what takes the body.
         limit_bytes: largest body to read.
         stall_seconds: time in which the next `PROGRESS_BYTES`, or the end, must arrive.
 
@@ -66,8 +65,8 @@ async def read_body(receive: Receive, reservation: Reservation, limit_bytes: int
         BodyTooLargeError: more than `limit_bytes` came.
         BodyStalledError: too little came in time.
         BodyAbortedError: the sender disconnected.
+        ServiceBusyError: there is no room for it.
     """
-    body = bytearray()
     clock = asyncio.get_running_loop().time
     deadline, milestone = clock() + stall_seconds, PROGRESS_BYTES
     while True:
@@ -75,18 +74,18 @@ async def read_body(receive: Receive, reservation: Reservation, limit_bytes: int
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise BodyStalledError(f"body: expected progress within {stall_seconds:g} s, got {len(body)} bytes") from None
+            raise BodyStalledError(
+                f"body: expected progress within {stall_seconds:g} s, got {incoming.size_bytes} bytes"
+            ) from None
         if message["type"] == "http.disconnect":
-            raise BodyAbortedError(f"body: the sender went away after {len(body)} bytes")
+            raise BodyAbortedError(f"body: the sender went away after {incoming.size_bytes} bytes")
         piece = message.get("body", b"")
-        if len(body) + len(piece) > limit_bytes:
+        if incoming.size_bytes + len(piece) > limit_bytes:
             raise BodyTooLargeError(f"body: expected at most {limit_bytes} bytes, got more")
         asked = clock()
-        await reservation.grow(len(body) + len(piece))
-        deadline += clock() - asked  # waiting for memory is not the sender's fault
-        body += piece
+        await incoming.append(piece)
+        deadline += clock() - asked  # waiting for room is not the sender's fault
         if not message.get("more_body", False):
-            reservation.finish()
-            return body
-        if len(body) >= milestone:
-            deadline, milestone = clock() + stall_seconds, len(body) + PROGRESS_BYTES
+            return
+        if incoming.size_bytes >= milestone:
+            deadline, milestone = clock() + stall_seconds, incoming.size_bytes + PROGRESS_BYTES

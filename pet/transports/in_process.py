@@ -8,6 +8,7 @@ from __future__ import annotations
 from pet.errors import TransportError
 from pet.model_formats import NPY, encode_npy
 from pet.transports.base import AnswerTooLargeError, Body, Endpoint
+from pet.transports.body import MemoryBody
 
 
 class InProcessTransport:
@@ -43,11 +44,11 @@ class InProcessTransport:
         return NPY, data
 
     def send_message(self, body: Body) -> None:
-        """Deliver one sealed message; a copy, because the endpoint opens it in place and the sender may need it again."""
+        """Deliver one sealed message; the endpoint opens a copy, as the sender may need it again."""
         limit = self._endpoint.max_body_bytes()
         if len(body) > limit:
             raise TransportError(f"message: expected at most {limit} bytes, got {len(body)}")
-        self._endpoint.handle_message(bytearray(body))
+        self._endpoint.handle_message(MemoryBody(body))
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -10,24 +10,39 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from pet.transports.base import Endpoint
+from pet.transports.body import SealedBody
+from pet.wire import Buffer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class ReservationLostError(Exception):
-    """A body did not come on while others waited for the memory it held; it has to be sent again."""
+    """A body did not come on while others waited for the room it held; it has to be sent again."""
 
 
-class Reservation(Protocol):
-    """Memory for one body."""
+class ServiceBusyError(Exception):
+    """There is no room for a body now; it has to be sent again later."""
 
-    async def grow(self, size_bytes: int) -> None:
-        """Wait until the body may hold so many bytes, all it has so far included."""
+
+class IncomingBody(Protocol):
+    """A body on its way."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What has come so far."""
         ...
 
-    def finish(self) -> None:
-        """Say that the body is whole."""
+    async def append(self, piece: bytes) -> None:
+        """Take the next bytes; waits until there is room for them.
+
+        Raises:
+            ServiceBusyError: the body has turned out to be larger than there is room for now.
+        """
+        ...
+
+    async def finish(self) -> SealedBody:
+        """Say that the body is whole, and return it; it belongs to the caller."""
         ...
 
 
@@ -49,16 +64,17 @@ class Service(Protocol):
         """Whether the service runs and time passes in it."""
         ...
 
-    def reserve(self, most_bytes: int) -> AbstractAsyncContextManager[Reservation]:
-        """Announce a body of at most so many bytes; inside the `async with` it may grow.
+    def receive_body(self, most_bytes: int) -> AbstractAsyncContextManager[IncomingBody]:
+        """Begin a body of at most so many bytes.
 
         Raises:
+            ServiceBusyError: there is no room for it now; nothing needs to be read.
             ReservationLostError: at any `await` before `finish`, if the body is too slow while others wait.
         """
         ...
 
-    async def handle_message(self, body: bytearray) -> None:
-        """Give one sealed message to the endpoint, in a worker thread; `body` is used up."""
+    async def handle_message(self, body: SealedBody | Buffer) -> None:
+        """Give one sealed message to the endpoint, in a worker thread, and close it."""
         ...
 
     async def run(

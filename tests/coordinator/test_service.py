@@ -117,13 +117,14 @@ def test_a_start_that_fails_leaves_no_threads():
     run(scenario())
 
 
-def test_memory_in_flight_follows_the_model():
-    large = Settings(model={"length": 10_000_000})
-    service = CoordinatorService.from_settings(large)
-    assert service._budget.capacity_bytes == 2 * service.endpoint.max_body_bytes() > 120_000_000
-    assert CoordinatorService.from_settings(SETTINGS)._budget.capacity_bytes == 64 * 2**20
-    bounded = CoordinatorService.from_settings(Settings(service={"max_bytes_in_flight": 65_536, "workers": 3}))
+def test_room_on_disk_follows_the_model(tmp_path):
+    large = CoordinatorService.from_settings(Settings(model={"length": 25_000_000}))
+    assert large.spool.capacity_bytes == 16 * large.endpoint.max_body_bytes() > 2_400_000_000
+    assert CoordinatorService.from_settings(SETTINGS).spool.capacity_bytes == 2**30
+    given = {"max_bytes_in_flight": 65_536, "workers": 3, "max_spool_bytes": 10, "spool_folder": str(tmp_path / "spool")}
+    bounded = CoordinatorService.from_settings(Settings(service=given))
     assert (bounded._budget.capacity_bytes, bounded.workers) == (65_536, 3)
+    assert (bounded.spool.capacity_bytes, bounded.spool.folder) == (10, tmp_path / "spool")
 
 
 def test_the_application_carries_its_service():

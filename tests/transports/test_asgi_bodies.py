@@ -7,12 +7,14 @@ import time
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from asgi_server import serving, wait_until
 from sealed_rounds import SealedRound
 
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
+from pet.messages import decode_sum_dictionary
 from pet.transports.body_reader import (
     PROGRESS_BYTES,
     BodyAbortedError,
@@ -158,18 +160,53 @@ def test_bodies_that_fill_the_memory_and_stop_have_to_give_way():
     assert free_bytes(app) == 4096
 
 
-class Unlimited:
-    """A reservation that never waits, and knows what was asked of it."""
+def test_large_messages_go_through_the_spool_and_count():
+    length = 300_000
+    window = {"count": {"min": 1, "max": 10}, "time": {"min": 0, "max": 60}}
+    app = create_app(Settings(pet={"sum": window}, model={"length": length}))
+    spool = app.state.service.spool
+    with serving(app) as url:
+        round_ = SealedRound(httpx.get(f"{url}/params").content)
+        httpx.post(f"{url}/message", content=bytes(round_.sum(*round_.keys("sum", 1))))
+        wait_until(lambda: httpx.get(f"{url}/sums").status_code == 200)
+        sums = decode_sum_dictionary(httpx.get(f"{url}/sums").content)
+        weights = np.ones(length, dtype=np.float32)
+        for key in round_.keys("update", 2):
+            body = bytes(round_.update(key, sums, weights))
+            for content in (body, body[:-1], (body[start : start + 99_999] for start in range(0, len(body), 99_999))):
+                assert httpx.post(f"{url}/message", content=content).status_code == 200
+        status = httpx.get(f"{url}/status").json()
+        assert (status["accepted"], status["rejected"]) == (2, {"decryption": 2, "update_already_submitted": 2})
+        wait_until(lambda: spool.used_bytes == 0)
+        assert len(spool._buffers._free) == 1  # nobody kept a view of it
+
+
+def test_a_full_spool_is_said_before_the_body_is_read():
+    app = create_app(Settings(model={"length": 1_000_000}))
+    limit, spool = app.state.service.endpoint.max_body_bytes(), app.state.service.spool
+    spool.used_bytes = spool.capacity_bytes - limit + 1
+    with serving(app) as url:
+        with connect(url) as connection:
+            connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: {limit}\r\n\r\n".encode())
+            answer = connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer
+        spool.used_bytes -= 1
+        assert httpx.post(f"{url}/message", content=bytes(limit)).status_code == 200
+
+
+class Taker:
+    """An incoming body that never waits."""
 
     def __init__(self):
-        self.grown = []
-        self.is_finished = False
+        self.data = b""
 
-    async def grow(self, size_bytes):
-        self.grown.append(size_bytes)
+    @property
+    def size_bytes(self):
+        return len(self.data)
 
-    def finish(self):
-        self.is_finished = True
+    async def append(self, piece):
+        self.data += piece
 
 
 def receive_from(*messages):
@@ -187,17 +224,16 @@ def piece(data, more=True):
 
 def test_reading():
     async def scenario():
-        reservation = Unlimited()
-        body = await read_body(receive_from(piece(b"ab"), piece(b""), piece(b"c", more=False)), reservation, 3, 1)
-        assert (reservation.grown, reservation.is_finished) == ([2, 2, 3], True)
-        assert body == bytearray(b"abc")
-        assert await read_body(receive_from({"type": "http.request"}), Unlimited(), 3, 1) == bytearray()
+        taker = Taker()
+        await read_body(receive_from(piece(b"ab"), piece(b""), piece(b"c", more=False)), taker, 3, 1)
+        assert taker.data == b"abc"
+        await read_body(receive_from({"type": "http.request"}), Taker(), 3, 1)
         with pytest.raises(BodyTooLargeError, match="at most 3 bytes"):
-            await read_body(receive_from(piece(b"ab"), piece(b"cd", more=False)), Unlimited(), 3, 1)
+            await read_body(receive_from(piece(b"ab"), piece(b"cd", more=False)), Taker(), 3, 1)
         with pytest.raises(BodyAbortedError, match="after 2 bytes"):
-            await read_body(receive_from(piece(b"ab"), {"type": "http.disconnect"}), Unlimited(), 3, 1)
+            await read_body(receive_from(piece(b"ab"), {"type": "http.disconnect"}), Taker(), 3, 1)
         with pytest.raises(BodyStalledError, match=r"within 0.01 s, got 2 bytes"):
-            await read_body(receive_from(piece(b"ab")), Unlimited(), 3, 0.01)
+            await read_body(receive_from(piece(b"ab")), Taker(), 3, 0.01)
 
     asyncio.run(scenario())
 
@@ -212,18 +248,23 @@ def test_progress_buys_time():
             await asyncio.sleep(0.1)
             return piece(bytes(PROGRESS_BYTES), more=count < 8)
 
-        assert len(await read_body(receive, Unlimited(), 10 * PROGRESS_BYTES, 0.4)) == 8 * PROGRESS_BYTES
+        taker = Taker()
+        await read_body(receive, taker, 10 * PROGRESS_BYTES, 0.4)
+        assert taker.size_bytes == 8 * PROGRESS_BYTES
 
     asyncio.run(scenario())
 
 
 def test_waiting_for_memory_costs_the_sender_no_time():
-    class Scarce(Unlimited):
-        async def grow(self, size_bytes):
+    class Scarce(Taker):
+        async def append(self, piece):
             await asyncio.sleep(0.3)
+            await super().append(piece)
 
     async def scenario():
-        assert await read_body(receive_from(piece(b"a"), piece(b"b", more=False)), Scarce(), 3, 0.1) == b"ab"
+        taker = Scarce()
+        await read_body(receive_from(piece(b"a"), piece(b"b", more=False)), taker, 3, 0.1)
+        assert taker.data == b"ab"
 
     asyncio.run(scenario())
 

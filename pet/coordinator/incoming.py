@@ -1,0 +1,175 @@
+"""Where bodies go while they arrive: small ones into memory, larger ones through two small pieces of memory into the spool.
+
+Memory is lent as bytes arrive (pet/coordinator/byte_budget.py), at most `SMALL_BODY_BYTES` for each body. Room in the spool is
+set aside for a whole body, but only when its first `SMALL_BODY_BYTES` have come: whoever announces 150 MB and sends nothing
+holds nothing. A body that then comes on slowly loses its room if another one is refused for want of it. For one event loop;
+knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from pet.coordinator.byte_budget import PROGRESS_SHARE, ByteBudget, Reservation
+from pet.coordinator.spool import NoRoomError, Spool, SpooledBody
+from pet.transports.body import MemoryBody, SealedBody
+from pet.transports.service import ServiceBusyError
+
+_logger: Final = logging.getLogger(__name__)
+
+#: Bodies up to this size stay in memory.
+SMALL_BODY_BYTES: Final = 1 << 20
+#: What is written to a file at once; as much again can arrive meanwhile.
+_WRITE_BYTES: Final = 1 << 19
+
+
+class Intake:
+    """Takes bodies in.
+
+    Args:
+        budget: the memory that bodies may use.
+        spool: where large bodies go.
+        threads: where files are written.
+        patience_seconds: a spooled body has this long to come on by a sixteenth of its size while others are refused.
+    """
+
+    def __init__(self, budget: ByteBudget, spool: Spool, threads: Executor, patience_seconds: float) -> None:
+        self._budget = budget
+        self._spool = spool
+        self._threads = threads
+        self._patience_seconds = patience_seconds
+        self._spooling: set[SpoolingBody] = set()
+
+    @asynccontextmanager
+    async def receive_body(self, most_bytes: int) -> AsyncIterator[SpoolingBody]:
+        """Begin a body of at most so many bytes.
+
+        Raises:
+            ServiceBusyError: there is no room for it now.
+            ReservationLostError: the body was too slow while others waited.
+        """
+        if self._budget.is_short:
+            raise ServiceBusyError("body: expected free memory, got others that wait for some")
+        if most_bytes > SMALL_BODY_BYTES and not self._spool.has_room(most_bytes):
+            raise self._refuse(f"body: expected room for {most_bytes} bytes in the spool, got less")
+        async with self._budget.reserve(min(most_bytes, SMALL_BODY_BYTES)) as reservation:
+            body = SpoolingBody(self, reservation, most_bytes)
+            try:
+                yield body
+            finally:
+                self._spooling.discard(body)
+                await body.close()
+
+    def _create_file(self, body: SpoolingBody, most_bytes: int) -> SpooledBody:
+        try:
+            file = self._spool.create(most_bytes)
+        except NoRoomError as error:
+            raise self._refuse(str(error)) from None
+        except OSError as error:
+            raise _cannot_write(error) from error
+        self._spooling.add(body)
+        return file
+
+    def _refuse(self, description: str) -> ServiceBusyError:
+        """Put the bodies that do not come on out of the spool: the one that is refused now may find room next time."""
+        since_seconds = asyncio.get_running_loop().time() - self._patience_seconds
+        for body in self._spooling:
+            body.lose_if_slow(since_seconds)
+        return ServiceBusyError(description)
+
+
+class SpoolingBody:
+    """A body on its way, in memory or in a file; an `IncomingBody`.
+
+    Attributes:
+        size_bytes: what has come so far.
+    """
+
+    def __init__(self, intake: Intake, reservation: Reservation, most_bytes: int) -> None:
+        self.size_bytes = 0
+        self._intake = intake
+        self._reservation = reservation
+        self._most_bytes = most_bytes
+        self._pending = bytearray()
+        self._file: SpooledBody | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._milestone_bytes = 0
+        self._milestone_seconds = 0.0
+
+    async def append(self, piece: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            ServiceBusyError: the body needs a file, and there is no room for it, or the disk does not take it.
+        """
+        self.size_bytes += len(piece)
+        if self.size_bytes > SMALL_BODY_BYTES and self._file is None:
+            self._file = self._intake._create_file(self, self._most_bytes)
+            self._note_progress()
+        if self._file is None:
+            await self._reservation.grow(self.size_bytes)
+        self._pending += piece
+        if self._file is not None and len(self._pending) >= _WRITE_BYTES:
+            await self._write_pending(self._file)
+            self._note_progress()
+
+    async def finish(self) -> SealedBody:
+        """Say that the body is whole, and return it; it belongs to the caller.
+
+        Raises:
+            ServiceBusyError: the disk does not take it.
+        """
+        if self._file is None:
+            self._reservation.finish()
+            return MemoryBody(self._pending)
+        await self._write_pending(self._file)
+        await self._wait_for_writing()
+        self._reservation.finish()
+        self._intake._spooling.discard(self)
+        body, self._file = self._file, None
+        return body
+
+    async def close(self) -> None:
+        """Let go of a body that did not become whole."""
+        if self._file is not None:
+            try:
+                with suppress(ServiceBusyError):
+                    await self._wait_for_writing()
+            finally:
+                self._file.close()
+                self._file = None
+
+    def lose_if_slow(self, since_seconds: float) -> None:
+        """Give the body up if it has not come on since then; whoever reads it gets a ReservationLostError."""
+        if self._milestone_seconds < since_seconds:
+            self._reservation.lose()
+
+    async def _write_pending(self, file: SpooledBody) -> None:
+        """Write in a thread; the next bytes can arrive meanwhile, but not more than these."""
+        await self._wait_for_writing()
+        pending, self._pending = self._pending, bytearray()
+        self._writing = asyncio.get_running_loop().run_in_executor(self._intake._threads, file.write, pending)
+
+    async def _wait_for_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            try:
+                await writing
+            except OSError as error:
+                raise _cannot_write(error) from error
+
+    def _note_progress(self) -> None:
+        if self.size_bytes >= self._milestone_bytes:
+            self._milestone_bytes = self.size_bytes + self._most_bytes // PROGRESS_SHARE
+            self._milestone_seconds = asyncio.get_running_loop().time()
+
+
+def _cannot_write(error: OSError) -> ServiceBusyError:
+    # A full disk may have room again when the sender comes back; the operator has to hear of it now.
+    _logger.error("the spool cannot be written: %s", error)
+    return ServiceBusyError("body: expected a spool that can be written, got an error")

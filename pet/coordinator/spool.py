@@ -1,0 +1,246 @@
+"""Large bodies in files: written while they arrive, read back into one reused buffer when their turn comes.
+
+The files have no name, so that nothing is left of them whatever happens: the system frees them with the process, also if that
+is killed. A body that is to outlive the process gets its name when it is whole and on the disk (`SpooledBody.keep`), without
+a copy. The disk space that is out at the same time is bounded. Knows no message and no event loop; any thread may call.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from pet.transports.body import create_private, sync_folder
+from pet.wire import Buffer
+
+_COPY_BYTES: Final = 1 << 20
+
+
+class NoRoomError(Exception):
+    """The spool is full."""
+
+
+class Spool:
+    """A folder with room for so many bytes.
+
+    Args:
+        folder: where the files lie; made if it does not exist. None means the system's temporary folder.
+        capacity_bytes: the most bytes that may be out at the same time.
+    """
+
+    def __init__(self, folder: Path | None, capacity_bytes: int) -> None:
+        self.folder: Final = Path(tempfile.gettempdir()) if folder is None else folder
+        self.capacity_bytes = capacity_bytes
+        self.used_bytes = 0
+        self._buffers: Final = _Buffers()
+        self._lock: Final = threading.Lock()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Say whether a body of that size would be taken now. One that is larger than the spool has it all to itself."""
+        return self.used_bytes == 0 or self.used_bytes + size_bytes <= self.capacity_bytes
+
+    def create(self, most_bytes: int) -> SpooledBody:
+        """Begin a body of at most so many bytes, which are set aside until it is closed.
+
+        Raises:
+            NoRoomError: that many are not left.
+            OSError: the file cannot be made.
+        """
+        with self._lock:
+            if not self.has_room(most_bytes):
+                free_bytes = self.capacity_bytes - self.used_bytes
+                raise NoRoomError(f"spool: expected room for {most_bytes} bytes, got {free_bytes} left")
+            self.used_bytes += most_bytes
+        try:
+            return SpooledBody(self, _open_unnamed(self.folder), most_bytes, self._buffers)
+        except BaseException:
+            self._give_back(most_bytes)
+            raise
+
+    def _give_back(self, size_bytes: int) -> None:
+        with self._lock:
+            self.used_bytes -= size_bytes
+
+
+class SpooledBody:
+    """A `SealedBody` in a file without a name; `write` makes it longer.
+
+    Attributes:
+        size_bytes: what was written so far.
+    """
+
+    def __init__(self, spool: Spool, file: io.FileIO, most_bytes: int, buffers: _Buffers) -> None:
+        self.size_bytes = 0
+        self._spool = spool
+        self._file = file
+        self._most_bytes = most_bytes
+        self._buffers = buffers
+        # Whoever gives a body up must not close the file under a thread that is using it.
+        self._lock = threading.Lock()
+
+    def write(self, data: Buffer) -> None:
+        """Append bytes.
+
+        Raises:
+            NoRoomError: these are more than was asked room for.
+            OSError: they cannot be written.
+        """
+        if self.size_bytes + len(data) > self._most_bytes:
+            raise NoRoomError(f"body: expected at most {self._most_bytes} bytes, got {self.size_bytes + len(data)}")
+        with self._lock, memoryview(data) as rest:
+            written = 0
+            while written < len(rest):
+                written += self._file.write(rest[written:])
+        self.size_bytes += len(data)
+
+    @contextmanager
+    def open(self) -> Iterator[memoryview]:
+        """Read the bytes into a buffer and lend it.
+
+        Raises:
+            OSError: they cannot be read, or are not all there.
+        """
+        with self._buffers.lend(self.size_bytes) as buffer:
+            with self._lock:
+                read_whole(self._file, buffer)
+            yield buffer
+
+    def keep(self, path: Path) -> None:
+        """Write the bytes to the disk and give them a name; within one file system nothing is copied.
+
+        Raises:
+            OSError: there is such a file already, or it cannot be made.
+        """
+        with self._lock:
+            os.fsync(self._file.fileno())
+            if not _link_unnamed(self._file, path):
+                with create_private(path) as copy:
+                    self._file.seek(0)
+                    shutil.copyfileobj(self._file, copy, _COPY_BYTES)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+        sync_folder(path.parent)
+
+    def close(self) -> None:
+        """Free the file, unless it was kept, and the room it had."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.close()
+                self._spool._give_back(self._most_bytes)
+
+
+class FileBody:
+    """A `SealedBody` that was kept: a file with a name, which `close` does not remove.
+
+    Args:
+        path: the file.
+        spool: whose buffers are used to open it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, spool: Spool) -> None:
+        self._file = io.FileIO(path)
+        self._path = path
+        self._buffers = spool._buffers
+        self.size_bytes: Final = os.fstat(self._file.fileno()).st_size
+
+    @contextmanager
+    def open(self) -> Iterator[memoryview]:
+        """Read the bytes into a buffer and lend it; raises as `SpooledBody.open`."""
+        with self._buffers.lend(self.size_bytes) as buffer:
+            read_whole(self._file, buffer)
+            yield buffer
+
+    def keep(self, path: Path) -> None:
+        """Give the file another name too."""
+        os.link(self._path, path)
+        sync_folder(path.parent)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _Buffers:
+    """Buffers to open bodies in, used again and again: pages that were never touched cost more than reading into them."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lend(self, size_bytes: int) -> Iterator[memoryview]:
+        """Lend a buffer of that size; its content is undefined."""
+        with self._lock:
+            buffer = self._free.pop() if self._free else bytearray()
+        if len(buffer) < size_bytes:
+            del buffer  # before the larger one is there
+            buffer = bytearray(size_bytes)
+        with memoryview(buffer) as whole:
+            view = whole[:size_bytes]
+            try:
+                yield view
+            finally:
+                with suppress(BufferError):
+                    view.release()
+        self._take_back(buffer)
+
+    def _take_back(self, buffer: bytearray) -> None:
+        """Keep one buffer for the next body; one that somebody still looks at belongs to that one from now on."""
+        try:
+            # A bytearray refuses to change its length while there is a view of it.
+            buffer.append(0)
+            buffer.pop()
+        except BufferError:
+            return
+        with self._lock:
+            if not self._free:
+                self._free.append(buffer)
+
+
+def read_whole(file: io.FileIO, buffer: memoryview) -> None:
+    """Fill a buffer from the start of a file.
+
+    Raises:
+        OSError: the file ends before the buffer.
+    """
+    file.seek(0)
+    filled = 0
+    while filled < len(buffer):
+        count = file.readinto(buffer[filled:])
+        if not count:
+            raise OSError(f"spooled body: expected {len(buffer)} bytes, got {filled}")
+        filled += count
+
+
+def _open_unnamed(folder: Path) -> io.FileIO:
+    try:
+        # Not by tempfile, whose files can never be given a name (O_EXCL).
+        return io.FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "r+")
+    except (AttributeError, OSError):  # not Linux, or a file system without such files
+        return tempfile.TemporaryFile(buffering=0, dir=folder)
+
+
+def _link_unnamed(file: io.FileIO, path: Path) -> bool:
+    """Name a file that has no name; False if that cannot be done here."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # With a folder given Python calls linkat, which follows the link in /proc to the file itself.
+        os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
+    return True

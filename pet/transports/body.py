@@ -1,0 +1,93 @@
+"""A sealed message on its way to a coordinator: bytes that lie in memory or in a file, and can be opened and kept.
+
+A transport makes bodies and an endpoint uses them up, without either knowing where the bytes lie: a small body is in memory, a
+large one in a file (pet/coordinator/spool.py). Opening one leaves it as it is, so that a coordinator can still keep the sealed
+bytes of what it accepted. What they mean is for pet/messages/.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol, runtime_checkable
+
+from pet.wire import Buffer
+
+
+@runtime_checkable
+class SealedBody(Protocol):
+    """The sealed bytes of one message; for one thread at a time."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes there are."""
+        ...
+
+    def open(self) -> AbstractContextManager[memoryview]:
+        """Lend a writable buffer that holds the bytes, to be decrypted in place; it must not be looked at afterwards.
+
+        The body itself stays sealed: it can be opened again, or kept.
+        """
+        ...
+
+    def keep(self, path: Path) -> None:
+        """Make the sealed bytes a file that survives the body and a loss of power: written to the disk, then named.
+
+        Raises:
+            OSError: there is such a file already, or it cannot be made.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the bytes. Calling it twice does no harm; no other call may follow."""
+        ...
+
+
+class MemoryBody:
+    """A `SealedBody` in memory.
+
+    Args:
+        data: the bytes; not copied, and not changed.
+    """
+
+    def __init__(self, data: Buffer) -> None:
+        self._data: Buffer = data
+        self.size_bytes: Final = len(data)
+
+    @contextmanager
+    def open(self) -> Iterator[memoryview]:
+        """Lend a copy of the bytes."""
+        yield memoryview(bytearray(self._data))
+
+    def keep(self, path: Path) -> None:
+        """Write a file that only its owner can read."""
+        with create_private(path) as file:
+            file.write(self._data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+
+    def close(self) -> None:
+        """Forget the bytes."""
+        self._data = b""
+
+
+def create_private(path: Path) -> BinaryIO:
+    """Make a file that only its owner can read, and that was not there before."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def as_sealed_body(body: SealedBody | Buffer) -> SealedBody:
+    """Return a body as it is, and bytes as a body in memory."""
+    return MemoryBody(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
