@@ -18,14 +18,9 @@
 
 #include <immintrin.h>
 
-#include "internal.h"
-
-#define PET_INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
 enum { LANES = 4 };
-
-typedef unsigned __int128 wide_integer;
-PET_INLINE wide_integer wide(uint64_t high, uint64_t low) { return (wide_integer)high << 64 | low; }
 
 typedef struct {
     __m256i low, high; /* high is unused with one plane */

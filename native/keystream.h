@@ -1,5 +1,5 @@
 /* The ChaCha20 keystream of a seed, a batch of blocks at a time; it knows neither draws nor an order. Included by a variant's
- * own file after avx2_draw.h or avx512_draw.h, which define
+ * own file after avx2_draw.h, avx512_draw.h or neon_draw.h, which define
  *
  *   BLOCKS             how many blocks a batch has: 8 or 32
  *   row                the same word of each block, and on it spread_row, add_rows, xor_rows, rotate_row, count_up
@@ -9,7 +9,7 @@
 #ifndef PET_KEYSTREAM_H
 #define PET_KEYSTREAM_H
 
-#include "avx2_elements.h"
+#include "vectors.h"
 
 enum {
     ROWS = 16, /* words of a block */

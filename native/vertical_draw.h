@@ -1,7 +1,7 @@
 /* Drawing elements from a ChaCha20 keystream, several blocks at once; it knows seeds, positions and an order, and never what
- * the draws are for. Included by a variant's own file after avx2_draw.h or avx512_draw.h, which bring the row of keystream.h,
- * store_row and find_chances, the comparison of a batch with the order. For draws of up to four words; wide_draw.h has the
- * others.
+ * the draws are for. Included by a variant's own file after its avx2_draw.h, avx512_draw.h or neon_draw.h, which brings the row
+ * of keystream.h, store_row and find_chances, the comparison of a batch with the order. For draws of up to four words;
+ * wide_draw.h has the others.
  *
  * The blocks stay vertical: row r of a batch is one vector that holds word r of all of them.
  *
@@ -89,8 +89,8 @@ PET_INLINE size_t collect(const drawer *d, int part, int i, uint64_t *low, uint6
  * have no such place for each part, and ask.) Whether a draw is below the order steers nothing but the place of the next. */
 PET_INLINE size_t step(const drawer *d, uint64_t *chances, int part, uint64_t *low, uint64_t *high, const draw_layout layout) {
     const size_t is_left = layout == STRADDLING ? *chances != 0 : 1;
-    const int index = (int)_tzcnt_u64(*chances);
-    *chances = _blsr_u64(*chances);
+    const int index = count_zeros(*chances);
+    *chances &= *chances - 1;
     return collect(d, part, index, low, high, layout) & is_left;
 }
 
@@ -146,8 +146,8 @@ static size_t take(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
     size_t count = 0;
     for (int part = 0; part < parts_of(d->layout); part++) {
         while (d->chances[part] && count < length) {
-            int index = (int)_tzcnt_u64(d->chances[part]);
-            d->chances[part] = _blsr_u64(d->chances[part]);
+            int index = count_zeros(d->chances[part]);
+            d->chances[part] &= d->chances[part] - 1;
             if (!collect(d, part, index, low + count, high + count, d->layout)) continue;
             count++;
             d->position = d->base + (uint64_t)((64 * part + index + 1) * words_per_chance(d->layout));
@@ -161,7 +161,7 @@ static size_t take(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
 static void draw(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
     while (length > 0) {
         size_t most = 0;
-        for (int i = 0; i < PARTS; i++) most += (size_t)_mm_popcnt_u64(d->chances[i]);
+        for (int i = 0; i < PARTS; i++) most += (size_t)__builtin_popcountll(d->chances[i]);
         /* The last draw must come through `take`, which notes the position. */
         size_t count = most < length ? d->next_batch(d, low, high) : take(d, low, high, length);
         low += count;
@@ -181,7 +181,8 @@ static unsigned steps_for(const pet_order *order, draw_layout layout) {
     for (size_t i = 0; i < order->draw_bytes; i++)
         acceptance = (acceptance + (double)(order->limbs[i / 8] >> 8 * (i % 8) & 0xff)) / 256;
     double mean = (double)BATCH_WORDS / (double)order->words_per_draw / parts * acceptance;
-    double enough = mean + 2.5 * _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(mean)));
+    double enough = mean;
+    while ((enough - mean) * (enough - mean) < 2.5 * 2.5 * mean) enough += 0.25; /* the C library's root may not be there */
     return 1 + (unsigned)(enough / (GAPS / parts));
 }
 
