@@ -44,6 +44,7 @@ from pet.protocol.events import (
     SumDictionaryPublished,
 )
 from pet.protocol.round_settings import RoundSettings
+from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.threads import occupy
 from pet.transports.base import PublishedModel
 from pet.transports.body import SealedBody, as_sealed_body
@@ -110,6 +111,7 @@ class CoordinatorEngine:
         clock: returns seconds that never go back.
         entropy: returns so many random bytes.
         storage: keeps the last round and the last model; in memory if not given.
+        strategies: who takes part in rounds, with which task, and which mask counts.
     """
 
     def __init__(
@@ -119,13 +121,19 @@ class CoordinatorEngine:
         clock: Callable[[], float] = time.monotonic,
         entropy: Callable[[int], bytes] = os.urandom,
         storage: Storage | None = None,
+        strategies: Strategies = DEFAULT_STRATEGIES,
     ) -> None:
         self.settings: Final = settings
         self._clock: Final = clock
         self._storage: Final[Storage] = MemoryStorage() if storage is None else storage
         earlier = self._storage.load_round() or RoundRecord(round_id=0, seed=bytes(32))
         self._protocol: Final = Coordinator(
-            settings, now_seconds=clock(), entropy=entropy, round_id=earlier.round_id, seed=earlier.seed
+            settings,
+            now_seconds=clock(),
+            entropy=entropy,
+            round_id=earlier.round_id,
+            seed=earlier.seed,
+            strategies=strategies,
         )
         self._lock: Final = threading.Lock()
         self._subscribers: Final[list[Callable[[Event], None]]] = []

@@ -23,6 +23,7 @@ from pet.messages import RoundParameters
 from pet.participant.core import ParticipantCore, max_model_bytes
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
+from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 from pet.transports.base import AnswerTooLargeError, AsyncTransport, Transport
 
 
@@ -38,6 +39,7 @@ class TickParticipant(ParticipantCore):
         max_message_size: int | None = None,
         threads: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        choose_task: TaskChoice = choose_task_by_signature,
     ) -> None:
         """Prepare to take part; nothing is sent before the first tick.
 
@@ -48,6 +50,7 @@ class TickParticipant(ParticipantCore):
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
             threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
             entropy: gives as many unpredictable bytes as asked for.
+            choose_task: how the task of a round is found out: by chance, unless the key was made for one task.
 
         Raises:
             ConfigError: the URL or `max_message_size` cannot be used.
@@ -60,6 +63,7 @@ class TickParticipant(ParticipantCore):
             scalar=scalar,
             max_message_size=max_message_size,
             threads=threads,
+            choose_task=choose_task,
         )
         super().__init__(machine)
         self._connect(coordinator)
@@ -156,6 +160,7 @@ class AsyncTickParticipant(ParticipantCore):
         max_message_size: int | None = None,
         threads: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        choose_task: TaskChoice = choose_task_by_signature,
     ) -> None:
         """Prepare to take part; see `TickParticipant`."""
         machine = ParticipantMachine(
@@ -164,6 +169,7 @@ class AsyncTickParticipant(ParticipantCore):
             scalar=scalar,
             max_message_size=max_message_size,
             threads=threads,
+            choose_task=choose_task,
         )
         super().__init__(machine)
         self._connect(coordinator)

@@ -28,7 +28,7 @@ from pet.protocol.intake import take_payload
 from pet.protocol.phases import ACCEPTED_TAG, Phase, Trigger, next_phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import CoordinatorState, PhaseCounters, RoundState, Status
-from pet.protocol.strategies import Strategies
+from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.protocol.windows import PhaseWindow, WindowState
 
 __all__ = ["Coordinator", "PhaseWindow", "RoundSettings", "Status"]
@@ -41,8 +41,6 @@ DISCARDED: Final = "discarded"
 
 FAILURE_REASONS: Final = ("timeout", "no_mask", "ambiguous_masks", "zero_scalar_sum", "unmasking")
 """Why a round can fail. "unmasking" stands for everything else that UnmaskError can say; the description has it."""
-
-_DEFAULT_STRATEGIES: Final = Strategies()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Coordinator:
         entropy: Callable[[int], bytes],
         round_id: int = 0,
         seed: bytes = ZERO_SEED,
-        strategies: Strategies = _DEFAULT_STRATEGIES,
+        strategies: Strategies = DEFAULT_STRATEGIES,
         profile: Profile = PET_PROFILE,
     ) -> None:
         self.settings: Final = settings
@@ -95,7 +93,7 @@ class Coordinator:
         state: CoordinatorState,
         *,
         entropy: Callable[[int], bytes],
-        strategies: Strategies = _DEFAULT_STRATEGIES,
+        strategies: Strategies = DEFAULT_STRATEGIES,
         profile: Profile = PET_PROFILE,
     ) -> Coordinator:
         """Go on from a state that another coordinator with the same settings was in; the state is not copied."""

@@ -66,6 +66,7 @@ from pet.protocol.participant_work import (
     build_update,
     require_fit,
 )
+from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 
 _SEED_BYTES: Final = 32
 # Events nobody reads must not pile up; a step emits at most four.
@@ -89,6 +90,7 @@ class ParticipantMachine:
         scalar: Scalar = 1,
         max_message_size: int | None = None,
         threads: int | None = None,
+        choose_task: TaskChoice = choose_task_by_signature,
     ) -> None:
         """Start outside any round.
 
@@ -98,6 +100,7 @@ class ParticipantMachine:
             scalar: weight of this participant's models in the mean, 0 or more.
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
             threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
+            choose_task: how the task of a round is found out; not part of a saved state.
 
         Raises:
             ModelError: the scalar is negative, not finite or not a number.
@@ -110,6 +113,7 @@ class ParticipantMachine:
         self._scalar = to_exact_scalar(scalar)
         self._max_message_size = max_message_size
         self._threads = threads
+        self._choose_task = choose_task
         self._state = ParticipantState.AWAITING
         self._parameters: RoundParameters | None = None
         self._model: NDArray[Any] | None = None
@@ -325,13 +329,14 @@ class ParticipantMachine:
                 assert_never(self._state)
 
     def _select_task(self, parameters: RoundParameters) -> None:
-        """Find out the task of the round; the sum task wins (spec 1.7)."""
+        """Find out the task of the round."""
         signatures = TaskSignatures.sign(self._signing_key, parameters)
-        if crypto.is_eligible(signatures.sum_signature, parameters.sum_probability):
+        task = self._choose_task(signatures.sum_signature, signatures.update_signature, parameters)
+        if task == crypto.SUM_TASK:
             self._ephemeral_seed = self._entropy(_SEED_BYTES)
             self._fire(ParticipantTrigger.SUM_SELECTED)
             self._events.append(SumSelected())
-        elif not crypto.is_eligible(signatures.update_signature, parameters.update_probability):
+        elif task is None:
             self._fire(ParticipantTrigger.NOT_SELECTED)
             self._events.append(NotSelected())
         elif self._signed and self._signed.round_digest == parameters.digest():

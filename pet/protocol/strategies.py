@@ -1,8 +1,10 @@
 """The three decisions that another profile of the protocol would make differently, each one function.
 
 Who may take part (anybody), which task a participant has in a round (its signature of the round's seed says so), which mask
-counts (the one most submitted). A `Strategies` object is given to a coordinator; nothing else in pet/protocol decides these.
-This file keeps no state.
+counts (the one most submitted). A `Strategies` object is given to a coordinator, a `TaskChoice` to a participant; nothing else
+in pet/protocol decides these. This file keeps no state.
+
+Where the participants of a round are known beforehand, `TaskAllowList` and `take_assigned_task` take the place of chance.
 
 Source: spec/PET.md 1.7, 9.2.
 """
@@ -11,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from pet.crypto import SUM_TASK, UPDATE_TASK, is_eligible, verify_task
-from pet.errors import RemoteProtocolError
+from pet.errors import ConfigError, RemoteProtocolError
 from pet.mask_object import Mask
 from pet.messages import Payload, RoundParameters, UpdatePayload
 from pet.protocol.votes import MaskVotes, choose_by_plurality
@@ -54,6 +57,64 @@ def check_task_by_signature(participant_public_key: bytes, payload: Payload, par
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TaskAllowList:
+    """Check that a participant is on the list of those who have the task it claims; for `Strategies.check_task`.
+
+    Attributes:
+        sum_keys: public keys of those who may be sum participants.
+        update_keys: public keys of those who may be update participants. A key on both lists could unmask itself out of the
+            sum, so one that is makes no sense.
+
+    Raises:
+        ConfigError: a key is on both lists.
+    """
+
+    sum_keys: frozenset[bytes]
+    update_keys: frozenset[bytes]
+
+    def __post_init__(self) -> None:
+        if both := self.sum_keys & self.update_keys:
+            raise ConfigError(f"allow list: expected each key for one task, got {len(both)} for two")
+
+    def __call__(self, participant_public_key: bytes, payload: Payload, parameters: RoundParameters) -> None:
+        """Check one payload; its task signatures must be those of the round, though they decide nothing.
+
+        Raises:
+            RemoteProtocolError: "not_sum_eligible", "not_update_eligible".
+        """
+        is_update = isinstance(payload, UpdatePayload)
+        keys, task, reason = (
+            (self.update_keys, UPDATE_TASK, "not_update_eligible")
+            if is_update
+            else (self.sum_keys, SUM_TASK, "not_sum_eligible")
+        )
+        signature = payload.update_signature if isinstance(payload, UpdatePayload) else payload.sum_signature
+        if participant_public_key not in keys or not verify_task(signature, participant_public_key, parameters.seed, task):
+            raise RemoteProtocolError(reason, "expected a participant that this round was announced with, got another one")
+
+
+TaskChoice: TypeAlias = Callable[[bytes, bytes, RoundParameters], bytes | None]
+"""How a participant finds out its task: takes its sum signature, its update signature and the round's parameters; returns
+SUM_TASK, UPDATE_TASK, or None for neither."""
+
+
+def choose_task_by_signature(sum_signature: bytes, update_signature: bytes, parameters: RoundParameters) -> bytes | None:
+    """Find out the task of a round by chance; the sum task wins (spec 1.7)."""
+    if is_eligible(sum_signature, parameters.sum_probability):
+        return SUM_TASK
+    return UPDATE_TASK if is_eligible(update_signature, parameters.update_probability) else None
+
+
+def take_assigned_task(task: bytes) -> TaskChoice:
+    """Return a choice that is always the same: for a key that was made for one task."""
+
+    def choose(_sum_signature: bytes, _update_signature: bytes, _parameters: RoundParameters) -> bytes | None:
+        return task
+
+    return choose
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategies:
     """How a coordinator decides what the protocol leaves to its profile; the defaults are PET's.
@@ -67,3 +128,7 @@ class Strategies:
     admit: Callable[[bytes], None] = admit_anybody
     check_task: Callable[[bytes, Payload, RoundParameters], None] = check_task_by_signature
     choose_mask: Callable[[MaskVotes], Mask] = choose_by_plurality
+
+
+DEFAULT_STRATEGIES: Final = Strategies()
+"""PET's own."""
