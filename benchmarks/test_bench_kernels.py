@@ -1,9 +1,12 @@
 """Nanoseconds of each kernel on each back-end: the cases of `pet bench` under pytest-benchmark, each result checked once.
 
-pytest benchmarks --benchmark-enable
+    pytest benchmarks/test_bench_kernels.py --benchmark-enable --benchmark-group-by=func,param:config
+
+Measured from 10^3 to 25 x 10^6 weights, or at the sizes in PET_BENCH_SIZES (as 1e3,1e6); as a mere test, only at 10^3.
 """
 
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -12,27 +15,39 @@ from pet import kernels
 from pet.commands.bench_kernels import VECTOR_COUNT, Workload
 from pet.mask_config import MaskConfig
 
-LENGTH = 10_000
+TEST_LENGTH = 1_000
+LENGTHS = "1e3,1e4,1e5,1e6,1e7,25e6"
 #: The reference needs a hundred microseconds for what the others do in nanoseconds.
 REFERENCE_LENGTH = 10
+#: A config whose mask takes kilobytes of keystream for each weight is measured up to here.
+SLOW_LENGTH = 100_000
+SLOW_KEYSTREAM_BYTES = 1_000
 CONFIGS = ("prime-f32-b0-m3", "power2-f32-b0-m6", "prime-f64-b6-m6", "prime-i64-b2-m3", "prime-f32-bmax-m3")
 
 
-@pytest.fixture(params=kernels.available_backends())
-def backend(request):
-    kernels.select_backend(request.param)
-    yield request.param
+def pytest_generate_tests(metafunc):
+    measured = metafunc.config.getoption("benchmark_enable")
+    sizes = os.environ.get("PET_BENCH_SIZES", LENGTHS) if measured else str(TEST_LENGTH)
+    cases = [
+        (backend, config, length)
+        for backend in kernels.available_backends()
+        for config in CONFIGS
+        for length in (int(float(size)) for size in sizes.split(","))
+        if length <= SLOW_LENGTH or MaskConfig.parse(config).mean_keystream_bytes < SLOW_KEYSTREAM_BYTES
+    ]
+    metafunc.parametrize(("backend", "config", "length"), cases)
+
+
+@functools.lru_cache(maxsize=1)
+def make_workload(backend, config, length):
+    return Workload(MaskConfig.parse(config), REFERENCE_LENGTH if backend == "reference" else length)
+
+
+@pytest.fixture
+def workload(backend, config, length):
+    kernels.select_backend(backend)
+    yield make_workload(backend, config, length)
     kernels.select_backend(None)
-
-
-@functools.cache
-def make_workload(config, backend):
-    return Workload(MaskConfig.parse(config), REFERENCE_LENGTH if backend == "reference" else LENGTH)
-
-
-@pytest.fixture(params=CONFIGS)
-def workload(request, backend):
-    return make_workload(request.param, backend)
 
 
 def test_expand(benchmark, workload):
