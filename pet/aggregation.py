@@ -152,7 +152,11 @@ class Aggregation:
 
     def to_bytes(self) -> bytes:
         """Serialise the sum and the count, for another process to merge."""
-        return b"".join([_MAGIC, self.count.to_bytes(_COUNT_BYTES, "little"), *self.to_masked_model().to_parts()])
+        return b"".join(self.to_parts())
+
+    def to_parts(self) -> list[Buffer]:
+        """Return the bytes of `to_bytes()` as buffers in order, which stay what they are when the aggregation grows."""
+        return [_MAGIC + self.count.to_bytes(_COUNT_BYTES, "little"), *self.to_masked_model().to_parts()]
 
     @classmethod
     def from_bytes(cls, data: Buffer) -> Self:

@@ -135,6 +135,16 @@ class EncryptionKeyPair:
         _require_size("seed of an encryption key pair", seed, KEY_SEED_BYTES)
         return cls(*nacl.bindings.crypto_box_seed_keypair(seed))
 
+    @classmethod
+    def from_secret_key(cls, secret_key: bytes) -> EncryptionKeyPair:
+        """Compute the public key that belongs to a secret key.
+
+        Raises:
+            CryptoError: the secret key is not of 32 bytes.
+        """
+        _require_size("secret encryption key", secret_key, nacl.bindings.crypto_box_SECRETKEYBYTES)
+        return cls(nacl.bindings.crypto_scalarmult_base(secret_key), secret_key)
+
 
 def sign_in_place(signed: bytearray | memoryview, key: SigningKeyPair) -> None:
     """Overwrite the first 64 bytes of a writable buffer with the signature of all the rest. Copies nothing.

@@ -19,6 +19,7 @@ PetError
 │   └── FederationUnavailableError (OSError)    the broker, or the admin, did not answer in time
 ├── CryptoError (ValueError)            a key, seed or signature of the wrong size; a box that does not open
 ├── StateError (ValueError)             a saved state that cannot be restored
+├── StorageError (OSError)              a storage that cannot be reached, or does not take what it is given; may pass
 └── TransportError (OSError)            the coordinator could not be reached, or gave an answer outside the protocol
     ├── UnreachableError                no broker answered in time, or the connection was lost; again later
     ├── CounterpartOfflineError         the broker answers, but nobody listens there who could; again later
@@ -159,6 +160,10 @@ class CryptoError(PetError, ValueError):
 
 class StateError(PetError, ValueError):
     """A saved state that is damaged, of another version, or of another kind."""
+
+
+class StorageError(PetError, OSError):
+    """A storage that cannot be reached, or does not take what it is given: no space, no connection. It may pass."""
 
 
 class TransportError(PetError, OSError):

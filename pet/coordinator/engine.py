@@ -4,6 +4,9 @@ Bodies are opened in the thread that brings them, without a lock, because decryp
 protocol object is touched under one lock. What readers get (parameters, dictionaries, model, status) are immutable values that
 were put aside when the protocol announced them, so no reader ever waits for an update that is just being added.
 
+Messages that wait for the lock together are written to the disk together: whoever gets the lock takes all that wait, and
+answers for all. Nobody is answered, and nothing is published, before what it rests on is stored.
+
 The engine has no threads and no timer of its own: somebody calls `tick`. It knows no socket.
 """
 
@@ -14,17 +17,15 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
-from pet.coordinator.storage.base import RoundRecord, Storage
-from pet.coordinator.storage.memory import MemoryStorage
+from pet.coordinator.durable import DurableCoordinator
+from pet.coordinator.model_store import ModelStore
+from pet.coordinator.storage.base import Storage
 from pet.crypto import EncryptionKeyPair
-from pet.errors import RemoteProtocolError
-from pet.global_model import GlobalModel
+from pet.errors import RemoteProtocolError, StorageError
 from pet.messages import (
     MIN_BODY_BYTES,
     Message,
@@ -34,7 +35,6 @@ from pet.messages import (
     open_message,
     update_payload_bytes,
 )
-from pet.protocol.coordinator import Coordinator
 from pet.protocol.events import (
     DictionariesWithdrawn,
     Event,
@@ -59,48 +59,22 @@ _SPARE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class RoundModel:
-    """The global model of one round, as it is published.
-
-    Attributes:
-        round_id: the round that made it.
-        etag: a name that no other model has: the round seed is part of it.
-        model: the model itself.
-    """
-
-    round_id: int
-    etag: str
-    model: GlobalModel = field(repr=False)
-
-    @property
-    def length(self) -> int:
-        """The number of weights."""
-        return len(self.model)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The data type of the weights."""
-        return self.model.config.vect.data_type.dtype
-
-    def bincode_chunks(self) -> Iterator[bytes]:
-        """Yield the body of spec 5.6 piece by piece."""
-        return self.model.iter_bincode()
-
-    def array_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
-        """Yield the weights piece by piece."""
-        return self.model.iter_arrays()
-
-    def to_array(self) -> np.ndarray[Any, Any]:
-        """Return all weights in an array of their own."""
-        return self.model.to_array()
-
-
-@dataclass(frozen=True, slots=True)
 class _Gate:
     """What a body is opened with; replaced as a whole whenever the phase changes."""
 
     keys: EncryptionKeyPair | None
     accepted_tag: Tag | None
+
+
+class _Waiting:
+    """A message that waits for its turn."""
+
+    __slots__ = ("error", "is_done", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.is_done = False
+        self.error: StorageError | None = None
 
 
 class CoordinatorEngine:
@@ -110,8 +84,13 @@ class CoordinatorEngine:
         settings: what the rounds are like.
         clock: returns seconds that never go back.
         entropy: returns so many random bytes.
-        storage: keeps the last round and the last model; in memory if not given.
+        storage: keeps the rounds, which an engine on the same storage goes on with; None keeps nothing.
+        model_store: keeps the models; None keeps none but the last, in memory.
         strategies: who takes part in rounds, with which task, and which mask counts.
+
+    Raises:
+        StateError: what is stored is damaged, or not of a coordinator of this version.
+        StorageError: a store cannot be reached.
     """
 
     def __init__(
@@ -121,45 +100,66 @@ class CoordinatorEngine:
         clock: Callable[[], float] = time.monotonic,
         entropy: Callable[[int], bytes] = os.urandom,
         storage: Storage | None = None,
+        model_store: ModelStore | None = None,
         strategies: Strategies = DEFAULT_STRATEGIES,
     ) -> None:
         self.settings: Final = settings
         self._clock: Final = clock
-        self._storage: Final[Storage] = MemoryStorage() if storage is None else storage
-        earlier = self._storage.load_round() or RoundRecord(round_id=0, seed=bytes(32))
-        self._protocol: Final = Coordinator(
+        self._rounds: Final = DurableCoordinator(
             settings,
             now_seconds=clock(),
             entropy=entropy,
-            round_id=earlier.round_id,
-            seed=earlier.seed,
+            storage=storage,
+            model_store=model_store,
             strategies=strategies,
         )
+        self._protocol: Final = self._rounds.protocol
+        self._queue: Final[deque[_Waiting]] = deque()
         self._lock: Final = threading.Lock()
         self._subscribers: Final[list[Callable[[Event], None]]] = []
         self._gate = _Gate(None, None)
         self._parameters: bytes | None = None
-        self._round_seed = earlier.seed
         self._sums: bytes | None = None
         self._seeds: Mapping[bytes, Mapping[bytes, bytes]] | None = None
-        self._model: PublishedModel | None = self._storage.load_model()
+        self._model: PublishedModel | None = self._rounds.model
         #: Sizes of the sum dictionaries of this round and the last one: a late update may still answer the last one.
         self._sum_dictionary_sizes = (0, 0)
-        #: Events of the protocol that are not published yet.
+        #: Events of the protocol that are stored and not published yet.
         self._pending: Final[deque[Event]] = deque()
         self._publish()
 
+    @property
+    def was_restored(self) -> bool:
+        """Whether it goes on with a round, or at least the round ids, of an earlier engine."""
+        return self._rounds.was_restored
+
+    @property
+    def keeps_earlier_settings(self) -> bool:
+        """Whether the round under way has other settings than those given, which count from the next round on."""
+        return self._protocol.settings != self.settings
+
     def max_body_bytes(self) -> int:
         """Return the size of the largest body that could hold a message of this round or the last one (spec 4.8)."""
-        settings, entries = self.settings, max(self._sum_dictionary_sizes)
-        payload_bytes = update_payload_bytes(settings.mask_config, settings.model_length, entries)
+        entries = max(self._sum_dictionary_sizes)
+        payload_bytes = max(
+            update_payload_bytes(settings.mask_config, settings.model_length, entries)
+            for settings in (self._protocol.settings, self.settings)
+        )
         return MIN_BODY_BYTES + payload_bytes + _SPARE_BYTES
 
     def handle_message(self, body: SealedBody | Buffer) -> None:
-        """Open one sealed message and give it to the protocol; whatever is wrong with it is counted (spec 9.1)."""
+        """Open one sealed message and give it to the protocol; whatever is wrong with it is counted (spec 9.1).
+
+        When this returns, what became of the message is stored.
+
+        Raises:
+            StorageError: it could not be stored; the sender should try again.
+        """
         try:
             with as_sealed_body(body).open() as buffer:
                 self._open_and_receive(buffer)
+        except StorageError:
+            raise
         except RemoteProtocolError as error:
             _logger.debug("message refused: %s", error)
             self._refuse(error.reason)
@@ -168,6 +168,28 @@ class CoordinatorEngine:
             _logger.exception("a message could not be handled")
             self._refuse(_INTERNAL_ERROR)
 
+    def _wait_for_turn(self, waiting: _Waiting) -> None:
+        self._queue.append(waiting)
+        with self._lock:
+            if not waiting.is_done:
+                self._work_off_queue()
+        if waiting.error is not None:
+            raise waiting.error
+
+    def _work_off_queue(self) -> None:
+        """Take all messages that wait, and store what they change in one go."""
+        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        is_stored = not self._rounds.is_behind or self._publish_or_wait()
+        if is_stored:
+            for waiting in batch:
+                self._receive(waiting.message)
+            self._let_time_pass()
+            is_stored = self._publish_or_wait()
+        for waiting in batch:
+            waiting.is_done = True
+            if not is_stored:
+                waiting.error = StorageError("message: expected it to be stored, but the storage does not take it now")
+
     def _open_and_receive(self, buffer: memoryview) -> None:
         """Decrypt a message where it lies; no view of the buffer is left when this returns, unless the round keeps one."""
         gate = self._gate
@@ -175,31 +197,41 @@ class CoordinatorEngine:
             raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
         with occupy():  # so that the threads of other calls leave this one its core
             message = open_message(buffer, gate.keys, gate.accepted_tag)
-        with self._lock:
-            self._receive(message)
+        self._wait_for_turn(_Waiting(message))
 
     def _receive(self, message: Message) -> None:
         try:
-            self._protocol.receive(message, self._clock())
+            self._rounds.receive(message, self._clock())
         except RemoteProtocolError as error:  # counted by the protocol object itself
             _logger.debug("message refused: %s", error)
-        self._publish_or_wait()
+        except Exception:
+            _logger.exception("a message could not be handled")
+            self._rounds.refuse(_INTERNAL_ERROR)
+
+    def _let_time_pass(self) -> None:
+        """End phases that the last messages brought to their end; what fails is left to the next tick."""
+        try:
+            self._rounds.advance_time(self._clock())
+        except Exception:
+            _logger.exception("the round could not go on")
 
     def _refuse(self, reason: str) -> None:
         with self._lock:
-            self._protocol.refuse(reason)
+            self._rounds.refuse(reason)
             self._publish_or_wait()
 
     def tick(self) -> None:
         """Let time pass: phases end, rounds begin. May take as long as unmasking a model does."""
         with self._lock:
-            self._protocol.advance_time(self._clock())
+            if self._rounds.is_behind:
+                self._publish()
+            self._rounds.advance_time(self._clock())
             self._publish()
 
     def seconds_until_tick(self) -> float | None:
         """Return after how many seconds `tick` should be called next, 0 or less for at once; None if never."""
         deadline = self._deadline
-        if self._pending:
+        if self._pending or self._rounds.is_behind:
             return 0.0
         return None if deadline is None else deadline - self._clock()
 
@@ -208,9 +240,12 @@ class CoordinatorEngine:
         self._subscribers.append(callback)
 
     def shut_down(self) -> None:
-        """Accept nothing more. What is published stays readable."""
+        """Accept nothing more. What is published stays readable; an engine on the same storage goes on with the round."""
         with self._lock:
-            self._protocol.shut_down()
+            try:
+                self._rounds.stop(self._clock())
+            except StorageError as error:
+                _logger.warning("stopping: the time left of the phase could not be stored: %s", error)
             self._publish()
 
     def parameters(self) -> bytes | None:
@@ -240,23 +275,25 @@ class CoordinatorEngine:
             record["seconds_left"] = max(0.0, record["seconds_left"] - (self._clock() - taken_at))
         return record
 
-    def _publish_or_wait(self) -> None:
-        """Publish; if the storage fails, leave that to the next tick: the message that came is not concerned."""
+    def _publish_or_wait(self) -> bool:
+        """Store and publish; what fails is left to the next tick. Returns whether all is stored."""
         try:
             self._publish()
+        except StorageError as error:
+            _logger.warning("what happened cannot be stored yet: %s", error)
         except Exception:
-            _logger.exception("what the round announced cannot be stored yet")
+            _logger.exception("what the round announced cannot be published yet")
+        return not self._rounds.is_behind
 
     def _publish(self) -> None:
-        """Put aside what the protocol announced, in order; what the storage does not take stays for the next call.
+        """Store what happened, then put aside what the protocol announced, in order; what fails stays for the next call.
 
         The gate goes first: whoever sees a dictionary must find its answer accepted (spec 13, "gap"). A model goes before the
         status: whoever reads that a round is completed must find its model.
         """
+        self._pending.extend(self._rounds.settle(self._clock()))
         self._gate = _Gate(self._protocol.encryption_keys, self._protocol.accepted_tag)
-        self._deadline = self._protocol.next_deadline_seconds()
-        while (event := self._protocol.next_event()) is not None:
-            self._pending.append(event)
+        self._deadline = self._rounds.next_deadline_seconds()
         if not any(isinstance(event, ModelPublished) for event in self._pending):
             self._take_status()
         while self._pending:
@@ -282,8 +319,6 @@ class CoordinatorEngine:
     def _put_aside(self, event: Event) -> None:
         match event:
             case ParametersPublished():
-                self._round_seed = event.parameters.seed
-                self._storage.save_round(RoundRecord(round_id=event.round_id, seed=event.parameters.seed))
                 self._sum_dictionary_sizes = (0, self._sum_dictionary_sizes[0])
                 self._parameters = event.parameters.to_bytes()
             case SumDictionaryPublished():
@@ -294,8 +329,6 @@ class CoordinatorEngine:
             case DictionariesWithdrawn():
                 self._sums = self._seeds = None
             case ModelPublished():
-                model = RoundModel(event.round_id, f"{event.round_id}-{self._round_seed.hex()[:16]}", event.model)
-                self._storage.save_model(model)
-                self._model = model
+                self._model = self._rounds.model
             case _:
                 pass  # counters and phases are in the status

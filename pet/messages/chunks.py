@@ -190,6 +190,10 @@ class ChunkCollector:
         self.size_bytes += growth
         return self._remove(key) if payload.is_complete else None
 
+    def holds(self, public_key: bytes, message_id: int) -> bool:
+        """Say whether there are chunks of a payload that is not whole."""
+        return (public_key, message_id) in self._payloads
+
     def clear(self) -> None:
         """Drop all chunks."""
         self._payloads.clear()

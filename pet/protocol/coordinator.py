@@ -23,6 +23,7 @@ from pet.crypto import EncryptionKeyPair, derive_round_seed
 from pet.errors import RemoteProtocolError, UnmaskError
 from pet.messages import PET_PROFILE, Chunk, Message, Payload, Profile, RoundParameters, Tag
 from pet.protocol import events
+from pet.protocol.entries import Entry
 from pet.protocol.events import Event
 from pet.protocol.intake import take_payload
 from pet.protocol.phases import ACCEPTED_TAG, Phase, Trigger, next_phase
@@ -57,7 +58,7 @@ class Coordinator:
     It begins in IDLE, before its first round; the first `advance_time` takes it into SUM.
 
     Args:
-        settings: how rounds are run.
+        settings: how rounds are run. `next_settings` can be replaced at any time: they count from the next round on.
         now_seconds: the time now.
         entropy: returns as many random bytes as it is asked for; `os.urandom` outside of tests. The keys of each round grow
             from 32 of them.
@@ -78,13 +79,14 @@ class Coordinator:
         strategies: Strategies = DEFAULT_STRATEGIES,
         profile: Profile = PET_PROFILE,
     ) -> None:
-        self.settings: Final = settings
+        self.settings = settings
+        self.next_settings = settings
         self.state = CoordinatorState(Phase.IDLE, now_seconds, round_id, seed)
         self._entropy: Final = entropy
         self._strategies: Final = strategies
         self._profile: Final = profile
         self._events: deque[Event] = deque()
-        self._windows: Final = {Phase.SUM: settings.sum, Phase.UPDATE: settings.update, Phase.SUM2: settings.sum2}
+        self._windows = _windows_of(settings)
 
     @classmethod
     def from_state(
@@ -96,7 +98,15 @@ class Coordinator:
         strategies: Strategies = DEFAULT_STRATEGIES,
         profile: Profile = PET_PROFILE,
     ) -> Coordinator:
-        """Go on from a state that another coordinator with the same settings was in; the state is not copied."""
+        """Go on from a state that another coordinator was in; the state is not copied.
+
+        Args:
+            settings: those of the round in the state.
+            state: where the other coordinator was.
+            entropy: as for the class.
+            strategies: as for the class.
+            profile: as for the class.
+        """
         coordinator = cls(
             settings, now_seconds=state.phase_started_seconds, entropy=entropy, strategies=strategies, profile=profile
         )
@@ -145,6 +155,18 @@ class Coordinator:
         """Return what anybody may know now."""
         return Status.of(self.state, self._windows.get(self.state.phase), now_seconds)
 
+    def announce_again(self) -> None:
+        """Emit what the owner of a fresh coordinator would have heard of the round that a state is in: for a restart."""
+        state = self.state
+        if state.round is None or state.phase is Phase.SHUTDOWN:
+            return
+        self._emit(events.PhaseEntered(round_id=state.round_id, phase=state.phase))
+        self._emit(events.ParametersPublished(round_id=state.round_id, parameters=state.round.parameters))
+        if state.phase in (Phase.UPDATE, Phase.SUM2):
+            self._emit(self._sum_dictionary_published(state.round))
+        if state.phase is Phase.SUM2:
+            self._emit(self._seed_dictionary_published(state.round))
+
     def next_event(self) -> Event | None:
         """Take the oldest event that nobody took yet; None if there is none."""
         return self._events.popleft() if self._events else None
@@ -162,22 +184,31 @@ class Coordinator:
             self._enter(next_phase(self.state.phase, outcome.trigger), now_seconds)
             self._events.extend(outcome.announcements)
 
-    def receive(self, message: Message, now_seconds: float) -> None:
+    def receive(self, message: Message, now_seconds: float) -> Entry | None:
         """Take a message that was opened and whose signature was verified, after letting the deadlines up to now pass.
 
         Adding a masked model happens in this call. A refused message fails alone: it is counted, and nothing else is changed.
         (If the last chunk of a message completes something that is refused, all its chunks go.)
 
+        Returns:
+            What the message left in its round, which the deadlines may have ended meanwhile; None for a chunk while others
+            of its message are missing.
+
         Raises:
             RemoteProtocolError: the message is refused; docs/protocol.md lists the reasons. Already counted.
         """
         self.advance_time(now_seconds)
+        entry = self.take(message)
+        self.advance_time(now_seconds)
+        return entry
+
+    def take(self, message: Message) -> Entry | None:
+        """Take a message as `receive` does, but let no time pass, for an owner that has more to do in between."""
         try:
-            self._take(message)
+            return self._take(message)
         except RemoteProtocolError as error:
             self.refuse(error.reason)
             raise
-        self.advance_time(now_seconds)
 
     def refuse(self, reason: str) -> None:
         """Count a message that was refused for `reason`, here or before it came here (it did not open, for example)."""
@@ -198,7 +229,7 @@ class Coordinator:
 
     # ---- messages -----------------------------------------------------------------------------------------------------
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message) -> Entry | None:
         """Take a message into the round: all checks in the order of docs/protocol.md, then the change.
 
         Raises:
@@ -207,13 +238,14 @@ class Coordinator:
         current = self._round_for(message)
         payload = self._reassemble(current, message)
         if payload is None:
-            return
+            return None
         public_key = message.participant_public_key
         self._strategies.admit(public_key)
         self._strategies.check_task(public_key, payload, current.parameters)
-        take_payload(current, message, payload)
+        entry = take_payload(current, message, payload)
         self.state.counters.accepted += 1
         self._emit(events.MessageAccepted(round_id=self.state.round_id, tag=message.tag, participant_public_key=public_key))
+        return entry
 
     def _round_for(self, message: Message) -> RoundState:
         """Return the round that a message may belong to, from what its header says.
@@ -277,7 +309,8 @@ class Coordinator:
 
     def _begin_round(self) -> _Outcome:
         """Draw the keys of a round and derive its seed (spec 1.5)."""
-        settings, state = self.settings, self.state
+        settings, state = self.next_settings, self.state
+        self.settings, self._windows = settings, _windows_of(settings)
         keys = EncryptionKeyPair.from_seed(self._entropy(32))
         state.seed = derive_round_seed(keys, state.seed, settings.sum_probability, settings.update_probability)
         parameters = RoundParameters(
@@ -312,15 +345,21 @@ class Coordinator:
         state = self.state
         assert state.round is not None, "messages are collected in a round only"
         if state.phase is Phase.SUM:
-            return events.SumDictionaryPublished(
-                round_id=state.round_id,
-                sum_dictionary=MappingProxyType(state.round.sum_dictionary),
-                signed_sums=MappingProxyType(state.round.signed_sums),
-            )
+            return self._sum_dictionary_published(state.round)
         if state.phase is Phase.UPDATE:
-            seeds = {public_key: MappingProxyType(entries) for public_key, entries in state.round.seed_dictionary.items()}
-            return events.SeedDictionaryPublished(round_id=state.round_id, seed_dictionary=MappingProxyType(seeds))
+            return self._seed_dictionary_published(state.round)
         return events.DictionariesWithdrawn(round_id=state.round_id)
+
+    def _sum_dictionary_published(self, current: RoundState) -> Event:
+        return events.SumDictionaryPublished(
+            round_id=self.state.round_id,
+            sum_dictionary=MappingProxyType(current.sum_dictionary),
+            signed_sums=MappingProxyType(current.signed_sums),
+        )
+
+    def _seed_dictionary_published(self, current: RoundState) -> Event:
+        seeds = {public_key: MappingProxyType(entries) for public_key, entries in current.seed_dictionary.items()}
+        return events.SeedDictionaryPublished(round_id=self.state.round_id, seed_dictionary=MappingProxyType(seeds))
 
     def _unmask(self) -> _Outcome:
         """Choose a mask and take it off the sum; without a mask, or without a mean, the round fails."""
@@ -353,3 +392,7 @@ class Coordinator:
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
+
+
+def _windows_of(settings: RoundSettings) -> dict[Phase, PhaseWindow]:
+    return {Phase.SUM: settings.sum, Phase.UPDATE: settings.update, Phase.SUM2: settings.sum2}

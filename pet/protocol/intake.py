@@ -1,6 +1,7 @@
 """What each kind of message does to a round: check everything, then change, so that a refused message changes nothing.
 
-One function per kind. By the time they are called, the message is known to be of the right kind for the phase and from a
+One function per kind checks, and makes the entry that the message leaves in the round; the entry makes the change
+(pet/protocol/entries.py). By the time they are called, the message is known to be of the right kind for the phase and from a
 participant that has the task. They know neither phases nor time, and do not count.
 
 Source: spec/PET.md 3.6, 7.1, 9.3.
@@ -11,10 +12,12 @@ from __future__ import annotations
 from pet.crypto import is_low_order
 from pet.errors import AggregationError, RemoteProtocolError
 from pet.messages import Message, Payload, Sum2Payload, SumPayload, UpdatePayload
+from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_entry
 from pet.protocol.round_state import RoundState
+from pet.protocol.votes import digest_mask
 
 
-def take_payload(state: RoundState, message: Message, payload: Payload) -> None:
+def take_payload(state: RoundState, message: Message, payload: Payload) -> Entry:
     """Take a message into the round.
 
     Args:
@@ -22,56 +25,63 @@ def take_payload(state: RoundState, message: Message, payload: Payload) -> None:
         message: who sent it, and its bytes if it is a Sum message.
         payload: what it says; of a message in chunks, what they say together.
 
+    Returns:
+        What the message left in the round: together the entries of a round make it again.
+
     Raises:
-        RemoteProtocolError: as the function of its kind; the round is as before.
+        RemoteProtocolError: as the function of its kind, and the reasons of `Aggregation.add`; the round is as before.
     """
-    participant_public_key = message.participant_public_key
     if isinstance(payload, SumPayload):
-        take_sum(state, participant_public_key, payload)
-        if message.signed_bytes is not None:
-            state.signed_sums[participant_public_key] = message.signed_bytes
+        entry: Entry = check_sum(state, message, payload)
     elif isinstance(payload, UpdatePayload):
-        take_update(state, participant_public_key, payload)
+        entry = check_update(state, message.participant_public_key, payload)
     else:
-        take_sum2(state, participant_public_key, payload)
+        entry = check_sum2(state, message.participant_public_key, payload)
+    try:
+        apply_entry(state, entry)
+    except AggregationError as error:
+        raise RemoteProtocolError(error.reason, f"masked model: {error}") from None
+    return entry
 
 
-def take_sum(state: RoundState, participant_public_key: bytes, payload: SumPayload) -> None:
-    """Register a sum participant with its ephemeral key.
+def check_sum(state: RoundState, message: Message, payload: SumPayload) -> SumEntry:
+    """Check that a sum participant with its ephemeral key can be registered.
 
     Raises:
         RemoteProtocolError: "already_registered" (even with the same key; the first one stays), "low_order_key" (nobody could
             encrypt a seed to such a key).
     """
-    if participant_public_key in state.sum_dictionary:
+    if message.participant_public_key in state.sum_dictionary:
         raise RemoteProtocolError("already_registered", "expected one Sum message per participant, got another one")
     if is_low_order(payload.ephemeral_public_key):
         raise RemoteProtocolError("low_order_key", "expected an ephemeral public key to encrypt to, got one of low order")
-    state.sum_dictionary[participant_public_key] = payload.ephemeral_public_key
-    state.seed_dictionary[participant_public_key] = {}
+    return SumEntry(
+        participant_public_key=message.participant_public_key,
+        ephemeral_public_key=payload.ephemeral_public_key,
+        signed_bytes=message.signed_bytes or b"",
+    )
 
 
-def take_update(state: RoundState, participant_public_key: bytes, payload: UpdatePayload) -> None:
-    """Add a masked model to the sum, and its encrypted mask seeds to the dictionary.
+def check_update(state: RoundState, participant_public_key: bytes, payload: UpdatePayload) -> UpdateEntry:
+    """Check what can be told of an update without a pass over its model.
 
     The masked model is judged before the dictionary, as in xaynet; adding it, the only thing that can still fail (an element
-    not below the order) and the only one that takes long, comes last.
+    not below the order), comes with the entry.
 
     Raises:
-        RemoteProtocolError: the reasons of `Aggregation.add`; "seed_dictionary_length", "unknown_sum_participant",
+        RemoteProtocolError: the reasons of `Aggregation.check`; "seed_dictionary_length", "unknown_sum_participant",
             "update_already_submitted".
     """
-    seeds = payload.local_seed_dictionary
     try:
         state.aggregation.check(payload.masked_model)
-        _check_seeds(state, participant_public_key, payload)
-        state.aggregation.add(payload.masked_model)
     except AggregationError as error:
         raise RemoteProtocolError(error.reason, f"masked model: {error}") from None
-    state.update_participants.add(participant_public_key)
-    for sum_participant, encrypted_seed in seeds.items():
-        # A seed may be a view of its message, and would keep all of it in memory.
-        state.seed_dictionary[sum_participant][participant_public_key] = bytes(encrypted_seed)
+    _check_seeds(state, participant_public_key, payload)
+    return UpdateEntry(
+        participant_public_key=participant_public_key,
+        encrypted_seeds=payload.local_seed_dictionary,
+        masked_model=payload.masked_model,
+    )
 
 
 def _check_seeds(state: RoundState, participant_public_key: bytes, payload: UpdatePayload) -> None:
@@ -90,8 +100,8 @@ def _check_seeds(state: RoundState, participant_public_key: bytes, payload: Upda
         raise RemoteProtocolError("update_already_submitted", "expected one update per participant, got another one")
 
 
-def take_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Payload) -> None:
-    """Count a sum participant's mask.
+def check_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Payload) -> Sum2Entry:
+    """Check that a sum participant's mask can be counted.
 
     xaynet counts any mask; one that could not be taken off the sum is refused here, as it would only fail the round.
 
@@ -114,4 +124,4 @@ def take_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Pay
         mask.validate()
     except AggregationError as error:
         raise RemoteProtocolError("invalid_mask", f"mask: {error}") from None
-    state.votes.add(participant_public_key, mask)
+    return Sum2Entry(participant_public_key=participant_public_key, mask_digest=digest_mask(mask), mask=mask)

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from pet.crypto import hash_sha256
 from pet.errors import UnmaskError
 from pet.mask_object import Mask
+
+MASK_DIGEST_BYTES: Final = 32
 
 
 @dataclass(slots=True)
@@ -35,9 +38,14 @@ class MaskVotes:
     leader: Mask | None = None
     _leader_digest: bytes = b""
 
-    def add(self, participant_public_key: bytes, mask: Mask) -> None:
-        """Count a vote. The caller has checked that the participant may vote and has not done so."""
-        digest = digest_mask(mask)
+    def add(self, participant_public_key: bytes, digest: bytes, mask: Mask | None) -> None:
+        """Count a vote. The caller has checked that the participant may vote and has not done so.
+
+        Args:
+            participant_public_key: whose vote.
+            digest: digest of the mask.
+            mask: the mask itself; None where votes are counted again and this mask is known not to be kept.
+        """
         self.voters.add(participant_public_key)
         self.counts[digest] += 1
         if digest != self._leader_digest and self.counts[digest] > self.counts[self._leader_digest]:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from sealed_rounds import WEIGHTS, SealedRound
 
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog
+from pet.coordinator.model_store import MemoryModelStore
 from pet.coordinator.storage.memory import MemoryStorage
+from pet.errors import StorageError
 from pet.mask_config import MaskConfig
 from pet.messages import decode_seed_dictionary, decode_sum_dictionary
 from pet.protocol.events import ModelPublished, PhaseEntered
@@ -188,17 +191,18 @@ def test_a_failing_subscriber_stops_nothing(clock, caplog):
     assert "a subscriber failed at PhaseEntered" in caplog.text
 
 
-def test_storage_carries_round_ids_and_the_model_over(clock):
-    storage = MemoryStorage()
-    engine = make_engine(clock, storage=storage)
+def test_storage_carries_the_round_and_the_model_over(clock):
+    storage, model_store = MemoryStorage(), MemoryModelStore()
+    engine = make_engine(clock, storage=storage, model_store=model_store)
+    assert not engine.was_restored
     engine.tick()
     run_round(engine, clock)
     engine.shut_down()
-    following = make_engine(clock, storage=storage)
+    following = make_engine(clock, storage=storage, model_store=model_store)
+    assert following.was_restored
     assert following.model().round_id == 1
-    following.tick()
-    assert following.status()["round"] == 3
-    assert following.parameters() != engine.parameters()
+    assert following.parameters() == engine.parameters()
+    assert following.status()["round"] == 2
 
 
 class FailingStorage(MemoryStorage):
@@ -207,18 +211,22 @@ class FailingStorage(MemoryStorage):
     def __init__(self):
         super().__init__()
         self.is_down = False
+        self.commits = 0
 
-    def save_round(self, record):
-        self._refuse_if_down()
-        super().save_round(record)
-
-    def save_model(self, model):
-        self._refuse_if_down()
-        super().save_model(model)
-
-    def _refuse_if_down(self):
+    def commit(self, transaction):
         if self.is_down:
-            raise OSError("no space left")
+            raise StorageError("no space left")
+        super().commit(transaction)
+        self.commits += 1
+
+
+class FailingModelStore(MemoryModelStore):
+    is_down = False
+
+    def save(self, model):
+        if self.is_down:
+            raise StorageError("no bucket")
+        return super().save(model)
 
 
 def test_what_the_storage_refuses_is_published_later(clock, caplog):
@@ -227,28 +235,103 @@ def test_what_the_storage_refuses_is_published_later(clock, caplog):
     engine.tick()
     parameters = engine.parameters()
     storage.is_down = True
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageError, match="no space"):
         pass_time(engine, clock, 61)  # the round fails, the next one begins
     assert engine.parameters() == parameters
+    assert engine.status()["round"] == 1
     assert engine.seconds_until_tick() == 0
-    engine.handle_message(bytearray(300))  # raises nothing, as it is not to blame
+    engine.handle_message(bytearray(300))  # raises nothing, as it is refused whatever becomes of the rest
     assert "cannot be stored yet" in caplog.text
     storage.is_down = False
     engine.tick()
     assert engine.parameters() != parameters
     assert engine.seconds_until_tick() > 0
     run_round(engine, clock)
-    assert engine.model().round_id == storage.load_round().round_id - 1
+    assert engine.model().round_id == 2
+
+
+def test_a_message_that_cannot_be_stored_is_not_acknowledged(clock):
+    storage = FailingStorage()
+    engine = make_engine(clock, storage=storage)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    first, second = round_.keys("sum", 2)
+    storage.is_down = True
+    with pytest.raises(StorageError, match="does not take it now"):
+        engine.handle_message(round_.sum(first))
+    with pytest.raises(StorageError):
+        engine.handle_message(round_.sum(second))
+    assert engine.status()["accepted"] == 0
+    storage.is_down = False
+    engine.handle_message(round_.sum(first))  # as its sender does; it was not lost meanwhile
+    assert (engine.status()["accepted"], engine.status()["rejected"]) == (1, {"already_registered": 1})
+    engine.handle_message(round_.sum(second))
+    assert engine.status()["accepted"] == 2
+
+
+def test_a_model_that_cannot_be_stored_is_published_later(clock):
+    model_store = FailingModelStore()
+    engine = make_engine(clock, storage=MemoryStorage(), model_store=model_store)
+    engine.tick()
+    model_store.is_down = True
+    with pytest.raises(StorageError, match="no bucket"):
+        run_round(engine, clock)
+    assert (engine.model(), engine.status()["phase"]) == (None, "sum2")
+    model_store.is_down = False
+    engine.tick()
+    assert (engine.model().round_id, engine.status()["rounds_completed"]) == (1, 1)
+
+
+def test_refused_messages_write_nothing(clock):
+    storage = FailingStorage()
+    engine = make_engine(clock, storage=storage)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    (key,) = round_.keys("sum", 1)
+    engine.handle_message(round_.sum(key))
+    commits = storage.commits
+    engine.handle_message(round_.sum(key))
+    engine.handle_message(bytearray(300))
+    assert storage.commits == commits
+    clock.now += 1
+    engine.tick()
+    assert storage.commits == commits + 1
+
+
+def test_messages_that_wait_together_are_stored_together(clock):
+    class SlowStorage(FailingStorage):
+        def commit(self, transaction):
+            if transaction.entries:
+                may_go_on.wait(10)
+            super().commit(transaction)
+
+    may_go_on = threading.Event()
+    storage = SlowStorage()
+    engine = make_engine(clock, storage=storage)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    threads = [threading.Thread(target=engine.handle_message, args=(round_.sum(key),)) for key in round_.keys("sum", 10)]
+    for thread in threads:
+        thread.start()
+    while len(engine._queue) < 9:
+        time.sleep(0.001)
+    commits = storage.commits
+    may_go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert engine.status()["accepted"] == 10
+    assert storage.commits == commits + 2
 
 
 def test_a_completed_round_is_counted_when_its_model_is_there(clock):
     seen = []
 
-    class WatchedStorage(MemoryStorage):
-        def save_model(self, model):
+    class WatchedModelStore(MemoryModelStore):
+        def save(self, model):
             seen.append((engine.status()["rounds_completed"], engine.model()))
+            return super().save(model)
 
-    engine = make_engine(clock, storage=WatchedStorage())
+    engine = make_engine(clock, model_store=WatchedModelStore())
     engine.tick()
     run_round(engine, clock)
     assert seen == [(0, None)]

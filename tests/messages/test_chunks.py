@@ -236,3 +236,11 @@ def test_collected_data_does_not_depend_on_the_message() -> None:
 
 def test_repr_leaves_the_data_out() -> None:
     assert repr(chunk(0)) == "Chunk(chunk_id=0, message_id=7, is_last=False)"
+
+
+def test_a_collector_says_what_it_holds() -> None:
+    collector = new_collector()
+    collector.add(KEY, Tag.UPDATE, chunk(0))
+    assert (collector.holds(KEY, 7), collector.holds(KEY, 8), collector.holds(OTHER_KEY, 7)) == (True, False, False)
+    assert collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True)) is not None
+    assert not collector.holds(KEY, 7)

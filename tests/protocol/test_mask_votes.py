@@ -17,7 +17,7 @@ MASKS = [MaskSeed(bytes([number]) * 32).derive_mask(CONFIG, LENGTH) for number i
 def votes_of(*numbers: int) -> MaskVotes:
     votes = MaskVotes()
     for voter, number in enumerate(numbers):
-        votes.add(bytes([voter]) * 32, MASKS[number])
+        votes.add(bytes([voter]) * 32, digest_mask(MASKS[number]), MASKS[number])
     return votes
 
 
@@ -41,7 +41,8 @@ def test_a_tie_for_the_first_place_is_ambiguous(numbers: tuple[int, ...]) -> Non
 
 def test_equal_masks_are_kept_once() -> None:
     votes = votes_of(0, 0, 0, 1)
-    votes.add(b"v" * 32, Mask.from_bytes(MASKS[0].to_bytes()))
+    mask = Mask.from_bytes(MASKS[0].to_bytes())
+    votes.add(b"v" * 32, digest_mask(mask), mask)
     assert sorted(votes.counts.values()) == [1, 4]
     assert len(votes.voters) == 5
 
@@ -52,7 +53,7 @@ def test_one_mask_is_kept_however_many_different_ones_come() -> None:
     for voter in range(20):
         mask = MaskSeed(bytes([voter]) * 32).derive_mask(CONFIG, LENGTH)
         kept.append(weakref.ref(mask.vect))
-        votes.add(bytes([voter]) * 32, mask)
+        votes.add(bytes([voter]) * 32, digest_mask(mask), mask)
         del mask
     assert sum(reference() is not None for reference in kept) == 1
 

@@ -1,46 +1,130 @@
-"""The interface between an engine and whatever keeps its records.
+"""The interface between a coordinator and whatever keeps its state.
 
-Two records exist: the last round that was begun (round ids and round seeds continue from it, spec 1.5) and the last global
-model (it is served until the next one). A round in progress is not resumed (spec 7.2). An implementation knows no phase and
-no message, and may be slow: it is called between messages, never while a body is read.
+A storage holds one *state* (a small record), a *journal* (small entries in order) and *blobs* (named, of any size). All of them
+change together, in `commit`, and nowhere else: that is the one durable write there is. When it returns, the change survives the
+process and a loss of power; when it does not, all of the change happened or nothing of it. A storage looks into none of the
+bytes; what they mean, and whether they are damaged, is pet/coordinator/journal.py's business.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from pet.transports.base import PublishedModel
+from pet.errors import StateError
+from pet.wire import Buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRecord:
-    """A round that was begun.
+class Transaction:
+    """One change of everything that is stored, all of it or nothing.
+
+    In this order: the journal and all blobs are dropped if `clears` says so, then the blobs named in `dropped_blobs` (those
+    that do not exist are no error); then state, entries and blobs are written.
 
     Attributes:
-        round_id: its number.
-        seed: its round seed, 32 bytes; public.
+        sequence: number of this change, one more than that of the change before; the first is 1.
+        state: replaces the state; no two writers ever write the same.
+        clears: begins with an empty journal and without blobs.
+        entries: appended to the journal.
+        blobs: written, in place of those of the same name; each as buffers in order.
+        dropped_blobs: names of blobs that are not needed any more; a name can end with "*" and stands for all that begin so.
     """
 
-    round_id: int
-    seed: bytes
+    sequence: int
+    state: bytes = field(repr=False)
+    clears: bool = False
+    entries: Sequence[bytes] = field(default=(), repr=False)
+    blobs: Mapping[str, Sequence[Buffer]] = field(default_factory=dict, repr=False)
+    dropped_blobs: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a storage holds; blobs are read one by one.
+
+    Attributes:
+        sequence: number of the last change.
+        state: the state.
+        entries: the journal, in order.
+        blob_names: the names of all blobs.
+    """
+
+    sequence: int
+    state: bytes = field(repr=False)
+    entries: Sequence[bytes] = field(repr=False)
+    blob_names: frozenset[str]
 
 
 class Storage(Protocol):
-    """What an engine asks of a storage. Calls come one at a time, from any thread."""
+    """What a coordinator asks of a storage. Calls come one at a time, from any thread.
 
-    def save_round(self, record: RoundRecord) -> None:
-        """Remember the round that begins now; earlier ones may be forgotten."""
+    Attributes:
+        description: what and where it is, for people; without secrets.
+    """
+
+    description: str
+
+    def load(self) -> Stored | None:
+        """Return what is stored; None if nothing ever was.
+
+        Raises:
+            StateError: there is something that no coordinator has written, or of another version.
+            StorageError: it cannot be reached.
+        """
         ...
 
-    def load_round(self) -> RoundRecord | None:
-        """Return the last round that was saved, or None."""
+    def read_blob(self, name: str) -> Buffer:
+        """Return the bytes of a blob.
+
+        Raises:
+            StateError: there is no such blob.
+            StorageError: it cannot be reached.
+        """
         ...
 
-    def save_model(self, model: PublishedModel) -> None:
-        """Remember the global model that is published now; earlier ones may be forgotten."""
+    def commit(self, transaction: Transaction) -> None:
+        """Make a change durable.
+
+        A change that was made already, as its sequence tells, is not made again, so that whoever cannot know whether a commit
+        succeeded may repeat it.
+
+        Raises:
+            StorageError: the change was not made, or it is not known whether it was; the same transaction may be tried again.
+            StateError: what is stored is not what this change is for: somebody else has written, or the storage has lost data.
+        """
         ...
 
-    def load_model(self) -> PublishedModel | None:
-        """Return the last model that was saved, or None."""
+    def erase(self) -> None:
+        """Forget everything, whatever it is.
+
+        Raises:
+            StorageError: it cannot be reached.
+        """
         ...
+
+    def close(self) -> None:
+        """Let go of files and connections. Calling it twice does no harm; no other call may follow."""
+        ...
+
+
+def is_next(transaction: Transaction, sequence: int, state: bytes) -> bool:
+    """Say whether a change is still to be made, given the number of the last one and the state that it wrote.
+
+    Raises:
+        StateError: it is neither the next one nor the last one.
+    """
+    if transaction.sequence == sequence + 1:
+        return True
+    if transaction.sequence == sequence and transaction.state == state:
+        return False
+    raise StateError(
+        f"storage: expected change {transaction.sequence - 1} to be the last, got {sequence}: another coordinator uses this "
+        "storage, or it has lost data"
+    )
+
+
+def is_meant(name: str, pattern: str) -> bool:
+    """Say whether a pattern of `Transaction.dropped_blobs` stands for a name."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

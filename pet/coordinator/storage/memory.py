@@ -1,34 +1,58 @@
-"""The embedded storage: records live as long as this object does.
+"""A storage that lives as long as this object does: for tests, and for an embedder that builds one engine after another.
 
-An embedder that builds a second engine on the same object continues its round ids and goes on serving its model. Nothing is
-written to disk.
+Nothing is written to disk. Blobs are copied, as a storage must not keep the message that one is a part of.
 """
 
 from __future__ import annotations
 
-from pet.coordinator.storage.base import RoundRecord
-from pet.transports.base import PublishedModel
+from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next
+from pet.errors import StateError
+from pet.wire import Buffer
 
 
 class MemoryStorage:
     """`Storage` in memory."""
 
     def __init__(self) -> None:
-        self._round: RoundRecord | None = None
-        self._model: PublishedModel | None = None
+        self.description = "in memory"
+        self._sequence = 0
+        self._state = b""
+        self._entries: list[bytes] = []
+        self._blobs: dict[str, bytes] = {}
 
-    def save_round(self, record: RoundRecord) -> None:
-        """Remember the round that begins now."""
-        self._round = record
+    def load(self) -> Stored | None:
+        """Return what is stored."""
+        if not self._sequence:
+            return None
+        return Stored(
+            sequence=self._sequence, state=self._state, entries=list(self._entries), blob_names=frozenset(self._blobs)
+        )
 
-    def load_round(self) -> RoundRecord | None:
-        """Return the last round that was saved, or None."""
-        return self._round
+    def read_blob(self, name: str) -> Buffer:
+        """Return the bytes of a blob."""
+        if name not in self._blobs:
+            raise StateError(f"storage: expected a blob {name!r}, got none")
+        return self._blobs[name]
 
-    def save_model(self, model: PublishedModel) -> None:
-        """Remember the global model that is published now."""
-        self._model = model
+    def commit(self, transaction: Transaction) -> None:
+        """Make a change."""
+        if not is_next(transaction, self._sequence, self._state):
+            return
+        if transaction.clears:
+            self._entries.clear()
+            self._blobs.clear()
+        for pattern in transaction.dropped_blobs:
+            for name in [name for name in self._blobs if is_meant(name, pattern)]:
+                del self._blobs[name]
+        self._blobs.update({name: b"".join(parts) for name, parts in transaction.blobs.items()})
+        self._entries += transaction.entries
+        self._sequence, self._state = transaction.sequence, transaction.state
 
-    def load_model(self) -> PublishedModel | None:
-        """Return the last model that was saved, or None."""
-        return self._model
+    def erase(self) -> None:
+        """Forget everything."""
+        self._sequence, self._state = 0, b""
+        self._entries.clear()
+        self._blobs.clear()
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""

@@ -1,0 +1,292 @@
+"""What of a coordinator is stored, and how a coordinator is made of it again.
+
+The state of a round is a small record, and one entry for each message that was accepted (pet/protocol/entries.py). What is
+large is stored beside the entries: masked models, until so many have come that the sum of all takes their place; the mask that
+leads the vote; chunks of unfinished messages. So neither disk space nor the time of a restart grows with the number of updates.
+
+A journal collects what happens, and writes it in one transaction whenever its owner says so. What it could not write it keeps
+and tries again: until then the coordinator in memory is ahead of the one on disk, and nobody may be told of the difference.
+
+Everything stored carries a checksum and its place. This file knows neither files nor databases.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, Final
+
+from pet.coordinator.storage.base import Storage, Transaction
+from pet.errors import StateError
+from pet.messages import Message
+from pet.messages.chunks import Chunk
+from pet.protocol.coordinator import Coordinator
+from pet.protocol.entries import Entry, Sum2Entry, UpdateEntry, encode_entry
+from pet.protocol.phases import Phase
+from pet.protocol.saved_state import save_state
+from pet.wire import Buffer
+
+FOLD_COUNT: Final = 8
+"""So many masked models are kept before the total takes their place: what is written for totals is an eighth of the models."""
+
+FOLD_BYTES: Final = 8 << 20
+"""Small masked models are kept up to so many bytes: adding them again takes a restart less than a second."""
+
+_CHECKSUM_BYTES: Final = 4
+_MAGIC: Final = b"pet coordinator 1 "
+_CHUNKS: Final = "chunk/"
+
+
+class Journal:
+    """Writes a coordinator to a storage, as it changes.
+
+    Args:
+        storage: where to; empty, or what `pet.coordinator.restore` has read.
+        writer: what no other journal has: with it, the storage can tell whose a change is.
+
+    Attributes:
+        round_seed: the seed of the round that entries and blobs belong to.
+        model: what the model store knows the last model by; None if there is none.
+        sequence: number of the last transaction that was made, stored or not.
+        entry_count: entries of the round, stored or not.
+        folded_count: how many of them are in the saved total, as far as they are updates.
+        unfolded_bytes: size of the masked models that are not.
+        leader_blob: name of the mask that leads the vote; None before the first vote.
+        has_chunks: whether chunks are stored.
+    """
+
+    def __init__(self, storage: Storage, writer: bytes) -> None:
+        self.storage: Final = storage
+        self._writer: Final = writer.hex()
+        self.round_seed = b""
+        self.model: dict[str, Any] | None = None
+        self.sequence = 0
+        self.entry_count = 0
+        self.folded_count = 0
+        self.unfolded_bytes = 0
+        self.leader_blob: str | None = None
+        self.has_chunks = False
+        self._entries: list[bytes] = []
+        self._blobs: dict[str, list[Buffer]] = {}
+        self._dropped: list[str] = []
+        self._clears = False
+        self._is_changed = False
+        self._transaction: Transaction | None = None
+
+    # ---- what happened ------------------------------------------------------------------------------------------------
+
+    def note_phase(self, phase: Phase) -> None:
+        """Note that a phase began: in Idle everything about the last round goes, else the chunks of the last phase."""
+        self._is_changed = True
+        if phase is Phase.IDLE:
+            self._clears, self.has_chunks = True, False
+            self.entry_count = self.folded_count = self.unfolded_bytes = 0
+            self.leader_blob = None
+            self._entries.clear()
+            self._blobs.clear()
+            self._dropped.clear()
+        elif self.has_chunks:
+            self._drop(_CHUNKS)
+            self.has_chunks = False
+
+    def note_entry(self, entry: Entry, *, leads: bool = False) -> None:
+        """Note that a message was accepted.
+
+        Args:
+            entry: what it left in the round.
+            leads: of a vote, whether its mask is the one that the coordinator keeps from now on.
+        """
+        self._is_changed = True
+        position = self.entry_count
+        self.entry_count += 1
+        self._entries.append(frame_entry(self.round_seed, position, encode_entry(entry)))
+        if isinstance(entry, UpdateEntry) and entry.masked_model is not None:
+            self.unfolded_bytes += entry.masked_model.size_bytes
+            self._put(update_blob(position), entry.masked_model.to_parts())
+        elif isinstance(entry, Sum2Entry) and entry.mask is not None and leads:
+            if self.leader_blob is not None:
+                self._drop(self.leader_blob)
+            self.leader_blob = mask_blob(position)
+            self._put(self.leader_blob, entry.mask.to_parts())
+
+    def note_chunk(self, message: Message, chunk: Chunk) -> None:
+        """Note that a chunk was taken, and its message is not whole yet."""
+        self._is_changed = self.has_chunks = True
+        name = f"{_chunks_of(message.participant_public_key, chunk.message_id)}{chunk.chunk_id}"
+        self._put(name, [bytes([message.tag]), *chunk.encode_parts()])
+
+    def note_dropped_chunks(self, participant_public_key: bytes, message_id: int) -> None:
+        """Note that the chunks of a message are not needed any more."""
+        if self.has_chunks:
+            self._is_changed = True
+            self._drop(_chunks_of(participant_public_key, message_id))
+
+    def note_model(self, model: dict[str, Any]) -> None:
+        """Note that a model was put into the model store."""
+        self._is_changed = True
+        self.model = model
+
+    # ---- writing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a transaction was made that may not be stored."""
+        return self._transaction is not None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something happened that is not in a transaction yet."""
+        return self._is_changed
+
+    def save(self, coordinator: Coordinator, now_seconds: float) -> None:
+        """Write everything that was noted, and the state as it is now; first what an earlier call could not write.
+
+        Raises:
+            StorageError: it could not be written; `flush` or the next call tries again.
+            StateError: the storage holds something else than was written.
+        """
+        self.flush()
+        self._transaction = self._next_transaction(coordinator, now_seconds)
+        self.sequence += 1
+        self._entries, self._blobs, self._dropped = [], {}, []
+        self._clears = self._is_changed = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what an earlier call could not write; raises as `save`."""
+        if self._transaction is not None:
+            self.storage.commit(self._transaction)
+            self._transaction = None
+
+    def _next_transaction(self, coordinator: Coordinator, now_seconds: float) -> Transaction:
+        self._fold_if_worth_it(coordinator)
+        record = {
+            "coordinator": save_state(coordinator, now_seconds),
+            "entries": self.entry_count,
+            "folded": self.folded_count,
+            "model": self.model,
+            "writer": self._writer,
+        }
+        return Transaction(
+            sequence=self.sequence + 1,
+            state=frame_state(record),
+            clears=self._clears,
+            entries=self._entries,
+            blobs={name: frame_blob(self.round_seed, name, parts) for name, parts in self._blobs.items()},
+            dropped_blobs=self._dropped,
+        )
+
+    def _fold_if_worth_it(self, coordinator: Coordinator) -> None:
+        """Let the total take the place of the masked models in it, if these are many by now."""
+        current = coordinator.state.round
+        if current is None or self.unfolded_bytes < FOLD_BYTES:
+            return
+        total_bytes = len(current.aggregation) * current.aggregation.config.vect.element_bytes
+        if self.unfolded_bytes < FOLD_COUNT * total_bytes:
+            return
+        parts = current.aggregation.to_parts()
+        self._drop("update/")
+        self._drop("total/")
+        self.folded_count, self.unfolded_bytes = self.entry_count, 0
+        self._put(total_blob(self.folded_count), parts)
+
+    def _put(self, name: str, parts: list[Buffer]) -> None:
+        self._blobs[name] = parts
+
+    def _drop(self, name: str) -> None:
+        """Drop a blob, or all whose name begins so if it ends with a slash; those that were not even written too."""
+        is_prefix = name.endswith("/")
+        for known in [known for known in self._blobs if known == name or (is_prefix and known.startswith(name))]:
+            del self._blobs[known]
+        if not self._clears:
+            self._dropped.append(name + "*" if is_prefix else name)
+
+
+def update_blob(position: int) -> str:
+    """Return the name of the masked model of an entry."""
+    return f"update/{position}"
+
+
+def mask_blob(position: int) -> str:
+    """Return the name of the mask of an entry."""
+    return f"mask/{position}"
+
+
+def total_blob(folded_count: int) -> str:
+    """Return the name of the total that holds the updates among so many entries."""
+    return f"total/{folded_count}"
+
+
+def _chunks_of(participant_public_key: bytes, message_id: int) -> str:
+    return f"{_CHUNKS}{participant_public_key.hex()}/{message_id}/"
+
+
+def parse_chunk_name(name: str) -> bytes | None:
+    """Return the public key in the name of a chunk; None for the name of another blob."""
+    return bytes.fromhex(name.split("/")[1]) if name.startswith(_CHUNKS) else None
+
+
+# ---- checksums --------------------------------------------------------------------------------------------------------
+
+
+def frame_state(record: dict[str, Any]) -> bytes:
+    """Serialise the state."""
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return _MAGIC + _checksum(b"", text) + text
+
+
+def unframe_state(data: bytes) -> dict[str, Any]:
+    """Read what `frame_state` wrote.
+
+    Raises:
+        StateError: something else, or damaged.
+    """
+    start = len(_MAGIC) + _CHECKSUM_BYTES
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise StateError("stored state: expected that of a coordinator of this version, got something else")
+    if data[len(_MAGIC) : start] != _checksum(b"", data[start:]):
+        raise StateError("stored state: expected its checksum, got another one: it is damaged")
+    record: dict[str, Any] = json.loads(data[start:])
+    return record
+
+
+def frame_entry(round_seed: bytes, position: int, data: bytes) -> bytes:
+    """Add the checksum of an entry, its place and its round."""
+    return _checksum(round_seed + str(position).encode(), data) + data
+
+
+def unframe_entry(round_seed: bytes, position: int, data: bytes) -> bytes:
+    """Check and remove what `frame_entry` added.
+
+    Raises:
+        StateError: the entry is damaged, or belongs somewhere else.
+    """
+    return bytes(_unframe(f"entry {position}", round_seed + str(position).encode(), data))
+
+
+def frame_blob(round_seed: bytes, name: str, parts: list[Buffer]) -> list[Buffer]:
+    """Add the checksum of a blob, its name and its round."""
+    return [_checksum(round_seed + name.encode(), *parts), *parts]
+
+
+def unframe_blob(round_seed: bytes, name: str, data: Buffer) -> memoryview:
+    """Check a blob; returns a view of what was framed.
+
+    Raises:
+        StateError: the blob is damaged, or has another name.
+    """
+    return _unframe(f"blob {name!r}", round_seed + name.encode(), data)
+
+
+def _unframe(what: str, place: bytes, data: Buffer) -> memoryview:
+    view = memoryview(data)
+    if view[:_CHECKSUM_BYTES] != _checksum(place, view[_CHECKSUM_BYTES:]):
+        raise StateError(f"stored {what}: expected its checksum, got another one: it is damaged, or not of this round")
+    return view[_CHECKSUM_BYTES:]
+
+
+def _checksum(place: bytes, *parts: Buffer) -> bytes:
+    value = zlib.crc32(place)
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return value.to_bytes(_CHECKSUM_BYTES, "little")

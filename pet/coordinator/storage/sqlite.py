@@ -1,0 +1,266 @@
+"""The embedded storage: one SQLite database in a folder, and files beside it for what is large.
+
+The database is in WAL mode with synchronous=FULL: a commit is on the disk when it returns. Large blobs are written to files of
+their own first; the commit then makes them count. A file that no commit counts is what a crash left behind, and is removed at
+the next start. What is deleted is overwritten (secure_delete), and the log that may still hold it is emptied whenever the
+journal is: keys and seeds of finished rounds are not to be found in the folder. Everything can be read by its owner only.
+
+The database stays locked as long as it is open, so that no two coordinators share a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from pet.coordinator.storage.base import Stored, Transaction, is_next
+from pet.errors import StateError, StorageError
+from pet.wire import Buffer
+
+DATABASE_NAME: Final = "coordinator.sqlite"
+BLOB_FOLDER_NAME: Final = "blobs"
+
+LARGEST_ROW_BYTES: Final = 1 << 18
+"""Larger blobs go to files: a row would be written twice, first to the log and then to the database."""
+
+#: "pet1" as a number: the mark of our databases in their header.
+_APPLICATION_ID: Final = 0x70657431
+_VERSION: Final = 1
+_SCHEMA: Final = (
+    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 0), sequence INTEGER NOT NULL, data BLOB NOT NULL)",
+    "CREATE TABLE entries (position INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    "CREATE TABLE blobs (name TEXT PRIMARY KEY, data BLOB, file TEXT UNIQUE, CHECK ((data IS NULL) <> (file IS NULL)))",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {_VERSION}",
+)
+#: What a corrupt database is found by; the journal's own checks tell what SQLite cannot know.
+_HINT: Final = "(--fresh begins anew and forgets what is there)"
+
+
+class SqliteStorage:
+    """`Storage` in a folder.
+
+    Args:
+        folder: made if it does not exist.
+        is_fresh: forget everything that is there first, also what no coordinator has written under these names.
+
+    Raises:
+        StateError: the database is none of ours, or damaged.
+        StorageError: another coordinator has it open, or it cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, is_fresh: bool = False) -> None:
+        self.description = f"SQLite in {folder}"
+        self._path: Final = folder / DATABASE_NAME
+        self._blob_folder: Final = folder / BLOB_FOLDER_NAME
+        try:
+            for path in (folder, self._blob_folder):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.chmod(0o700)
+            if is_fresh:
+                self._remove()
+            # SQLite gives its other files the permissions of this one.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise StorageError(f"{folder}: expected a folder to keep state in: {error.strerror}") from None
+        self._connection = self._open()
+
+    def load(self) -> Stored | None:
+        """Return what is stored; remove files that a crash left behind."""
+        with self._reading():
+            self._remove_unknown_files()
+            row = self._connection.execute("SELECT sequence, data FROM state").fetchone()
+            if row is None:
+                return None
+            sequence, state = row
+            entries = [data for (data,) in self._connection.execute("SELECT data FROM entries ORDER BY position")]
+            names = frozenset(name for (name,) in self._connection.execute("SELECT name FROM blobs"))
+        return Stored(sequence=sequence, state=state, entries=entries, blob_names=names)
+
+    def read_blob(self, name: str) -> Buffer:
+        """Return the bytes of a blob."""
+        with self._reading():
+            row = self._connection.execute("SELECT data, file FROM blobs WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise StateError(f"{self._path}: expected a blob {name!r}, got none")
+        data: bytes | None = row[0]
+        if data is not None:
+            return data
+        file = str(row[1])
+        try:
+            return (self._blob_folder / file).read_bytes()
+        except FileNotFoundError:
+            raise StateError(f"{self._blob_folder / file}: expected the file of blob {name!r}, got none {_HINT}") from None
+        except OSError as error:
+            raise StorageError(f"{self._blob_folder / file}: {error.strerror}") from None
+
+    def commit(self, transaction: Transaction) -> None:
+        """Make a change durable: large blobs first, then the rest in one transaction of the database."""
+        try:
+            row = self._connection.execute("SELECT sequence, data FROM state").fetchone()
+            if not is_next(transaction, *(row or (0, b""))):
+                return
+            rows = self._write_files(transaction)
+            obsolete = self._commit_rows(transaction, rows)
+            if transaction.clears:
+                # The log still has what was overwritten in the database: keys and seeds of the last round.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"{self.description}: {error}") from None
+        for file in obsolete:
+            # One that stays is removed at the next start.
+            with suppress(OSError):
+                (self._blob_folder / file).unlink()
+
+    def erase(self) -> None:
+        """Forget everything."""
+        try:
+            self._connection.close()
+            self._remove()
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise StorageError(f"{self.description}: {error}") from None
+        self._connection = self._open()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise StorageError(f"{self._path}: expected a folder of its own, but another coordinator uses it") from None
+            raise StorageError(f"{self._path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise StateError(f"{self._path}: expected a coordinator's database, got: {error} {_HINT}") from None
+        except StateError:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Lock the database, check that it is ours, and make its tables if it is new."""
+        for pragma in ("locking_mode = EXCLUSIVE", "synchronous = FULL", "secure_delete = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # The lock is taken with the first write, and kept.
+        connection.execute("BEGIN EXCLUSIVE")
+        mark = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if is_empty and (mark, version) == (0, 0):
+            for statement in _SCHEMA:
+                connection.execute(statement)
+        elif (mark, version) != (_APPLICATION_ID, _VERSION):
+            raise StateError(
+                f"{self._path}: expected a coordinator's database of version {_VERSION}, got mark {mark:#x}, version {version} "
+                f"{_HINT}"
+            )
+        connection.execute("COMMIT")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StateError(f"{self._path}: expected a sound database, got: {found} {_HINT}")
+        # A crash may have come between the end of a round and the emptying of the log.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StorageError(f"{self._path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise StateError(f"{self._path}: {error} {_HINT}") from None
+
+    def _write_files(self, transaction: Transaction) -> list[tuple[str, bytes | None, str | None]]:
+        """Write large blobs to files that nothing counts yet; return the rows of all blobs."""
+        rows: list[tuple[str, bytes | None, str | None]] = []
+        for index, (name, parts) in enumerate(transaction.blobs.items()):
+            if sum(map(len, parts)) <= LARGEST_ROW_BYTES:
+                rows.append((name, b"".join(parts), None))
+                continue
+            file = f"{transaction.sequence}-{index}"
+            write_durably(self._blob_folder / file, parts)
+            rows.append((name, None, file))
+        if any(file is not None for _, _, file in rows):
+            sync_folder(self._blob_folder)
+        return rows
+
+    def _commit_rows(self, transaction: Transaction, rows: Sequence[tuple[str, bytes | None, str | None]]) -> list[str]:
+        """Change the database; return the files that do not count any more."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if transaction.clears:
+                connection.execute("DELETE FROM entries")
+            patterns = ["*"] if transaction.clears else [*transaction.dropped_blobs, *transaction.blobs]
+            obsolete: list[str] = []
+            for pattern in patterns:
+                found = connection.execute("SELECT file FROM blobs WHERE name GLOB ? AND file IS NOT NULL", (pattern,))
+                obsolete += [file for (file,) in found]
+                connection.execute("DELETE FROM blobs WHERE name GLOB ?", (pattern,))
+            connection.executemany("INSERT INTO blobs (name, data, file) VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT INTO entries (data) VALUES (?)", [(entry,) for entry in transaction.entries])
+            state = (transaction.sequence, transaction.state)
+            connection.execute("INSERT OR REPLACE INTO state (id, sequence, data) VALUES (0, ?, ?)", state)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return obsolete
+
+    def _remove_unknown_files(self) -> None:
+        known = {file for (file,) in self._connection.execute("SELECT file FROM blobs WHERE file IS NOT NULL")}
+        for path in self._blob_folder.iterdir():
+            if path.name not in known:
+                with suppress(OSError):
+                    path.unlink()
+
+    def _remove(self) -> None:
+        """Remove the database, unless somebody uses it, and the files.
+
+        Raises:
+            StorageError: another coordinator has it open.
+        """
+        if self._path.exists():
+            with suppress(StateError):  # damaged or foreign, and to be forgotten
+                self._open().close()
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        shutil.rmtree(self._blob_folder)
+        self._blob_folder.mkdir(mode=0o700)
+
+
+def write_durably(path: Path, parts: Sequence[Buffer]) -> None:
+    """Write a file that only its owner can read, and wait until its bytes are on the disk; its name may not be yet."""
+    with open(path, "wb", opener=open_private) as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file so that only its owner can read it: an `opener` for `open`."""
+    return os.open(path, flags, 0o600)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor: Any = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
