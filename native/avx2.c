@@ -1,6 +1,16 @@
 /* The AVX2 variant: avx2_draw.h draws from eight blocks of keystream at once, avx2_loops.h does the rest. */
 #include "avx2_wide.h"
 #include "vertical_draw.h"
+
+/* What avx2_loops.h draws from. */
+typedef drawer source;
+
+static void start_source(source *s, const uint8_t *seed, uint64_t position, const pet_order *order) {
+    start_drawing(s, seed, position, order);
+}
+static void draw_from(source *s, uint64_t *low, uint64_t *high, size_t length) { draw(s, low, high, length); }
+static uint64_t position_of(const source *s) { return s->position; }
+
 #include "avx2_loops.h"
 #include "wide_loops.h"
 

@@ -1,7 +1,8 @@
 /* The loops over whole vectors, with 256-bit registers, for orders whose totals have one or two 64-bit planes, that is,
  * elements of up to 16 bytes. Wider orders, and what is rare, go to the portable variant.
  *
- * Included by a variant's own file, which brings a drawer of its width (vertical_draw.h). avx2_elements.h has the arithmetic,
+ * Included by a variant's own file, which brings a source of draws (vertical_draw.h, and for AVX-512 avx512_dense.h beside it):
+ * the type and start_source, draw_from, position_of. avx2_elements.h has the arithmetic,
  * avx2_real.h turns weights into elements and back. A loop is written once, for a constant number of planes, and instantiated
  * for one and for two. */
 #ifndef PET_AVX2_LOOPS_H
@@ -30,7 +31,7 @@ static int covers(const pet_order *order) { return order->planes <= 2; }
 /* Planes that no draw writes are zero from the start. */
 static void clear(scratch *draws) { memset(draws->words + PIECE, 0, PIECE * sizeof draws->words[0]); }
 
-static void draw_piece(drawer *d, scratch *draws, size_t length) { draw(d, draws->words, draws->words + PIECE, length); }
+static void draw_piece(source *s, scratch *draws, size_t length) { draw_from(s, draws->words, draws->words + PIECE, length); }
 
 PET_INLINE void pack_with(uint8_t *elements, const uint64_t *total, size_t plane_stride, size_t length, const pet_order *order,
                           const int planes) {
@@ -46,16 +47,16 @@ static int pack_total(uint8_t *elements, const uint64_t *total, size_t plane_str
 }
 
 static int expand(uint8_t *elements, size_t length, const uint8_t *seed, uint64_t *position, const pet_order *order) {
-    drawer d;
+    source s;
     scratch draws;
     clear(&draws);
-    start_drawing(&d, seed, *position, order);
+    start_source(&s, seed, *position, order);
     for (size_t done = 0, count; done < length; done += count) {
         count = least(length - done, PIECE);
-        draw_piece(&d, &draws, count);
+        draw_piece(&s, &draws, count);
         pack_total(elements + done * order->element_bytes, draws.words, PIECE, count, order);
     }
-    *position = d.position;
+    *position = position_of(&s);
     return PET_OK;
 }
 
@@ -71,16 +72,16 @@ PET_INLINE void add_piece(uint64_t *total, size_t plane_stride, size_t length, c
 
 static void add_draws(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seed, uint64_t *position,
                       const pet_order *order) {
-    drawer d;
+    source s;
     scratch draws;
     clear(&draws);
-    start_drawing(&d, seed, *position, order);
+    start_source(&s, seed, *position, order);
     for (size_t done = 0, count; done < length; done += count) {
         count = least(length - done, PIECE);
-        draw_piece(&d, &draws, count);
+        draw_piece(&s, &draws, count);
         FOR_PLANES(order, add_piece, total + done, plane_stride, count, &draws, order);
     }
-    *position = d.position;
+    *position = position_of(&s);
 }
 
 /* The total goes through the second-level cache in pieces that are long beside the batch or so that starting a seed anew costs.
@@ -231,7 +232,7 @@ static int mask_weights(uint8_t *masked, const void *weights, int data_type, siz
 }
 
 /* The same where only portable code can encode: it masks the draws of a piece while they are in the cache. */
-static uint64_t update_by_portable(uint8_t *masked, const masking *m, size_t length, drawer *d) {
+static uint64_t update_by_portable(uint8_t *masked, const masking *m, size_t length, source *s) {
     const size_t width = m->order->element_bytes, size = weight_size(m->data_type);
     uint64_t clipped_count = 0;
     scratch draws;
@@ -240,7 +241,7 @@ static uint64_t update_by_portable(uint8_t *masked, const masking *m, size_t len
         uint64_t clipped_in_piece = 0;
         size_t bad_index;
         count = least(length - done, PIECE);
-        draw_piece(d, &draws, count);
+        draw_piece(s, &draws, count);
         pack_total(masked + done * width, draws.words, PIECE, count, m->order);
         pet_portable_kernels.mask_weights(masked + done * width, (const uint8_t *)m->weights + done * size, m->data_type, count,
                                           masked + done * width, m->order, m->encoding, &clipped_in_piece, &bad_index);
@@ -249,12 +250,12 @@ static uint64_t update_by_portable(uint8_t *masked, const masking *m, size_t len
     return clipped_count;
 }
 
-static uint64_t update_here(uint8_t *masked, masking *m, size_t length, drawer *d) {
+static uint64_t update_here(uint8_t *masked, masking *m, size_t length, source *s) {
     scratch values;
     for (size_t done = 0, count; done < length; done += count) {
         count = least(length - done, PIECE);
         clear(&values);
-        draw_piece(d, &values, count);
+        draw_piece(s, &values, count);
         mask_scratch(m, &values, done, count);
         pack_total(masked + done * m->order->element_bytes, values.words, PIECE, count, m->order);
     }
@@ -269,11 +270,11 @@ static int update(uint8_t *masked, const void *weights, int data_type, size_t le
         return PET_NOT_FINITE;
     }
     masking m = {.order = order, .encoding = encoding, .weights = weights, .data_type = data_type, .clipped_count = 0};
-    drawer d;
-    start_drawing(&d, seed, *position, order);
+    source s;
+    start_source(&s, seed, *position, order);
     const int here = prepare_encoder(&m.encoder, order, encoding, data_type);
-    *clipped_count = here ? update_here(masked, &m, length, &d) : update_by_portable(masked, &m, length, &d);
-    *position = d.position;
+    *clipped_count = here ? update_here(masked, &m, length, &s) : update_by_portable(masked, &m, length, &s);
+    *position = position_of(&s);
     return PET_OK;
 }
 

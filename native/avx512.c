@@ -2,8 +2,7 @@
  *
  * The rest stays at 256 bits: nearly all of it waits for memory, and on several processors 512-bit multiplications of doubles
  * lower the clock for the ChaCha20 around them. */
-#include "avx512_wide.h"
-#include "vertical_draw.h"
+#include "avx512_dense.h"
 #include "avx2_loops.h"
 #include "wide_loops.h"
 

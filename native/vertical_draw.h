@@ -174,13 +174,18 @@ static void draw(drawer *d, uint64_t *low, uint64_t *high, size_t length) {
 
 static uint64_t low_bits(size_t count) { return count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1; }
 
+/* How many of the draws are below the order: order / 256^draw_bytes. */
+static double acceptance_of(const pet_order *order) {
+    double acceptance = 0;
+    for (size_t i = 0; i < order->draw_bytes; i++)
+        acceptance = (acceptance + (double)(order->limbs[i / 8] >> 8 * (i % 8) & 0xff)) / 256;
+    return acceptance;
+}
+
 /* As many steps between two double rounds as collect nearly every part of a batch: the mean and 2.5 standard deviations. */
 static unsigned steps_for(const pet_order *order, draw_layout layout) {
     const int parts = parts_of(layout);
-    double acceptance = 0; /* order / 256^draw_bytes */
-    for (size_t i = 0; i < order->draw_bytes; i++)
-        acceptance = (acceptance + (double)(order->limbs[i / 8] >> 8 * (i % 8) & 0xff)) / 256;
-    double mean = (double)BATCH_WORDS / (double)order->words_per_draw / parts * acceptance;
+    double mean = (double)BATCH_WORDS / (double)order->words_per_draw / parts * acceptance_of(order);
     double enough = mean;
     while ((enough - mean) * (enough - mean) < 2.5 * 2.5 * mean) enough += 0.25; /* the C library's root may not be there */
     return 1 + (unsigned)(enough / (GAPS / parts));

@@ -16,6 +16,9 @@ enum {
 
 static int covers_wide(const pet_order *order) { return order->planes > 2; }
 
+/* Draws of 128 bits: an element is as short as those of avx2_loops.h, and can be drawn as they are, but the sum of two is not. */
+static int is_short(const pet_order *order) { return order->draw_bytes <= 16; }
+
 /* ---- expansion ------------------------------------------------------------------------------------------------------- */
 
 /* Draw packed elements. The last ones, behind which a copy would reach beyond the vector, go through a buffer. */
@@ -29,6 +32,7 @@ static void draw_packed(wide_drawer *d, uint8_t *elements, size_t length, size_t
 }
 
 static int expand_wide(uint8_t *elements, size_t length, const uint8_t *seed, uint64_t *position, const pet_order *order) {
+    if (is_short(order)) return expand(elements, length, seed, position, order);
     wide_drawer d;
     start_wide(&d, seed, *position, order);
     draw_packed(&d, elements, length, order->element_bytes);
@@ -38,26 +42,59 @@ static int expand_wide(uint8_t *elements, size_t length, const uint8_t *seed, ui
 
 /* ---- sums of masks --------------------------------------------------------------------------------------------------- */
 
+/* A sum of elements in the lanes of planes, and that sum minus the order: which of the two is right shows in the last plane. */
+typedef struct {
+    plane sum[MOST_PLANES], reduced[MOST_PLANES];
+    carries carry, borrow;
+} modular_sum;
+
+PET_INLINE void add_plane(modular_sum *s, size_t p, plane total, plane element, const pet_order *order) {
+    s->sum[p] = add_planes(total, element, &s->carry);
+    s->reduced[p] = subtract_planes(s->sum[p], spread_plane(order->limbs[p]), &s->borrow);
+}
+
+PET_INLINE void store_sum(uint64_t *total, size_t plane_stride, size_t left, const modular_sum *s, size_t planes) {
+    for (size_t p = 0; p < planes; p++)
+        store_plane(total + p * plane_stride, left, choose_plane(s->borrow, s->sum[p], s->reduced[p]));
+}
+
 /* total[i] = (total[i] + draw i) mod order for the first lanes of a total; `left` of them exist. */
 PET_INLINE void add_group(uint64_t *total, size_t plane_stride, size_t left, const uint8_t *draws, size_t draw_stride,
                           const pet_order *order) {
-    plane sums[MOST_PLANES + SUM_LANES], reduced[MOST_PLANES + SUM_LANES], elements[SUM_LANES];
-    carries carry = no_carries(), borrow = no_carries();
+    modular_sum s = {.carry = no_carries(), .borrow = no_carries()};
     for (size_t first = 0; first < order->planes; first += SUM_LANES) {
+        plane elements[SUM_LANES];
         load_planes(elements, draws + 8 * first, draw_stride);
 #pragma GCC unroll 8
-        for (size_t i = 0; i < SUM_LANES; i++) {
-            const size_t p = first + i;
-            if (p == order->planes) break;
-            sums[p] = add_planes(load_plane(total + p * plane_stride, left), elements[i], &carry);
-            reduced[p] = subtract_planes(sums[p], spread_plane(order->limbs[p]), &borrow);
-        }
+        for (size_t p = first; p < first + SUM_LANES && p < order->planes; p++)
+            add_plane(&s, p, load_plane(total + p * plane_stride, left), elements[p - first], order);
     }
-    for (size_t p = 0; p < order->planes; p++)
-        store_plane(total + p * plane_stride, left, choose_plane(borrow, sums[p], reduced[p]));
+    store_sum(total, plane_stride, left, &s, order->planes);
 }
 
-/* Add the next draws of a seed to a slice of a total. */
+/* Add the next draws of a seed to a slice of a total; draws of up to 128 bits, whose third plane is 0. */
+static void add_short_draws(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seed, uint64_t *position,
+                            const pet_order *order) {
+    source from;
+    scratch draws;
+    start_source(&from, seed, *position, order);
+    for (size_t done = 0, count; done < length; done += count) {
+        count = least(length - done, PIECE);
+        draw_piece(&from, &draws, count);
+        for (size_t i = 0; i < count; i += SUM_LANES) {
+            const size_t left = count - i;
+            uint64_t *first = total + done + i;
+            modular_sum s = {.carry = no_carries(), .borrow = no_carries()};
+            add_plane(&s, 0, load_plane(first, left), load_plane(draws.words + i, left), order);
+            add_plane(&s, 1, load_plane(first + plane_stride, left), load_plane(draws.words + PIECE + i, left), order);
+            add_plane(&s, 2, load_plane(first + 2 * plane_stride, left), spread_plane(0), order);
+            store_sum(first, plane_stride, left, &s, 3);
+        }
+    }
+    *position = position_of(&from);
+}
+
+/* The same for draws of many words. */
 static void add_wide_draws(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *seed, uint64_t *position,
                            const pet_order *order) {
     wide_drawer d;
@@ -78,8 +115,13 @@ static int sum_masks_wide(uint64_t *total, size_t plane_stride, size_t length, c
     const size_t slice = WIDE_SLICE_BYTES / (8 * order->planes);
     for (size_t done = 0, count; done < length; done += count) {
         count = least(length - done, slice);
-        for (size_t k = 0; k < seed_count; k++)
-            add_wide_draws(total + done, plane_stride, count, seeds + PET_SEED_BYTES * k, &positions[k], order);
+        for (size_t k = 0; k < seed_count; k++) {
+            const uint8_t *seed = seeds + PET_SEED_BYTES * k;
+            if (is_short(order))
+                add_short_draws(total + done, plane_stride, count, seed, &positions[k], order);
+            else
+                add_wide_draws(total + done, plane_stride, count, seed, &positions[k], order);
+        }
     }
     return PET_OK;
 }
@@ -87,27 +129,43 @@ static int sum_masks_wide(uint64_t *total, size_t plane_stride, size_t length, c
 /* ---- updates --------------------------------------------------------------------------------------------------------- */
 
 /* Portable code masks the draws of a piece while they are in the cache. */
+static uint64_t update_draws(uint8_t *masked, const masking *m, size_t length, wide_drawer *d) {
+    const size_t width = m->order->element_bytes;
+    uint64_t clipped_count = 0;
+    for (size_t done = 0, count; done < length; done += count) {
+        uint8_t *piece = masked + done * width;
+        const uint8_t *first = (const uint8_t *)m->weights + done * weight_size(m->data_type);
+        uint64_t clipped_in_piece = 0;
+        size_t bad_index;
+        count = least(length - done, WIDE_UPDATE_PIECE);
+        draw_packed(d, piece, count, width);
+        pet_portable_kernels.mask_weights(piece, first, m->data_type, count, piece, m->order, m->encoding, &clipped_in_piece,
+                                          &bad_index);
+        clipped_count += clipped_in_piece;
+    }
+    return clipped_count;
+}
+
 static int update_wide(uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *seed,
                        uint64_t *position, const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count,
                        size_t *bad_index) {
-    const size_t width = order->element_bytes, bad = find_not_finite(weights, data_type, length);
+    const size_t bad = find_not_finite(weights, data_type, length);
     if (bad < length) {
         *bad_index = bad;
         return PET_NOT_FINITE;
     }
-    wide_drawer d;
-    start_wide(&d, seed, *position, order);
-    *clipped_count = 0;
-    for (size_t done = 0, count; done < length; done += count) {
-        uint8_t *piece = masked + done * width;
-        const uint8_t *first = (const uint8_t *)weights + done * weight_size(data_type);
-        uint64_t clipped_in_piece = 0;
-        count = least(length - done, WIDE_UPDATE_PIECE);
-        draw_packed(&d, piece, count, width);
-        pet_portable_kernels.mask_weights(piece, first, data_type, count, piece, order, encoding, &clipped_in_piece, bad_index);
-        *clipped_count += clipped_in_piece;
+    const masking m = {.order = order, .encoding = encoding, .weights = weights, .data_type = data_type};
+    if (is_short(order)) {
+        source s;
+        start_source(&s, seed, *position, order);
+        *clipped_count = update_by_portable(masked, &m, length, &s);
+        *position = position_of(&s);
+    } else {
+        wide_drawer d;
+        start_wide(&d, seed, *position, order);
+        *clipped_count = update_draws(masked, &m, length, &d);
+        *position = d.position;
     }
-    *position = d.position;
     return PET_OK;
 }
 
