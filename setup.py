@@ -21,7 +21,7 @@ IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
 AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-#: Flags of every variant that this machine's compiler can make; the file is native/<name>.c.
+#: Flags of every variant that this machine's compiler can make; the files are native/<name>.c and native/<name>_memory.c.
 VARIANT_FLAGS = {"avx512": AVX512, "avx2": AVX2} if IS_X86_64 else {}
 LEFT_OUT = [name for name in os.environ.get("PET_WITHOUT", "").split(",") if name]
 
@@ -64,7 +64,7 @@ setup(
     # Linkers take what is missing from the libraries to the right.
     libraries=[
         library("dispatch", ["dispatch"], *(f"-DPET_WITHOUT_{name.upper()}" for name in LEFT_OUT)),
-        *(library(name, [name], *flags) for name, flags in VARIANT_FLAGS.items() if name not in LEFT_OUT),
+        *(library(name, [name, f"{name}_memory"], *flags) for name, flags in VARIANT_FLAGS.items() if name not in LEFT_OUT),
         library("portable", ["portable", "masking", "unmasking", "fractions"]),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

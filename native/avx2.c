@@ -1,4 +1,5 @@
-/* The AVX2 variant: avx2_draw.h draws from eight blocks of keystream at once, avx2_loops.h does the rest. */
+/* The half of the AVX2 variant that draws: avx2_draw.h from eight blocks of keystream at once, avx2_loops.h does the rest.
+ * avx2_memory.c has the other half. */
 #include "avx2_wide.h"
 #include "vertical_draw.h"
 

@@ -22,9 +22,10 @@
 
 enum { LANES = 4 };
 
+typedef __m256i word_lanes;
 typedef struct {
     __m256i low, high; /* high is unused with one plane */
-} four;
+} four, lanes;
 
 /* What a kernel needs to know about an order, in registers. */
 typedef struct {
@@ -56,6 +57,11 @@ static element_format format_of(const pet_order *order) {
 
 PET_INLINE __m256i add64(__m256i a, __m256i b) { return _mm256_add_epi64(a, b); }
 PET_INLINE __m256i sub64(__m256i a, __m256i b) { return _mm256_sub_epi64(a, b); }
+
+/* Products of the low halves, and halves moved. */
+PET_INLINE __m256i multiply32(__m256i a, __m256i b) { return _mm256_mul_epu32(a, b); }
+PET_INLINE __m256i high_half(__m256i x) { return _mm256_srli_epi64(x, 32); }
+PET_INLINE __m256i to_high_half(__m256i x) { return _mm256_slli_epi64(x, 32); }
 
 /* All ones where a < b, unsigned: AVX2 compares signed numbers only. */
 PET_INLINE __m256i below64(__m256i a, __m256i b) {
@@ -98,18 +104,34 @@ PET_INLINE four sub_mod(four a, four b, const element_format *format, const int 
     return wrap(sub(a, b, planes), format, planes);
 }
 
-/* Top bits set where an element is not below the order: it is negative, or order - 1 minus it is. */
-PET_INLINE __m256i invalid(four element, const element_format *format, const int planes) {
-    return _mm256_or_si256(top_of(element, planes), top_of(sub(format->largest, element, planes), planes));
-}
 PET_INLINE int top_bits(__m256i x) { return _mm256_movemask_pd(_mm256_castsi256_pd(x)); }
+
+/* A bit for each lane of a that is above b, both unsigned; b is below half of what the planes hold. */
+PET_INLINE unsigned above(four a, four b, const int planes) {
+    return (unsigned)top_bits(_mm256_or_si256(top_of(a, planes), top_of(sub(b, a, planes), planes)));
+}
+
+/* Whether any of many values was above a limit, gathered in top bits. */
+typedef struct {
+    __m256i found;
+} watch;
+
+PET_INLINE watch watch_nothing(void) { return (watch){_mm256_setzero_si256()}; }
+PET_INLINE void watch_for(watch *w, four values, four limit, const int planes) {
+    const __m256i is_above = _mm256_or_si256(top_of(values, planes), top_of(sub(limit, values, planes), planes));
+    w->found = _mm256_or_si256(w->found, is_above);
+}
+PET_INLINE int watch_found(const watch *w, four limit, const int planes) {
+    (void)limit, (void)planes;
+    return top_bits(w->found) != 0;
+}
 
 /* ---- packed vectors ------------------------------------------------------------------------------------------------- */
 
-/* Up to which index four elements can be loaded or stored in place. */
-static size_t in_place_end(size_t length, const element_format *format) {
-    const size_t width = format->element_bytes, reach = 3 * width + 16;
-    return length * width >= reach ? (length * width - reach) / width + 1 : 0;
+/* How many bytes from the first of four elements on are touched. */
+static size_t reach_of(const element_format *format, const int planes) {
+    (void)planes;
+    return 3 * format->element_bytes + 16;
 }
 
 PET_INLINE __m128i load16(const uint8_t *bytes) { return _mm_loadu_si128((const __m128i *)bytes); }
@@ -142,30 +164,6 @@ PET_INLINE void pack(uint8_t *bytes, four elements, const element_format *format
     if (planes == 2) store16(bytes + 3 * width, _mm256_extracti128_si256(odd, 1));
 }
 
-PET_INLINE size_t rest_of(size_t index, size_t length) { return length - index < LANES ? length - index : LANES; }
-
-/* Elements index to index + 3 of a packed vector; behind its end come zeros. */
-PET_INLINE four load_packed(const uint8_t *packed, size_t index, size_t length, size_t in_place, const element_format *format,
-                            const int planes) {
-    const size_t width = format->element_bytes;
-    if (__builtin_expect(index < in_place, 1)) return unpack(packed + index * width, format, planes);
-    uint8_t buffer[LANES * 16 + 16] = {0};
-    memcpy(buffer, packed + index * width, rest_of(index, length) * width);
-    return unpack(buffer, format, planes);
-}
-
-PET_INLINE void store_packed(uint8_t *packed, size_t index, size_t length, size_t in_place, four elements,
-                             const element_format *format, const int planes) {
-    const size_t width = format->element_bytes;
-    if (__builtin_expect(index < in_place, 1)) {
-        pack(packed + index * width, elements, format, planes);
-        return;
-    }
-    uint8_t buffer[LANES * 16 + 16];
-    pack(buffer, elements, format, planes);
-    memcpy(packed + index * width, buffer, rest_of(index, length) * width);
-}
-
 /* ---- totals --------------------------------------------------------------------------------------------------------- */
 
 /* All ones in as many lanes as are left. */
@@ -183,16 +181,6 @@ PET_INLINE void store_words(uint64_t *words, size_t index, size_t length, __m256
         _mm256_maskstore_epi64((long long *)(words + index), lanes_left(length - index), x);
 }
 
-/* Values index to index + 3 of a total; behind its end come zeros. */
-PET_INLINE four load_total(const uint64_t *total, size_t plane_stride, size_t index, size_t length, const int planes) {
-    four values = {load_words(total, index, length), _mm256_setzero_si256()};
-    if (planes == 2) values.high = load_words(total + plane_stride, index, length);
-    return values;
-}
-
-PET_INLINE void store_total(uint64_t *total, size_t plane_stride, size_t index, size_t length, four values, const int planes) {
-    store_words(total, index, length, values.low);
-    if (planes == 2) store_words(total + plane_stride, index, length, values.high);
-}
+#include "packed_access.h"
 
 #endif

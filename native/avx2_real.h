@@ -1,56 +1,31 @@
 /* Weights to elements and back with doubles, four at a time. Part of a variant's own file, included nowhere else; it knows
- * scales, offsets and bounds, not where they come from.
- *
- * Masking is exact although doubles are not: a scale is kept as the sum of two doubles, a product as the sum of two, and where
- * that sum is too close to an integer to tell its floor, the lane is done again in integers. Unmasking need not be exact. */
+ * scales, offsets and bounds (scales.h), not where they come from. */
 #ifndef PET_AVX2_REAL_H
 #define PET_AVX2_REAL_H
 
 #include "avx2_elements.h"
-#include "scales.h"
+#include "encoding_method.h"
 
-/* ---- masking -------------------------------------------------------------------------------------------------------- */
+typedef __m256d reals;
+typedef __m256i lane_mask; /* all ones or zeros */
+typedef __m256i lane_counts;
 
-#define INTEGER_LIMIT 0x1p51 /* below this in magnitude a double is turned into an integer by one addition */
+PET_INLINE unsigned mask_bits(lane_mask mask) { return (unsigned)top_bits(mask); }
+PET_INLINE lane_mask without(lane_mask mask, lane_mask taken) { return _mm256_andnot_si256(taken, mask); }
+PET_INLINE lane_counts count_none(void) { return _mm256_setzero_si256(); }
+PET_INLINE lane_counts count_lanes(lane_counts counts, lane_mask mask) { return sub64(counts, mask); }
 
-typedef struct {
-    __m256d scale_high, scale_low;
-    __m256d least_weight, greatest_weight; /* beyond these a weight is clipped, whatever it is; none within overflows */
-    __m256d least, greatest;               /* - offset and offset, where doubles hold them */
-    __m256d doubt;                         /* what part of a product its error may be: 0 for an exact scale */
-    four offset, twice_offset;
-    int is_wide; /* whether products go beyond what one double holds exactly */
-} encoder;
-
-/* Returns 0 where the vectors cannot do it: integers of 64 bits, extreme scales and offsets, groups that are too small. */
-static int prepare_encoder(encoder *e, const pet_order *order, const pet_encoding *encoding, int data_type) {
-    const double_pair scale = fraction(encoding->scale_numerator, encoding->scale_denominator);
-    const wide_integer offset = saturated(encoding->offset);
-    const wide_integer largest = wide(order->limbs[1], order->limbs[0]) - 1;
-    /* A product must not vanish below the smallest double: its floor would be 0 instead of -1. */
-    const double least_scale = data_type == PET_F64 ? 1 : 0x1p-600;
-    if (data_type == PET_I64 || !scale.fits || scale.high < least_scale || offset > largest / 2 || offset >> 100 != 0) return 0;
-    e->is_wide = offset >= (wide_integer)INTEGER_LIMIT;
-    if (e->is_wide && order->planes == 1) return 0;
-    const double limit = (double)offset, weight_limit = 2 * (limit + 1) / scale.high;
-    e->scale_high = _mm256_set1_pd(scale.high);
-    e->scale_low = _mm256_set1_pd(scale.low);
-    e->least_weight = _mm256_set1_pd(-weight_limit);
-    e->greatest_weight = _mm256_set1_pd(weight_limit);
-    e->least = _mm256_set1_pd(-limit);
-    e->greatest = _mm256_set1_pd(limit);
-    e->doubt = _mm256_set1_pd(scale.is_exact ? 0 : 0x1p-101);
-    e->offset = spread_wide((uint64_t)offset, (uint64_t)(offset >> 64));
-    e->twice_offset = spread_wide((uint64_t)(2 * offset), (uint64_t)(2 * offset >> 64));
-    return 1;
-}
-
+PET_INLINE reals spread_real(double x) { return _mm256_set1_pd(x); }
 PET_INLINE __m256d clamp(__m256d x, __m256d lowest, __m256d highest) {
     return _mm256_max_pd(_mm256_min_pd(x, highest), lowest);
 }
 PET_INLINE __m256d absolute(__m256d x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
 PET_INLINE __m256d truncated(__m256d x) { return _mm256_round_pd(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
 PET_INLINE __m256d nearest(__m256d x) { return _mm256_round_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* How far each number lies from the nearest integer. */
+PET_INLINE __m256d distance(__m256d x) { return absolute(_mm256_sub_pd(x, nearest(x))); }
+
+/* ---- integers and doubles ---------------------------------------------------------------------------------------------- */
 
 /* Adding 1.5 * 2^52 leaves an integer, signed, in the low bits of the double. */
 PET_INLINE __m256i to_integer(__m256d x) {
@@ -58,6 +33,100 @@ PET_INLINE __m256i to_integer(__m256d x) {
     return sub64(_mm256_castpd_si256(_mm256_add_pd(x, shift)), _mm256_castpd_si256(shift));
 }
 PET_INLINE four sign_extended(__m256i x) { return (four){x, _mm256_cmpgt_epi64(_mm256_setzero_si256(), x)}; }
+
+/* Integers to doubles: a number in the low bits of a power of two's mantissa adds itself to that power, which is then
+ * subtracted. */
+PET_INLINE __m256d from_low_half(__m256i x) {
+    const __m256d base = _mm256_set1_pd(0x1p52);
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_blend_epi32(_mm256_castpd_si256(base), x, 0x55)), base);
+}
+PET_INLINE __m256d from_high_half(__m256i x) {
+    const __m256d base = _mm256_set1_pd(0x1p84); /* the lowest bit of its mantissa is worth 2^32 */
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(_mm256_srli_epi64(x, 32), _mm256_castpd_si256(base))), base);
+}
+PET_INLINE __m256d from_unsigned(__m256i x) { return _mm256_add_pd(from_high_half(x), from_low_half(x)); }
+
+/* With two planes each half of the high one is exact, so only the last two additions round. */
+PET_INLINE __m256d to_double_unsigned(four value, const int planes) {
+    if (planes == 1) return from_unsigned(value.low);
+    const __m256d two64 = _mm256_set1_pd(0x1p64);
+    const __m256d sum = _mm256_fmadd_pd(from_low_half(value.high), two64, from_unsigned(value.low));
+    return _mm256_fmadd_pd(from_high_half(value.high), two64, sum);
+}
+
+/* The nearest integer, which is below 2^32, in the low half of each word. */
+PET_INLINE __m256i nearest_word(__m256d x) { return _mm256_castpd_si256(_mm256_add_pd(x, _mm256_set1_pd(0x1p52))); }
+
+/* The upper 16 bits carry the sign: in the mantissa of 1.5 * 2^68, whose lowest bit is worth 2^16, they add to it or take away.
+ */
+PET_INLINE __m256d from_signed(__m256i x) {
+    const __m256d low_base = _mm256_set1_pd(0x1p52), high_base = _mm256_set1_pd(0x1.8p68);
+    __m256i upper = _mm256_blend_epi16(_mm256_srai_epi32(x, 16), _mm256_setzero_si256(), 0x33);
+    __m256d high = _mm256_castsi256_pd(add64(upper, _mm256_castpd_si256(high_base)));
+    __m256d low = _mm256_castsi256_pd(_mm256_blend_epi16(x, _mm256_castpd_si256(low_base), 0x88));
+    return _mm256_add_pd(_mm256_sub_pd(high, _mm256_set1_pd(0x1.8p68 + 0x1p52)), low);
+}
+
+/* ---- weights in memory ------------------------------------------------------------------------------------------------ */
+
+/* Integers of 64 bits are brought between the limits of exact doubles: beyond them they are clipped in any case. */
+PET_INLINE __m256d from_long(__m256i x) {
+    const __m256i highest = spread64(UINT64_C(1) << 52), lowest = sub64(_mm256_setzero_si256(), highest);
+    x = _mm256_blendv_epi8(x, highest, _mm256_cmpgt_epi64(x, highest));
+    return from_signed(_mm256_blendv_epi8(x, lowest, _mm256_cmpgt_epi64(lowest, x)));
+}
+
+PET_INLINE __m256d load_lanes(const uint8_t *bytes, const int data_type) {
+    switch (data_type) {
+    case PET_F32: return _mm256_cvtps_pd(_mm_loadu_ps((const float *)bytes));
+    case PET_I32: return _mm256_cvtepi32_pd(load16(bytes));
+    case PET_I64: return from_long(_mm256_loadu_si256((const __m256i *)bytes));
+    default: return _mm256_loadu_pd((const double *)bytes);
+    }
+}
+
+PET_INLINE void store_lanes(uint8_t *bytes, __m256d weights, const int data_type) {
+    if (data_type == PET_F64)
+        _mm256_storeu_pd((double *)bytes, weights);
+    else
+        _mm_storeu_ps((float *)bytes, _mm256_cvtpd_ps(weights));
+}
+
+/* Lanes with NaN or infinity: the exponent is all ones. */
+PET_INLINE lane_mask not_finite(__m256d weights) {
+    const __m256i exponent = spread64(UINT64_C(0x7ff) << 52);
+    return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_castpd_si256(weights), exponent), exponent);
+}
+
+/* ---- masking -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    __m256d scale_high, scale_low;
+    __m256d least_weight, greatest_weight; /* beyond these a weight is clipped, whatever it is */
+    __m256d least, greatest;               /* - offset and offset, where doubles hold them */
+    __m256d doubt;                         /* what part of a product its error may be */
+    four offset, twice_offset;
+} encoder;
+
+static encoder encoder_of(const encoding_numbers *numbers) {
+    const wide_integer offset = numbers->offset;
+    return (encoder){
+        .scale_high = _mm256_set1_pd(numbers->scale.high),
+        .scale_low = _mm256_set1_pd(numbers->scale.low),
+        .least_weight = _mm256_set1_pd(-numbers->weight_limit),
+        .greatest_weight = _mm256_set1_pd(numbers->weight_limit),
+        .least = _mm256_set1_pd(-numbers->limit),
+        .greatest = _mm256_set1_pd(numbers->limit),
+        .doubt = _mm256_set1_pd(numbers->doubt),
+        .offset = spread_wide((uint64_t)offset, (uint64_t)(offset >> 64)),
+        .twice_offset = spread_wide((uint64_t)(2 * offset), (uint64_t)(2 * offset >> 64)),
+    };
+}
+
+typedef struct {
+    four element;
+    lane_mask doubtful, clipped;
+} encoded;
 
 /* floor(weight * scale) = floor + correction, where not in doubt. */
 typedef struct {
@@ -74,24 +143,19 @@ PET_INLINE scaled_weights scale_weights(const encoder *e, __m256d weights) {
     error = _mm256_sub_pd(error, _mm256_sub_pd(product, estimate));
     __m256d floor = _mm256_floor_pd(product);
     __m256d is_integer = _mm256_cmp_pd(floor, product, _CMP_EQ_OQ);
-    __m256d distance = absolute(_mm256_sub_pd(error, nearest(error)));
-    __m256d is_close = _mm256_cmp_pd(distance, _mm256_mul_pd(absolute(product), e->doubt), _CMP_LT_OQ);
+    __m256d is_close = _mm256_cmp_pd(distance(error), _mm256_mul_pd(absolute(product), e->doubt), _CMP_LT_OQ);
     return (scaled_weights){floor, _mm256_and_pd(is_integer, _mm256_floor_pd(error)), _mm256_and_pd(is_integer, is_close)};
 }
 
-/* encode(weights). doubtful: all ones in each lane that must be done again; clipped: in each that the clamp changed. */
-PET_INLINE four encode(const encoder *e, __m256d weights, __m256i *doubtful, __m256i *clipped, const int planes) {
-    scaled_weights scaled = scale_weights(e, weights);
-    __m256d floor = _mm256_add_pd(scaled.floor, scaled.correction);
-    __m256d clamped = clamp(floor, e->least, e->greatest);
-    *doubtful = _mm256_castpd_si256(scaled.doubt);
-    *clipped = _mm256_castpd_si256(_mm256_cmp_pd(clamped, floor, _CMP_NEQ_OQ));
-    return add(sign_extended(to_integer(clamped)), e->offset, planes);
+PET_INLINE encoded encode_clamped(const encoder *e, __m256d floor, lane_mask doubtful, const int planes) {
+    const __m256d clamped = clamp(floor, e->least, e->greatest);
+    const __m256d clipped = _mm256_cmp_pd(clamped, floor, _CMP_NEQ_OQ);
+    return (encoded){add(sign_extended(to_integer(clamped)), e->offset, planes), doubtful, _mm256_castpd_si256(clipped)};
 }
 
-/* The same where the offset is beyond INTEGER_LIMIT, with two planes: floor = upper * 2^51 + lower, and the clamp is in
+/* Where the offset is beyond INTEGER_LIMIT, with two planes: floor = upper * 2^51 + lower, and the clamp is in
  * integers. */
-PET_INLINE four encode_wide(const encoder *e, __m256d weights, __m256i *doubtful, __m256i *clipped) {
+PET_INLINE encoded encode_wide(const encoder *e, __m256d weights) {
     scaled_weights scaled = scale_weights(e, weights);
     __m256d upper = truncated(_mm256_mul_pd(scaled.floor, _mm256_set1_pd(0x1p-51)));
     __m256d lower = _mm256_fnmadd_pd(upper, _mm256_set1_pd(0x1p51), scaled.floor);
@@ -103,9 +167,24 @@ PET_INLINE four encode_wide(const encoder *e, __m256d weights, __m256i *doubtful
     __m256i too_small = negative(sum, 2), too_large = negative(sub(e->twice_offset, sum, 2), 2);
     four clamped = {_mm256_blendv_epi8(sum.low, e->twice_offset.low, too_large),
                     _mm256_blendv_epi8(sum.high, e->twice_offset.high, too_large)};
-    *doubtful = _mm256_castpd_si256(scaled.doubt);
-    *clipped = _mm256_or_si256(too_small, too_large);
-    return (four){_mm256_andnot_si256(too_small, clamped.low), _mm256_andnot_si256(too_small, clamped.high)};
+    clamped.low = _mm256_andnot_si256(too_small, clamped.low);
+    clamped.high = _mm256_andnot_si256(too_small, clamped.high);
+    return (encoded){clamped, _mm256_castpd_si256(scaled.doubt), _mm256_or_si256(too_small, too_large)};
+}
+
+PET_INLINE encoded encode(const encoder *e, __m256d weights, const encoding_method method, const int planes) {
+    if (method == WIDE_PRODUCTS) return encode_wide(e, weights);
+    if (method == EXACT_PRODUCTS || method == SHORT_PRODUCTS) {
+        const __m256d product = _mm256_mul_pd(weights, e->scale_high);
+        __m256d doubtful = _mm256_setzero_pd();
+        if (method == SHORT_PRODUCTS) {
+            const __m256d bound = _mm256_mul_pd(absolute(product), _mm256_set1_pd(SHORT_PRODUCT_ERROR));
+            doubtful = _mm256_cmp_pd(distance(product), bound, _CMP_LT_OQ);
+        }
+        return encode_clamped(e, _mm256_floor_pd(product), _mm256_castpd_si256(doubtful), planes);
+    }
+    const scaled_weights scaled = scale_weights(e, weights);
+    return encode_clamped(e, _mm256_add_pd(scaled.floor, scaled.correction), _mm256_castpd_si256(scaled.doubt), planes);
 }
 
 /* ---- unmasking ------------------------------------------------------------------------------------------------------ */
@@ -113,75 +192,34 @@ PET_INLINE four encode_wide(const encoder *e, __m256d weights, __m256i *doubtful
 typedef struct {
     __m256d ratio_high, ratio_low;
     __m256d least, greatest; /* finite value of the data type */
-    four offset, lowest, highest;
-    int checks; /* whether an element may lie outside [lowest, highest] at all */
+    four offset;
 } decoder;
 
-/* Returns 0 where the vectors cannot do it: integers, and offsets or ratios beyond what 128 bits and doubles hold. */
-static int prepare_decoder(decoder *d, const pet_order *order, const pet_decoding *decoding, int data_type) {
-    const double_pair ratio = fraction(decoding->numerator, decoding->denominator);
-    const wide_integer end = wide(order->limbs[1], order->limbs[0]);
-    const wide_integer offset = saturated(decoding->offset);
-    wide_integer lowest = saturated(decoding->lowest), highest = saturated(decoding->highest);
-    if ((data_type != PET_F32 && data_type != PET_F64) || !ratio.fits || offset >> (64 * order->planes - 2) != 0) return 0;
-    d->checks = lowest > 0 || highest < end - 1;
-    if (lowest > end) lowest = end;
-    if (highest > end - 1) highest = end - 1;
-    d->ratio_high = _mm256_set1_pd(ratio.high);
-    d->ratio_low = _mm256_set1_pd(ratio.low);
-    const double largest = data_type == PET_F32 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
-    d->least = _mm256_set1_pd(-largest);
-    d->greatest = _mm256_set1_pd(largest);
-    d->offset = spread_wide((uint64_t)offset, (uint64_t)(offset >> 64));
-    d->lowest = spread_wide((uint64_t)lowest, (uint64_t)(lowest >> 64));
-    d->highest = spread_wide((uint64_t)highest, (uint64_t)(highest >> 64));
-    return 1;
-}
-
-/* A bit for each lane whose difference lies outside the bounds. */
-PET_INLINE int outside(const decoder *d, four difference, const int planes) {
-    return top_bits(_mm256_or_si256(top_of(sub(difference, d->lowest, planes), planes),
-                                    top_of(sub(d->highest, difference, planes), planes)));
-}
-
-/* Integers to doubles: a number in the low bits of a power of two's mantissa adds itself to that power, which is then
- * subtracted. */
-PET_INLINE __m256d from_low_half(__m256i x) {
-    const __m256d base = _mm256_set1_pd(0x1p52);
-    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_blend_epi32(_mm256_castpd_si256(base), x, 0x55)), base);
-}
-PET_INLINE __m256d from_high_half(__m256i x) {
-    const __m256d base = _mm256_set1_pd(0x1p84); /* the lowest bit of its mantissa is worth 2^32 */
-    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(_mm256_srli_epi64(x, 32), _mm256_castpd_si256(base))), base);
-}
-PET_INLINE __m256d from_unsigned(__m256i x) { return _mm256_add_pd(from_high_half(x), from_low_half(x)); }
-
-/* The upper 16 bits carry the sign: in the mantissa of 1.5 * 2^68, whose lowest bit is worth 2^16, they add to it or take away.
- */
-PET_INLINE __m256d from_signed(__m256i x) {
-    const __m256d low_base = _mm256_set1_pd(0x1p52), high_base = _mm256_set1_pd(0x1.8p68);
-    __m256i upper = _mm256_blend_epi16(_mm256_srai_epi32(x, 16), _mm256_setzero_si256(), 0x33);
-    __m256d high = _mm256_castsi256_pd(add64(upper, _mm256_castpd_si256(high_base)));
-    __m256d low = _mm256_castsi256_pd(_mm256_blend_epi16(x, _mm256_castpd_si256(low_base), 0x88));
-    return _mm256_add_pd(_mm256_sub_pd(high, _mm256_set1_pd(0x1.8p68 + 0x1p52)), low);
+static decoder decoder_of(const decoding_numbers *numbers) {
+    return (decoder){
+        .ratio_high = _mm256_set1_pd(numbers->ratio.high),
+        .ratio_low = _mm256_set1_pd(numbers->ratio.low),
+        .least = _mm256_set1_pd(-numbers->largest),
+        .greatest = _mm256_set1_pd(numbers->largest),
+        .offset = spread_wide((uint64_t)numbers->offset, (uint64_t)(numbers->offset >> 64)),
+    };
 }
 
 /* To the nearest double, with one plane; within 3/4 of a unit in the last place with two. */
 PET_INLINE __m256d to_double(four value, const int planes) {
     if (planes == 1) return from_signed(value.low);
-    const __m256d two64 = _mm256_set1_pd(0x1p64);
     __m256i sign = negative(value, planes);
     four flipped = {_mm256_xor_si256(value.low, sign), _mm256_xor_si256(value.high, sign)};
-    four magnitude = sub(flipped, (four){sign, sign}, planes);
-    __m256d sum = _mm256_fmadd_pd(from_low_half(magnitude.high), two64, from_unsigned(magnitude.low));
-    sum = _mm256_fmadd_pd(from_high_half(magnitude.high), two64, sum);
+    __m256d sum = to_double_unsigned(sub(flipped, (four){sign, sign}, planes), planes);
     return _mm256_or_pd(sum, _mm256_and_pd(_mm256_castsi256_pd(sign), _mm256_set1_pd(-0.0)));
 }
 
-/* The weights of differences; the second double of the ratio takes away half of the rounding. */
-PET_INLINE __m256d decode(const decoder *d, four difference, const int planes) {
-    __m256d value = to_double(sub(difference, d->offset, planes), planes);
-    return clamp(_mm256_fmadd_pd(value, d->ratio_high, _mm256_mul_pd(value, d->ratio_low)), d->least, d->greatest);
+/* The weights of differences. For F64 the second double of the ratio takes away half of the rounding. */
+PET_INLINE __m256d decode(const decoder *d, four difference, const int data_type, const int planes) {
+    const __m256d value = to_double(sub(difference, d->offset, planes), planes);
+    if (data_type == PET_F32) return clamp(_mm256_mul_pd(value, d->ratio_high), d->least, d->greatest);
+    const __m256d weights = _mm256_fmadd_pd(value, d->ratio_high, _mm256_mul_pd(value, d->ratio_low));
+    return clamp(weights, d->least, d->greatest);
 }
 
 #endif

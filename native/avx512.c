@@ -1,7 +1,6 @@
-/* The AVX-512 variant: avx512_draw.h draws from thirty-two blocks of keystream at once, avx2_loops.h does the rest.
- *
- * The rest stays at 256 bits: nearly all of it waits for memory, and on several processors 512-bit multiplications of doubles
- * lower the clock for the ChaCha20 around them. */
+/* The half of the AVX-512 variant that draws: avx512_draw.h draws from thirty-two blocks of keystream at once, avx2_loops.h
+ * does the rest, with 256 bits: on several processors 512-bit multiplications of doubles lower the clock for the ChaCha20
+ * around them. avx512_memory.c has the other half. */
 #include "avx512_dense.h"
 #include "avx2_loops.h"
 #include "wide_loops.h"

@@ -19,14 +19,16 @@ typedef struct {
     const pet_kernel_table *kernels;
 } rung;
 
-/* From widest to portable; a variant that is not compiled in has no rung, one that treats wide orders apart has two. */
+/* From widest to portable; a variant that is not compiled in has no rung, one in several parts has several. */
 static const rung ladder[] = {
 #ifdef PET_WITH_AVX512
     {PET_VARIANT_AVX512, &pet_avx512_kernels},
+    {PET_VARIANT_AVX512, &pet_avx512_memory_kernels},
     {PET_VARIANT_AVX512, &pet_avx512_wide_kernels},
 #endif
 #ifdef PET_WITH_AVX2
     {PET_VARIANT_AVX2, &pet_avx2_kernels},
+    {PET_VARIANT_AVX2, &pet_avx2_memory_kernels},
     {PET_VARIANT_AVX2, &pet_avx2_wide_kernels},
 #endif
     {PET_VARIANT_PORTABLE, &pet_portable_kernels},

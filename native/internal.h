@@ -48,6 +48,7 @@ extern const pet_kernel_table pet_portable_kernels;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const pet_kernel_table pet_avx2_kernels, pet_avx512_kernels;
 extern const pet_kernel_table pet_avx2_wide_kernels, pet_avx512_wide_kernels; /* what else these have, for wider orders */
+extern const pet_kernel_table pet_avx2_memory_kernels, pet_avx512_memory_kernels; /* of these what draws nothing */
 #endif
 
 /* Fractions (fractions.c) have one version for all variants, so they stand outside the table; dispatch.c has checked the

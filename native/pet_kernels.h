@@ -24,7 +24,9 @@
  *     by another thread during the call.
  *   - Buffers do not overlap unless it says so. No alignment is asked of uint8_t buffers; uint64_t and model buffers are
  *     aligned as their type.
- *   - On any error every output is as it was on entry.
+ *   - On any error every output is as it was on entry, but for two outputs that a single pass over the data writes while it
+ *     checks: masked after PET_NOT_FINITE of pet_mask_weights, model after PET_OUT_OF_RANGE of pet_unmask. Their contents are then
+ *     undefined (and the elements are lost where masked was the same buffer).
  *   - Secret values steer no branch and no index, with two exceptions, marked where they happen: whether a draw is rejected
  *     (part of the specification, and independent of the accepted value), and the correction of a rounding in masking.
  *
@@ -121,7 +123,7 @@ int pet_sum_masks(int variant, uint64_t *total, size_t plane_stride, size_t leng
 
 /* masked[i] = (encode(weights[i]) + elements[i]) mod order, with encode as described at pet_encoding. weights: length values of
  * data_type. masked and elements are packed and may be the same buffer. clipped_count: set to the number of weights that
- * the clamp changed. PET_NOT_FINITE: bad_index is set to the first weight that is NaN or infinite. */
+ * the clamp changed. PET_NOT_FINITE: bad_index is set to the first weight that is NaN or infinite; masked is undefined. */
 int pet_mask_weights(int variant, uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *elements,
                      const pet_encoding *encoding, uint64_t *clipped_count, size_t *bad_index);
 
@@ -161,7 +163,7 @@ int pet_unmask_elements(int variant, uint8_t *elements, const uint64_t *total, s
 /* model[i] = the weight of ((total[i] - mask[i]) mod order), with the weight as described at pet_decoding.
  * On entry the total is reduced and the mask valid. model: length values of data_type. Floating-point results are within
  * one unit in the last place of the exact fraction (two for f64); integers are the exact fraction truncated towards zero.
- * PET_OUT_OF_RANGE: bad_index is set to the first element outside [lowest, highest]. */
+ * PET_OUT_OF_RANGE: bad_index is set to the first element outside [lowest, highest]; model is undefined. */
 int pet_unmask(int variant, void *model, int data_type, const uint64_t *total, size_t plane_stride, const uint8_t *mask,
                size_t length, const pet_decoding *decoding, size_t *bad_index);
 

@@ -1,5 +1,8 @@
-/* A fraction of large integers as the sum of two doubles: how the vector variants take scales and ratios apart once per call.
- * It knows neither vectors nor what a fraction stands for. */
+/* The numbers behind masking and unmasking in doubles, worked out once per call: scales and ratios as sums of two doubles,
+ * offsets and bounds in 128 bits. Shared by the vector variants; nothing here works on a weight, and nothing is a vector.
+ *
+ * Masking is exact although doubles are not: a scale is kept as the sum of two doubles, a product as the sum of two, and where
+ * that sum is too close to an integer to tell its floor, the lane is done again in integers. Unmasking need not be exact. */
 #ifndef PET_SCALES_H
 #define PET_SCALES_H
 
@@ -68,6 +71,63 @@ static double_pair fraction(pet_integer numerator, pet_integer denominator) {
     result.is_exact = rest == 0 && low == 0 && !p.lost && !q.lost;
     result.fits = 1;
     return result;
+}
+
+/* ---- masking -------------------------------------------------------------------------------------------------------- */
+
+#define INTEGER_LIMIT 0x1p51 /* below this in magnitude a double is turned into an integer by one addition */
+
+typedef struct {
+    double_pair scale;
+    double limit;        /* the offset, rounded */
+    double weight_limit; /* beyond it a weight is clipped, whatever it is; none within overflows */
+    double doubt;        /* what part of a product its error may be: 0 for an exact scale */
+    wide_integer offset;
+    int is_wide;         /* whether products go beyond what one double holds exactly */
+} encoding_numbers;
+
+/* Returns 0 where doubles cannot do it: extreme scales and offsets, groups that are too small, integers of 64 bits that are
+ * clipped only beyond what doubles hold. */
+static int find_encoding_numbers(encoding_numbers *numbers, const pet_order *order, const pet_encoding *encoding,
+                                 int data_type) {
+    const double_pair scale = fraction(encoding->scale_numerator, encoding->scale_denominator);
+    const wide_integer offset = saturated(encoding->offset);
+    const wide_integer largest = wide(order->limbs[1], order->limbs[0]) - 1;
+    /* A product must not vanish below the smallest double: its floor would be 0 instead of -1. */
+    const double least_scale = data_type == PET_F64 ? 1 : 0x1p-600;
+    if (!scale.fits || scale.high < least_scale || offset > largest / 2 || offset >> 100 != 0) return 0;
+    *numbers = (encoding_numbers){.scale = scale, .limit = (double)offset, .offset = offset};
+    numbers->weight_limit = 2 * (numbers->limit + 1) / scale.high;
+    numbers->doubt = scale.is_exact ? 0 : 0x1p-101;
+    numbers->is_wide = offset >= (wide_integer)INTEGER_LIMIT;
+    return (data_type != PET_I64 || numbers->weight_limit < 0x1p52) && (!numbers->is_wide || order->planes == 2);
+}
+
+/* ---- unmasking ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    double_pair ratio;
+    double largest; /* finite value of the data type */
+    wide_integer offset, lowest, highest;
+} decoding_numbers;
+
+/* Returns 0 where doubles cannot do it: integers, offsets or ratios beyond what 128 bits and doubles hold, and bounds that
+ * leave nothing. */
+static int find_decoding_numbers(decoding_numbers *numbers, const pet_order *order, const pet_decoding *decoding,
+                                 int data_type) {
+    const double_pair ratio = fraction(decoding->numerator, decoding->denominator);
+    const wide_integer end = wide(order->limbs[1], order->limbs[0]), offset = saturated(decoding->offset);
+    const wide_integer lowest = saturated(decoding->lowest);
+    wide_integer highest = saturated(decoding->highest);
+    if ((data_type != PET_F32 && data_type != PET_F64) || !ratio.fits || offset >> (64 * order->planes - 2) != 0) return 0;
+    if (highest > end - 1) highest = end - 1;
+    if (lowest > highest) return 0;
+    numbers->lowest = lowest;
+    numbers->highest = highest;
+    numbers->ratio = ratio;
+    numbers->offset = offset;
+    numbers->largest = data_type == PET_F32 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
+    return 1;
 }
 
 #endif

@@ -226,7 +226,8 @@ def unmask(total: Total, mask: Packed, decoding: Decoding, dtype: np.dtype[np.ge
         mask: valid.
         decoding: how differences become weights.
         dtype: of the model.
-        out: where to write the model, of that dtype and as many weights; a new array if None.
+        out: where to write the model, of that dtype and as many weights; a new array if None. After an UnmaskError its
+            contents are undefined.
 
     Raises:
         ModelError: `out` has another dtype or length.

@@ -14,7 +14,7 @@ from pathlib import Path
 from pet import kernels
 
 REPOSITORY = Path(__file__).parents[2]
-VARIANTS = ("avx2", "avx512")  # each is native/<name>.c
+VARIANTS = ("avx2", "avx512")  # each is native/<name>.c and native/<name>_memory.c
 
 
 def run(*command: str, directory: Path, **environment: str) -> str:
@@ -38,7 +38,7 @@ def compile_with_sanitizers(directory: Path, compiler: str, monkeypatch) -> None
     monkeypatch.chdir(directory)
     runpy.run_path("native/build_native.py")["ffibuilder"].emit_c_code("_native.c")
     absent = [name for name in VARIANTS if name not in kernels.available_backends()]
-    sources = [path.name for path in Path("native").glob("*.c") if path.stem not in absent]
+    sources = [path.name for path in Path("native").glob("*.c") if path.stem.removesuffix("_memory") not in absent]
     flags = ["-std=gnu11", "-O1", "-g", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     flags += ["-march=native", "-Inative", f"-I{sysconfig.get_path('include')}"]
     flags += [f"-DPET_WITHOUT_{name.upper()}" for name in absent]

@@ -121,14 +121,25 @@ def test_bounds(backend, order, dtype):
             assert caught.value.reason == "out_of_range"
 
 
-def test_out_of_range_leaves_the_model_alone(backend):
+def test_out_of_range_leaves_everything_else_alone(backend):
+    """The model itself is undefined then: bounds are checked while it is written."""
     order = 20_000_000_000_021
     decoding = Decoding(order, 0, 1, 1, 0, 5)
-    total, _ = total_range([1] * 32 + [6], order)
-    model = np.full(33, 7, dtype=np.float64)
-    with pytest.raises(UnmaskError):
-        _backends.load_backend(backend).unmask(model, total, pack_integers([0] * 33, order), decoding)
-    assert (model == 7).all()
+    total, larger = total_range([1] * 32 + [6], order)
+    before = larger.copy()
+    around = np.full(50, 7, dtype=np.float64)
+    with pytest.raises(UnmaskError, match="weight 32 "):
+        _backends.load_backend(backend).unmask(around[9:42], total, pack_integers([0] * 33, order), decoding)
+    assert (around[:9] == 7).all()
+    assert (around[42:] == 7).all()
+    assert (larger == before).all()
+
+
+@pytest.mark.parametrize("order", [257, 2**127 - 1], ids=width)
+def test_bounds_that_leave_nothing(backend, order):
+    decoding = Decoding(order, 0, 1, 1, 5, 4)
+    with pytest.raises(UnmaskError, match="weight 0 "):
+        unmask_differences([5] * 9, decoding, np.dtype(np.float32))
 
 
 def test_unmask_refuses_other_types(backend):
