@@ -10,6 +10,7 @@ Source: spec/FEDERATION.md 5.2, 5.4.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -18,8 +19,10 @@ from typing import Any, Final, Self
 
 from pet.errors import CounterpartOfflineError, RemoteProtocolError, TransportConfigError, TransportError
 from pet.transports.base import AnswerTooLargeError
-from pet.transports.nats.connection import MissingError, NatsConnection, Subscription
+from pet.transports.nats.connection import NatsConnection
+from pet.transports.nats.storage_answers import MissingError
 from pet.transports.nats.subjects import Subjects
+from pet.transports.nats.subscription import Subscription
 
 #: Room for what changes seldom and is small (spec 5.2).
 EVENT_STREAM_BYTES: Final = 2**20
@@ -166,11 +169,18 @@ class Broadcasts:
         await self._connection.store(self.subjects.event(name), payload)
 
     async def last_event(self, name: str) -> bytes | None:
-        """Return the last value of an event, or None if there was none."""
+        """Return the last value of an event, or None if there was none.
+
+        Not by direct get: where there is no stream yet, the broker would say nothing at all.
+        """
+        body = {"last_by_subj": self.subjects.event(name)}
         try:
-            return await self._get(self.subjects.event_stream, self.subjects.event(name))
+            record = await self._connection.ask_storage(f"STREAM.MSG.GET.{self.subjects.event_stream}", body)
+            return base64.b64decode(record["message"].get("data", ""), validate=True)
         except MissingError:
             return None
+        except (KeyError, AttributeError, TypeError, ValueError):
+            raise TransportError(f"event {name}: expected a stored message, got something else") from None
 
     async def watch_events(self, handler: Callable[[str, bytes], Awaitable[None]]) -> Subscription:
         """Call `handler(name, payload)` for each event from now on, while the connection stands.

@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Self
 
 from pet.errors import (
-    BackPressureError,
     CounterpartOfflineError,
     ForbiddenSubjectError,
     LocalProtocolError,
@@ -28,38 +26,28 @@ from pet.errors import (
 )
 from pet.transports.nats.session import Session
 from pet.transports.nats.settings import NatsSettings
+from pet.transports.nats.storage_answers import MissingError, read_storage_answer
 from pet.transports.nats.subjects import require_token
+from pet.transports.nats.subscription import (
+    DEFAULT_PENDING_BYTES,
+    MessageHandler,
+    RequestHandler,
+    Subscription,
+    answering,
+)
+from pet.transports.nats.waiting import WaitingRequests
 
 with MissingExtraError.naming("nats"):
     import nats.errors
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription as ClientSubscription
+    from nats.js import JetStreamContext
 
 _logger: Final = logging.getLogger(__name__)
 
 #: What a chunk leaves free of the broker's largest message, for headers and subjects: the broker closes the connection of who
 #: exceeds it, for ever (spec 5.1, fact 1).
 _SPARE_BYTES: Final = 4096
-#: Requests that one `serve` works on at the same time; more wait their turn.
-_CONCURRENT_REQUESTS: Final = 64
 _REOPEN_SECONDS: Final = 1.0
-
-MessageHandler = Callable[[Msg], Awaitable[None]]
-RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
-
-
-class MissingError(TransportError):
-    """The broker's storage does not have what was asked for: no such stream, consumer or message."""
-
-
-@dataclass(eq=False, slots=True)
-class Subscription:
-    """Something this connection listens on, over any number of sessions."""
-
-    subject: str
-    handler: MessageHandler
-    client_side: ClientSubscription | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class NatsConnection:
@@ -79,8 +67,7 @@ class NatsConnection:
         self._is_connected = asyncio.Event()
         self._failure: TransportError | None = None
         self._inbox = ""
-        self._answers: Final[dict[str, tuple[str, asyncio.Future[Msg]]]] = {}
-        self._next_token = 0
+        self._waiting: Final = WaitingRequests()
         self._subscriptions: Final[list[Subscription]] = []
         self._forbidden: Final[set[str]] = set()
         self._callbacks: Final[list[Callable[[], Awaitable[None]]]] = []
@@ -139,16 +126,14 @@ class NatsConnection:
         timeout = self.settings.request_timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = loop.time() + timeout
         session = await self._connected(timeout)
-        self._next_token += 1
-        token, answer = str(self._next_token), loop.create_future()
-        self._answers[token] = subject, answer
+        token, answer = self._waiting.add(subject)
         try:
             await self._publish(session, subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
-            message: Msg = await asyncio.wait_for(answer, max(0.0, deadline - loop.time()))
+            message = await asyncio.wait_for(answer, max(0.0, deadline - loop.time()))
         except TimeoutError:
             raise UnreachableError(f"{subject}: expected an answer within {timeout:g} s, got none") from None
         finally:
-            self._answers.pop(token, None)
+            self._waiting.remove(token)
         if not message.data and message.headers and message.headers.get("Status") == "503":
             raise CounterpartOfflineError(f"{subject}: expected somebody who listens, got nobody")
         return message
@@ -162,24 +147,38 @@ class NatsConnection:
         session = await self._connected(self.settings.request_timeout_seconds)
         await self._publish(session, subject, payload, reply="", headers=headers)
 
-    async def subscribe(self, subject: str, handler: MessageHandler) -> Subscription:
+    async def subscribe(
+        self,
+        subject: str,
+        handler: MessageHandler,
+        *,
+        pending_bytes: int = DEFAULT_PENDING_BYTES,
+        is_checked: bool = True,
+    ) -> Subscription:
         """Listen, also after the connection was lost; messages are handled one after the other.
+
+        Args:
+            subject: what to listen on; * and > stand for one word and for all that follow.
+            handler: gets each message.
+            pending_bytes: what may wait for the handler; messages beyond are dropped.
+            is_checked: ask the broker whether it lets us, which takes a round trip.
 
         Raises:
             ForbiddenSubjectError: the broker does not let us listen there.
             UnreachableError: no connection in time.
         """
         session = await self._connected(self.settings.request_timeout_seconds)
-        subscription = Subscription(subject, handler)
+        subscription = Subscription(subject, handler, pending_bytes)
         self._forbidden.discard(subject.lower())
         await self._listen(session, subscription)
-        await _flush(session)  # the refusal, if there is one, comes before the answer to this
+        if is_checked:
+            await self._flush(session)  # the refusal, if there is one, comes before the answer to this
         if subject.lower() in self._forbidden:
             raise ForbiddenSubjectError(f"{subject}: expected to be allowed to listen, got a refusal")
         self._subscriptions.append(subscription)
         return subscription
 
-    async def serve(self, subject: str, handler: RequestHandler) -> Subscription:
+    async def serve(self, subject: str, handler: RequestHandler, *, is_checked: bool = True) -> Subscription:
         """Answer requests with what `handler(subject, payload)` returns; several at the same time.
 
         A request that the handler fails at is logged, and not answered.
@@ -188,25 +187,9 @@ class NatsConnection:
             ForbiddenSubjectError: the broker does not let us listen there.
             UnreachableError: no connection in time.
         """
-        turn = asyncio.Semaphore(_CONCURRENT_REQUESTS)
-
-        async def answer(message: Msg) -> None:
-            try:
-                await message.respond(await handler(message.subject, bytes(message.data)))
-            except (nats.errors.Error, OSError) as error:
-                _logger.debug("%s: the answer could not be sent: %s", message.subject, error)
-            except Exception:
-                _logger.exception("%s: a request could not be handled", message.subject)
-            finally:
-                turn.release()
-
-        async def start(message: Msg) -> None:
-            await turn.acquire()
-            task = asyncio.create_task(answer(message))
-            subscription.tasks.add(task)
-            task.add_done_callback(subscription.tasks.discard)
-
-        subscription = await self.subscribe(subject, start)
+        tasks: set[asyncio.Task[None]] = set()
+        subscription = await self.subscribe(subject, answering(handler, tasks), is_checked=is_checked)
+        subscription.tasks = tasks
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -216,7 +199,7 @@ class NatsConnection:
         if subscription.client_side is not None and self.is_connected:
             try:
                 await subscription.client_side.unsubscribe()
-                await _flush(self._require_session())
+                await self._flush(self._require_session())
             except (nats.errors.Error, OSError) as error:
                 _logger.debug("%s: unsubscribing: %s", subscription.subject, error)
 
@@ -238,13 +221,20 @@ class NatsConnection:
             raise TransportConfigError(f"{call}: expected a broker with JetStream enabled, got one without") from None
         return read_storage_answer(call, answer)
 
-    async def store(self, subject: str, payload: bytes, message_id: str = "") -> bool:
+    def jetstream(self) -> JetStreamContext:
+        """Return the library's own interface to the broker's storage, for this session; another one may follow it."""
+        return self._require_session().client.jetstream(timeout=self.settings.request_timeout_seconds)
+
+    async def store(
+        self, subject: str, payload: bytes, message_id: str = "", *, headers: Mapping[str, str] | None = None
+    ) -> bool:
         """Publish into a stream and wait until it is stored.
 
         Args:
             subject: one that a stream takes.
             payload: at most `max_chunk_bytes`.
             message_id: two messages with the same id are stored once. Needed by everybody who tries again (spec 5.1, fact 6).
+            headers: kept with the message.
 
         Returns:
             Whether it is new; False for a duplicate.
@@ -253,9 +243,9 @@ class NatsConnection:
             MissingError: no stream takes the subject.
             BackPressureError: the stream is full.
         """
-        headers = {"Nats-Msg-Id": message_id} if message_id else None
+        sent = {"Nats-Msg-Id": message_id, **(headers or {})} if message_id else headers
         try:
-            answer = await self.request(subject, payload, headers=headers)
+            answer = await self.request(subject, payload, headers=sent)
         except CounterpartOfflineError:
             raise MissingError(f"{subject}: expected a stream that stores it, got none") from None
         return not read_storage_answer(subject, answer).get("duplicate", False)
@@ -310,21 +300,29 @@ class NatsConnection:
         await session.open()
         self._session = session
         self._inbox = session.client.new_inbox()
-        await self._listen(session, Subscription(f"{self._inbox}.*", self._take_answer))
+        await self._listen(session, Subscription(f"{self._inbox}.*", self._waiting.take))
         for subscription in self._subscriptions:
             await self._listen(session, subscription)
         self._is_connected.set()
 
     async def _listen(self, session: Session, subscription: Subscription) -> None:
         try:
-            subscription.client_side = await session.client.subscribe(subscription.subject, cb=subscription.handler)
+            subscription.client_side = await session.client.subscribe(
+                subscription.subject, cb=subscription.handler, pending_bytes_limit=subscription.pending_bytes
+            )
         except (nats.errors.Error, OSError) as error:
             raise UnreachableError(f"{subscription.subject}: expected to listen, got {type(error).__name__}: {error}") from None
 
-    async def _take_answer(self, message: Msg) -> None:
-        _, answer = self._answers.get(message.subject.rpartition(".")[2], (None, None))
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+    async def _flush(self, session: Session) -> None:
+        """Wait until the broker has read everything so far.
+
+        Not cancelled with the caller: the library stops reading for good when it gets an answer that nobody waits for any more.
+        """
+        timeout = self.settings.request_timeout_seconds
+        task = self._start(session.flush())
+        await asyncio.wait({task}, timeout=timeout)
+        if not task.done():
+            raise UnreachableError(f"NATS: expected the broker to answer within {timeout:g} s, got nothing")
 
     def lost(self, error: TransportError) -> None:
         """Fail what waits for answers; called by the session."""
@@ -333,9 +331,7 @@ class NatsConnection:
         if not error.is_temporary or self._is_closed:
             self._failure = error
             self._is_connected.set()
-        for _, answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(error)
+        self._waiting.fail_all(error)
 
     def restored(self) -> None:
         """Go on; called by the session."""
@@ -352,9 +348,7 @@ class NatsConnection:
         """Fail requests to a subject; called by the session."""
         self._forbidden.add(subject)
         _logger.warning("the broker forbids %s on %s", verb, subject)
-        for requested, answer in self._answers.values():
-            if requested.lower() == subject and not answer.done():
-                answer.set_exception(ForbiddenSubjectError(f"{requested}: expected to be allowed to send, got a refusal"))
+        self._waiting.forbid(subject)
 
     async def _reopen(self) -> None:
         while not self._is_closed:
@@ -369,10 +363,11 @@ class NatsConnection:
                 self.restored()
                 return
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def connect(settings: NatsSettings, name: str) -> NatsConnection:
@@ -393,44 +388,6 @@ async def connect(settings: NatsSettings, name: str) -> NatsConnection:
     connection = NatsConnection(settings, name)
     await connection.open()
     return connection
-
-
-def read_storage_answer(call: str, answer: bytes) -> dict[str, Any]:
-    """Decode what JetStream says; its errors as in `NatsConnection.ask_storage`."""
-    try:
-        record = json.loads(answer)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise TransportError(f"{call}: expected a JSON object, got {answer[:60]!r}")
-    if isinstance(error := record.get("error"), dict):
-        raise _storage_error(call, error)
-    return record
-
-
-#: Codes of the broker, measured with 2.9.10 (spec 5.1, fact 7; 5.5).
-_FULL: Final = {10077}
-_MISSING: Final = {10014, 10037, 10059}
-_WRONG_CONFIG: Final = {10023, 10028, 10039, 10047, 10052, 10054, 10058, 10065, 10074, 10076}
-
-
-def _storage_error(call: str, error: Mapping[str, Any]) -> TransportError:
-    code, status, text = error.get("err_code"), error.get("code"), str(error.get("description"))[:200]
-    kind: type[TransportError] = TransportError
-    if code in _FULL or status == 429:
-        kind = BackPressureError
-    elif code in _MISSING:
-        kind = MissingError
-    elif code in _WRONG_CONFIG:
-        kind = TransportConfigError
-    return kind(f"{call}: expected it to be done, got {text} ({code})")
-
-
-async def _flush(session: Session) -> None:
-    try:
-        await session.client.flush(timeout=max(1, int(session.client.options.get("connect_timeout", 1))))
-    except (nats.errors.Error, OSError) as error:
-        raise UnreachableError(f"NATS: expected the broker to answer, got {type(error).__name__}") from None
 
 
 async def _logged(callback: Callable[[], Awaitable[None]]) -> None:

@@ -119,6 +119,13 @@ class Session:
             # AttributeError: the library closes a transport that it never opened.
             _logger.debug("closing: %s", error)
 
+    async def flush(self) -> None:
+        """Wait until the broker has read everything so far, or the request timeout is over; must not be cancelled."""
+        try:
+            await self.client.flush(timeout=max(1, int(self._settings.request_timeout_seconds)))
+        except (nats.errors.Error, OSError) as error:
+            _logger.debug("flushing: %s", error)
+
     def _options(self) -> dict[str, Any]:
         settings = self._settings
         options: dict[str, Any] = {

@@ -1,0 +1,186 @@
+"""Send large uploads in mode `direct`: ask for a slot, keep a window of chunks under way, ask for the verdict.
+
+Whatever is lost on the way is sent again, and nothing is sent twice that the receiver says it has: after a restart of the
+broker, of the receiver, or of the sender itself, an upload with the same id goes on where it stopped.
+
+Source: spec/FEDERATION.md 5.4, mode `direct`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from pet.errors import CounterpartOfflineError, RemoteProtocolError, TransportConfigError, TransportError
+from pet.transports.base import Body
+from pet.transports.nats.connection import NatsConnection
+from pet.transports.nats.frames import (
+    HEADER_BYTES,
+    UPLOAD_ID_BYTES,
+    ChunkHeader,
+    OpenAnswer,
+    UploadOffer,
+    Verdict,
+    has_bit,
+)
+from pet.transports.nats.retry import Patience
+from pet.transports.nats.subjects import Subjects
+
+#: A receiver that asks for more under way than this is not trusted with it.
+_MOST_WINDOW: Final = 32
+
+
+async def make_offer(connection: NatsConnection, body: Body, kind: str, round_name: str) -> UploadOffer:
+    """Return the offer of an upload. Its id follows from what it is, so that whoever sends it again goes on with it."""
+    digest = (await asyncio.to_thread(hashlib.sha256, body)).digest()
+    upload_id = hashlib.sha256(f"{kind}|{round_name}|".encode() + digest).digest()[:UPLOAD_ID_BYTES]
+    return UploadOffer(
+        upload_id=upload_id,
+        size_bytes=len(body),
+        sha256=digest,
+        kind=kind,
+        round=round_name,
+        chunk_bytes=connection.max_chunk_bytes - HEADER_BYTES,
+    )
+
+
+def encode_chunk(offer: UploadOffer, body: memoryview, index: int) -> bytes:
+    """Return one chunk with its header; the one copy that is made of the data before it reaches the library."""
+    start = index * offer.chunk_bytes
+    header = ChunkHeader(offer.upload_id, index, offer.chunk_count, offer.size_bytes)
+    return b"".join((header.to_bytes(), body[start : start + offer.chunk_bytes]))
+
+
+async def send_upload(
+    connection: NatsConnection,
+    subjects: Subjects,
+    peer: str,
+    body: Body,
+    *,
+    kind: str,
+    round_name: str = "",
+    patience_seconds: float,
+    deadline: float | None = None,
+) -> Verdict:
+    """Send an upload to the receiver of a federation.
+
+    Args:
+        connection: to the broker.
+        subjects: names of the federation.
+        peer: who sends; the broker's permissions let each peer use its own name only.
+        body: what to send; must not change meanwhile.
+        kind: what it is, for the receiver.
+        round_name: which round it belongs to.
+        patience_seconds: how long to try again without any progress.
+        deadline: in the time of the event loop, after which nothing is tried again.
+
+    Returns:
+        What the receiver says.
+
+    Raises:
+        TransportError: it could not be sent; the subclass says why.
+    """
+    offer = await make_offer(connection, body, kind, round_name)
+    sending = _Sending(connection, subjects, peer, offer, memoryview(body), Patience(patience_seconds, deadline))
+    return await sending.run()
+
+
+class _SlotGoneError(TransportError):
+    """The receiver knows nothing of the slot any more; ask for another one."""
+
+
+class _Sending:
+    """One upload, from the first question to the verdict."""
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        subjects: Subjects,
+        peer: str,
+        offer: UploadOffer,
+        body: memoryview,
+        patience: Patience,
+    ) -> None:
+        self._connection: Final = connection
+        self._subjects: Final = subjects
+        self._peer: Final = peer
+        self._offer: Final = offer
+        self._body: Final = body
+        self._patience: Final = patience
+
+    async def run(self) -> Verdict:
+        """Go on until there is a verdict."""
+        failures = 0
+        while True:
+            try:
+                answer = await self._ask(self._subjects.open(self._peer), self._offer.to_bytes())
+                if answer.slot:
+                    await self._send_missing(answer)
+                    answer = await self._ask(self._subjects.done(answer.slot), b"")
+                if answer.verdict is not None:
+                    return answer.verdict
+                # Not a failure: the receiver has its hands full, or wants some chunks again.
+                self._patience.progress()
+                await asyncio.sleep(answer.wait_seconds or 0)
+                failures = 0
+            except TransportError as error:
+                failures += 1
+                await self._patience.wait(error, failures)
+
+    async def _ask(self, subject: str, payload: bytes) -> OpenAnswer:
+        try:
+            return OpenAnswer.from_bytes(await self._connection.request(subject, payload))
+        except RemoteProtocolError as error:
+            raise TransportError(f"{subject}: {error}") from None
+
+    async def _send_missing(self, answer: OpenAnswer) -> None:
+        """Send what the receiver does not have, some chunks at a time.
+
+        Raises:
+            _SlotGoneError: the slot is no longer there.
+            TransportError: a chunk could not be sent.
+        """
+        offer, most = self._offer, self._offer.chunk_bytes
+        if answer.chunk_bytes > most:
+            raise TransportConfigError(f"chunks: expected at most {most} bytes, the receiver wants {answer.chunk_bytes}")
+        if answer.chunk_bytes != most:
+            offer = replace(offer, chunk_bytes=answer.chunk_bytes)
+        subject = self._subjects.chunk(answer.slot)
+        missing = (index for index in range(offer.chunk_count) if not has_bit(answer.have, index))
+        workers = [
+            asyncio.create_task(self._send_some(subject, offer, missing)) for _ in range(min(_MOST_WINDOW, answer.window))
+        ]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _send_some(self, subject: str, offer: UploadOffer, missing: Iterator[int]) -> None:
+        for index in missing:
+            chunk, failures = encode_chunk(offer, self._body, index), 0
+            while True:
+                try:
+                    await self._connection.request(subject, chunk)
+                except CounterpartOfflineError as error:
+                    raise _SlotGoneError(str(error)) from None
+                except TransportError as error:
+                    failures += 1
+                    await self._patience.wait(error, failures)
+                else:
+                    self._patience.progress()
+                    break
+
+
+def require_accepted(verdict: Verdict) -> None:
+    """Turn a refusal into an exception.
+
+    Raises:
+        TransportError: the receiver refused the upload.
+    """
+    if not verdict.is_accepted:
+        raise TransportError(f"upload: expected it to be taken, got {verdict.reason!r}")

@@ -1,0 +1,202 @@
+"""PET over NATS, the coordinator's side: serves a `Service` on the subjects of a federation.
+
+Round parameters, sum dictionary and model are events that everybody reads from the broker; a seed dictionary is for one
+participant and answered to it; messages come in as uploads. It moves bytes between a broker and a `Service`: it knows no phase
+and never learns what became of a message.
+
+Source: spec/FEDERATION.md 5.2, 5.4; the order of what is published is that of spec/PET.md 5.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from pet.crypto import PUBLIC_KEY_BYTES
+from pet.errors import TransportError
+from pet.model_formats import NPY, npy_header
+from pet.transports.base import PublishedModel
+from pet.transports.body import SealedBody
+from pet.transports.nats.answers import ASK_SEEDS, MODEL, PARAMETERS, SUMS, Answer, encode_answer
+from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
+from pet.transports.nats.connection import NatsConnection
+from pet.transports.nats.frames import UploadOffer
+from pet.transports.nats.receiver import DEFAULT_SLOTS, UploadReceiver
+from pet.transports.nats.stored_uploads import StoredUploads
+from pet.transports.nats.subjects import Subjects
+from pet.transports.nats.subscription import Subscription
+from pet.transports.service import Service
+
+_logger: Final = logging.getLogger(__name__)
+
+#: The kind of upload that a sealed message of PET is.
+PET_MESSAGE: Final = "pet"
+#: How often the coordinator is asked what it publishes; asking costs three attribute reads.
+_LOOK_SECONDS: Final = 0.05
+_RETRY_SECONDS: Final = 1.0
+
+
+class NatsServer:
+    """Serves one coordinator to the participants of a federation: `async with NatsServer(...)`, or `start` and `stop`.
+
+    The service must run in the same event loop; it is neither started nor stopped here, and may be served over HTTP as well.
+
+    Args:
+        service: the coordinator.
+        connection: to the broker; stays open.
+        subjects: names of the federation.
+        creates_streams: whether this is the admin, who makes the streams; others find them there.
+        directory: for uploads that go on after a restart of the coordinator; None forgets them then.
+        slots: uploads received at the same time.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        connection: NatsConnection,
+        subjects: Subjects,
+        *,
+        creates_streams: bool = True,
+        directory: Path | None = None,
+        slots: int = DEFAULT_SLOTS,
+    ) -> None:
+        self._service: Final = service
+        self._endpoint: Final = service.endpoint
+        self._connection: Final = connection
+        self._subjects: Final = subjects
+        self._broadcasts: Final = Broadcasts(connection, subjects)
+        self._creates_streams: Final = creates_streams
+        intake = _Intake(service)
+        self._receiver: Final = UploadReceiver(connection, subjects, intake, directory=directory, slots=slots)
+        self._stored: Final = StoredUploads(connection, subjects, intake, directory=directory)
+        self._asking: Subscription | None = None
+        self._publishing: asyncio.Task[None] | None = None
+        self._published: dict[str, object] = {}
+
+    async def start(self) -> None:
+        """Make the streams and serve from now on.
+
+        Raises:
+            TransportError: broker or streams cannot be used; the subclass says why.
+        """
+        if self._creates_streams:
+            await self._broadcasts.create_streams()
+        self._connection.on_restored(self._start_anew)
+        await self._receiver.start()
+        self._asking = await self._connection.serve(self._subjects.ask_all, self._answer)
+        if self._connection.settings.mode == "stream":
+            await self._stored.start()
+        await self._publish_changes()
+        self._publishing = asyncio.create_task(self._keep_publishing(), name="pet-nats-publishing")
+
+    async def stop(self) -> None:
+        """Serve no more; what was published stays with the broker."""
+        if self._publishing is not None:
+            self._publishing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._publishing
+        if self._asking is not None:
+            await self._connection.unsubscribe(self._asking)
+        await self._stored.stop()
+        await self._receiver.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _start_anew(self) -> None:
+        """Make streams that a restart of the broker took away, and publish everything again."""
+        if self._creates_streams:
+            await self._broadcasts.create_streams()
+        self._published.clear()
+
+    async def _keep_publishing(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await self._publish_changes()
+            except TransportError as error:
+                _logger.warning("not published yet: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:
+                _logger.exception("what the round announced could not be published")
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _publish_changes(self) -> None:
+        """Publish what is new since the last look.
+
+        Old dictionaries go before new parameters come, and a model comes before the parameters of the next round: whoever sees
+        a round begin must find the model of the one before, and no dictionary of it.
+        """
+        endpoint = self._endpoint
+        parameters, sums = endpoint.parameters(), endpoint.sums()
+        model = endpoint.model()
+        if endpoint.parameters() is not parameters:
+            return  # a round ended just now: the next look sees it whole
+        if self._published.get(PARAMETERS) is not parameters:
+            await self._publish(SUMS, None, None)
+        await self._publish(MODEL, model, None if model is None else await self._store_model(model))
+        await self._publish(PARAMETERS, parameters, parameters)
+        await self._publish(SUMS, sums, sums)
+
+    async def _publish(self, name: str, source: object, answer: Answer) -> None:
+        """Publish one event, unless that was done."""
+        if name in self._published and self._published[name] is source:
+            return
+        if isinstance(answer, bytes) and len(answer) >= MAX_EVENT_BYTES:
+            answer = await self._broadcasts.publish_blob(self._subjects.model(name), answer)
+        await self._broadcasts.publish_event(name, encode_answer(answer))
+        self._published[name] = source
+
+    async def _store_model(self, model: PublishedModel) -> BlobReference | None:
+        """Store a model for all, once."""
+        if self._published.get(MODEL) is model:
+            return None
+        subject = self._subjects.model(str(model.round_id))
+        return await self._broadcasts.publish_blob(subject, _npy_pieces(model), media_type=NPY)
+
+    async def _answer(self, _subject: str, payload: bytes) -> bytes:
+        """Answer what is for one participant: its seed dictionary."""
+        key = payload.removeprefix(ASK_SEEDS)
+        if not payload.startswith(ASK_SEEDS) or len(key) != PUBLIC_KEY_BYTES:
+            _logger.info("a question was ignored: expected %r and a key, got %d bytes", ASK_SEEDS, len(payload))
+            return encode_answer(None)
+        # Encoding ten thousand entries takes long enough to do it elsewhere.
+        seeds = await self._service.run(self._endpoint.seeds, key)
+        if seeds is None or len(seeds) < self._connection.max_chunk_bytes:
+            return encode_answer(seeds)
+        name = "seeds-" + hashlib.sha256(key).hexdigest()[:32]
+        return encode_answer(await self._broadcasts.publish_blob(self._subjects.model(name), seeds))
+
+
+class _Intake:
+    """Gives uploads to the service; implements `UploadHandler`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service: Final = service
+
+    @property
+    def stall_seconds(self) -> float:
+        return self._service.stall_seconds
+
+    def max_bytes(self, kind: str) -> int:
+        return self._service.endpoint.max_body_bytes() if kind == PET_MESSAGE else -1
+
+    async def handle(self, _peer: str, _offer: UploadOffer, body: SealedBody) -> str | None:
+        """Hand it over. What the protocol thinks of it stays with the coordinator, as over HTTP (spec/PET.md 9.3)."""
+        await self._service.handle_message(body)
+        return None
+
+
+def _npy_pieces(model: PublishedModel) -> Iterator[bytes]:
+    pieces = (array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in model.array_chunks())
+    return itertools.chain([npy_header(model.length, model.dtype)], pieces)

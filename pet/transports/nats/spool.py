@@ -1,0 +1,287 @@
+"""Where the chunks of an upload are put until it is whole: small ones in memory, large ones in a file.
+
+In a folder that was chosen for it, files outlive this process, small ones too: beside the data stands what the upload is, with
+one bit for each chunk that is there. Every chunk is written once, whatever comes how often and in which order. Calls may block
+and belong into a worker thread.
+
+Source: spec/FEDERATION.md 5.4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from pet.errors import RemoteProtocolError
+from pet.transports.body import MemoryBody, SealedBody, create_private, sync_folder
+from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bit
+
+#: A file that nobody has written to for so long belongs to a sender that has given up.
+ABANDONED_SECONDS: Final = 3600.0
+#: Uploads up to this size are kept in memory, unless they have to outlive the process.
+SMALL_BYTES: Final = 2**20
+_DIGEST_STEP_BYTES: Final = 2**20
+#: The offer in a note, padded; the bitmap follows.
+_NOTE_BYTES: Final = 1024
+
+
+class _Store(Protocol):
+    """The bytes of one upload."""
+
+    def write(self, start: int, data: memoryview) -> None: ...
+    def read(self, start: int, size: int) -> bytes | memoryview: ...
+    def keep_bitmap(self, bitmap: bytearray) -> None: ...
+    def to_body(self) -> SealedBody: ...
+    def close(self) -> None: ...
+    def discard(self) -> None: ...
+
+
+class Spool:
+    """The chunks of one upload that are there so far.
+
+    Attributes:
+        offer: what the upload is.
+        bitmap: which chunks are there.
+    """
+
+    def __init__(self, offer: UploadOffer, store: _Store, bitmap: bytearray) -> None:
+        self.offer: Final = offer
+        self.bitmap: Final = bitmap
+        self._store: Final = store
+        self._missing = offer.chunk_count - sum(byte.bit_count() for byte in bitmap)
+        self._digest: Final = hashlib.sha256()
+        self._digested = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every chunk is there."""
+        return self._missing == 0
+
+    def end_of(self, index: int) -> int:
+        """Return where a chunk ends in the upload, in bytes."""
+        return index * self.offer.chunk_bytes + self.offer.chunk_size(index)
+
+    def require_place(self, header: ChunkHeader, data: memoryview) -> None:
+        """Check that a chunk belongs here.
+
+        Raises:
+            RemoteProtocolError: it belongs to another upload or has another size (reason "foreign_chunk").
+        """
+        offer = self.offer
+        mine = (offer.upload_id, offer.chunk_count, offer.size_bytes)
+        if (header.upload_id, header.count, header.size_bytes) != mine or len(data) != offer.chunk_size(header.index):
+            raise RemoteProtocolError(
+                "foreign_chunk",
+                f"chunk {header.index}: expected one of this upload, got {len(data)} of {header.size_bytes} bytes",
+            )
+
+    def write(self, index: int, data: memoryview) -> bool:
+        """Put a chunk in its place; one that is there already stays as it is.
+
+        Returns:
+            Whether it is new.
+        """
+        if has_bit(self.bitmap, index):
+            return False
+        self._store.write(index * self.offer.chunk_bytes, data)
+        set_bit(self.bitmap, index)
+        self._store.keep_bitmap(self.bitmap)
+        self._missing -= 1
+        return True
+
+    def digest_more(self) -> None:
+        """Digest what is there without a gap, so that little is left to do at the end."""
+        while self._digested < self.offer.chunk_count and has_bit(self.bitmap, self._digested):
+            start, end = self._digested * self.offer.chunk_bytes, self.end_of(self._digested)
+            for step in range(start, end, _DIGEST_STEP_BYTES):
+                self._digest.update(self._store.read(step, min(_DIGEST_STEP_BYTES, end - step)))
+            self._digested += 1
+
+    def take(self) -> SealedBody | None:
+        """Return the whole upload, or None if it is not what was offered. Closing the body discards the spool."""
+        self.digest_more()
+        if not hmac.compare_digest(self._digest.digest(), self.offer.sha256):
+            return None
+        return self._store.to_body()
+
+    def close(self) -> None:
+        """Stop using it. A file stays, for when the sender goes on; memory does not."""
+        self._store.close()
+
+    def discard(self) -> None:
+        """Give back memory, or delete the file."""
+        self._store.discard()
+
+
+class _Memory:
+    """A buffer."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._data = bytearray(size_bytes)
+
+    def write(self, start: int, data: memoryview) -> None:
+        self._data[start : start + len(data)] = data
+
+    def read(self, start: int, size: int) -> memoryview:
+        return memoryview(self._data)[start : start + size]
+
+    def keep_bitmap(self, bitmap: bytearray) -> None:
+        """Do nothing: it is in memory."""
+
+    def to_body(self) -> SealedBody:
+        return MemoryBody(self._data)
+
+    def close(self) -> None:
+        self._data = bytearray()
+
+    discard = close
+
+
+class _File:
+    """The data in one file, offer and bitmap in a note beside it."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._path, self._size_bytes = path, size_bytes
+        flags = os.O_RDWR | os.O_CREAT
+        self._file = os.open(path, flags, 0o600)
+        self._note = os.open(_note_of(path), flags, 0o600)
+
+    def write(self, start: int, data: memoryview) -> None:
+        while len(data):
+            written = os.pwrite(self._file, data, start)
+            start, data = start + written, data[written:]
+
+    def read(self, start: int, size: int) -> bytes:
+        return os.pread(self._file, size, start)
+
+    def keep_bitmap(self, bitmap: bytearray) -> None:
+        # After the data: a bit that is set must never promise more than there is.
+        os.pwrite(self._note, bitmap, _NOTE_BYTES)
+
+    def to_body(self) -> SealedBody:
+        return _FileBody(self._path, self._size_bytes, self)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            os.close(self._note)
+            self._file = self._note = -1
+
+    def discard(self) -> None:
+        self.close()
+        for path in (_note_of(self._path), self._path):
+            path.unlink(missing_ok=True)
+
+
+class _FileBody:
+    """A `SealedBody` in the file of a spool, which goes away with it."""
+
+    def __init__(self, path: Path, size_bytes: int, store: _File) -> None:
+        self.size_bytes: Final = size_bytes
+        self._path: Final = path
+        self._store: Final = store
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[memoryview]:
+        """Read the bytes into a buffer and lend it."""
+        buffer = bytearray(self.size_bytes)
+        with self._path.open("rb", buffering=0) as file:
+            filled = 0
+            while filled < len(buffer) and (count := file.readinto(memoryview(buffer)[filled:])):
+                filled += count
+        if filled < len(buffer):
+            raise OSError(f"spooled upload: expected {len(buffer)} bytes, got {filled}")
+        yield memoryview(buffer)
+
+    def keep(self, path: Path) -> None:
+        """Write the bytes to the disk and give them another name; within one file system nothing is copied."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+            try:
+                os.link(self._path, path)
+            except FileExistsError:
+                raise
+            except OSError:
+                with create_private(path) as copy:
+                    shutil.copyfileobj(file, copy)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+        sync_folder(path.parent)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._store.discard()
+
+
+class SpoolRoom:
+    """All spools of a receiver.
+
+    Args:
+        folder: for files that outlive this process; made if it is missing. None means a temporary one, for large uploads only.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="pet-nats-") if folder is None else None
+        self._folder: Final = Path(self._temporary.name if folder is None else folder)  # type: ignore[union-attr]
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether uploads go on after a restart of this process."""
+        return self._temporary is None
+
+    def open(self, peer: str, offer: UploadOffer) -> Spool:
+        """Make a spool, or go on with what there is of the very same upload.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        empty = bytearray(-(-offer.chunk_count // 8))
+        if not self.is_durable and offer.size_bytes <= SMALL_BYTES:
+            return Spool(offer, _Memory(offer.size_bytes), empty)
+        path = self._folder / f"{peer}-{offer.upload_id.hex()}.upload"
+        kept = _read_note(path)
+        # The sender may say another chunk size now; what is there decides.
+        if kept is not None and (kept[0].size_bytes, kept[0].sha256) == (offer.size_bytes, offer.sha256):
+            return Spool(kept[0], _File(path, offer.size_bytes), kept[1])
+        path.unlink(missing_ok=True)
+        _note_of(path).write_bytes(offer.to_bytes().ljust(_NOTE_BYTES) + empty)
+        return Spool(offer, _File(path, offer.size_bytes), empty)
+
+    def restore(self) -> Iterator[tuple[str, Spool]]:
+        """Yield sender and spool of each upload that an earlier process left; removes those that were given up."""
+        for path in sorted(self._folder.glob("*.upload")):
+            kept = _read_note(path)
+            if kept is None or time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                for stale in (_note_of(path), path):
+                    stale.unlink(missing_ok=True)
+            else:
+                yield path.stem.rpartition("-")[0], Spool(kept[0], _File(path, kept[0].size_bytes), kept[1])
+
+    def close(self) -> None:
+        """Remove the folder, if it is a temporary one."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".note")
+
+
+def _read_note(path: Path) -> tuple[UploadOffer, bytearray] | None:
+    """Read offer and bitmap of an upload; None if there are none that can be used."""
+    with contextlib.suppress(OSError, RemoteProtocolError):
+        note = _note_of(path).read_bytes()
+        offer = UploadOffer.from_bytes(note[:_NOTE_BYTES])
+        size = -(-offer.chunk_count // 8)
+        if path.exists() and len(note) == _NOTE_BYTES + size:
+            return offer, bytearray(note[_NOTE_BYTES:])
+    return None

@@ -1,0 +1,76 @@
+"""What a connection listens on, and how requests are answered: several at the same time, and a failing handler hurts nobody.
+
+Knows no subject by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pet.errors import MissingExtraError
+
+with MissingExtraError.naming("nats"):
+    import nats.errors
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription as ClientSubscription
+
+_logger: Final = logging.getLogger(__name__)
+
+#: Requests that are worked on at the same time; more wait their turn.
+_CONCURRENT_REQUESTS: Final = 64
+#: Messages that wait for a handler; what comes beyond is dropped. As much as may be under way to a receiver (spec 5.1, fact 2).
+DEFAULT_PENDING_BYTES: Final = 32 * 2**20
+
+MessageHandler = Callable[[Msg], Awaitable[None]]
+RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """Something a connection listens on, over any number of sessions.
+
+    Attributes:
+        subject: what to listen on.
+        handler: gets each message.
+        pending_bytes: what may wait for the handler.
+        client_side: the library's part, in the current session.
+        tasks: answers that are being made.
+    """
+
+    subject: str
+    handler: MessageHandler
+    pending_bytes: int = DEFAULT_PENDING_BYTES
+    client_side: ClientSubscription | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]]) -> MessageHandler:
+    """Return a handler of messages that answers each with what `handler` returns.
+
+    Args:
+        handler: gets subject and payload. What it raises is logged, and the request not answered.
+        tasks: where the answers that are being made are kept.
+    """
+    turn = asyncio.Semaphore(_CONCURRENT_REQUESTS)
+
+    async def answer(message: Msg) -> None:
+        try:
+            await message.respond(await handler(message.subject, bytes(message.data)))
+        except (nats.errors.Error, OSError) as error:
+            _logger.debug("%s: the answer could not be sent: %s", message.subject, error)
+        except Exception:
+            _logger.exception("%s: a request could not be handled", message.subject)
+        finally:
+            turn.release()
+
+    async def start(message: Msg) -> None:
+        await turn.acquire()
+        task = asyncio.create_task(answer(message))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return start

@@ -1,0 +1,215 @@
+"""PET over NATS, the participant's side: the calls of a transport as reads from the broker and uploads to the coordinator.
+
+One for asyncio, on a connection that the caller keeps, and one that blocks, with a connection and an event loop of its own.
+Neither knows a phase or what a message means.
+
+Source: spec/FEDERATION.md 5.2, 5.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from pet.errors import TransportError
+from pet.transports.base import Body
+from pet.transports.nats.answers import ASK_SEEDS, MODEL, PARAMETERS, SUMS, Answer, decode_answer
+from pet.transports.nats.broadcasts import BlobReference, Broadcasts
+from pet.transports.nats.connection import NatsConnection, connect
+from pet.transports.nats.sender import require_accepted, send_upload
+from pet.transports.nats.server import PET_MESSAGE
+from pet.transports.nats.settings import NatsSettings
+from pet.transports.nats.stored_uploads import store_upload
+from pet.transports.nats.subjects import Subjects
+
+_Result = TypeVar("_Result")
+
+#: As over HTTP: a megaweight model in the widest type, or the seeds of eight million updates.
+DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
+
+
+class AsyncNatsTransport:
+    """`AsyncTransport` over NATS.
+
+    Args:
+        connection: to the broker; stays open at `aclose`.
+        subjects: names of the federation.
+        peer: who sends; None takes the name of the connection.
+        patience_seconds: how long a message is sent again without any progress; None means the request timeout.
+        max_answer_bytes: larger answers are refused.
+    """
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        subjects: Subjects,
+        *,
+        peer: str | None = None,
+        patience_seconds: float | None = None,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+    ) -> None:
+        settings = connection.settings
+        self._connection: Final = connection
+        self._subjects: Final = subjects
+        self._broadcasts: Final = Broadcasts(connection, subjects)
+        self._peer: Final = connection.name if peer is None else peer
+        self._patience_seconds: Final = settings.request_timeout_seconds if patience_seconds is None else patience_seconds
+        self._max_answer_bytes: Final = max_answer_bytes
+
+    async def get_parameters(self) -> bytes:
+        """Return the encoded round parameters."""
+        parameters = await self._fetch(PARAMETERS)
+        if parameters is None:
+            raise TransportError("round parameters: expected some, got none: the first round has not begun")
+        return parameters
+
+    async def get_sums(self) -> bytes | None:
+        """Return the encoded sum dictionary, or None while there is none."""
+        return await self._fetch(SUMS)
+
+    async def get_seeds(self, public_key: bytes) -> bytes | None:
+        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
+        data = await self._connection.request(self._subjects.ask(self._peer), ASK_SEEDS + public_key)
+        return await self._resolve(decode_answer(data, "seed dictionary"), self._max_answer_bytes)
+
+    async def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+        """Return media type and bytes of the last global model, or None while there is none; it is .npy."""
+        limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
+        answer = await self._last(MODEL)
+        if not isinstance(answer, BlobReference):
+            return None
+        return answer.media_type, bytes(await self._broadcasts.fetch_blob(answer, limit))
+
+    async def send_message(self, body: Body) -> None:
+        """Deliver one sealed message, again and again as long as that may help.
+
+        In mode `direct` returning means that the coordinator has it, in mode `stream` that the broker keeps it for it.
+        """
+        if self._connection.settings.mode == "stream":
+            await store_upload(
+                self._connection,
+                self._subjects,
+                self._peer,
+                body,
+                kind=PET_MESSAGE,
+                patience_seconds=self._patience_seconds,
+            )
+            return
+        verdict = await send_upload(
+            self._connection,
+            self._subjects,
+            self._peer,
+            body,
+            kind=PET_MESSAGE,
+            patience_seconds=self._patience_seconds,
+        )
+        require_accepted(verdict)
+
+    async def aclose(self) -> None:
+        """Do nothing: the connection is the caller's."""
+
+    async def _fetch(self, name: str) -> bytes | None:
+        return await self._resolve(await self._last(name), self._max_answer_bytes)
+
+    async def _last(self, name: str) -> Answer:
+        data = await self._broadcasts.last_event(name)
+        return None if data is None else decode_answer(data, name)
+
+    async def _resolve(self, answer: Answer, limit: int) -> bytes | None:
+        if isinstance(answer, BlobReference):
+            return bytes(await self._broadcasts.fetch_blob(answer, limit))
+        return answer
+
+
+class NatsTransport:
+    """`Transport` over NATS, for callers that block. Calls may come from several threads at once.
+
+    Connects with the first call, and again with the next one if that fails.
+
+    Args:
+        settings: how to reach the broker.
+        federation_id: 16 characters a-z and 0-9.
+        peer: who we are; a random name if None.
+        patience_seconds: as in `AsyncNatsTransport`.
+        max_answer_bytes: larger answers are refused.
+
+    Raises:
+        ConfigError: the federation id or the peer's name has another form.
+    """
+
+    def __init__(
+        self,
+        settings: NatsSettings,
+        federation_id: str,
+        *,
+        peer: str | None = None,
+        patience_seconds: float | None = None,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+    ) -> None:
+        self._settings: Final = settings
+        self._subjects: Final = Subjects(federation_id)
+        self._peer: Final = secrets.token_hex(16) if peer is None else peer
+        self._options: Final[dict[str, Any]] = {"patience_seconds": patience_seconds, "max_answer_bytes": max_answer_bytes}
+        self._connection: NatsConnection | None = None
+        self._transport: AsyncNatsTransport | None = None
+        self._loop: Final = asyncio.new_event_loop()
+        self._connecting: Final = asyncio.Lock()
+        self._thread: Final = threading.Thread(target=self._loop.run_forever, name="pet-nats", daemon=True)
+        self._closing: Final = threading.Lock()
+        self._is_closed = False
+        self._subjects.open(self._peer)  # raises for a name that cannot be used
+        self._thread.start()
+
+    def get_parameters(self) -> bytes:
+        """Return the encoded round parameters."""
+        return self._call(lambda transport: transport.get_parameters())
+
+    def get_sums(self) -> bytes | None:
+        """Return the encoded sum dictionary, or None while there is none."""
+        return self._call(lambda transport: transport.get_sums())
+
+    def get_seeds(self, public_key: bytes) -> bytes | None:
+        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
+        return self._call(lambda transport: transport.get_seeds(public_key))
+
+    def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+        """Return media type and bytes of the last global model, or None while there is none."""
+        return self._call(lambda transport: transport.get_model(max_bytes))
+
+    def send_message(self, body: Body) -> None:
+        """Deliver one sealed message."""
+        self._call(lambda transport: transport.send_message(body))
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        if self._connection is not None:
+            self._run(self._connection.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, call: Callable[[AsyncNatsTransport], Awaitable[_Result]]) -> _Result:
+        if self._is_closed:
+            raise TransportError("NATS: expected an open transport, got one that was closed")
+
+        async def connected_call() -> _Result:
+            return await call(await self._connected())
+
+        return self._run(connected_call())
+
+    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _connected(self) -> AsyncNatsTransport:
+        async with self._connecting:
+            if self._transport is None:
+                self._connection = await connect(self._settings, self._peer)
+                self._transport = AsyncNatsTransport(self._connection, self._subjects, **self._options)
+            return self._transport

@@ -1,0 +1,196 @@
+"""Rounds over a real nats-server: the same bits as over HTTP, dummies that find their way, and large dictionaries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import numpy as np
+import pytest
+from asgi_server import serving
+from nats_broker import running_broker
+from participant_driver import SetClock, counting_entropy, live_settings, quick_settings, signing_key, weights
+
+from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.service import CoordinatorService
+from pet.errors import CounterpartOfflineError, TransportError
+from pet.model_formats import decode_npy
+from pet.participant.participant import TickParticipant
+from pet.participant.test_drive import DummyFleet
+from pet.transports import asgi
+from pet.transports.base import AnswerTooLargeError
+from pet.transports.http import HttpTransport
+from pet.transports.nats import NatsServer, NatsSettings, NatsTransport, Subjects, connect
+
+FEDERATION = "abcdefghij012345"
+LENGTH = 50_000
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    with running_broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def serving_nats(service, settings, federation_id=FEDERATION, **options):
+    """Serve a coordinator over NATS in a thread with a loop of its own."""
+    started, stop, failure = threading.Event(), None, []
+
+    async def serve():
+        nonlocal stop
+        stop = asyncio.Event()
+        async with (
+            service,
+            await connect(settings, "coordinator") as connection,
+            NatsServer(service, connection, Subjects(federation_id), **options),
+        ):
+            started.set()
+            await stop.wait()
+
+    def run():
+        nonlocal loop
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            try:
+                runner.run(serve())
+            except Exception as error:
+                failure.append(error)
+                started.set()
+
+    loop = None
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait(20)
+    try:
+        assert not failure, failure
+        yield
+    finally:
+        if stop is not None and thread.is_alive():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        assert not thread.is_alive()
+        assert not failure, failure
+
+
+def settings_for(broker, **options):
+    return NatsSettings(hosts=(broker.url,), request_timeout_seconds=5, **options)
+
+
+def eventually(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return result
+
+
+def play_round(transport, engine, clock):
+    """Play one round whose every random byte is known; returns the global model as bytes."""
+
+    def pass_phase():
+        clock.now_seconds += 1.5
+        engine.tick()
+
+    def accepted(count):
+        return lambda: engine.status()["accepted"] == count
+
+    participants = [
+        TickParticipant(transport, signing_key=signing_key(number), entropy=counting_entropy(number * 10_000), scalar=number)
+        for number in range(1, 9)
+    ]
+    eventually(lambda: transport.get_parameters() == engine.parameters())
+    for participant in participants:
+        participant.tick()
+        participant.tick()
+        if participant.should_set_model:
+            participant.set_model(weights(participant.public_key[0], LENGTH))
+    sum_participants = [participant for participant in participants if participant.task.value == "sum"]
+    updaters = [participant for participant in participants if participant.task.value == "update"]
+    assert sum_participants
+    assert len(updaters) >= 3
+    tick_until(sum_participants, accepted(len(sum_participants)))
+    pass_phase()
+    eventually(lambda: transport.get_sums() == engine.sums() is not None)
+    for participant in updaters:
+        if participant.should_set_model:
+            participant.set_model(weights(participant.public_key[0], LENGTH))
+    tick_until(updaters, accepted(len(updaters)))
+    pass_phase()
+    eventually(lambda: engine.status()["phase"] == "sum2")
+    tick_until(sum_participants, accepted(len(sum_participants)))
+    pass_phase()
+    media_type, data = eventually(transport.get_model)
+    eventually(lambda: transport.get_parameters() == engine.parameters())
+    assert media_type == "application/x-npy"
+    return data
+
+
+def tick_until(participants, condition):
+    def tick():
+        for participant in participants:
+            participant.tick()
+            assert participant.last_error is None, participant.last_error
+        return condition()
+
+    eventually(tick)
+
+
+def make_service(length=LENGTH):
+    clock = SetClock()
+    engine = CoordinatorEngine(quick_settings(length=length), clock=clock, entropy=counting_entropy(77))
+    return CoordinatorService(engine), engine, clock
+
+
+@pytest.mark.parametrize("mode", ["direct", "stream"])
+def test_a_round_gives_the_same_bits_over_nats_and_over_http(broker, mode):
+    service, engine, clock = make_service()
+    http_service, http_engine, http_clock = make_service()
+    with serving(asgi.create_app(http_service)) as url:
+        http = HttpTransport(url)
+        expected = play_round(http, http_engine, http_clock)
+        http.close()
+    settings = settings_for(broker, mode=mode, chunk_bytes=2**16)
+    with serving_nats(service, settings):
+        transport = NatsTransport(settings, FEDERATION)
+        try:
+            model = play_round(transport, engine, clock)
+        finally:
+            transport.close()
+    assert bytes(model) == bytes(expected)
+    assert np.any(decode_npy(model))
+
+
+def test_dummies_play_rounds(broker):
+    service = CoordinatorService(CoordinatorEngine(live_settings(sum_probability=0.4)))
+    transport = NatsTransport(settings_for(broker), "dummies000000000")
+    try:
+        with pytest.raises(TransportError, match="round parameters"):
+            transport.get_parameters()
+        with serving_nats(service, settings_for(broker), "dummies000000000"):
+            progress = DummyFleet(transport, 6, weight=0.25, period_seconds=0.02, max_message_size=300).run(2)
+            assert progress.rounds_finished == 2
+            _, model = transport.get_model()
+            assert np.allclose(decode_npy(model), 0.25, atol=1e-6)
+            with pytest.raises(AnswerTooLargeError):
+                transport.get_model(10)
+            with pytest.raises(TransportError, match="too_large"):
+                transport.send_message(bytes(10_000))
+    finally:
+        transport.close()
+    transport.close()
+    with pytest.raises(TransportError, match="closed"):
+        transport.get_sums()
+
+
+def test_an_absent_coordinator_is_told(broker):
+    transport = NatsTransport(settings_for(broker), "nobody0000000000", patience_seconds=0.3)
+    try:
+        with pytest.raises(CounterpartOfflineError):
+            transport.get_seeds(bytes(32))
+        with pytest.raises(CounterpartOfflineError):
+            transport.send_message(b"anything")
+    finally:
+        transport.close()
