@@ -21,7 +21,8 @@ from rich.console import Console
 from pet import kernels
 from pet.commands.settings_report import meaning, settings_table
 from pet.coordinator.app import create_app
-from pet.coordinator.setting_sections import split_bind_address
+from pet.coordinator.json_log import JsonFormatter
+from pet.coordinator.setting_sections import LogSettings, split_bind_address
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
 from pet.errors import SettingsError, TransportError
 
@@ -65,7 +66,7 @@ def command(
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         raise typer.Exit(1) from None
-    _set_up_logging(loaded.settings.log.level)
+    _set_up_logging(loaded.settings.log)
     _show(loaded, console)
     _serve(loaded.settings, console)
 
@@ -78,12 +79,15 @@ def _show(loaded: LoadedSettings, console: Console) -> None:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
-def _set_up_logging(level: str) -> None:
-    """Log what pet says from `level` on; --log-level, where it was given, wins."""
+def _set_up_logging(settings: LogSettings) -> None:
+    """Log what pet says from the level of the settings on; --log-level, where it was given, wins."""
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    if settings.format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("pet")
     if logger.level == logging.NOTSET:
-        logger.setLevel(level.upper())
+        logger.setLevel(settings.level.upper())
 
 
 def _serve(settings: Settings, console: Console) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pet.coordinator.observation import Observation
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
+from pet.errors import MissingExtraError
 from pet.transports import asgi
+from pet.transports.live_page import live_routes
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+METRICS_PATH = "/metrics"
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -19,8 +24,28 @@ def create_app(settings: Settings) -> Starlette:
 
     Raises:
         ConfigError: the protocol refuses the settings.
+        MissingExtraError: metrics are asked for, and the extra `metrics` is not installed.
     """
     service = CoordinatorService.from_settings(settings)
-    app = asgi.create_app(service)
+    observation = Observation(service.engine)
+    app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else ())
+    if settings.metrics.prometheus is not False:
+        _add_metrics(app, service, is_required=settings.metrics.prometheus is True)
     app.state.service = service
     return app
+
+
+def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bool) -> None:
+    """Answer at METRICS_PATH; without the extra, only an operator who asked for metrics is told."""
+    try:
+        from pet.coordinator import metrics
+    except MissingExtraError:
+        if is_required:
+            raise
+        return
+    from starlette.routing import Route
+
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    figures = metrics.Metrics(service, [METRICS_PATH, *paths])
+    app.add_route(METRICS_PATH, metrics.plain_answer(figures), methods=["GET"])
+    app.add_middleware(figures.count_answers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
@@ -89,6 +90,8 @@ class CoordinatorService:
         self._time_thread: ThreadPoolExecutor | None = None
         self._is_ticking_well = False
         self._is_stopping = False
+        #: Called with the bytes of a message and the seconds from its being whole to the end of its handling.
+        self.on_message_handled: Callable[[int, float], None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -158,6 +161,11 @@ class CoordinatorService:
         return self._is_ticking_well
 
     @property
+    def memory_in_flight_bytes(self) -> int:
+        """The bodies that are in memory now."""
+        return self._budget.capacity_bytes - self._budget.free_bytes
+
+    @property
     def endpoint(self) -> Endpoint:
         """What answers: the engine."""
         return self.engine
@@ -180,7 +188,8 @@ class CoordinatorService:
         Raises:
             LocalProtocolError: the service does not run.
         """
-        body = as_sealed_body(body)
+        body, begin_seconds = as_sealed_body(body), time.monotonic()
+        size_bytes = body.size_bytes
         async with self._large_turn if body.size_bytes > SMALL_BODY_BYTES else nullcontext():
             if self._worker_threads is None:
                 raise LocalProtocolError(_NOT_RUNNING)
@@ -188,6 +197,8 @@ class CoordinatorService:
             # Not here: whoever waits may be cancelled while the thread goes on.
             handled.add_done_callback(lambda _: body.close())
             await asyncio.wrap_future(handled)
+        if self.on_message_handled is not None:
+            self.on_message_handled(size_bytes, time.monotonic() - begin_seconds)
         # The message may have brought the end of the phase forward.
         self._wake.set()
 

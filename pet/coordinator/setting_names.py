@@ -27,6 +27,7 @@ RULES: Final[dict[str, str]] = {
     "api.tls_certificate": "the path of a PEM file, beside api.tls_key",
     "api.tls_key": "the path of a PEM file, beside api.tls_certificate",
     "api.tls_client_auth": "the path of a PEM file, beside api.tls_certificate and api.tls_key",
+    "api.live_page": "true or false",
     "pet.sum.prob": "a number above 0 and below 1",
     "pet.update.prob": "a number above 0 and at most 1",
     "pet.sum.count.min": _COUNT.format(least=1),
@@ -52,8 +53,10 @@ RULES: Final[dict[str, str]] = {
     "service.max_spool_bytes": "a whole number of bytes, at least 1 (absent: room for 16 of the largest messages, or 1 GiB)",
     "service.stall_seconds": "a number of seconds, above 0",
     "log.level": "one of debug, info, warning, error",
+    "log.format": "one of text, json",
     "log.filter": _UNUSED_TEXT,
     "redis.url": _UNUSED_TEXT,
+    "metrics.prometheus": "true or false (absent: true where the extra metrics is installed)",
     "metrics.influxdb.url": _UNUSED_TEXT,
     "metrics.influxdb.db": _UNUSED_TEXT,
     "s3.access_key": _UNUSED_TEXT,
@@ -84,11 +87,13 @@ SHIPPED: Final[dict[str, Any]] = {
     "service.max_bytes_in_flight": 64 * 2**20,
     "service.stall_seconds": 30.0,
     "log.level": "info",
+    "log.format": "text",
+    "api.live_page": True,
 }
 
 #: Accepted so that xaynet's files load; nothing in this release acts on them.
 UNUSED: Final = frozenset(
-    name for name in RULES if name == "log.filter" or name.startswith(("redis.", "metrics.", "s3.", "restore."))
+    name for name in RULES if name == "log.filter" or name.startswith(("redis.", "metrics.influxdb.", "s3.", "restore."))
 )
 
 #: Their values are never shown.

@@ -126,12 +126,13 @@ class ModelSettings(_Section):
 
 
 class ApiSettings(_Section):
-    """Section `api`: where the coordinator listens, and its TLS files."""
+    """Section `api`: where the coordinator listens, its TLS files, and whether it shows a page at `/`."""
 
     bind_address: Annotated[str, BeforeValidator(_check_bind_address)]
     tls_certificate: _Path | None = None
     tls_key: _Path | None = None
     tls_client_auth: _Path | None = None
+    live_page: bool = True
 
 
 class ServiceSettings(_Section):
@@ -153,9 +154,10 @@ class ServiceSettings(_Section):
 
 
 class LogSettings(_Section):
-    """Section `log`: `level` is ours, `filter` is xaynet's and unused."""
+    """Section `log`: `level` and `format` are ours, `filter` is xaynet's and unused."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda value: str(value).lower())]
+    format: Annotated[Literal["text", "json"], BeforeValidator(lambda value: str(value).lower())] = "text"
     filter: str | None = None
 
 
@@ -173,8 +175,9 @@ class InfluxdbSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """Section `metrics`, unused."""
+    """Section `metrics`: whether `/metrics` answers; `influxdb` is xaynet's and unused."""
 
+    prometheus: bool | None = None
     influxdb: InfluxdbSettings = InfluxdbSettings()
 
 

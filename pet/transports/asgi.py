@@ -12,7 +12,7 @@ import binascii
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -46,8 +46,12 @@ RETRY_AFTER_SECONDS: Final = 1
 _OLD_MODELS_STREAMED: Final = 2
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service, extra_routes: Sequence[Route] = ()) -> Starlette:
     """Return the application; its lifespan starts and stops the service.
+
+    Args:
+        service: the coordinator behind it.
+        extra_routes: more to answer than participants ask for.
 
     Mounted in another application, whose server runs only the outer lifespan, the outer one has to run the service:
     `Starlette(routes=[Mount("/pet", create_app(service))], lifespan=service.lifespan)`.
@@ -63,7 +67,10 @@ def create_app(service: Service) -> Starlette:
         ("GET", "/healthz", routes.get_health),
     ]
     app = Starlette(
-        routes=[Route(path + slash, handler, methods=[method]) for method, path, handler in table for slash in ("", "/")],
+        routes=[
+            *(Route(path + slash, handler, methods=[method]) for method, path, handler in table for slash in ("", "/")),
+            *extra_routes,
+        ],
         exception_handlers={HTTPException: _answer_empty},
         lifespan=service.lifespan,
     )

@@ -1,0 +1,155 @@
+"""Metrics in Prometheus' text format: what a coordinator did, and what it holds at the moment.
+
+`Metrics` subscribes to an engine, is told of handled messages by the service and of answers by a small ASGI middleware. Labels
+come from closed lists (phases, reasons, routes), so nobody can make them grow; there is no key of a participant in them.
+
+Needs the extra `metrics`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from pet import kernels
+from pet.coordinator.service import CoordinatorService
+from pet.errors import MissingExtraError
+from pet.protocol.events import (
+    Event,
+    MessageAccepted,
+    MessageDiscarded,
+    MessageRefused,
+    ModelPublished,
+    PhaseEntered,
+    RoundFailed,
+)
+from pet.protocol.phases import Phase
+
+with MissingExtraError.naming("metrics"):
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+_PHASE_SECONDS: Final = (1, 3, 10, 30, 100, 300, 1000, 3600, 10_000)
+_HANDLING_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+#: Every other path counts as one, or a scanner could make up labels.
+_OTHER_ROUTE: Final = "other"
+
+
+class Metrics:
+    """The figures of one service, in a registry of their own.
+
+    Args:
+        service: what to measure; this subscribes to its engine.
+        routes: paths that are counted by their name.
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, service: CoordinatorService, routes: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock: Final = clock
+        self._routes: Final = frozenset(routes)
+        self._phase = Phase.IDLE
+        self._phase_started_seconds = clock()
+        registry = self._registry = CollectorRegistry()
+        self._accepted = Counter("pet_messages_accepted", "Messages taken into a round.", ["kind"], registry=registry)
+        self._refused = Counter("pet_messages_refused", "Messages refused, by reason.", ["reason"], registry=registry)
+        self._discarded = Counter(
+            "pet_messages_discarded", "Messages that came after a phase was full.", ["phase"], registry=registry
+        )
+        self._completed = Counter("pet_rounds_completed", "Rounds that gave a global model.", registry=registry)
+        self._failed = Counter("pet_rounds_failed", "Rounds that gave none, by reason.", ["reason"], registry=registry)
+        self._phase_seconds = Histogram(
+            "pet_phase_seconds", "How long phases lasted.", ["phase"], buckets=_PHASE_SECONDS, registry=registry
+        )
+        self._handling_seconds = Histogram(
+            "pet_message_handling_seconds",
+            "From a whole body to the end of its handling, waiting for its turn included.",
+            buckets=_HANDLING_SECONDS,
+            registry=registry,
+        )
+        self._body_bytes = Counter("pet_message_bytes", "Bytes of bodies that were read whole.", registry=registry)
+        self._answers = Counter(
+            "pet_http_answers", "Answers, by route and status code.", ["route", "status"], registry=registry
+        )
+        self._round = Gauge("pet_round", "Number of the current round.", registry=registry)
+        self._phases = Gauge("pet_phase", "1 for the current phase, 0 for the others.", ["phase"], registry=registry)
+        self._add_gauges(service)
+        service.engine.subscribe(self._note)
+        service.on_message_handled = self._note_handled
+
+    def _add_gauges(self, service: CoordinatorService) -> None:
+        """Add what is read off at the time of asking."""
+        for name, text, read in (
+            ("pet_memory_in_flight_bytes", "Bodies in memory.", lambda: service.memory_in_flight_bytes),
+            ("pet_spooled_bytes", "Bodies on disk, by what they may become.", lambda: service.spool.used_bytes),
+            ("pet_phase_seconds_left", "Until the phase times out.", lambda: service.engine.status()["seconds_left"] or 0.0),
+            ("pet_phase_accepted", "Messages taken in this phase.", lambda: service.engine.status()["accepted"]),
+        ):
+            Gauge(name, text, registry=self._registry).set_function(read)
+        Info("pet_kernels", "The kernel back-end in use.", registry=self._registry).info({"backend": kernels.active_backend()})
+
+    def render(self) -> bytes:
+        """Return every figure in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def count_answers(self, app: ASGIApp) -> ASGIApp:
+        """Wrap an application so that its answers are counted."""
+
+        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            path = scope["path"].rstrip("/") or "/"
+            route = path if path in self._routes else _OTHER_ROUTE
+
+            async def send_counted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    self._answers.labels(route, str(message["status"])).inc()
+                await send(message)
+
+            await app(scope, receive, send_counted)
+
+        return counting
+
+    def _note_handled(self, size_bytes: int, seconds: float) -> None:
+        self._body_bytes.inc(size_bytes)
+        self._handling_seconds.observe(seconds)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case PhaseEntered():
+                self._enter(event)
+            case MessageAccepted():
+                self._accepted.labels(event.tag.name.lower()).inc()
+            case MessageRefused():
+                self._refused.labels(event.reason).inc()
+            case MessageDiscarded():
+                self._discarded.labels(event.phase.value).inc()
+            case ModelPublished():
+                self._completed.inc()
+            case RoundFailed():
+                self._failed.labels(event.reason).inc()
+            case _:
+                pass
+
+    def _enter(self, event: PhaseEntered) -> None:
+        now_seconds = self._clock()
+        self._phase_seconds.labels(self._phase.value).observe(now_seconds - self._phase_started_seconds)
+        self._phase, self._phase_started_seconds = event.phase, now_seconds
+        self._round.set(event.round_id)
+        for phase in Phase:
+            self._phases.labels(phase.value).set(phase is event.phase)
+
+
+def plain_answer(metrics: Metrics) -> Any:
+    """Return the handler of `GET /metrics`."""
+    from starlette.responses import Response
+
+    async def answer(_: Any) -> Response:
+        return Response(metrics.render(), headers={"content-type": MEDIA_TYPE, "cache-control": "no-store"})
+
+    return answer

@@ -1,0 +1,93 @@
+"""What a person who watches a coordinator wants to see: the phase and its counts, and how the last rounds ended.
+
+`Observation` subscribes to an engine and keeps the outcome of the last rounds; a snapshot of it is plain JSON. It knows no
+route and no key of a participant.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import pet
+from pet.coordinator.engine import CoordinatorEngine
+from pet.protocol.events import Event, ModelPublished, ParametersPublished, RoundFailed
+from pet.protocol.phases import Phase
+from pet.protocol.round_settings import RoundSettings
+from pet.protocol.windows import PhaseWindow
+
+#: How many rounds are remembered.
+ROUNDS_KEPT: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundOutcome:
+    """How a round ended.
+
+    Attributes:
+        round: its number.
+        is_completed: whether it gave a model.
+        reason: why not, as in docs/protocol.md; empty if it did.
+        models: how many updates the model is the mean of.
+        seconds: from its parameters to its end.
+    """
+
+    round: int
+    is_completed: bool
+    reason: str
+    models: int
+    seconds: float
+
+
+class Observation:
+    """A subscriber that remembers how rounds ended.
+
+    Args:
+        engine: what to observe; this subscribes to it.
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, engine: CoordinatorEngine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine: Final = engine
+        self._clock: Final = clock
+        self._started_seconds = clock()
+        self._rounds: Final[deque[RoundOutcome]] = deque(maxlen=ROUNDS_KEPT)
+        engine.subscribe(self._note)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return `{"pet", "status", "window", "model", "rounds"}`, ready for JSON; the newest round comes first."""
+        status = self._engine.status()
+        window = phase_window(self._engine.settings, Phase(status["phase"]))
+        config = self._engine.settings.mask_config.vect
+        return {
+            "pet": pet.__version__,
+            "status": status,
+            "window": None if window is None else asdict(window),
+            "model": {"length": self._engine.settings.model_length, "mask_config": str(config)},
+            "rounds": [asdict(outcome) for outcome in reversed(self._rounds)],
+        }
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case ParametersPublished():
+                self._started_seconds = self._clock()
+            case ModelPublished():
+                self._end_round(event.round_id, reason="", models=event.model.model_count)
+            case RoundFailed():
+                self._end_round(event.round_id, reason=event.reason, models=0)
+            case _:
+                pass
+
+    def _end_round(self, round_id: int, *, reason: str, models: int) -> None:
+        seconds = round(self._clock() - self._started_seconds, 3)
+        self._rounds.append(
+            RoundOutcome(round=round_id, is_completed=not reason, reason=reason, models=models, seconds=seconds)
+        )
+
+
+def phase_window(settings: RoundSettings, phase: Phase) -> PhaseWindow | None:
+    """Return how many messages a phase takes and for how long; None for a phase that takes none."""
+    return {Phase.SUM: settings.sum, Phase.UPDATE: settings.update, Phase.SUM2: settings.sum2}.get(phase)

@@ -1,0 +1,87 @@
+"""The page at `/` that shows a coordinator at work, and the events that keep it up to date.
+
+The page is one file without anything to build or to fetch elsewhere; the browser may load nothing but the server-sent
+events at `EVENTS_PATH`. This file knows that a snapshot is JSON, and nothing of what is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib import resources
+from typing import Any, Final
+
+from pet.errors import MissingExtraError
+
+with MissingExtraError.naming("http"):
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response, StreamingResponse
+    from starlette.routing import Route
+
+EVENTS_PATH: Final = "/events"
+#: How often a snapshot is looked at, and sent if it differs.
+_INTERVAL_SECONDS: Final = 0.5
+#: After this long a stream ends and the browser comes back, so that a server which stops need not wait for watchers.
+_STREAM_SECONDS: Final = 20.0
+_RETRY_MILLISECONDS: Final = 1000
+#: More watchers than this are sent away for a while.
+MOST_WATCHERS: Final = 32
+
+
+def live_routes(snapshot: Callable[[], Mapping[str, Any]]) -> list[Route]:
+    """Return the routes of the page.
+
+    Args:
+        snapshot: returns what to show, ready for JSON; called in the event loop, so it must be quick.
+    """
+    watchers = _Watchers(snapshot)
+    return [Route("/", _page, methods=["GET"]), Route(EVENTS_PATH, watchers.get_events, methods=["GET"])]
+
+
+async def _page(_: Request) -> Response:
+    page = resources.files("pet.transports").joinpath("live_page.html").read_text("utf-8")
+    allowed = "; ".join(
+        ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+        + [f"{kind}-src '{_hash_of(page, element)}'" for kind, element in (("script", "script"), ("style", "style"))]
+    )
+    headers = {"content-security-policy": allowed, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+    return HTMLResponse(page, headers={**headers, "cache-control": "no-cache"})
+
+
+def _hash_of(page: str, element: str) -> str:
+    """Return the hash by which a browser knows the only script, or style, that may run."""
+    found = re.search(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    assert found is not None, f"live_page.html has one {element}"
+    return "sha256-" + base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+
+
+class _Watchers:
+    """Those who watch, no more than `MOST_WATCHERS`."""
+
+    def __init__(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        self._snapshot = snapshot
+        self._count = 0
+
+    async def get_events(self, _: Request) -> Response:
+        """Answer with a stream of snapshots."""
+        if self._count >= MOST_WATCHERS:
+            return Response(status_code=503, headers={"retry-after": "10"})
+        return StreamingResponse(self._events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def _events(self) -> AsyncIterator[str]:
+        self._count += 1
+        try:
+            yield f"retry: {_RETRY_MILLISECONDS}\n\n"
+            clock = asyncio.get_running_loop().time
+            end, last = clock() + _STREAM_SECONDS, ""
+            while clock() < end:
+                if (text := json.dumps(self._snapshot(), separators=(",", ":"))) != last:
+                    yield f"data: {text}\n\n"
+                    last = text
+                await asyncio.sleep(_INTERVAL_SECONDS)
+        finally:
+            self._count -= 1

@@ -1,0 +1,198 @@
+"""What a round looks like from outside: metrics, the live page in a real browser, and log lines as JSON."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+
+import httpx
+import pytest
+from asgi_server import serving, wait_until
+from sealed_rounds import SealedRound, seeds_path
+
+from pet.coordinator import app as app_module
+from pet.coordinator.app import create_app
+from pet.coordinator.json_log import JsonFormatter
+from pet.coordinator.observation import ROUNDS_KEPT
+from pet.coordinator.settings import Settings
+from pet.errors import MissingExtraError
+from pet.messages import decode_seed_dictionary, decode_sum_dictionary
+from pet.transports import live_page
+
+
+def settings(**changes):
+    window = {"count": {"min": 2, "max": 10}, "time": {"min": 0, "max": 60}}
+    update = {"count": {"min": 3, "max": 10}, "time": {"min": 0, "max": 60}}
+    return Settings(pet={"sum": {"prob": 0.5, **window}, "update": {"prob": 0.9, **update}, "sum2": window}, **changes)
+
+
+@pytest.fixture
+def client():
+    with serving(create_app(settings())) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+def play_round(client):
+    """Play one round with a refused message in it."""
+    round_ = SealedRound(client.get("/params").content)
+    sum_keys = round_.keys("sum", 2)
+    client.post("/message", content=bytes(200))
+    for key in sum_keys:
+        client.post("/message", content=bytes(round_.sum(key)))
+    wait_until(lambda: client.get("/sums").status_code == 200)
+    sums = decode_sum_dictionary(client.get("/sums").content)
+    for key in round_.keys("update", 3):
+        client.post("/message", content=bytes(round_.update(key, sums)))
+    wait_until(lambda: client.get(seeds_path(sum_keys[0].public_key)).status_code == 200)
+    for key in sum_keys:
+        seeds = decode_seed_dictionary(client.get(seeds_path(key.public_key)).content)
+        client.post("/message", content=bytes(round_.sum2(key, list(seeds.values()))))
+    wait_until(lambda: client.get("/status").json()["rounds_completed"] == 1)
+
+
+def figures(client):
+    lines = client.get("/metrics").text.splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def test_metrics_tell_what_a_round_did(client):
+    play_round(client)
+    client.get("/wp-login.php")
+    found = figures(client)
+    assert found['pet_messages_accepted_total{kind="sum"}'] == 2
+    assert found['pet_messages_accepted_total{kind="update"}'] == 3
+    assert found['pet_messages_accepted_total{kind="sum2"}'] == 2
+    assert found['pet_messages_refused_total{reason="decryption"}'] == 1
+    assert found["pet_rounds_completed_total"] == 1
+    assert found['pet_phase_seconds_count{phase="update"}'] == 1
+    assert found["pet_message_handling_seconds_count"] == 8
+    assert found["pet_message_bytes_total"] > 8 * 184
+    assert found["pet_memory_in_flight_bytes"] == 0
+    assert found["pet_spooled_bytes"] == 0
+    assert found["pet_round"] == 2
+    assert sum(value for name, value in found.items() if name.startswith("pet_phase{")) == 1
+    assert found['pet_http_answers_total{route="/message",status="200"}'] == 8
+    assert found['pet_http_answers_total{route="other",status="404"}'] == 1
+    assert any(name.startswith('pet_kernels_info{backend="') for name in found)
+
+
+def test_metrics_can_be_switched_off_and_must_be_there_if_asked_for(monkeypatch):
+    with serving(create_app(settings(metrics={"prometheus": False}))) as url:
+        assert httpx.get(f"{url}/metrics").status_code == 404
+
+
+def test_without_the_extra_only_an_operator_who_asked_is_told(monkeypatch):
+    monkeypatch.delitem(sys.modules, "pet.coordinator.metrics", raising=False)
+    monkeypatch.delattr("pet.coordinator.metrics", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(MissingExtraError, match=r"pet-protocol\[metrics\]"):
+        create_app(settings(metrics={"prometheus": True}))
+    with serving(create_app(settings())) as url:
+        assert httpx.get(f"{url}/metrics").status_code == 404
+
+
+def test_the_page_says_what_may_run_in_it(client):
+    answer = client.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+
+
+def test_the_page_can_be_switched_off():
+    with serving(create_app(settings(api={"bind_address": "127.0.0.1:0", "live_page": False}))) as url:
+        assert httpx.get(f"{url}/").status_code == 404
+        assert httpx.get(f"{url}{live_page.EVENTS_PATH}").status_code == 404
+
+
+def test_too_many_watchers_are_sent_away(client, monkeypatch):
+    monkeypatch.setattr(live_page, "MOST_WATCHERS", 1)
+    with client.stream("GET", live_page.EVENTS_PATH) as first:
+        lines = first.iter_lines()
+        assert next(lines).startswith("retry:")
+        assert client.get(live_page.EVENTS_PATH).status_code == 503
+    wait_until(lambda: _status_of_events(client) == 200)
+
+
+def _status_of_events(client):
+    with client.stream("GET", live_page.EVENTS_PATH) as answer:
+        return answer.status_code
+
+
+def test_a_stream_of_events_ends_by_itself(client, monkeypatch):
+    monkeypatch.setattr(live_page, "_STREAM_SECONDS", 0.2)
+    events = client.get(live_page.EVENTS_PATH).text
+    snapshot = json.loads(events.split("data: ")[1].split("\n")[0])
+    assert snapshot["status"]["phase"] == "sum"
+    assert snapshot["window"]["min_count"] == 2
+    assert snapshot["rounds"] == []
+
+
+@pytest.fixture
+def browser():
+    """A headless Chromium; on a machine without one only CI insists."""
+    programs = shutil.which("chromium"), shutil.which("chromedriver")
+    if None in programs:
+        if os.environ.get("CI") == "true":
+            pytest.fail("expected chromium and chromedriver on the PATH, as .ci/run installs them")
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=programs[1]))
+    yield driver
+    driver.quit()
+
+
+def test_the_page_follows_a_round_in_a_browser(browser, client):
+    browser.get(str(client.base_url))
+
+    def text(name):
+        return browser.find_element("id", name).text
+
+    wait_until(lambda: text("connection") == "live", 20)
+    assert text("round") == "round 1"
+    assert text("count") == "0 accepted, 2 needed, at most 10"
+    play_round(client)
+    wait_until(lambda: "model published" in text("rounds"), 20)
+    assert text("round") == "round 2"
+    assert "(1 with a model, 0 without)" in text("totals")
+    client.post("/message", content=bytes(200))
+    wait_until(lambda: "decryption" in text("refusals"), 20)
+    if folder := os.environ.get("PET_SCREENSHOTS"):
+        browser.save_screenshot(f"{folder}/live_page.png")
+    # A missing favicon is none of our business; a refused script or style would be.
+    complaints = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
+    assert complaints == []
+
+
+def test_only_the_last_rounds_are_kept():
+    app = create_app(settings())
+    observation = app_module.Observation(app.state.service.engine, clock=lambda: 0.0)
+    for round_id in range(1, ROUNDS_KEPT + 6):
+        observation._end_round(round_id, reason="timeout", models=0)
+    rounds = observation.snapshot()["rounds"]
+    assert [outcome["round"] for outcome in rounds] == list(range(ROUNDS_KEPT + 5, 5, -1))
+
+
+def test_json_lines_carry_the_values_of_the_event():
+    record = logging.makeLogRecord(
+        {"name": "pet.coordinator", "levelno": 20, "levelname": "INFO", "msg": "phase %s", "args": ("entered",), "round_id": 3}
+    )
+    line = json.loads(JsonFormatter().format(record))
+    assert line["message"] == "phase entered"
+    assert line["level"] == "info"
+    assert line["round_id"] == 3
+    assert line["time"].endswith("+00:00")
+    assert "args" not in line
+    try:
+        raise ValueError("expected 1, got 2")
+    except ValueError as error:
+        record.exc_info = (ValueError, error, error.__traceback__)
+    assert "ValueError: expected 1, got 2" in json.loads(JsonFormatter().format(record))["error"]
