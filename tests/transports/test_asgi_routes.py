@@ -141,7 +141,7 @@ def test_seeds_and_its_key(client):
         assert (answer.status_code, answer.content) == (status, b""), query
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/message/more", "/params/x"])
+@pytest.mark.parametrize("path", ["/nothing", "/message/more", "/params/x"])
 def test_unknown_paths(client, path):
     answer = client.get(path)
     assert (answer.status_code, answer.content) == (404, b"")
