@@ -11,6 +11,9 @@
 #if defined(__x86_64__) && !defined(PET_WITHOUT_AVX512)
 #define PET_WITH_AVX512
 #endif
+#if defined(__aarch64__) && !defined(PET_WITHOUT_NEON)
+#define PET_WITH_NEON
+#endif
 
 /* ---- which variant runs -------------------------------------------------------------------------------------------- */
 
@@ -30,6 +33,10 @@ static const rung ladder[] = {
     {PET_VARIANT_AVX2, &pet_avx2_kernels},
     {PET_VARIANT_AVX2, &pet_avx2_memory_kernels},
     {PET_VARIANT_AVX2, &pet_avx2_wide_kernels},
+#endif
+#ifdef PET_WITH_NEON
+    {PET_VARIANT_NEON, &pet_neon_kernels},
+    {PET_VARIANT_NEON, &pet_neon_wide_kernels},
 #endif
     {PET_VARIANT_PORTABLE, &pet_portable_kernels},
 };

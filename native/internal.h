@@ -49,6 +49,8 @@ extern const pet_kernel_table pet_portable_kernels;
 extern const pet_kernel_table pet_avx2_kernels, pet_avx512_kernels;
 extern const pet_kernel_table pet_avx2_wide_kernels, pet_avx512_wide_kernels; /* what else these have, for wider orders */
 extern const pet_kernel_table pet_avx2_memory_kernels, pet_avx512_memory_kernels; /* of these what draws nothing */
+#elif defined(__aarch64__)
+extern const pet_kernel_table pet_neon_kernels, pet_neon_wide_kernels;
 #endif
 
 /* Fractions (fractions.c) have one version for all variants, so they stand outside the table; dispatch.c has checked the

@@ -88,8 +88,8 @@ typedef struct {
 
 /* Returns 0 where doubles cannot do it: extreme scales and offsets, groups that are too small, integers of 64 bits that are
  * clipped only beyond what doubles hold. */
-static int find_encoding_numbers(encoding_numbers *numbers, const pet_order *order, const pet_encoding *encoding,
-                                 int data_type) {
+static inline int find_encoding_numbers(encoding_numbers *numbers, const pet_order *order, const pet_encoding *encoding,
+                                        int data_type) {
     const double_pair scale = fraction(encoding->scale_numerator, encoding->scale_denominator);
     const wide_integer offset = saturated(encoding->offset);
     const wide_integer largest = wide(order->limbs[1], order->limbs[0]) - 1;

@@ -3,8 +3,8 @@
 This is the lower of pet's two floors: arrays, lengths and an order; no mask config, no message, no phase. The upper floor is
 pet/masking.py. What each function computes is stated here in a line; the contract to the byte is native/pet_kernels.h.
 
-Back-ends: "avx512", "avx2" and "portable" (compiled C; more variants join them as they are written), "numba", and "reference"
-(Python integers, the truth that tests hold the others against). The best one that is present is used; the environment variable
+Back-ends: "avx512", "avx2", "neon" and "portable" (compiled C, as the processor has it), "numba", and "reference" (Python
+integers, the truth that tests hold the others against). The best one that is present is used; the environment variable
 PET_BACKEND forces one. Nothing is chosen or loaded before the first call.
 """
 
