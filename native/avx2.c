@@ -12,6 +12,8 @@ static void start_source(source *s, const uint8_t *seed, uint64_t position, cons
 static void draw_from(source *s, uint64_t *low, uint64_t *high, size_t length) { draw(s, low, high, length); }
 static uint64_t position_of(const source *s) { return s->position; }
 
+static const pet_kernel_table *const memory_kernels = &pet_avx2_memory_kernels;
+
 #include "avx2_loops.h"
 #include "wide_loops.h"
 

@@ -3,17 +3,15 @@
  * nothing.
  *
  * Included by a variant's own file, which brings a source of draws (vertical_draw.h, and for AVX-512 avx512_dense.h beside it):
- * the type and start_source, draw_from, position_of. avx2_elements.h has the arithmetic,
- * avx2_real.h turns weights into elements and back. A loop is written once, for a constant number of planes, and instantiated
- * for one and for two. */
+ * the type and start_source, draw_from, position_of, and the kernels that mask with (memory_kernels). avx2_elements.h has the
+ * arithmetic. A loop is written once, for a constant number of planes, and instantiated for one and for two. */
 #ifndef PET_AVX2_LOOPS_H
 #define PET_AVX2_LOOPS_H
 
 #include "avx2_elements.h"
-#include "avx2_real.h"
 
 /* Draws are made piece by piece: 8 KiB for each plane stay in the first-level cache until they are used. */
-enum { PIECE = 1024, SEED_PIECE = 16 * PIECE };
+enum { PIECE = 1024, UPDATE_PIECE = 4 * PIECE, SEED_PIECE = 16 * PIECE };
 
 typedef struct {
     uint64_t words[2 * PIECE]; /* a total with planes PIECE apart */
@@ -47,16 +45,20 @@ static int pack_total(uint8_t *elements, const uint64_t *total, size_t plane_str
     return PET_OK;
 }
 
-static int expand(uint8_t *elements, size_t length, const uint8_t *seed, uint64_t *position, const pet_order *order) {
-    source s;
+static void expand_from(source *s, uint8_t *elements, size_t length, const pet_order *order) {
     scratch draws;
     clear(&draws);
-    start_source(&s, seed, *position, order);
     for (size_t done = 0, count; done < length; done += count) {
         count = least(length - done, PIECE);
-        draw_piece(&s, &draws, count);
+        draw_piece(s, &draws, count);
         pack_total(elements + done * order->element_bytes, draws.words, PIECE, count, order);
     }
+}
+
+static int expand(uint8_t *elements, size_t length, const uint8_t *seed, uint64_t *position, const pet_order *order) {
+    source s;
+    start_source(&s, seed, *position, order);
+    expand_from(&s, elements, length, order);
     *position = position_of(&s);
     return PET_OK;
 }
@@ -121,116 +123,8 @@ static size_t find_not_finite(const void *weights, int data_type, size_t length)
     return length;
 }
 
-PET_INLINE __m256d load_weights(const void *weights, const int data_type, size_t index, size_t length) {
-    const size_t size = weight_size(data_type);
-    const uint8_t *bytes = (const uint8_t *)weights + index * size;
-    uint8_t buffer[32] = {0};
-    if (__builtin_expect(index + LANES > length, 0)) {
-        memcpy(buffer, bytes, (length - index) * size);
-        bytes = buffer;
-    }
-    return load_lanes(bytes, data_type);
-}
-
-/* What a piece of masking needs. */
-typedef struct {
-    encoding_numbers numbers;
-    const pet_order *order;
-    const pet_encoding *encoding;
-    const void *weights;
-    int data_type;
-    uint64_t clipped_count;
-} masking;
-
-/* Do the lanes in doubt again, in integers: mask an element 0 with the portable kernel. Out of line, because it is rare. */
-static __attribute__((noinline)) void encode_again(masking *m, four *values, size_t index, int lanes) {
-    uint64_t redone[2 * LANES];
-    store_total(redone, LANES, 0, LANES, *values, 2);
-    for (; lanes; lanes &= lanes - 1) {
-        const size_t lane = _tzcnt_u32((unsigned)lanes);
-        const uint8_t *weight = (const uint8_t *)m->weights + (index + lane) * weight_size(m->data_type);
-        uint8_t zero[16] = {0}, value[16] = {0};
-        uint64_t clipped_count = 0;
-        size_t bad_index;
-        pet_portable_kernels.mask_weights(value, weight, m->data_type, 1, zero, m->order, m->encoding, &clipped_count,
-                                          &bad_index);
-        m->clipped_count += clipped_count;
-        redone[lane] = pet_load64(value);
-        redone[LANES + lane] = pet_load64(value + 8);
-    }
-    *values = load_total(redone, LANES, 0, LANES, 2);
-}
-
-/* values[i] = (values[i] + encode(weights[first + i])) mod order. */
-PET_INLINE void mask_piece(masking *m, scratch *values, size_t first, size_t length, const int data_type,
-                           const encoding_method method, const int planes) {
-    const element_format format = format_of(m->order);
-    const encoder e = encoder_of(&m->numbers);
-    __m256i clipped_count = _mm256_setzero_si256();
-    for (size_t i = 0; i < length; i += LANES) {
-        encoded now = encode(&e, load_weights(m->weights, data_type, first + i, first + length), method, planes);
-        /* The correction of a rounding, a branch on secret values that the contract allows. Lanes behind the end hold weight 0,
-         * which is never in doubt. */
-        if (__builtin_expect(mask_bits(now.doubtful) != 0, 0)) {
-            now.clipped = without(now.clipped, now.doubtful);
-            encode_again(m, &now.element, first + i, (int)mask_bits(now.doubtful));
-        }
-        clipped_count = count_lanes(clipped_count, now.clipped);
-        four sum = add_mod(load_total(values->words, PIECE, i, PIECE, planes), now.element, &format, planes);
-        store_total(values->words, PIECE, i, PIECE, sum, planes);
-    }
-    uint64_t counts[LANES];
-    store_words(counts, 0, LANES, clipped_count);
-    for (int lane = 0; lane < LANES; lane++) m->clipped_count += counts[lane];
-}
-
-PET_INLINE void mask_typed(masking *m, scratch *values, size_t first, size_t length, const int data_type) {
-    if (m->numbers.is_wide)
-        mask_piece(m, values, first, length, data_type, WIDE_PRODUCTS, 2);
-    else
-        FOR_PLANES(m->order, mask_piece, m, values, first, length, data_type, LONG_PRODUCTS);
-}
-
-static void mask_scratch(masking *m, scratch *values, size_t first, size_t length) {
-    switch (m->data_type) {
-    case PET_F32: mask_typed(m, values, first, length, PET_F32); break;
-    case PET_F64: mask_typed(m, values, first, length, PET_F64); break;
-    case PET_I32: mask_typed(m, values, first, length, PET_I32); break;
-    case PET_I64: mask_typed(m, values, first, length, PET_I64); break;
-    }
-}
-
-/* Where only portable code can encode, it masks the draws of a piece while they are in the cache. */
-static uint64_t update_by_portable(uint8_t *masked, const masking *m, size_t length, source *s) {
-    const size_t width = m->order->element_bytes, size = weight_size(m->data_type);
-    uint64_t clipped_count = 0;
-    scratch draws;
-    clear(&draws);
-    for (size_t done = 0, count; done < length; done += count) {
-        uint64_t clipped_in_piece = 0;
-        size_t bad_index;
-        count = least(length - done, PIECE);
-        draw_piece(s, &draws, count);
-        pack_total(masked + done * width, draws.words, PIECE, count, m->order);
-        pet_portable_kernels.mask_weights(masked + done * width, (const uint8_t *)m->weights + done * size, m->data_type, count,
-                                          masked + done * width, m->order, m->encoding, &clipped_in_piece, &bad_index);
-        clipped_count += clipped_in_piece;
-    }
-    return clipped_count;
-}
-
-static uint64_t update_here(uint8_t *masked, masking *m, size_t length, source *s) {
-    scratch values;
-    for (size_t done = 0, count; done < length; done += count) {
-        count = least(length - done, PIECE);
-        clear(&values);
-        draw_piece(s, &values, count);
-        mask_scratch(m, &values, done, count);
-        pack_total(masked + done * m->order->element_bytes, values.words, PIECE, count, m->order);
-    }
-    return m->clipped_count;
-}
-
+/* Pieces of masks are packed where the masked elements will be, and masked there while they are in the cache. Preparing an
+ * encoding takes as long as drawing some hundred elements, so these pieces are longer. */
 static int update(uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *seed, uint64_t *position,
                   const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count, size_t *bad_index) {
     const size_t bad = find_not_finite(weights, data_type, length);
@@ -238,11 +132,20 @@ static int update(uint8_t *masked, const void *weights, int data_type, size_t le
         *bad_index = bad;
         return PET_NOT_FINITE;
     }
-    masking m = {.order = order, .encoding = encoding, .weights = weights, .data_type = data_type, .clipped_count = 0};
+    const pet_kernel_table *kernels = covers(order) ? memory_kernels : &pet_portable_kernels;
+    const uint8_t *first = weights;
     source s;
     start_source(&s, seed, *position, order);
-    const int here = find_encoding_numbers(&m.numbers, order, encoding, data_type);
-    *clipped_count = here ? update_here(masked, &m, length, &s) : update_by_portable(masked, &m, length, &s);
+    *clipped_count = 0;
+    for (size_t done = 0, count; done < length; done += count) {
+        uint8_t *piece = masked + done * order->element_bytes;
+        uint64_t clipped_in_piece = 0;
+        count = least(length - done, UPDATE_PIECE);
+        expand_from(&s, piece, count, order);
+        kernels->mask_weights(piece, first + done * weight_size(data_type), data_type, count, piece, order, encoding,
+                              &clipped_in_piece, bad_index);
+        *clipped_count += clipped_in_piece;
+    }
     *position = position_of(&s);
     return PET_OK;
 }

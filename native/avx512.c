@@ -1,7 +1,12 @@
-/* The half of the AVX-512 variant that draws: avx512_draw.h draws from thirty-two blocks of keystream at once, avx2_loops.h
- * does the rest, with 256 bits: on several processors 512-bit multiplications of doubles lower the clock for the ChaCha20
- * around them. avx512_memory.c has the other half. */
+/* The half of the AVX-512 variant that draws: avx512_draw.h draws from thirty-two blocks of keystream at once, avx512_dense.h
+ * collects where many draws are accepted, and avx2_loops.h does the rest, which is little, with 256 bits. avx512_memory.c has
+ * the other half. */
 #include "avx512_dense.h"
+
+/* What updates mask with. On processors of 2019 its 512-bit multiplications lowered the clock for the ChaCha20 around them,
+ * and cost a tenth; on later ones they save as much. */
+static const pet_kernel_table *const memory_kernels = &pet_avx512_memory_kernels;
+
 #include "avx2_loops.h"
 #include "wide_loops.h"
 

@@ -1,8 +1,8 @@
-/* Drawing where many draws are below the order: a batch is put into stream order, and eight draws at a time are compared with the
- * order and the accepted ones moved together. Part of avx512.c, included nowhere else.
+/* Drawing where many draws are below the order: a batch is put into stream order, and eight draws at a time are compared with
+ * the order and the accepted ones moved together. Part of avx512.c, included nowhere else.
  *
- * Where few are, it is cheaper to leave the batch as it is and to pick out what is accepted (vertical_draw.h). Neither way branches on a draw's value. AVX2 has no instruction that moves lanes together; with a table of
- * permutations for four lanes it would gain nothing. */
+ * Where few are, it is cheaper to leave the batch as it is and to pick out what is accepted (vertical_draw.h). Neither way
+ * branches on a draw's value. AVX2 has no instruction that moves lanes together. */
 #ifndef PET_AVX512_DENSE_H
 #define PET_AVX512_DENSE_H
 

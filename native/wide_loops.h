@@ -16,7 +16,7 @@ enum {
 
 static int covers_wide(const pet_order *order) { return order->planes > 2; }
 
-/* Draws of 128 bits: an element is as short as those of avx2_loops.h, and can be drawn as they are, but the sum of two is not. */
+/* Draws of 128 bits: an element is as short as those of avx2_loops.h, and is drawn as they are, but the sum of two is longer. */
 static int is_short(const pet_order *order) { return order->draw_bytes <= 16; }
 
 /* ---- expansion ------------------------------------------------------------------------------------------------------- */
@@ -66,8 +66,11 @@ PET_INLINE void add_group(uint64_t *total, size_t plane_stride, size_t left, con
         plane elements[SUM_LANES];
         load_planes(elements, draws + 8 * first, draw_stride);
 #pragma GCC unroll 8
-        for (size_t p = first; p < first + SUM_LANES && p < order->planes; p++)
-            add_plane(&s, p, load_plane(total + p * plane_stride, left), elements[p - first], order);
+        for (size_t i = 0; i < SUM_LANES; i++) {
+            const size_t p = first + i;
+            if (p == order->planes) break;
+            add_plane(&s, p, load_plane(total + p * plane_stride, left), elements[i], order);
+        }
     }
     store_sum(total, plane_stride, left, &s, order->planes);
 }
@@ -129,43 +132,30 @@ static int sum_masks_wide(uint64_t *total, size_t plane_stride, size_t length, c
 /* ---- updates --------------------------------------------------------------------------------------------------------- */
 
 /* Portable code masks the draws of a piece while they are in the cache. */
-static uint64_t update_draws(uint8_t *masked, const masking *m, size_t length, wide_drawer *d) {
-    const size_t width = m->order->element_bytes;
-    uint64_t clipped_count = 0;
-    for (size_t done = 0, count; done < length; done += count) {
-        uint8_t *piece = masked + done * width;
-        const uint8_t *first = (const uint8_t *)m->weights + done * weight_size(m->data_type);
-        uint64_t clipped_in_piece = 0;
-        size_t bad_index;
-        count = least(length - done, WIDE_UPDATE_PIECE);
-        draw_packed(d, piece, count, width);
-        pet_portable_kernels.mask_weights(piece, first, m->data_type, count, piece, m->order, m->encoding, &clipped_in_piece,
-                                          &bad_index);
-        clipped_count += clipped_in_piece;
-    }
-    return clipped_count;
-}
-
 static int update_wide(uint8_t *masked, const void *weights, int data_type, size_t length, const uint8_t *seed,
                        uint64_t *position, const pet_order *order, const pet_encoding *encoding, uint64_t *clipped_count,
                        size_t *bad_index) {
-    const size_t bad = find_not_finite(weights, data_type, length);
+    if (is_short(order))
+        return update(masked, weights, data_type, length, seed, position, order, encoding, clipped_count, bad_index);
+    const size_t width = order->element_bytes, bad = find_not_finite(weights, data_type, length);
     if (bad < length) {
         *bad_index = bad;
         return PET_NOT_FINITE;
     }
-    const masking m = {.order = order, .encoding = encoding, .weights = weights, .data_type = data_type};
-    if (is_short(order)) {
-        source s;
-        start_source(&s, seed, *position, order);
-        *clipped_count = update_by_portable(masked, &m, length, &s);
-        *position = position_of(&s);
-    } else {
-        wide_drawer d;
-        start_wide(&d, seed, *position, order);
-        *clipped_count = update_draws(masked, &m, length, &d);
-        *position = d.position;
+    const uint8_t *first = weights;
+    wide_drawer d;
+    start_wide(&d, seed, *position, order);
+    *clipped_count = 0;
+    for (size_t done = 0, count; done < length; done += count) {
+        uint8_t *piece = masked + done * width;
+        uint64_t clipped_in_piece = 0;
+        count = least(length - done, WIDE_UPDATE_PIECE);
+        draw_packed(&d, piece, count, width);
+        pet_portable_kernels.mask_weights(piece, first + done * weight_size(data_type), data_type, count, piece, order, encoding,
+                                          &clipped_in_piece, bad_index);
+        *clipped_count += clipped_in_piece;
     }
+    *position = d.position;
     return PET_OK;
 }
 
