@@ -16,6 +16,7 @@ PetError
 │   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
 │   ├── NotAdministratorError (PermissionError) only the peer that created the federation may do this
 │   ├── TokenRefusedError (PermissionError)     a join token that is unknown, used or expired; carries a reason
+│   ├── FederationRefusedError                  the answer of a federation server that is not one of success
 │   └── FederationUnavailableError (OSError)    the broker, or the admin, did not answer in time
 ├── CryptoError (ValueError)            a key, seed or signature of the wrong size; a box that does not open
 ├── StateError (ValueError)             a saved state that cannot be restored
@@ -148,6 +149,18 @@ class TokenRefusedError(FederationError, PermissionError):
     def __init__(self, reason: str) -> None:
         super().__init__("Invalid federation token")
         self.reason = reason
+
+
+class FederationRefusedError(FederationError):
+    """A federation server refused a request.
+
+    Attributes:
+        status: of HTTP.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class FederationUnavailableError(FederationError, OSError):

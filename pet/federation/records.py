@@ -153,7 +153,7 @@ class FederationTerms:
             keys out of the join: the answer to the join is authenticated by the secret key alone then, and names it.
         encrypts: `fed_encrypt`.
         uses_smpc: `fed_use_smpc`: each tick is a PET round.
-        schema: JSON text that the statistics understand (features, types, centres, scales, edges); None until it is known.
+        schema: JSON text: of a `Schema` for statistics, `{"length": n}` for a model; None until it is known.
     """
 
     federation_id: str

@@ -77,6 +77,13 @@ class Regression:
     coefficients: Mapping[str, float]
     row_count: int
 
+    def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Return the target that the regression expects for rows, given as columns by name (also a pandas table)."""
+        terms = [
+            coefficient * np.asarray(columns[feature], dtype=np.float64) for feature, coefficient in self.coefficients.items()
+        ]
+        return np.asarray(np.sum(terms, axis=0) + self.intercept, dtype=np.float64)
+
 
 class ProjectView(Protocol):
     """A project of the statistics kind, the local or the federated one. Thread-safe; may be called outside the event loop."""

@@ -13,7 +13,7 @@ import json
 import re
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -91,6 +91,10 @@ class SignedParts:
     def authorization(self, secret: bytes) -> str:
         """Return the value of the Authorization header."""
         return f"{SCHEME} keyid={self.customer_id},ts={self.timestamp},nonce={self.nonce},sig={self.signature(secret)}"
+
+    def with_body(self, body: bytes) -> SignedParts:
+        """Return the same with another body."""
+        return replace(self, body=body)
 
     def body_context(self) -> bytes:
         """Return what an encrypted body, or answer, is bound to."""

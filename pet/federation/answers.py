@@ -1,0 +1,87 @@
+"""The envelope of every answer, and which error becomes which answer. Knows status codes and texts, and no request.
+
+Source: spec/FEDERATION.md 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from pet.errors import (
+    FederationError,
+    FederationStateError,
+    FederationUnavailableError,
+    FederationValueError,
+    NotAdministratorError,
+    TokenRefusedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered with.
+
+    Attributes:
+        status: HTTP status; its name is the `statusCode` of the envelope.
+        text: `statusString`.
+        values: entities by key.
+        headers: beside the usual ones.
+    """
+
+    status: HTTPStatus = HTTPStatus.OK
+    text: str = "OK"
+    values: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def envelope(self) -> dict[str, Any]:
+        """Return the JSON object that is sent."""
+        return {"statusCode": self.status.name, "statusString": self.text, "values": self.values}
+
+
+class RefusedError(FederationError):
+    """A request that is answered with something else than what it asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.text)
+        self.answer = answer
+
+
+def refuse(status: HTTPStatus, text: str, /, **values: Any) -> RefusedError:
+    """Return the exception that answers so."""
+    return RefusedError(Answer(status, text, values))
+
+
+def unknown_project(customer_id: str, project_id: str) -> RefusedError:
+    """Return the answer to a name that no project has, in the words that old clients may match."""
+    return refuse(HTTPStatus.BAD_REQUEST, f"Cannot Find SYMETRYML id[{project_id}] for Customer id [{customer_id}]")
+
+
+def project_exists(customer_id: str, project_id: str) -> RefusedError:
+    """Return the answer to a name that is taken, in the words that old clients may match."""
+    return refuse(HTTPStatus.CONFLICT, f"Customer [{customer_id}] already have SYMETRYML with id[{project_id}], ")
+
+
+def invalid_key(key: str, reason: str) -> FederationValueError:
+    """Return the error of a parameter that is missing or breaks its rule."""
+    return FederationValueError(f"Invalid value for key [{key}]: {reason}", key=key)
+
+
+def answer_for(error: FederationError) -> Answer:
+    """Return what an error is answered with. Texts of federation errors hold no secret."""
+    match error:
+        case RefusedError():
+            return error.answer
+        case FederationValueError():
+            return Answer(HTTPStatus.BAD_REQUEST, str(error))
+        case NotAdministratorError():
+            return Answer(HTTPStatus.FORBIDDEN, "Not Federation Administrator")
+        case TokenRefusedError():
+            return Answer(HTTPStatus.FORBIDDEN, "Invalid federation token")
+        case FederationUnavailableError():
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"Federation backend unavailable: {error}")
+        case FederationStateError():
+            return Answer(HTTPStatus.CONFLICT, str(error))
+        case _:
+            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))

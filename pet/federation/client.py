@@ -1,0 +1,350 @@
+"""The client of a federation server: create, invite, join, pulse, learn rows, ask for statistics.
+
+Every call is one signed request; maps are encrypted on top of TLS, and nothing secret is in a URL, an error or a log. Native
+formats by default; `compat=True` speaks the vendor's, for servers that know no others.
+
+Source: spec/FEDERATION.md 2, 4.2.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.errors import FederationRefusedError, FederationValueError
+from pet.federation import invitation
+from pet.federation.client_requests import SignedRequests
+from pet.federation.client_rows import as_columns, csv_pieces
+from pet.federation.encoding import parse_json_object
+from pet.federation.records import Mode
+from pet.federation.runtime import Regression
+from pet.federation.secret import Secret
+
+#: A join waits for the broker and the admin, 30 s by default; the server answers a little later than that.
+DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+#: 20 characters of base64url: 120 bits.
+_PASSWORD_BYTES: Final = 15
+_COMPAT_PASSWORD_BYTES: Final = 12
+_Rows = Mapping[str, Any] | str | Path
+
+
+class Client:
+    """One user's calls to one server. Not thread-safe."""
+
+    def __init__(
+        self,
+        url: str,
+        customer_id: str,
+        secret_key: Secret | str,
+        *,
+        authority: Path | None = None,
+        compat: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make a client; nothing is sent yet.
+
+        Args:
+            url: of the server, for example "https://node.example:8443". Plain http only to this machine.
+            customer_id: the user.
+            secret_key: base64 text, from `pet federation user add`.
+            authority: PEM file of the only authority to trust; the system's if not given.
+            compat: speak the vendor's formats, which are weak.
+            timeout_seconds: for each request.
+            clock: Unix seconds.
+
+        Raises:
+            FederationValueError: the URL or the key cannot be used.
+        """
+        self._mode: Final = Mode.COMPAT if compat else Mode.NATIVE
+        self._requests: Final = SignedRequests(
+            url,
+            customer_id,
+            secret_key if isinstance(secret_key, Secret) else Secret(secret_key),
+            mode=self._mode,
+            authority=authority,
+            timeout_seconds=timeout_seconds,
+            clock=clock,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._requests.url!r}, {self._requests.customer_id!r})"
+
+    def close(self) -> None:
+        """Give back connections."""
+        self._requests.close()
+
+    def create(
+        self, project_id: str, name: str, *, nats_hosts: str, schedule: str = "h1", persist: bool = True, **options: object
+    ) -> None:
+        """Create a federation, as its admin.
+
+        Args:
+            project_id: a new name for the federated project on the server.
+            name: of the federation, for people.
+            nats_hosts: URL of the broker, or several with commas between.
+            schedule: "m30", "h3", "d7": every 30 minutes, 3 hours, 7 days.
+            persist: whether the server remembers the project after a restart.
+            **options: further keys of spec/FEDERATION.md 2.4, for example fed_schema, nats_sec_token, fed_use_smpc.
+        """
+        entries = {"fed_name": name, "sync_sched": schedule, "nats_hosts": nats_hosts}
+        self._post("create", entries | _texts(options), query={"pid": project_id, "persist": _text(persist)})
+
+    def invite(
+        self,
+        project_id: str,
+        password: Secret | str | None = None,
+        *,
+        lifespan_hours: float | None = None,
+        peer_key: str | None = None,
+        rest_host: str | None = None,
+    ) -> tuple[str, Secret | None]:
+        """Make an invitation for one future peer.
+
+        Args:
+            project_id: the federated project; its server must be the admin's.
+            password: at least 12 characters; drawn if not given.
+            lifespan_hours: how long it can be used, 2 if not given.
+            peer_key: what `join_key` of the future peer's server gave; then there is no password.
+            rest_host: base URL under which peers reach this server, for clients that ask for it.
+
+        Returns:
+            The invitation and its password. Send them by two different channels.
+        """
+        entries: dict[str, str] = {}
+        secret: Secret | None = None
+        if peer_key is not None:
+            entries["peer_key"] = peer_key
+        else:
+            secret = password if isinstance(password, Secret) else Secret(password or self._new_password())
+            entries["passwd"] = secret.reveal()
+        if lifespan_hours is not None:
+            entries["fed_token_lifespan_hours"] = f"{lifespan_hours:g}"
+        if rest_host is not None:
+            entries["fed_rest_host"] = rest_host
+        name = "getEncrypted" if self._mode is Mode.COMPAT else "getInvitation"
+        values = self._post(f"{project_id}/{name}", entries)
+        return values.get("encryptedGroupInfo") or values["fedInfoEncrypted"], secret
+
+    def join(
+        self,
+        project_id: str,
+        text: str,
+        password: Secret | str | None = None,
+        *,
+        admin_key: str | None = None,
+        persist: bool = True,
+        **own: object,
+    ) -> None:
+        """Join a federation.
+
+        Args:
+            project_id: a new name for the federated project on the server.
+            text: the invitation.
+            password: what it was made with. It is opened here: the server learns the contents, not the password.
+            admin_key: instead of a password: the admin's public signing key, for an invitation made for the server's key.
+            persist: whether the server remembers the project after a restart.
+            **own: keys of this peer, which win over the invitation's, for example nats_hosts.
+        """
+        if admin_key is not None:
+            entries = {"fed_info_encrypted": text, "fed_admin_key": admin_key}
+        else:
+            if password is None:
+                raise FederationValueError("expected the password of the invitation, got none", key="passwd")
+            secret = password if isinstance(password, Secret) else Secret(password)
+            if invitation.is_native(text):
+                _, entries = invitation.open_with_password(text, secret)
+            else:
+                entries = {"fed_mode": Mode.COMPAT.value} | invitation.open_compatible(text, secret)
+        self._post("createJoin", entries | _texts(own), query={"pid": project_id, "persist": _text(persist)})
+
+    def join_key(self) -> str:
+        """Return the public key of this server, for `invite(peer_key=...)`."""
+        return str(self._get("joinKey")["joinKey"])
+
+    def projects(self) -> list[str]:
+        """Return the names of this user's projects on the server."""
+        return _strings(self._get("")["stringList"])
+
+    def info(self, project_id: str) -> dict[str, Any]:
+        """Return the federation as the peer sees it (`FederationInfo`)."""
+        values = self._requests.call("GET", f"fedml/{project_id}/info", decrypts="fedInfoEncrypted")
+        return parse_json_object(values["fedInfoEncrypted"]) or {}
+
+    def flags(self, project_id: str) -> dict[str, bool]:
+        """Return fed_pulsing, fed_has_error and fed_is_admin."""
+        found = self._requests.call("GET", f"projects/{project_id}/info")["smlInfo"]["params"]
+        return {name: value == "true" for name, value in found.items()}
+
+    def start_pulse(self, project_id: str) -> None:
+        """Let the peer take part in synchronisations."""
+        self._post(f"{project_id}/startPulse")
+
+    def stop_pulse(self, project_id: str) -> None:
+        """Let the peer take no part any more."""
+        self._post(f"{project_id}/stopPulse")
+
+    def sync_now(self, project_id: str) -> None:
+        """Ask all to synchronise now, outside the schedule."""
+        self._post(f"{project_id}/fullSyncRequest")
+
+    def new_schedule(self, project_id: str, schedule: str) -> None:
+        """Change the schedule for all peers; admin only."""
+        self._post(f"{project_id}/newSchedule", query={"newSchedule": schedule})
+
+    def set_contract(self, project_id: str, lines: Sequence[str]) -> None:
+        """Replace the contract of all peers; admin only."""
+        self._send(f"{project_id}/addContract", json.dumps({"values": list(lines)}).encode())
+
+    def validate_contract(self, project_id: str, lines: Sequence[str]) -> str | None:
+        """Return what is wrong with a contract, or None."""
+        values = self._send(f"{project_id}/contractValidate", json.dumps({"values": list(lines)}).encode())
+        return values.get("status")
+
+    def allow_explore(self, project_id: str, *, allowed: bool) -> None:
+        """Let the other peers explore the local project, or not."""
+        self._post(f"{project_id}/setExplorePeers", query={"allowExplore": _text(allowed)})
+
+    def sync_log(self, project_id: str) -> list[str]:
+        """Return the sync log, newest last."""
+        return _strings(self._get(f"{project_id}/getSyncLog")["stringList"])
+
+    def error_log(self, project_id: str) -> list[str]:
+        """Return the error log, newest last."""
+        return _strings(self._get(f"{project_id}/getErrorLog")["stringList"])
+
+    def clear_error_log(self, project_id: str) -> None:
+        """Empty the error log."""
+        self._requests.call("DELETE", f"fedml/{project_id}/clearErrorLog")
+
+    def statistics(self, project_id: str) -> dict[str, Any]:
+        """Return the counts of sent and received synchronisations (`fedSyncStats`)."""
+        found: dict[str, Any] = self._get(f"{project_id}/syncStats")["fedSyncStats"]
+        return found
+
+    def leave(self, project_id: str) -> None:
+        """Leave the federation; the project is gone afterwards."""
+        self._post(f"{project_id}/leave")
+
+    def delete(self, project_id: str) -> None:
+        """End the federation for everybody; admin only."""
+        self._post(f"{project_id}/delete")
+
+    def remove_peer(self, project_id: str, uuid: str) -> None:
+        """Remove another peer; the rest get a new federation key; admin only."""
+        self._post(f"{project_id}/removePeer", query={"peer": uuid})
+
+    def learn(self, project_id: str, rows: _Rows) -> int:
+        """Let the local project learn rows.
+
+        Args:
+            project_id: the federated project.
+            rows: columns by name (also a pandas table), or the path of a CSV file with a heading line, which is sent in
+                pieces: if one is refused, those before it have been learned, and the error says how many rows.
+
+        Returns:
+            How many rows were learned.
+        """
+        if not isinstance(rows, str | Path):
+            return int(self._send(f"{project_id}/learn", _columns_body(rows))["rows"])
+        learned = 0
+        for piece in csv_pieces(Path(rows)):
+            try:
+                learned += self._send(f"{project_id}/learn", piece, content_type="text/csv")["rows"]
+            except FederationRefusedError as error:
+                raise FederationRefusedError(error.status, f"{error} (after {learned} rows that were learned)") from None
+        return learned
+
+    def forget(self, project_id: str, columns: Mapping[str, Any]) -> int:
+        """Let the local project forget rows that it learned; returns how many."""
+        return int(self._send(f"{project_id}/forget", _columns_body(columns))["rows"])
+
+    def univariate(self, project_id: str, feature: str, *, local: bool = False) -> dict[str, float | None]:
+        """Describe a feature, over all peers or in the local project."""
+        query = {"feature": feature, "useLocal": _text(local)}
+        found: dict[str, float | None] = self._get(f"{project_id}/univariate", query)["univariate"]
+        return found
+
+    def covariance(self, project_id: str, first: str, second: str, *, local: bool = False) -> float:
+        """Return the population covariance of two features."""
+        query = {"first": first, "second": second, "useLocal": _text(local)}
+        return float(self._get(f"{project_id}/covariance", query)["covariance"])
+
+    def correlation(self, project_id: str, first: str, second: str, *, local: bool = False) -> float:
+        """Return the linear correlation of two features."""
+        query = {"first": first, "second": second, "useLocal": _text(local)}
+        return float(self._get(f"{project_id}/correlation", query)["correlation"])
+
+    def linear_regression(self, project_id: str, target: str, features: Sequence[str], *, local: bool = False) -> Regression:
+        """Fit one feature on others, over all peers or in the local project."""
+        body = json.dumps({"target": target, "features": list(features)}).encode()
+        found = self._send(f"{project_id}/regression", body, {"useLocal": _text(local)})["linearRegression"]
+        return Regression(
+            target=found["target"],
+            intercept=found["intercept"],
+            coefficients=found["coefficients"],
+            row_count=found["rows"],
+        )
+
+    def set_model(self, project_id: str, weights: NDArray[np.float64], weight: float = 1.0) -> None:
+        """Give the peer's model vector for the next round, with its weight."""
+        self._send(f"{project_id}/model", json.dumps({"weights": np.asarray(weights).tolist(), "weight": weight}).encode())
+
+    def global_model(self, project_id: str) -> NDArray[np.float64]:
+        """Return the averaged model of the last round."""
+        return np.array(self._get(f"{project_id}/model")["model"]["weights"], dtype=np.float64)
+
+    def _new_password(self) -> str:
+        return secrets.token_urlsafe(_COMPAT_PASSWORD_BYTES if self._mode is Mode.COMPAT else _PASSWORD_BYTES)
+
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return self._requests.call("GET", f"fedml/{path}".rstrip("/"), query)
+
+    def _post(
+        self, path: str, entries: Mapping[str, str] | None = None, *, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Send a map, encrypted, or nothing."""
+        body = b"" if entries is None else json.dumps(entries).encode()
+        return self._requests.call("POST", f"fedml/{path}", query, body, encrypts=entries is not None)
+
+    def _send(
+        self, path: str, body: bytes, query: Mapping[str, str] | None = None, *, content_type: str = "application/json"
+    ) -> dict[str, Any]:
+        """Send a body as it is."""
+        return self._requests.call("POST", f"fedml/{path}", query, body, content_type=content_type)
+
+
+def _strings(value: Any) -> list[str]:
+    return list(value["values"] if isinstance(value, dict) else value)
+
+
+def _columns_body(rows: Mapping[str, Any]) -> bytes:
+    columns = {
+        name: [None if np.isnan(number) else number for number in column.tolist()] for name, column in as_columns(rows).items()
+    }
+    return json.dumps({"columns": columns}).encode()
+
+
+def _text(flag: bool) -> str:
+    return str(flag).lower()
+
+
+def _texts(options: Mapping[str, object]) -> dict[str, str]:
+    return {
+        name: value.reveal() if isinstance(value, Secret) else _text(value) if isinstance(value, bool) else str(value)
+        for name, value in options.items()
+    }

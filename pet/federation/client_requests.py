@@ -1,0 +1,171 @@
+"""Signed requests of a client, and what their answers say. Knows no path and no entity.
+
+Source: spec/FEDERATION.md 2.1 - 2.3, 4.2.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError, MissingExtraError
+from pet.federation import compat, secure
+from pet.federation.encoding import decode_base64, parse_json_object
+from pet.federation.records import Mode
+from pet.federation.secret import Secret
+from pet.federation.secure import SignedParts
+
+
+class SignedRequests:
+    """The connection of one user to one server.
+
+    Attributes:
+        url: of the server.
+        customer_id: the user.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        customer_id: str,
+        secret_key: Secret,
+        *,
+        mode: Mode,
+        authority: Path | None,
+        timeout_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Make it; nothing is sent yet.
+
+        Raises:
+            FederationValueError: the URL or the key cannot be used.
+        """
+        with MissingExtraError.naming("federation"):
+            import httpx
+        parts = httpx.URL(url)
+        if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
+            raise FederationValueError("url: expected http(s)://host[:port], without a user in it")
+        if parts.scheme == "http" and not is_loopback(parts.host):
+            raise FederationValueError(f"url: expected https for a server on another machine, got http://{parts.host}")
+        self.url: Final = url
+        self.customer_id: Final = customer_id
+        self._secret_key: Final = secret_key
+        self._key_bytes: Final = decode_base64(secret_key.reveal())
+        self._mode: Final = mode
+        self._clock: Final = clock
+        context = ssl.create_default_context(cafile=authority) if parts.scheme == "https" else False
+        # A proxy of the environment would see requests that are meant for this machine.
+        self._http: Final = httpx.Client(base_url=url, timeout=timeout_seconds, verify=context, trust_env=False)
+
+    def close(self) -> None:
+        """Give back connections."""
+        self._http.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        encrypts: bool = False,
+        decrypts: str | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Send a request and return the entities of its answer.
+
+        Args:
+            method: upper case.
+            path: after `/symetry/rest/{cid}/`.
+            query: not encoded.
+            body: plain; of encrypted ones the plain text.
+            encrypts: whether the body is sent encrypted under the user's key.
+            decrypts: an entity of the answer that is encrypted under the user's key.
+            content_type: of the body.
+
+        Raises:
+            FederationRefusedError: the server refuses; with its status and text.
+            FederationUnavailableError: no answer, or not one of a federation server.
+        """
+        import httpx
+
+        request = self._http.build_request(method, f"/symetry/rest/{self.customer_id}/{path}", params=query)
+        headers, body, context = self._signed(request, body, encrypts=encrypts)
+        if body:
+            headers["content-type"] = content_type
+        request = httpx.Request(
+            method, request.url, headers={**request.headers, **headers, "content-length": str(len(body))}, content=body
+        )
+        try:
+            answer = self._http.send(request)
+        except httpx.HTTPError as error:
+            reason = f"{type(error).__name__} {error}".strip()
+            raise FederationUnavailableError(f"{self.url}: expected an answer, got {reason}") from None
+        values = _values(answer.status_code, answer.content)
+        if decrypts is not None:
+            values[decrypts] = self._decrypt(values[decrypts], context)
+        return values
+
+    def _signed(self, request: Any, body: bytes, *, encrypts: bool) -> tuple[dict[str, str], bytes, bytes]:
+        """Return headers, the body as it is sent, and what answers are bound to."""
+        path, _, query = request.url.raw_path.decode().partition("?")
+        if self._mode is Mode.COMPAT:
+            sent = compat.encrypt_body(body, self._secret_key.reveal()).encode() if encrypts else body
+            date, md5 = compat.format_date(self._clock()), compat.content_md5(sent)
+            text = compat.string_to_sign(
+                method=request.method,
+                secret_key=self._secret_key.reveal(),
+                date=date,
+                customer_id=self.customer_id,
+                body=sent,
+                path=path,
+                query=query,
+            )
+            signature = compat.sign(text, self._secret_key.reveal())
+            return {"authorization": signature, "sym-date": date, "content-md5": md5, "sym-version": "6.3"}, sent, b""
+        parts = SignedParts(
+            method=request.method,
+            host=request.headers["host"],
+            path=path,
+            query=query,
+            body=b"",
+            timestamp=int(self._clock()),
+            nonce=secure.new_nonce(),
+            customer_id=self.customer_id,
+        )
+        sent = secure.encrypt_body(body, self._key_bytes, parts.body_context()) if encrypts else body
+        return {"authorization": parts.with_body(sent).authorization(self._key_bytes)}, sent, parts.body_context()
+
+    def _decrypt(self, text: str, context: bytes) -> bytes:
+        if self._mode is Mode.COMPAT:
+            return compat.decrypt_body(text.encode(), self._secret_key.reveal())
+        return secure.decrypt_body(parse_json_object(text), self._key_bytes, context)
+
+
+def _values(status: int, content: bytes) -> dict[str, Any]:
+    """Return the entities of an envelope.
+
+    Raises:
+        FederationRefusedError: the status is not one of success.
+        FederationUnavailableError: there is no envelope.
+    """
+    envelope = parse_json_object(content) or {}
+    text, values = envelope.get("statusString"), envelope.get("values")
+    if not isinstance(text, str) or not isinstance(values, dict):
+        raise FederationUnavailableError(
+            f"expected the envelope of a federation server, got {len(content)} bytes, status {status}"
+        )
+    if not 200 <= status < 300:
+        raise FederationRefusedError(status, text)
+    return values
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host of a URL is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

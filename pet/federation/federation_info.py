@@ -1,0 +1,74 @@
+"""A peer as it is shown: the entity `FederationInfo`, the flags of a project, sync statistics. Secrets are left out.
+
+Source: spec/FEDERATION.md 2.5, 2.16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pet.federation.records import LogKind
+from pet.federation.runtime import FederationPeer, PeerStore
+
+
+def federation_info(peer: FederationPeer) -> dict[str, Any]:
+    """Return `FederationInfo`: strings, booleans, and the map `peersInfo`. No credential of the broker, no federation key."""
+    record, terms = peer.record, peer.record.terms
+    return {
+        "fed_name": terms.name,
+        "fed_type": "nats",
+        "fed_id": terms.federation_id,
+        "fed_mode": terms.mode,
+        "fed_local_id": record.project_id,
+        "local_uuid": record.keys.uuid,
+        "sync_sched": terms.schedule.text,
+        "contract": "\n".join(terms.contract.lines),
+        "snd_error_action": record.send_failure_action,
+        "rcv_error_action": record.receive_failure_action,
+        "fed_use_smpc": _text(terms.uses_smpc),
+        "fed_encrypt": _text(terms.encrypts),
+        "fed_local_type": record.local_type,
+        "fed_project_kind": terms.kind,
+        "fed_key_epoch": str(terms.key_epoch),
+        "fed_is_admin": _text(record.is_admin),
+        "nats_hosts": ",".join(record.nats.hosts),
+        "nats_req_timeout": f"{record.nats.request_timeout_seconds:g}",
+        "nats_stream_max_memory": str(record.nats.stream_max_bytes),
+        "is_pulsing": record.is_pulsing,
+        "allow_peers_explore": record.allows_explore,
+        "peersInfo": {member.uuid: member.label for member in record.peers},
+        **({"fed_schema": terms.schema} if terms.schema is not None else {}),
+    }
+
+
+def project_info(peer: FederationPeer, store: PeerStore) -> dict[str, Any]:
+    """Return the entity `smlInfo` of a federated project."""
+    record = peer.record
+    flags = {
+        "fed_pulsing": record.is_pulsing,
+        "fed_has_error": bool(store.log_lines(LogKind.ERROR)),
+        "fed_is_admin": record.is_admin,
+    }
+    return {
+        "id": record.project_id,
+        "type": f"FED-{record.local_type.upper()}",
+        "params": {name: _text(flag) for name, flag in flags.items()},
+    }
+
+
+def sync_statistics(peer: FederationPeer, store: PeerStore) -> dict[str, Any]:
+    """Return the entity `fedSyncStats`."""
+    counts = peer.statistics
+    return {
+        "sndCount": counts.send_count,
+        "sndContractError": counts.send_contract_errors,
+        "rcvCount": counts.receive_count,
+        "rcvError": counts.receive_errors,
+        "rcvContractError": dict(counts.receive_contract_errors),
+        "errorLog": store.log_lines(LogKind.ERROR),
+        "syncLog": store.log_lines(LogKind.SYNC),
+    }
+
+
+def _text(flag: bool) -> str:
+    return str(flag).lower()

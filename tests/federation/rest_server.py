@@ -1,0 +1,45 @@
+"""A federation server on a loopback port, with peers in memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from asgi_server import serving
+from runtime_in_memory import InMemoryRuntime
+
+from pet.federation.authentication import Authenticator
+from pet.federation.rest import RestOptions, create_app
+from pet.federation.service import FederationService
+from pet.federation.store import FederationStore
+from pet.federation.users import UserDirectory
+
+#: A sample key that the vendor prints.
+KEY = "VLmAm+WkpnA5zp2wXiSYkw=="
+OTHER_KEY = "EYpWjGPaoMoFUb/jfW95PQ=="
+USERS = {"PET_FEDERATION_USERS": f"c1={KEY},c2={OTHER_KEY}"}
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@contextlib.contextmanager
+def federation_server(
+    directory=None, *, runtime=None, allows_compat=False, options: RestOptions | None = None, **clock
+) -> Iterator[str]:
+    """Serve and yield the URL."""
+    store = FederationStore(directory, **clock)
+    service = FederationService(runtime or InMemoryRuntime(), store, allows_compat=allows_compat, **clock)
+    authenticator = Authenticator(UserDirectory(None, USERS), allows_compat=allows_compat, **clock)
+    try:
+        with serving(create_app(service, authenticator, options)) as url:
+            yield url
+    finally:
+        store.close()

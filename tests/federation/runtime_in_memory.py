@@ -1,0 +1,211 @@
+"""A runtime whose peers find each other in one process: everything of the interface except the broker.
+
+The REST interface is held against it; that real peers do the same over a real broker is shown in the tests of the runtime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+
+from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, NotAdministratorError
+from pet.federation.records import ContractRecord, LogKind, ProjectKind, ScheduleRecord, SyncStatistics
+from pet.federation.runtime import Regression
+
+
+class InMemoryProject:
+    """Keeps the rows themselves: the obvious thing to compare with."""
+
+    def __init__(self, storage=None, rows=None):
+        saved = storage.load_state("rows") if storage else None
+        self.rows = rows if rows is not None else pickle.loads(saved) if saved else []
+        self._storage = storage
+
+    @property
+    def features(self):
+        return ("x", "y")
+
+    @property
+    def row_count(self):
+        return len(self.rows)
+
+    def learn(self, columns):
+        if set(columns) != set(self.features):
+            raise FederationValueError(f"rows: expected columns {self.features}, got {tuple(columns)}")
+        new = list(zip(*(columns[name].tolist() for name in self.features), strict=True))
+        self._save(self.rows + new)
+        return len(new)
+
+    def learn_csv(self, lines):
+        names, *rows = [line.strip().split(",") for line in lines]
+        numbers = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+        return self.learn({name: numbers[:, i] for i, name in enumerate(names)})
+
+    def forget(self, columns):
+        gone = list(zip(*(columns[name].tolist() for name in self.features), strict=True))
+        self._save([row for row in self.rows if row not in gone])
+        return len(gone)
+
+    def _save(self, rows):
+        self.rows = rows
+        self._storage.save_state("rows", pickle.dumps(rows))
+
+    def _column(self, name):
+        if name not in self.features:
+            raise FederationValueError(f"feature: expected one of {self.features}, got {name}")
+        return np.array([row[self.features.index(name)] for row in self.rows])
+
+    def univariate(self, feature):
+        column = self._column(feature)
+        return {"count": float(len(column)), "mean": float(column.mean()) if len(column) else None, "skewness": float("nan")}
+
+    def covariance(self, first, second):
+        return float(np.cov(self._column(first), self._column(second), bias=True)[0, 1])
+
+    def correlation(self, first, second):
+        return float(np.corrcoef(self._column(first), self._column(second))[0, 1])
+
+    def linear_regression(self, target, features):
+        design = np.column_stack([np.ones(self.row_count), *(self._column(name) for name in features)])
+        intercept, *slopes = np.linalg.lstsq(design, self._column(target), rcond=None)[0].tolist()
+        return Regression(
+            target=target,
+            intercept=intercept,
+            coefficients=dict(zip(features, slopes, strict=True)),
+            row_count=self.row_count,
+        )
+
+
+class InMemoryPeer:
+    def __init__(self, runtime, record, storage):
+        self._runtime, self.record, self._storage = runtime, record, storage
+        self.statistics = SyncStatistics()
+        self.is_closed = False
+        self._model = None
+
+    def save(self, **changes):
+        self.record = dataclasses.replace(self.record, **changes)
+        self._storage.save_record(self.record)
+
+    def _others(self):
+        return [
+            peer
+            for peer in self._runtime.peers
+            if peer.record.terms.federation_id == self.record.terms.federation_id and not peer.is_closed
+        ]
+
+    def _require_admin(self):
+        if not self.record.is_admin:
+            raise NotAdministratorError
+
+    @property
+    def local_project(self):
+        if self.record.terms.kind is ProjectKind.MODEL:
+            raise FederationStateError("project: expected statistics, this one carries a model")
+        return InMemoryProject(self._storage)
+
+    @property
+    def federated_project(self):
+        saved = self._storage.load_state("merged")
+        if saved is None:
+            raise FederationStateError("federated project: nothing was merged yet")
+        return InMemoryProject(rows=pickle.loads(saved))
+
+    async def start_pulse(self):
+        self.save(is_pulsing=True)
+
+    async def stop_pulse(self):
+        self.save(is_pulsing=False)
+
+    async def new_schedule(self, text):
+        self._require_admin()
+        self._change_terms(schedule=ScheduleRecord(text=text, counter=self.record.terms.schedule.counter + 1))
+
+    def _change_terms(self, **changes):
+        for peer in self._others():
+            peer.save(terms=dataclasses.replace(peer.record.terms, **changes))
+
+    async def request_full_sync(self):
+        pulsing = [peer for peer in self._others() if peer.record.is_pulsing]
+        merged = pickle.dumps([row for peer in pulsing for row in peer.local_project.rows])
+        for peer in pulsing:
+            peer._storage.save_state("merged", merged)
+            peer._storage.append_log(LogKind.SYNC, f"Sync completed with {len(pulsing)} peers")
+            peer.statistics = dataclasses.replace(peer.statistics, send_count=peer.statistics.send_count + 1)
+
+    async def set_contract(self, lines):
+        await self.validate_contract(lines)
+        self._change_terms(contract=ContractRecord(lines=tuple(lines), counter=1))
+
+    async def validate_contract(self, lines):
+        for number, line in enumerate(lines, 1):
+            if not line.startswith(("#", "COUNT")):
+                raise FederationValueError(f"line {number}: expected the name of a function")
+
+    async def allow_explore(self, allowed):
+        self.save(allows_explore=allowed)
+
+    async def explore(self, peer_uuid, function, arguments):
+        peer = next(peer for peer in self._others() if peer.record.keys.uuid == peer_uuid)
+        if not peer.record.allows_explore:
+            raise FederationStateError("explore: that peer does not allow it")
+        found = getattr(peer.local_project, function)(*arguments.values())
+        return found if isinstance(found, dict) else {function: found}
+
+    async def leave(self):
+        if self.record.is_admin:
+            raise FederationStateError("leave: expected another peer than the admin, who can only delete")
+
+    async def remove_peer(self, uuid):
+        self._change_terms(key_epoch=self.record.terms.key_epoch + 1)
+        self.save(peers=tuple(peer for peer in self.record.peers if peer.uuid != uuid))
+
+    async def delete(self):
+        self._require_admin()
+
+    async def set_model(self, model, weight):
+        self._model = model * weight
+
+    def global_model(self):
+        if self._model is None:
+            raise FederationStateError("model: there is none yet")
+        return self._model, 1
+
+    async def close(self):
+        self.is_closed = True
+
+
+class InMemoryRuntime:
+    def __init__(self):
+        self.peers = []
+        self.is_reachable = True
+
+    def _add(self, record, store):
+        peer = InMemoryPeer(self, record, store)
+        self.peers.append(peer)
+        return peer
+
+    async def create(self, record, store):
+        if not self.is_reachable:
+            raise FederationUnavailableError("no broker")
+        return self._add(record, store)
+
+    async def join(self, record, token, store):
+        if not self.is_reachable:
+            raise FederationUnavailableError("no broker")
+        for admin in self.peers:
+            terms = admin.record.terms
+            if admin.record.is_admin and not admin.is_closed and terms.federation_id == record.terms.federation_id:
+                joined = record.keys.identity(record.project_id)
+                after = dataclasses.replace(admin.record, peers=(*admin.record.peers, joined))
+                admin._storage.redeem_token(token.reveal(), joined, after)
+                admin.record = after
+                record = dataclasses.replace(record, terms=terms, peers=after.peers)
+                store.save_record(record)
+                return self._add(record, store)
+        raise FederationUnavailableError("the admin does not answer")
+
+    async def restore(self, record, store):
+        return self._add(record, store)

@@ -1,0 +1,476 @@
+"""The REST interface in its native formats, through the client that pet ships and past it."""
+
+import json
+import logging
+import socket
+import time
+
+import httpx
+import numpy as np
+import pytest
+from asgi_server import serving
+from rest_server import KEY, OTHER_KEY, USERS, Clock, federation_server
+from runtime_in_memory import InMemoryRuntime
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError
+from pet.federation import Client, compat, invitation, secure
+from pet.federation.authentication import Authenticator
+from pet.federation.encoding import decode_base64
+from pet.federation.rest import RestOptions, create_app
+from pet.federation.secret import Secret
+from pet.federation.secure import SignedParts
+from pet.federation.service import FederationService
+from pet.federation.store import FederationStore
+from pet.federation.users import UserDirectory
+
+INVALID = "Invalid value for key "
+HOSTS = "nats://127.0.0.1:4222"
+NOW = 1_767_225_600.0
+
+
+@pytest.fixture
+def runtime():
+    return InMemoryRuntime()
+
+
+@pytest.fixture
+def clock():
+    return Clock(time.time())
+
+
+@pytest.fixture
+def url(runtime, clock):
+    with federation_server(runtime=runtime, clock=clock) as url:
+        yield url
+
+
+@pytest.fixture
+def admin(url, clock):
+    with Client(url, "c1", KEY, clock=clock) as client:
+        client.create("admin", "Hospital statistics", nats_hosts=HOSTS, nats_sec_token="hush-broker")
+        yield client
+
+
+@pytest.fixture
+def peer(url, clock):
+    with Client(url, "c2", OTHER_KEY, clock=clock) as client:
+        yield client
+
+
+def refused(status, text, call, *arguments, **options):
+    with pytest.raises(FederationRefusedError) as raised:
+        call(*arguments, **options)
+    assert (raised.value.status, str(raised.value)) == (status, text)
+
+
+def test_a_whole_life(admin, peer):
+    text, password = admin.invite("admin")
+    assert text.startswith("PETINV1.")
+    peer.join("mine", text, password)
+    assert peer.projects() == ["mine"]
+    assert peer.info("mine")["fed_name"] == "Hospital statistics"
+    assert admin.flags("admin") == {"fed_pulsing": False, "fed_has_error": False, "fed_is_admin": True}
+    for client, project in [(admin, "admin"), (peer, "mine")]:
+        client.start_pulse(project)
+        client.start_pulse(project)
+    assert admin.learn("admin", {"x": [1.0, 2.0], "y": [2.0, 4.5]}) == 2
+    assert peer.learn("mine", {"x": np.array([3.0, 4.0]), "y": np.array([6.0, 8.5])}) == 2
+    assert peer.univariate("mine", "x", local=True)["mean"] == 3.5
+    refused(409, "federated project: nothing was merged yet", peer.univariate, "mine", "x")
+    peer.sync_now("mine")
+    assert peer.univariate("mine", "x") == {"count": 4.0, "mean": 2.5, "skewness": None}
+    assert peer.covariance("mine", "x", "y") == admin.covariance("admin", "x", "y")
+    assert admin.correlation("admin", "x", "y") == pytest.approx(np.corrcoef([1, 2, 3, 4], [2, 4.5, 6, 8.5])[0, 1])
+    fitted = admin.linear_regression("admin", "y", ["x"])
+    assert fitted.row_count == 4
+    assert fitted.predict({"x": [1.0]})[0] == pytest.approx(fitted.intercept + fitted.coefficients["x"])
+    assert admin.sync_log("admin") == ["Sync completed with 2 peers"]
+    assert admin.statistics("admin")["sndCount"] == 1
+    assert peer.forget("mine", {"x": [3.0], "y": [6.0]}) == 1
+    assert peer.univariate("mine", "x", local=True)["count"] == 1.0
+    admin.new_schedule("admin", "d1")
+    assert peer.info("mine")["sync_sched"] == "d1"
+    assert admin.validate_contract("admin", ["nonsense"]) == "line 1: expected the name of a function"
+    assert admin.validate_contract("admin", ["COUNT(x) > 1"]) is None
+    admin.set_contract("admin", ["COUNT(x) > 1"])
+    assert peer.info("mine")["contract"] == "COUNT(x) > 1"
+    peer.stop_pulse("mine")
+    assert not peer.flags("mine")["fed_pulsing"]
+    peer.leave("mine")
+    assert peer.projects() == []
+    admin.delete("admin")
+    assert admin.projects() == []
+
+
+def test_only_the_admin_may(admin, peer):
+    peer.join("mine", *admin.invite("admin"))
+    for call, arguments in [
+        (peer.invite, ["mine"]),
+        (peer.new_schedule, ["mine", "h1"]),
+        (peer.set_contract, ["mine", []]),
+        (peer.remove_peer, ["mine", "0" * 32]),
+        (peer.delete, ["mine"]),
+    ]:
+        refused(403, "Not Federation Administrator", call, *arguments)
+    refused(409, "leave: expected another peer than the admin, who can only delete", admin.leave, "admin")
+    assert peer.projects() == ["mine"]
+
+
+def test_peers_explore_where_it_is_allowed(admin, peer):
+    peer.join("mine", *admin.invite("admin"))
+    peer.learn("mine", {"x": [1.0, 3.0], "y": [2.0, 2.0]})
+    uuid = peer.info("mine")["local_uuid"]
+    query = {"feature": "x", "fed_peer_uuid_for_explore": uuid}
+    explore = admin._requests.call
+    refused(409, "explore: that peer does not allow it", explore, "GET", "fedml/admin/univariate", query)
+    peer.allow_explore("mine", allowed=True)
+    assert explore("GET", "fedml/admin/univariate", query)["univariate"]["mean"] == 2.0
+    query = {"first": "x", "second": "y", "fed_peer_uuid_for_explore": uuid}
+    assert explore("GET", "fedml/admin/covariance", query)["covariance"] == 0.0
+
+
+def test_a_removed_peer_is_no_member(admin, peer):
+    peer.join("mine", *admin.invite("admin"))
+    admin.remove_peer("admin", peer.info("mine")["local_uuid"])
+    assert list(admin.info("admin")["peersInfo"]) == [admin.info("admin")["local_uuid"]]
+    assert admin.info("admin")["fed_key_epoch"] == "1"
+
+
+def test_a_token_works_once_and_not_for_ever(admin, peer, clock):
+    text, password = admin.invite("admin", "correct horse battery")
+    assert password == Secret("correct horse battery")
+    peer.join("mine", text, password)
+    refused(403, "Invalid federation token", peer.join, "again", text, password)
+    text, password = admin.invite("admin", lifespan_hours=0.5)
+    clock.now += 1801
+    refused(403, "Invalid federation token", peer.join, "late", text, password)
+    body = {"fed_info_encrypted": text, "passwd": password.reveal()}
+    refused(403, "Invalid federation token", peer._post, "createJoin", body, query={"pid": "late"})
+    assert peer.projects() == ["mine"]
+    refused(
+        400,
+        INVALID + "[fed_token_lifespan_hours]: expected above 0 and at most 168 hours",
+        admin.invite,
+        "admin",
+        lifespan_hours=0,
+    )
+
+
+def test_a_failed_join_leaves_the_token_and_no_project(admin, peer, runtime):
+    text, password = admin.invite("admin")
+    runtime.is_reachable = False
+    refused(503, "Federation backend unavailable: no broker", peer.join, "mine", text, password)
+    assert peer.projects() == []
+    runtime.is_reachable = True
+    with pytest.raises(FederationValueError, match="does not open"):
+        peer.join("mine", text, "wrong password, long enough")
+    peer.join("mine", text, password)
+
+
+def test_failed_joins_are_limited(admin, peer, clock):
+    text, password = admin.invite("admin")
+    wrong = {"fed_info_encrypted": text, "passwd": "not the password"}
+    for _ in range(5):
+        with pytest.raises(FederationRefusedError, match="does not open"):
+            peer._post("createJoin", wrong, query={"pid": "mine"})
+    refused(429, "Expected at most 5 failed joins in a minute", peer.join, "mine", text, password)
+    clock.now += 61
+    peer.join("mine", text, password)
+
+
+def test_an_invitation_for_a_key_needs_no_password(admin, peer):
+    text, password = admin.invite("admin", peer_key=peer.join_key())
+    assert password is None
+    assert text.startswith("PETINV1K.")
+    wrong = compat.encode_base64(bytes(32)).replace("=", "")
+    with pytest.raises(FederationRefusedError, match="does not open"):
+        peer.join("mine", text, admin_key=wrong)
+    header, sealed, signature = text.removeprefix("PETINV1K.").split(".")
+    assert header
+    assert sealed
+    assert signature
+    # The admin's key reaches the peer some other way; here from the admin's own side.
+    contents, own_password = admin.invite("admin")
+    _, entries = invitation.open_with_password(contents, own_password)
+    peer.join("mine", text, admin_key=entries["fed_admin_sign_key"])
+    refused(
+        400, INVALID + "[fed_admin_key]: expected a public key of 32 bytes in base64url", peer.join, "x", text, admin_key="AAAA"
+    )
+
+
+def test_values_are_refused_by_key(admin):
+    refused(
+        400,
+        INVALID + "[fed_local_type]: expected cpu: this installation has no GPU back-end",
+        admin.create,
+        "g",
+        "g",
+        nats_hosts=HOSTS,
+        fed_local_type="gpu",
+    )
+    refused(
+        400,
+        INVALID + "[fed_enforce_hipaa_compliance]: HIPAA compliance checks are not supported yet",
+        admin.create,
+        "g",
+        "g",
+        nats_hosts=HOSTS,
+        fed_enforce_hipaa_compliance=True,
+    )
+    refused(400, INVALID + "[passwd]: it is missing", admin._post, "admin/getInvitation", {})
+    refused(400, "expected a password of at least 12 characters, got 5", admin.invite, "admin", "short")
+    refused(400, INVALID + "[pid]: it is missing", admin._post, "create", {})
+    refused(
+        400, INVALID + "[pid]: expected 1 to 64 letters, digits, '_', '.', '-'", admin._post, "create", {}, query={"pid": "a/b"}
+    )
+    refused(
+        400, INVALID + "[persist]: expected true or false", admin._post, "create", {}, query={"pid": "g", "persist": "maybe"}
+    )
+    refused(400, "Cannot Find SYMETRYML id[nowhere] for Customer id [c1]", admin.info, "nowhere")
+    refused(409, "Customer [c1] already have SYMETRYML with id[admin], ", admin.create, "admin", "x", nats_hosts=HOSTS)
+    assert admin.projects() == ["admin"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("learn", b"{}"),
+        ("learn", b'{"columns":[]}'),
+        ("learn", b'{"columns":{"x":1}}'),
+        ("learn", b'{"columns":{"x":["1"]}}'),
+        ("learn", b'{"columns":{"x":[true]}}'),
+        ("learn", b'{"columns":{"x":[1' + b"0" * 400 + b"]}}"),
+        ("forget", b""),
+        ("regression", b'{"target":1,"features":[]}'),
+        ("regression", b'{"target":"x","features":[1]}'),
+    ],
+)
+def test_rows_fed_badly(admin, path, body):
+    with pytest.raises(FederationRefusedError) as raised:
+        admin._send(f"admin/{path}", body)
+    assert raised.value.status == 400
+
+
+def test_rows_come_from_a_file_in_pieces(admin, tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    path.write_text("x,y\r\n" + "".join(f"{i},{i * 2}\n" for i in range(1000)) + "1000,2000")
+    monkeypatch.setattr("pet.federation.client_rows.csv_pieces.__defaults__", (1000,))
+    assert admin.learn("admin", path) == 1001
+    assert admin.univariate("admin", "x", local=True)["mean"] == 500
+    with pytest.raises(FederationRefusedError):
+        admin._send("admin/learn", b"\xff", content_type="text/csv")
+
+
+def test_a_model_goes_in_and_comes_out_bit_for_bit(admin):
+    admin.create("m", "m", nats_hosts=HOSTS, fed_project_kind="model", fed_model_length=3)
+    refused(409, "model: there is none yet", admin.global_model, "m")
+    model = np.array([0.1, -1e300, 5e-324])
+    admin.set_model("m", model)
+    assert admin.global_model("m").tobytes() == model.tobytes()
+    refused(409, "project: expected statistics, this one carries a model", admin.learn, "m", {"x": [1.0], "y": [1.0]})
+    for body in [b'{"weights":[null]}', b'{"weights":[1],"weight":true}', b"{}"]:
+        with pytest.raises(FederationRefusedError):
+            admin._send("m/model", body)
+
+
+def signed(url, method="GET", path="/symetry/rest/c1/fedml/admin/info", key=KEY, user="c1", timestamp=None, body=b"", **more):
+    host = httpx.URL(url).netloc.decode()
+    parts = SignedParts(
+        method=method,
+        host=host,
+        path=path,
+        query="",
+        body=body,
+        timestamp=int(time.time()) if timestamp is None else timestamp,
+        nonce=secure.new_nonce(),
+        customer_id=user,
+    )
+    headers = {"authorization": parts.authorization(decode_base64(key)), "content-type": "application/json"} | more
+    return httpx.Request(method, url + path, headers=headers, content=body)
+
+
+def send(request):
+    with httpx.Client(trust_env=False) as client:
+        answer = client.send(request)
+    return answer.status_code, answer.json()["statusString"]
+
+
+def test_a_request_cannot_be_repeated_or_forged(url, admin):
+    request = signed(url)
+    assert send(request) == (200, "OK")
+    wrong = (401, "Invalid Signature")
+    assert send(request) == wrong
+    assert send(signed(url, key=OTHER_KEY)) == wrong
+    assert send(signed(url, user="nobody")) == wrong
+    assert send(signed(url, user="c2", key=OTHER_KEY)) == wrong  # a right signature for somebody else's path
+    for header in ["PET1-HMAC-SHA256 keyid=c1", request.headers["authorization"][:-1]]:
+        assert send(signed(url, authorization=header)) == wrong
+    assert send(signed(url, authorization="Bearer x"))[0] == 401
+    assert send(httpx.Request("GET", f"{url}/symetry/rest/c1/fedml/admin/info")) == (400, "Authentication header is null")
+
+
+def test_clocks_that_differ(url, admin, clock):
+    late = (400, "Please update your server time, it is likely out of sync with UTC")
+    now = int(clock.now)
+    assert send(signed(url, timestamp=now - 302)) == late
+    assert send(signed(url, timestamp=now + 62)) == late
+    assert send(signed(url, timestamp=now - 298)) == (200, "OK")
+    assert send(signed(url, timestamp=now + 58)) == (200, "OK")
+
+
+def test_a_refused_signature_is_named_by_an_id_and_not_explained(url, admin, caplog):
+    with caplog.at_level(logging.WARNING, "pet.federation"), httpx.Client(trust_env=False) as client:
+        answer = client.send(signed(url, key=OTHER_KEY))
+    assert "stringToSign" not in answer.text
+    assert f"correlation_id={answer.json()['values']['correlationId']}" in caplog.text
+
+
+def test_limits_and_other_paths(url, admin):
+    path = "/symetry/rest/c1/fedml/admin/getInvitation"
+    large = (413, "Expected a body of at most 1048576 bytes")
+    assert send(signed(url, "POST", path, body=b"x" * (2**20 + 1))) == large
+    with httpx.Client(trust_env=False) as client:  # without a length: chunked
+        answer = client.post(url + path, headers={"authorization": "x"}, content=iter([b"x" * 2**20] * 2))
+    assert answer.status_code == 413
+    assert send(signed(url, "POST", path, body=b"{}"))[0] == 400
+    assert send(httpx.Request("GET", f"{url}/nowhere")) == (404, "Not Found")
+    assert send(httpx.Request("PUT", f"{url}{path}")) == (405, "Method Not Allowed")
+
+
+def test_a_body_is_encrypted_or_plain(url, admin):
+    path = "/symetry/rest/c1/fedml/admin/getInvitation"
+    body = json.dumps({"passwd": "x" * 12}).encode()
+    assert send(signed(url, "POST", path, body=body))[0] == 200
+    foreign = secure.encrypt_body(body, decode_base64(KEY), b"another request")
+    assert send(signed(url, "POST", path, body=foreign)) == (400, "Bad Request Body")
+
+
+def test_a_sender_that_stops_is_not_waited_for(url, admin, monkeypatch):
+    monkeypatch.setattr("pet.federation.rest._BODY_SECONDS", 0.2)
+    address = httpx.URL(url)
+    with socket.create_connection((address.host, address.port)) as connection:
+        connection.sendall(b"POST /symetry/rest/c1/fedml/create HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        connection.settimeout(10)
+        assert b"408" in connection.recv(4096)
+
+
+def test_large_bodies_are_few_at_a_time(url, admin, monkeypatch):
+    monkeypatch.setattr("pet.federation.rest._MAX_LARGE_BODIES", 1)
+    address = httpx.URL(url)
+    path = "/symetry/rest/c1/fedml/admin/learn"
+    with socket.create_connection((address.host, address.port)) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n{{".encode())
+        busy = (503, "Other large requests are read")
+        deadline = time.monotonic() + 10
+        while send(signed(url, "POST", path, body=b"x" * 2_000_000)) != busy:
+            assert time.monotonic() < deadline
+        assert admin.learn("admin", {"x": [1.0], "y": [1.0]}) == 1
+    while send(signed(url, "POST", path, body=b"x" * 2_000_000)) == busy:
+        assert time.monotonic() < deadline
+
+
+def test_a_defect_shows_nothing(url, admin, runtime, caplog):
+    secret = "-".join(["hush", "defect"])
+
+    async def fail():
+        raise RuntimeError(secret)
+
+    runtime.peers[0].start_pulse = fail
+    refused(500, "Internal Server Error", admin.start_pulse, "admin")
+    assert "RuntimeError" in caplog.text
+    assert "correlation_id=" in caplog.text
+    assert secret not in caplog.text
+
+
+def test_gets_that_change_something_can_be_switched_off():
+    for allowed, status in [(True, 200), (False, 405)]:
+        with (
+            federation_server(options=RestOptions(allows_state_changing_gets=allowed)) as url,
+            Client(url, "c1", KEY) as client,
+        ):
+            client.create("admin", "f", nats_hosts=HOSTS)
+            assert send(signed(url, path="/symetry/rest/c1/fedml/admin/startPulse"))[0] == status
+            client.start_pulse("admin")
+
+
+def test_everything_that_persists_is_there_after_a_restart(tmp_path):
+    with federation_server(tmp_path) as url, Client(url, "c1", KEY) as client:
+        client.create("kept", "f", nats_hosts=HOSTS)
+        client.create("volatile", "f", nats_hosts=HOSTS, persist=False)
+        client.learn("kept", {"x": [1.0], "y": [2.0]})
+        client.start_pulse("kept")
+        text, password = client.invite("kept")
+        before = client.info("kept")
+    with federation_server(tmp_path) as url, Client(url, "c1", KEY) as client, Client(url, "c2", OTHER_KEY) as peer:
+        assert client.projects() == ["kept"]
+        assert client.info("kept") == before
+        assert client.flags("kept")["fed_pulsing"]
+        assert client.univariate("kept", "y", local=True)["mean"] == 2.0
+        peer.join("mine", text, password)
+
+
+def test_mounted_in_another_application():
+    store = FederationStore(None)
+    service = FederationService(InMemoryRuntime(), store)
+    app = create_app(service, Authenticator(UserDirectory(None, USERS)))
+    outer = Starlette(routes=[Mount("/inner", app)], lifespan=service.lifespan)
+    with serving(outer) as url, Client(f"{url}/inner", "c1", KEY) as client:
+        client.create("admin", "f", nats_hosts=HOSTS)
+        assert client.projects() == ["admin"]
+    store.close()
+
+
+def test_where_a_client_sends_nothing():
+    for url in ["http://node.example:8080", "ftp://127.0.0.1", "http://user:hush@127.0.0.1", "nonsense"]:
+        with pytest.raises(FederationValueError, match="url: expected http") as raised:
+            Client(url, "c1", KEY)
+        assert "hush" not in str(raised.value)
+    with pytest.raises(FederationValueError, match="canonical base64"):
+        Client("http://127.0.0.1:1", "c1", "no key")
+    with Client("http://127.0.0.1:1", "c1", KEY) as client:
+        assert repr(client) == "Client('http://127.0.0.1:1', 'c1')"
+        with pytest.raises(FederationUnavailableError, match="expected an answer, got ConnectError"):
+            client.projects()
+        with pytest.raises(FederationValueError, match="expected the password"):
+            client.join("p", "PETINV1.x.y")
+
+
+def test_an_answer_that_is_not_of_a_federation_server():
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"<html>"})
+
+    expected = "expected the envelope of a federation server, got 6 bytes"
+    with (
+        serving(Starlette(routes=[Mount("/", app)])) as url,
+        Client(url, "c1", KEY) as client,
+        pytest.raises(FederationUnavailableError, match=expected),
+    ):
+        client.projects()
+
+
+def test_the_compatible_formats_of_the_client():
+    with (
+        federation_server(allows_compat=True) as url,
+        Client(url, "c1", KEY, compat=True) as admin,
+        Client(url, "c2", OTHER_KEY, compat=True) as peer,
+    ):
+        admin.create("admin", "f", nats_hosts=HOSTS)
+        assert admin.info("admin")["fed_mode"] == "compat"
+        text, password = admin.invite("admin", rest_host="http://charm:8080")
+        assert not invitation.is_native(text)
+        peer.join("mine", text, password)
+        assert peer.info("mine")["peersInfo"].keys() == admin.info("admin")["peersInfo"].keys()
+        # A native federation stays native, whoever asks for its invitation.
+        admin.create("native", "f", nats_hosts=HOSTS, fed_mode="native")
+        text, password = admin.invite("native", "correct horse battery")
+        assert text.startswith("PETINV1.")
+
+
+def test_columns_that_are_no_columns(admin):
+    for rows in [{"x": [1.0], "y": [1.0, 2.0]}, {"x": [[1.0]], "y": [[1.0]]}, {"x": ["a"], "y": [1.0]}, {}]:
+        with pytest.raises(FederationValueError, match=r"column|columns"):
+            admin.learn("admin", rows)
