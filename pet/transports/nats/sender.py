@@ -29,6 +29,8 @@ from pet.transports.nats.frames import (
 from pet.transports.nats.retry import Patience
 from pet.transports.nats.subjects import Subjects
 
+#: How many request timeouts the receiver may take to handle an upload.
+_MOST_HANDLING: Final = 20
 #: A receiver that asks for more under way than this is not trusted with it.
 _MOST_WINDOW: Final = 32
 
@@ -113,12 +115,15 @@ class _Sending:
 
     async def run(self) -> Verdict:
         """Go on until there is a verdict."""
-        failures = 0
+        failures = handling = 0
         while True:
             try:
                 answer = await self._ask(self._subjects.open(self._peer), self._offer.to_bytes())
                 if answer.slot:
-                    await self._send_missing(answer)
+                    if await self._send_missing(answer) == 0 and handling < _MOST_HANDLING:
+                        # It is all there, and being handled: that takes as long as it takes.
+                        handling += 1
+                        self._patience.progress()
                     answer = await self._ask(self._subjects.done(answer.slot), b"")
                 if answer.verdict is not None:
                     return answer.verdict
@@ -136,8 +141,11 @@ class _Sending:
         except RemoteProtocolError as error:
             raise TransportError(f"{subject}: {error}") from None
 
-    async def _send_missing(self, answer: OpenAnswer) -> None:
+    async def _send_missing(self, answer: OpenAnswer) -> int:
         """Send what the receiver does not have, some chunks at a time.
+
+        Returns:
+            How many chunks these were.
 
         Raises:
             _SlotGoneError: the slot is no longer there.
@@ -149,19 +157,19 @@ class _Sending:
         if answer.chunk_bytes != most:
             offer = replace(offer, chunk_bytes=answer.chunk_bytes)
         subject = self._subjects.chunk(answer.slot)
-        missing = (index for index in range(offer.chunk_count) if not has_bit(answer.have, index))
-        workers = [
-            asyncio.create_task(self._send_some(subject, offer, missing)) for _ in range(min(_MOST_WINDOW, answer.window))
-        ]
+        missing = [index for index in range(offer.chunk_count) if not has_bit(answer.have, index)]
+        indexes, window = iter(missing), min(_MOST_WINDOW, answer.window, len(missing))
+        workers = [asyncio.create_task(self._send_some(subject, offer, indexes)) for _ in range(window)]
         try:
             await asyncio.gather(*workers)
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+        return len(missing)
 
-    async def _send_some(self, subject: str, offer: UploadOffer, missing: Iterator[int]) -> None:
-        for index in missing:
+    async def _send_some(self, subject: str, offer: UploadOffer, indexes: Iterator[int]) -> None:
+        for index in indexes:
             chunk, failures = encode_chunk(offer, self._body, index), 0
             while True:
                 try:

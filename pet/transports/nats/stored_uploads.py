@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,8 @@ from pet.transports.nats.subjects import Subjects
 
 with MissingExtraError.naming("nats"):
     import nats.errors
-    import nats.js.errors
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -146,13 +148,13 @@ class StoredUploads:
         Raises:
             TransportError: the consumer cannot be made.
         """
+        await self._make_consumer()
         folder = None if self._directory is None else self._directory / "stored"
         room = self._room = await asyncio.to_thread(SpoolRoom, folder)
         for peer, spool in await asyncio.to_thread(lambda: list(room.restore())):
             self._spools[peer, spool.offer.upload_id] = spool
             self._touch(peer, spool)
             self._finish_if_whole(peer, spool)
-        await self._make_consumer()
         self._start(self._keep_pulling())
 
     async def stop(self) -> None:
@@ -183,26 +185,34 @@ class StoredUploads:
         """Pull until cancelled; whatever goes wrong with the broker is tried again."""
         while True:
             try:
+                await self._make_consumer()  # a restart of the broker may have taken it away
                 pulling = await self._connection.jetstream().pull_subscribe_bind(
                     consumer=_CONSUMER, stream=self._subjects.upload_stream
                 )
-                losses = self._connection.losses
-                while losses == self._connection.losses:
-                    try:
-                        messages = await pulling.fetch(_BATCH, timeout=_PULL_SECONDS)
-                    except nats.errors.TimeoutError:
-                        continue
-                    for message in messages:
-                        await self._take(message)
+                await self._pull(pulling)
             except (nats.errors.Error, TransportError, OSError) as error:
                 _logger.debug("pulling: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_RETRY_SECONDS)
-            try:
-                await self._make_consumer()  # a restart of the broker may have taken it away
-            except TransportError as error:
-                _logger.debug("consumer: %s", error)
 
-    async def _take(self, message: Any) -> None:
+    async def _pull(self, pulling: JetStreamContext.PullSubscription) -> None:
+        """Pull as long as the connection stands."""
+        losses, messages = self._connection.losses, list[Msg]()
+        try:
+            while losses == self._connection.losses:
+                try:
+                    messages = await pulling.fetch(_BATCH, timeout=_PULL_SECONDS)
+                except nats.errors.TimeoutError:
+                    await self._make_consumer()  # the library says the same of an empty queue and of one that is gone
+                while messages:
+                    await self._take(messages[0])
+                    messages.pop(0)
+        finally:
+            # Whoever follows need not wait until the broker gives us up.
+            for message in messages:
+                with suppress(nats.errors.Error, OSError):
+                    await message.nak()
+
+    async def _take(self, message: Msg) -> None:
         """Put one chunk aside and take it out of the queue; one that fits nowhere is taken out for good (fact 11)."""
         try:
             peer, upload_id, _ = message.subject.removeprefix(self._subjects.prefix + "up.").split(".")
