@@ -107,6 +107,26 @@ class GlobalModel:
         if (decoding.lowest, decoding.highest) != (0, decoding.order - 1):
             parallel.split(look, len(self), threads)
 
+    @classmethod
+    def from_elements(
+        cls, config: MaskConfigPair, model_count: int, scalar_sum: Fraction, elements: kernels.Packed
+    ) -> GlobalModel:
+        """Make the global model whose `iter_elements` gave these elements, packed.
+
+        Raises:
+            AggregationError: an element is not below the order.
+        """
+        total = kernels.new_total(len(elements), config.vect.order)
+        kernels.aggregate(total, [elements], config.vect.order)
+        # Nobody writes to these zeros, so the system keeps them in one page.
+        return cls(config, model_count, scalar_sum, total, np.zeros(elements.shape, dtype=np.uint8))
+
+    def iter_elements(self) -> Iterator[kernels.Packed]:
+        """Yield the unmasked elements in pieces, packed: with the other attributes, all that there is to know of the model."""
+        for start in range(0, len(self), _PIECE_LENGTH):
+            piece = slice(start, start + _PIECE_LENGTH)
+            yield kernels.unmask_elements(self._total[:, piece], self._mask[piece], self.config.vect.order)
+
     def to_fractions(self) -> list[Fraction]:
         """Return the mean exactly, as Python fractions in lowest terms: for checks on small models."""
         decoding = self._decoding(None)

@@ -19,11 +19,12 @@ import uvicorn
 from rich.console import Console
 
 from pet import kernels
-from pet.commands.settings_report import meaning, settings_table
+from pet.commands.settings_report import meaning, restored_lines, settings_table
 from pet.coordinator.app import create_app
 from pet.coordinator.json_log import JsonFormatter
 from pet.coordinator.setting_sections import LogSettings, split_bind_address
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
+from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
 from pet.errors import SettingsError, TransportError
 
 #: Participants poll; a connection that stays open between two polls saves a handshake.
@@ -54,8 +55,13 @@ def command(
             "--config", "-c", metavar="FILE", help="Settings file (TOML). Without it: loopback, shipped example values."
         ),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew: forget the stored round, whatever it is. Stored models stay.")
+    ] = False,
 ) -> None:
     """Run a coordinator. Settings come from a file, in the form of any version of xaynet, and from the environment.
+
+    It goes on with the round that is stored in pet-state/, beside the settings file (without one: in the current folder).
 
     Example: pet coordinator -c config.toml
     """
@@ -68,12 +74,16 @@ def command(
         raise typer.Exit(1) from None
     _set_up_logging(loaded.settings.log)
     _show(loaded, console)
-    _serve(loaded.settings, console)
+    folder = (Path() if config is None else config.parent) / STATE_FOLDER_NAME
+    with contextlib.closing(Stores.open(loaded.settings, folder, is_fresh=fresh)) as stores:
+        console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
+        console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
+        _serve(loaded.settings, stores, console)
 
 
 def _show(loaded: LoadedSettings, console: Console) -> None:
     console.print(settings_table(loaded))
-    for line in (*meaning(loaded.settings), f"Kernels: {kernels.active_backend()}. Storage: in memory."):
+    for line in (*meaning(loaded.settings), f"Kernels: {kernels.active_backend()}."):
         console.print(line, soft_wrap=True)
     for warning in loaded.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
@@ -90,7 +100,7 @@ def _set_up_logging(settings: LogSettings) -> None:
         logger.setLevel(settings.level.upper())
 
 
-def _serve(settings: Settings, console: Console) -> None:
+def _serve(settings: Settings, stores: Stores, console: Console) -> None:
     """Serve until a signal; returns after a clean end.
 
     Raises:
@@ -101,7 +111,7 @@ def _serve(settings: Settings, console: Console) -> None:
         host, port = listener.getsockname()[:2]
         scheme = "https" if settings.api.tls_certificate else "http"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        server = _Server(_server_config(settings), f"Listening on {url} (Ctrl-C ends)", console)
+        server = _Server(_server_config(settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)
         # uvicorn takes these signals while it serves and sends them again when it has ended; then there is nothing left to end.
         earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -132,14 +142,16 @@ def _listen(bind_address: str) -> socket.socket:
     return listener
 
 
-def _server_config(settings: Settings) -> uvicorn.Config:
+def _server_config(settings: Settings, stores: Stores, console: Console) -> uvicorn.Config:
     api, tls = settings.api, dict[str, Any]()
     if api.tls_certificate and api.tls_key:
         tls = {"ssl_certfile": api.tls_certificate, "ssl_keyfile": api.tls_key}
     if api.tls_client_auth:
         tls |= {"ssl_ca_certs": str(api.tls_client_auth), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    app = create_app(settings)
     try:
+        app = create_app(settings, stores)
+        for line in restored_lines(app.state.service.engine):
+            console.print(line, soft_wrap=True)
         # The first round begins here, so that a model that is too large is told before anything is served.
         app.state.service.engine.tick()
     except MemoryError as error:

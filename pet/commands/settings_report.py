@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich import box
 from rich.table import Table
 
+from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.setting_names import RULES, SECRET, UNUSED
 from pet.coordinator.settings import LoadedSettings, Settings
 
@@ -46,6 +47,21 @@ def meaning(settings: Settings) -> list[str]:
         f"A round takes at least {round_seconds:g} seconds, and needs at least so many messages: sum {phases.sum.count.min},"
         f" update {phases.update.count.min}, sum2 {phases.sum2.count.min}.",
     ]
+
+
+def restored_lines(engine: CoordinatorEngine) -> list[str]:
+    """Say what a coordinator that starts goes on with."""
+    status = engine.status()
+    if not engine.was_restored:
+        return ["Nothing is stored: rounds are counted from 1."]
+    left = status["seconds_left"]
+    lines = [
+        f"Going on with round {status['round']} in phase {status['phase']}: {status['accepted']} messages accepted"
+        + ("." if left is None else f", {left:.1f} seconds left.")
+    ]
+    if engine.keeps_earlier_settings:
+        lines.append("The settings of rounds have changed: this round keeps its own, the next one has the new ones.")
+    return lines
 
 
 def unreadable_files(settings: Settings) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pet.coordinator.observation import Observation
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
+from pet.coordinator.stores import Stores
 from pet.errors import MissingExtraError
 from pet.transports import asgi
 from pet.transports.live_page import live_routes
@@ -17,16 +18,22 @@ if TYPE_CHECKING:
 METRICS_PATH = "/metrics"
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
     """Return an ASGI application that runs a coordinator while its lifespan lasts; `app.state.service` is its service.
 
     To mount it in another application, see `pet.transports.asgi.create_app`.
 
+    Args:
+        settings: of rounds and service.
+        stores: where rounds and models are kept, to be closed by the caller; None keeps them in memory.
+
     Raises:
         ConfigError: the protocol refuses the settings.
+        StateError: what is stored is damaged, or not of a coordinator of this version.
+        StorageError: a store cannot be reached.
         MissingExtraError: metrics are asked for, and the extra `metrics` is not installed.
     """
-    service = CoordinatorService.from_settings(settings)
+    service = CoordinatorService.from_settings(settings, stores)
     observation = Observation(service.engine)
     app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else ())
     if settings.metrics.prometheus is not False:

@@ -126,7 +126,9 @@ class CoordinatorEngine:
         self._sum_dictionary_sizes = (0, 0)
         #: Events of the protocol that are stored and not published yet.
         self._pending: Final[deque[Event]] = deque()
-        self._publish()
+        # What a restored round has to announce waits for the first tick: nobody can have subscribed yet.
+        self._open_gate()
+        self._take_status()
 
     @property
     def was_restored(self) -> bool:
@@ -292,8 +294,7 @@ class CoordinatorEngine:
         status: whoever reads that a round is completed must find its model.
         """
         self._pending.extend(self._rounds.settle(self._clock()))
-        self._gate = _Gate(self._protocol.encryption_keys, self._protocol.accepted_tag)
-        self._deadline = self._rounds.next_deadline_seconds()
+        self._open_gate()
         if not any(isinstance(event, ModelPublished) for event in self._pending):
             self._take_status()
         while self._pending:
@@ -303,6 +304,10 @@ class CoordinatorEngine:
             if isinstance(event, ModelPublished):
                 self._take_status()
             self._call_back(event)
+
+    def _open_gate(self) -> None:
+        self._gate = _Gate(self._protocol.encryption_keys, self._protocol.accepted_tag)
+        self._deadline = self._rounds.next_deadline_seconds()
 
     def _call_back(self, event: Event) -> None:
         for callback in self._subscribers:

@@ -1,15 +1,25 @@
-"""Where global models are kept: the interface, and one that keeps the last model as long as the object lives."""
+"""Where global models are kept: the interface, a folder, and one that keeps the last model as long as the object lives."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
+from pet.coordinator.durable_files import make_private_folder, sync_folder, write_durably
+from pet.coordinator.model_file import decode_model, encode_model, model_name
 from pet.coordinator.round_model import RoundModel
-from pet.errors import StateError
+from pet.errors import StateError, StorageError
+from pet.wire import Buffer
 
 
 class ModelStore(Protocol):
-    """What a coordinator asks of a model store. Calls come one at a time, from any thread."""
+    """What a coordinator asks of a model store. Calls come one at a time, from any thread.
+
+    Attributes:
+        description: what and where it is, for people; without secrets.
+    """
+
+    description: str
 
     def save(self, model: RoundModel) -> dict[str, Any]:
         """Keep a model; it survives the process when this returns. Keeping the same model again does no harm.
@@ -36,6 +46,7 @@ class MemoryModelStore:
     """`ModelStore` in memory: it keeps the last model."""
 
     def __init__(self) -> None:
+        self.description = "in memory"
         self._model: RoundModel | None = None
 
     def save(self, model: RoundModel) -> dict[str, Any]:
@@ -48,3 +59,73 @@ class MemoryModelStore:
         if self._model is None or record != {"name": self._model.etag}:
             raise StateError(f"model store: expected model {record.get('name')!r}, got none of that name")
         return self._model
+
+
+class FolderModelStore:
+    """`ModelStore` in a folder: one file for each model, the last ones kept.
+
+    Args:
+        folder: made if it does not exist; only its owner can read it.
+        history: how many models are kept, at least 1.
+
+    Raises:
+        StorageError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, history: int) -> None:
+        self.description = str(folder)
+        self._folder: Final = folder
+        self._history: Final = history
+        try:
+            make_private_folder(folder)
+        except OSError as error:
+            raise StorageError(f"{folder}: expected a folder to keep models in: {error.strerror}") from None
+
+    def save(self, model: RoundModel) -> dict[str, Any]:
+        """Keep a model: written under another name first, so that a file of its own name is a whole model."""
+        name = model_name(model)
+        unfinished = self._folder / f"{name}.unfinished"
+        try:
+            size_bytes = write_durably(unfinished, encode_model(model))
+            unfinished.replace(self._folder / name)
+            sync_folder(self._folder)
+            self._forget_old(name)
+        except OSError as error:
+            raise StorageError(f"{self._folder / name}: the model cannot be kept: {error.strerror}") from None
+        return {"name": name, "bytes": size_bytes}
+
+    def load(self, record: dict[str, Any]) -> RoundModel:
+        """Return a model that was kept."""
+        path = self._folder / str(record["name"])
+        try:
+            return check_model(record, path.read_bytes(), str(path))
+        except FileNotFoundError:
+            raise StateError(f"{path}: expected the last global model, got no file") from None
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from None
+
+    def _forget_old(self, latest: str) -> None:
+        """Remove what is beyond the history, and what a crash left unfinished."""
+        for path in self._folder.glob("*.unfinished"):
+            path.unlink()
+        others = [path for path in self._folder.glob("*.pet") if path.name != latest]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in others[self._history - 1 :]:
+            path.unlink()
+
+
+def check_model(record: dict[str, Any], data: Buffer, where: str) -> RoundModel:
+    """Read a model and check that it is the one of a record.
+
+    Raises:
+        StateError: it is damaged, or another one.
+    """
+    if len(data) != record["bytes"]:
+        raise StateError(f"{where}: expected a model of {record['bytes']} bytes, got {len(data)}")
+    try:
+        model = decode_model(data)
+    except StateError as error:
+        raise StateError(f"{where}: {error}") from None
+    if model_name(model) != record["name"]:
+        raise StateError(f"{where}: expected model {record['name']}, got {model_name(model)}")
+    return model

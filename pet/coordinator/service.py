@@ -23,10 +23,11 @@ from pet.coordinator.event_log import EventLog
 from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
 from pet.coordinator.settings import Settings
 from pet.coordinator.spool import Spool
-from pet.errors import LocalProtocolError
+from pet.coordinator.stores import Stores
+from pet.errors import LocalProtocolError, StorageError
 from pet.transports.base import Endpoint
 from pet.transports.body import SealedBody, as_sealed_body
-from pet.transports.service import IncomingBody
+from pet.transports.service import IncomingBody, ServiceBusyError
 from pet.wire import Buffer
 
 _logger: Final = logging.getLogger(__name__)
@@ -94,19 +95,29 @@ class CoordinatorService:
         self.on_message_handled: Callable[[int, float], None] | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, stores: Stores | None = None) -> Self:
         """Build engine and service from settings, with phases and refusals logged.
+
+        Args:
+            settings: of rounds and service; where state is kept, `stores` alone says.
+            stores: where rounds and models are kept, to be closed by the caller; None keeps them in memory.
 
         Raises:
             ConfigError: the protocol refuses the settings.
+            StateError: what is stored is damaged, or not of a coordinator of this version.
+            StorageError: a store cannot be reached.
         """
-        engine = CoordinatorEngine(settings.to_round_settings())
+        engine = CoordinatorEngine(
+            settings.to_round_settings(),
+            storage=stores.storage if stores else None,
+            model_store=stores.model_store if stores else None,
+        )
         engine.subscribe(EventLog())
         return cls(
             engine,
             workers=settings.workers,
             max_bytes_in_flight=settings.service.max_bytes_in_flight,
-            spool_folder=settings.service.spool_folder,
+            spool_folder=settings.service.spool_folder or (stores.spool_folder if stores else None),
             max_spool_bytes=settings.service.max_spool_bytes,
             stall_seconds=settings.service.stall_seconds,
         )
@@ -187,6 +198,7 @@ class CoordinatorService:
 
         Raises:
             LocalProtocolError: the service does not run.
+            ServiceBusyError: what became of the message cannot be stored now.
         """
         body, begin_seconds = as_sealed_body(body), time.monotonic()
         size_bytes = body.size_bytes
@@ -196,7 +208,10 @@ class CoordinatorService:
             handled = self._worker_threads.submit(self.engine.handle_message, body)
             # Not here: whoever waits may be cancelled while the thread goes on.
             handled.add_done_callback(lambda _: body.close())
-            await asyncio.wrap_future(handled)
+            try:
+                await asyncio.wrap_future(handled)
+            except StorageError as error:
+                raise ServiceBusyError(str(error)) from None
         if self.on_message_handled is not None:
             self.on_message_handled(size_bytes, time.monotonic() - begin_seconds)
         # The message may have brought the end of the phase forward.
@@ -223,6 +238,10 @@ class CoordinatorService:
                 continue
             try:
                 await self._tick()
+            except StorageError as error:
+                self._is_ticking_well = False
+                _logger.warning("the round waits for its storage, trying again in %g s: %s", _RETRY_SECONDS, error)
+                await asyncio.sleep(_RETRY_SECONDS)
             except Exception:
                 # Nothing a participant sends may end up here. If it does, the coordinator says so and goes on trying.
                 self._is_ticking_well = False

@@ -49,9 +49,10 @@ RULES: Final[dict[str, str]] = {
     "model.length": "a whole number of weights, from 1 to 4294967295",
     "service.workers": "a whole number of threads, at least 1 (absent: one per core)",
     "service.max_bytes_in_flight": "a whole number of bytes, at least 65536",
-    "service.spool_folder": "the path of a folder (absent: the system's temporary folder)",
+    "service.spool_folder": "the path of a folder (absent: one beside the stored rounds)",
     "service.max_spool_bytes": "a whole number of bytes, at least 1 (absent: room for 16 of the largest messages, or 1 GiB)",
     "service.stall_seconds": "a number of seconds, above 0",
+    "service.model_history": "a whole number of global models, at least 1",
     "log.level": "one of debug, info, warning, error",
     "log.format": "one of text, json",
     "log.filter": _UNUSED_TEXT,
@@ -86,6 +87,7 @@ SHIPPED: Final[dict[str, Any]] = {
     "model.length": 4,
     "service.max_bytes_in_flight": 64 * 2**20,
     "service.stall_seconds": 30.0,
+    "service.model_history": 5,
     "log.level": "info",
     "log.format": "text",
     "api.live_page": True,
@@ -93,7 +95,7 @@ SHIPPED: Final[dict[str, Any]] = {
 
 #: Accepted so that xaynet's files load; nothing in this release acts on them.
 UNUSED: Final = frozenset(
-    name for name in RULES if name == "log.filter" or name.startswith(("redis.", "metrics.influxdb.", "s3.", "restore."))
+    name for name in RULES if name == "log.filter" or name.startswith(("redis.", "metrics.influxdb.", "s3."))
 )
 
 #: Their values are never shown.

@@ -144,6 +144,7 @@ class ServiceSettings(_Section):
         spool_folder: where large bodies wait; None means the system's temporary folder.
         max_spool_bytes: bodies on disk at the same time, in bytes; None means room for sixteen of the largest messages.
         stall_seconds: how long a body may make no progress before its request is given up.
+        model_history: so many global models are kept.
     """
 
     workers: Annotated[_Whole, Field(ge=1, le=1024)] | None = None
@@ -151,6 +152,7 @@ class ServiceSettings(_Section):
     spool_folder: _Path | None = None
     max_spool_bytes: _Count | None = None
     stall_seconds: Annotated[_Number, Field(gt=0)]
+    model_history: _Count
 
 
 class LogSettings(_Section):
@@ -197,9 +199,9 @@ class S3Settings(_Section):
 
 
 class RestoreSettings(_Section):
-    """Section `restore`, unused."""
+    """Section `restore`: whether a coordinator goes on with what is stored; absent means yes, as far as there is something."""
 
-    enable: bool = False
+    enable: bool | None = None
 
 
 def split_bind_address(text: str) -> tuple[str, int]:

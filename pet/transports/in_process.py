@@ -5,7 +5,7 @@ For tests, for embedding, and as the shortest example of a transport. It knows n
 
 from __future__ import annotations
 
-from pet.errors import TransportError
+from pet.errors import StorageError, TransportError
 from pet.model_formats import NPY, encode_npy
 from pet.transports.base import AnswerTooLargeError, Body, Endpoint
 from pet.transports.body import MemoryBody
@@ -48,7 +48,10 @@ class InProcessTransport:
         limit = self._endpoint.max_body_bytes()
         if len(body) > limit:
             raise TransportError(f"message: expected at most {limit} bytes, got {len(body)}")
-        self._endpoint.handle_message(MemoryBody(body))
+        try:
+            self._endpoint.handle_message(MemoryBody(body))
+        except StorageError as error:
+            raise TransportError(str(error)) from None
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

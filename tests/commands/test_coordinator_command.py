@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -52,6 +53,13 @@ def running(*arguments, **environ):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Without a settings file, state is kept in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -152,3 +160,86 @@ def test_tls_with_client_certificates():
         assert httpx.get(f"{url}/params", verify=client_context(True)).status_code == 200
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/params", verify=client_context(False))
+
+
+def state_of(folder):
+    return {path.relative_to(folder): oct(path.stat().st_mode & 0o777) for path in (folder / "pet-state").rglob("*")}
+
+
+def test_state_lies_beside_the_settings_and_is_nobody_elses(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.toml").write_text(FLAT)
+    with running("-c", "elsewhere/config.toml") as (_, _, printed):
+        assert "Rounds are kept in SQLite in elsewhere/pet-state." in printed
+        assert "Nothing is stored: rounds are counted from 1." in printed
+        state = state_of(elsewhere)
+        assert oct((elsewhere / "pet-state").stat().st_mode & 0o777) == "0o700"
+    assert Path("pet-state/coordinator.sqlite") in state
+    assert set(state.values()) == {"0o600", "0o700"}
+    assert not (tmp_path / "pet-state").exists()
+
+
+def kill_in_a_round(config):
+    with running("-c", str(config)) as (process, url, _):
+        parameters = httpx.get(f"{url}/params").content
+        process.kill()
+    return parameters
+
+
+def test_a_killed_coordinator_goes_on_with_its_round(config):
+    parameters = kill_in_a_round(config)
+    with running("-c", str(config), PET__MODEL__LENGTH="8") as (process, url, printed):
+        assert "Going on with round 1 in phase sum: 0 messages accepted, " in printed
+        assert "The settings of rounds have changed" in printed
+        assert httpx.get(f"{url}/params").content == parameters
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    with running("-c", str(config)) as (_, url, printed):
+        assert "settings of rounds" not in printed
+        assert httpx.get(f"{url}/params").content == parameters
+
+
+@pytest.mark.parametrize(("arguments", "environ"), [(["--fresh"], {}), ([], {"PET__RESTORE__ENABLE": "false"})])
+def test_a_fresh_start_has_to_be_asked_for(config, arguments, environ):
+    parameters = kill_in_a_round(config)
+    with running("-c", str(config), *arguments, **environ) as (_, url, printed):
+        assert "Nothing is stored" in printed
+        assert httpx.get(f"{url}/params").content != parameters
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, None], ids=["of another program", "garbage", "a byte"])
+def test_state_that_is_not_a_coordinators_is_refused_until_fresh_is_said(config, damage):
+    kill_in_a_round(config)
+    database = config.parent / "pet-state" / "coordinator.sqlite"
+    Path(f"{database}-wal").unlink(missing_ok=True)
+    if damage == b"":
+        database.unlink()
+        with contextlib.closing(sqlite3.connect(database)) as other:
+            other.execute("CREATE TABLE state (everything)")
+    elif damage is None:
+        with contextlib.closing(sqlite3.connect(database)) as known:
+            known.execute("UPDATE state SET data = substr(data, 2)")
+            known.commit()
+    else:
+        database.write_bytes(damage)
+    before = database.read_bytes()
+    process = start("-c", str(config))
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "--fresh begins anew" in err
+    assert database.read_bytes() == before
+    with running("-c", str(config), "--fresh") as (_, url, _):
+        assert httpx.get(f"{url}/params").status_code == 200
+
+
+def test_two_coordinators_do_not_share_a_folder(config):
+    with running("-c", str(config)) as (_, url, _):
+        for arguments in ([], ["--fresh"]):
+            process = start("-c", str(config), *arguments)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 1
+            assert "another coordinator uses it" in err
+        assert httpx.get(f"{url}/params").status_code == 200

@@ -201,6 +201,7 @@ def test_storage_carries_the_round_and_the_model_over(clock):
     following = make_engine(clock, storage=storage, model_store=model_store)
     assert following.was_restored
     assert following.model().round_id == 1
+    following.tick()
     assert following.parameters() == engine.parameters()
     assert following.status()["round"] == 2
 

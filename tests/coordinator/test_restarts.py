@@ -320,6 +320,20 @@ def test_the_same_settings_are_no_change(storage):
     assert not life.engine.keeps_earlier_settings
 
 
+def test_subscribers_hear_of_a_restored_round(storage):
+    life = Life(storage)
+    run = steps(life)
+    while life.engine.status()["phase"] != "sum2":
+        next(run)
+    life.engine.shut_down()
+    heard = []
+    engine = CoordinatorEngine(SETTINGS, clock=life.clock, storage=storage, model_store=life.model_store)
+    engine.subscribe(heard.append)
+    engine.tick()
+    kinds = ["PhaseEntered", "ParametersPublished", "SumDictionaryPublished", "SeedDictionaryPublished"]
+    assert [type(event).__name__ for event in heard] == kinds
+
+
 def test_before_the_first_round_there_is_nothing_to_go_on_with(storage):
     engine = CoordinatorEngine(SETTINGS, clock=Clock(), storage=storage)
     engine.shut_down()

@@ -96,14 +96,6 @@ class Storage(Protocol):
         """
         ...
 
-    def erase(self) -> None:
-        """Forget everything, whatever it is.
-
-        Raises:
-            StorageError: it cannot be reached.
-        """
-        ...
-
     def close(self) -> None:
         """Let go of files and connections. Calling it twice does no harm; no other call may follow."""
         ...

@@ -48,11 +48,5 @@ class MemoryStorage:
         self._entries += transaction.entries
         self._sequence, self._state = transaction.sequence, transaction.state
 
-    def erase(self) -> None:
-        """Forget everything."""
-        self._sequence, self._state = 0, b""
-        self._entries.clear()
-        self._blobs.clear()
-
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -16,8 +16,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from pet.coordinator.durable_files import make_private_folder, sync_folder, write_durably
 from pet.coordinator.storage.base import Stored, Transaction, is_next
 from pet.errors import StateError, StorageError
 from pet.wire import Buffer
@@ -59,14 +60,15 @@ class SqliteStorage:
         self._path: Final = folder / DATABASE_NAME
         self._blob_folder: Final = folder / BLOB_FOLDER_NAME
         try:
-            for path in (folder, self._blob_folder):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                path.chmod(0o700)
+            make_private_folder(folder)
+            make_private_folder(self._blob_folder)
             if is_fresh:
                 self._remove()
             # SQLite gives its other files the permissions of this one.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._path.chmod(0o600)
+        except StorageError:
+            raise
         except OSError as error:
             raise StorageError(f"{folder}: expected a folder to keep state in: {error.strerror}") from None
         self._connection = self._open()
@@ -118,16 +120,6 @@ class SqliteStorage:
             with suppress(OSError):
                 (self._blob_folder / file).unlink()
 
-    def erase(self) -> None:
-        """Forget everything."""
-        try:
-            self._connection.close()
-            self._remove()
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise StorageError(f"{self.description}: {error}") from None
-        self._connection = self._open()
-
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
@@ -153,20 +145,19 @@ class SqliteStorage:
         """Lock the database, check that it is ours, and make its tables if it is new."""
         for pragma in ("locking_mode = EXCLUSIVE", "synchronous = FULL", "secure_delete = ON"):
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # The lock is taken with the first write, and kept.
-        connection.execute("BEGIN EXCLUSIVE")
         mark = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if is_empty and (mark, version) == (0, 0):
-            for statement in _SCHEMA:
-                connection.execute(statement)
-        elif (mark, version) != (_APPLICATION_ID, _VERSION):
+        is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0 and (mark, version) == (0, 0)
+        if not is_new and (mark, version) != (_APPLICATION_ID, _VERSION):
             raise StateError(
                 f"{self._path}: expected a coordinator's database of version {_VERSION}, got mark {mark:#x}, version {version} "
                 f"{_HINT}"
             )
+        connection.execute("PRAGMA journal_mode = WAL")
+        # The lock is taken with the first write, and kept.
+        connection.execute("BEGIN EXCLUSIVE")
+        for statement in _SCHEMA if is_new else ():
+            connection.execute(statement)
         connection.execute("COMMIT")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -241,26 +232,3 @@ class SqliteStorage:
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(self._blob_folder)
         self._blob_folder.mkdir(mode=0o700)
-
-
-def write_durably(path: Path, parts: Sequence[Buffer]) -> None:
-    """Write a file that only its owner can read, and wait until its bytes are on the disk; its name may not be yet."""
-    with open(path, "wb", opener=open_private) as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def open_private(path: str, flags: int) -> int:
-    """Open a file so that only its owner can read it: an `opener` for `open`."""
-    return os.open(path, flags, 0o600)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor: Any = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

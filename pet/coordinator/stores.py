@@ -1,0 +1,57 @@
+"""From settings to the stores of a coordinator: where its rounds and its models are kept.
+
+Redis and S3 are imported only where the settings ask for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from pet.coordinator.model_store import FolderModelStore, ModelStore
+from pet.coordinator.settings import Settings
+from pet.coordinator.storage.base import Storage
+from pet.coordinator.storage.sqlite import SqliteStorage
+
+STATE_FOLDER_NAME: Final = "pet-state"
+_MODELS_NAME: Final = "models"
+_SPOOL_NAME: Final = "spool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """What a coordinator keeps its state in.
+
+    Attributes:
+        storage: for rounds.
+        model_store: for models.
+        spool_folder: where large bodies wait; on the file system of the storage, where it has one.
+    """
+
+    storage: Storage
+    model_store: ModelStore
+    spool_folder: Path | None = None
+
+    @classmethod
+    def open(cls, settings: Settings, folder: Path, *, is_fresh: bool = False) -> Self:
+        """Open what the settings name; what they leave open is in a folder.
+
+        Args:
+            settings: `redis`, `s3`, `restore` and `service` count.
+            folder: the state folder, made if it is needed.
+            is_fresh: forget the rounds that are stored; so does `restore.enable = false`.
+
+        Raises:
+            StateError: what is stored is none of ours, or damaged.
+            StorageError: a store cannot be used, or another coordinator uses it.
+            MissingExtraError: Redis or S3 is asked for, and its package is not installed.
+        """
+        is_fresh = is_fresh or settings.restore.enable is False
+        model_store = FolderModelStore(folder / _MODELS_NAME, settings.service.model_history)
+        storage: Storage = SqliteStorage(folder, is_fresh=is_fresh)
+        return cls(storage=storage, model_store=model_store, spool_folder=folder / _SPOOL_NAME)
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self.storage.close()
