@@ -19,13 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from pet.errors import RemoteProtocolError, TransportError
+from pet.errors import MissingExtraError, RemoteProtocolError, TransportError
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict, decode_chunk
 from pet.transports.nats.spool import Spool, SpoolRoom
 from pet.transports.nats.subjects import Subjects
-from pet.transports.nats.subscription import Subscription
+from pet.transports.nats.subscription import Subscription, respond
+
+with MissingExtraError.naming("nats"):
+    from nats.aio.msg import Msg
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -192,7 +195,7 @@ class _Receiving:
         self._offer = offer
         self._token: Final = secrets.token_hex(16)
         #: Twice the window: what a sender sends again may come beside what it sent before.
-        self._chunks: Final[asyncio.Queue[_Chunk]] = asyncio.Queue(2 * window)
+        self._chunks: Final[asyncio.Queue[Msg]] = asyncio.Queue(2 * window)
         self._spool: Spool | None = None
         self._is_open = asyncio.Event()
         self._is_told = asyncio.Event()
@@ -274,9 +277,9 @@ class _Receiving:
             for subscription in subscriptions:
                 await self._connection.unsubscribe(subscription)
 
-    async def _queue_chunk(self, message: _Chunk) -> None:
+    async def _queue_chunk(self, message: Msg) -> None:
         if self.is_whole:
-            await message.respond(b"")  # the first answer got lost
+            await respond(message, b"")  # the first answer got lost
         else:
             await self._chunks.put(message)
 
@@ -292,10 +295,10 @@ class _Receiving:
                 _logger.info("chunk ignored: %s", error)
                 continue
             await asyncio.to_thread(spool.write, header.index, data)
-            await message.respond(b"")
+            await respond(message, b"")
             await asyncio.to_thread(spool.digest_more)
         while not self._chunks.empty():
-            await self._chunks.get_nowait().respond(b"")
+            await respond(self._chunks.get_nowait(), b"")
 
     async def _judge(self, spool: Spool) -> Verdict:
         """Check the digest and give the upload to the handler."""
@@ -313,11 +316,3 @@ class _Receiving:
         verdict = await asyncio.shield(self._verdict)
         self._is_told.set()
         return (OpenAnswer(wait_seconds=_WAIT_SECONDS) if verdict is None else OpenAnswer(verdict=verdict)).to_bytes()
-
-
-class _Chunk(Protocol):
-    """A message of the library, as far as it matters here."""
-
-    data: bytes
-
-    async def respond(self, data: bytes) -> None: ...

@@ -48,6 +48,21 @@ class Subscription:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
+async def respond(message: Msg, data: bytes) -> None:
+    """Answer a request, if it is one.
+
+    Who asks chooses where the answer goes, and it is sent with our rights, which may be more: an answer to a subject such as
+    "$JS.API.STREAM.DELETE.name" would be obeyed. So answers go to inboxes only.
+    """
+    if not message.reply.startswith("_INBOX"):
+        _logger.warning("%s: not answered: expected an inbox to answer to, got %r", message.subject, message.reply[:80])
+        return
+    try:
+        await message.respond(data)
+    except (nats.errors.Error, OSError) as error:
+        _logger.debug("%s: the answer could not be sent: %s", message.subject, error)
+
+
 def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]]) -> MessageHandler:
     """Return a handler of messages that answers each with what `handler` returns.
 
@@ -59,9 +74,7 @@ def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]]) -> Messag
 
     async def answer(message: Msg) -> None:
         try:
-            await message.respond(await handler(message.subject, bytes(message.data)))
-        except (nats.errors.Error, OSError) as error:
-            _logger.debug("%s: the answer could not be sent: %s", message.subject, error)
+            await respond(message, await handler(message.subject, bytes(message.data)))
         except Exception:
             _logger.exception("%s: a request could not be handled", message.subject)
         finally:
