@@ -2,7 +2,7 @@
  *
  * There is one version of this for all variants. The bytes that are read come from a peer: nothing in them is believed before
  * it is checked. Nothing here is secret. */
-#include "fraction_values.h"
+#include "short_fractions.h"
 
 enum {
     HEAD_BYTES = 9,                                              /* sign, and the number of 32-bit limbs */
@@ -129,6 +129,10 @@ int pet_encode_fractions_portable(uint8_t *bytes, size_t capacity, size_t *used,
     size_t ratio_denominator_count = pet_load_integer(ratio_denominator, PET_RATIO_LIMBS, decoding->denominator);
     cancel(ratio_numerator, &ratio_numerator_count, ratio_denominator, &ratio_denominator_count);
     size_t i = 0;
+    short_ratio short_form;
+    if (prepare_short_ratio(&short_form, offset, difference_count, ratio_numerator, ratio_numerator_count, ratio_denominator,
+                            ratio_denominator_count))
+        i = encode_short_fractions(bytes, capacity, &output.used, elements, length, order->element_bytes, &short_form);
     for (; i < length; i++) {
         uint64_t magnitude[PET_DIFFERENCE_LIMBS], denominator[PET_RATIO_LIMBS], numerator[WEIGHT_LIMBS];
         size_t count, numerator_count = 0, denominator_count = 1;

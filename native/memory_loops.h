@@ -31,6 +31,8 @@ static size_t find_invalid(const uint8_t *elements, size_t length, const pet_ord
     return FOR_PLANES(order, find_invalid_with, elements, length, order);
 }
 
+enum { FETCHED_AHEAD = 1024 }; /* bytes */
+
 /* Add vectors to a total, unchecked but for one answer: 1 if all elements were valid. Subtracts instead if told so: sums wrap,
  * so that takes away exactly what was added. */
 PET_INLINE int accumulate_with(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *const *vectors,
@@ -43,6 +45,8 @@ PET_INLINE int accumulate_with(uint64_t *total, size_t plane_stride, size_t leng
 #pragma GCC unroll 8
         for (size_t k = 0; k < count; k++) {
             const lanes element = load_packed(vectors[k], i, length, in_place, &format, planes);
+            /* Several vectors are more streams than the prefetchers of some processors follow. */
+            if (count > 1) _mm_prefetch((const char *)vectors[k] + i * format.element_bytes + FETCHED_AHEAD, _MM_HINT_T0);
             watch_for(&invalid, element, format.largest, planes);
             sum = subtracts ? sub(sum, element, planes) : add(sum, element, planes);
         }

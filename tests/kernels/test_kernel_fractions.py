@@ -78,6 +78,31 @@ def test_differences_in_lowest_terms(backend, order):
             assert output.tobytes() == expected
 
 
+@pytest.mark.parametrize("order", [20_000_000_000_021, 2**64 - 59, 2**78 - 93, 2**127 - 1], ids=width)
+@pytest.mark.parametrize(
+    "denominator",
+    [
+        *(1, 2**63, 3**40, 10**10, 10**19, 10**20, 7 * 251**3, 2**126),
+        *(2**61 - 1, 257 * 263, 257**2 * 2**40 * 3, 4_294_967_291 * 4_294_967_279, 3 * (2**89 - 1)),
+    ],
+)
+def test_what_magnitudes_share_with_a_denominator(backend, order, denominator):
+    """Small primes, large primes, powers and products of them: the divisors of denominators, times anything."""
+    source = random.Random(f"{order} {denominator}")
+    shared = (1, 2, 3, 5, 7, 9, 100, 251, 257, 263, 257**2, 2**61 - 1, 4_294_967_291, 2**40, denominator)
+    offset = order // 2
+    differences = [(offset + sign * source.randrange(10**6) * divisor) % order for divisor in shared for sign in (1, -1)]
+    differences += [offset, 0, order - 1, offset + 1]
+    for numerator in (1, 7, 2**64 - 59):
+        decoding = Decoding(order, offset, numerator, denominator, 0, order - 1)
+        expected = b"".join(record(reference.decode(value, decoding)) for value in differences)
+        output = np.full(len(expected) + 400, 0xA5, dtype=np.uint8)
+        used, done = kernels.encode_fractions(output[: len(expected) + 300], pack_integers(differences, order), decoding)
+        assert (used, done) == (len(expected), len(differences))
+        assert output[:used].tobytes() == expected
+        assert (output[len(expected) + 300 :] == 0xA5).all()
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_floats_as_dyadic_fractions(backend, dtype):
     values = floats(dtype)
