@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
-from pet.participant.back_off import BackOff
+from pet.participant.back_off import BackOff, Patience
 from pet.participant.core import LocalModelConfig
 from pet.participant.participant import AsyncTickParticipant
+from pet.participant.state_file import StateFile
 from pet.protocol.participant_events import NewRound
 from pet.transports.base import AsyncTransport
 
@@ -46,20 +48,29 @@ class AsyncParticipant:
         coordinator: str | AsyncTransport,
         *,
         state: bytes | None = None,
+        state_file: Path | str | None = None,
         scalar: Scalar = 1,
         signing_key: SigningKeyPair | None = None,
         max_message_size: int | None = None,
         back_off: BackOff | None = None,
     ) -> None:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
-        if state is None:
-            self._ticks = AsyncTickParticipant(
-                coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size
-            )
-        else:
-            self._ticks = AsyncTickParticipant.restore(state, coordinator)
+        self._state_file = None if state_file is None else StateFile(state_file)
+        try:
+            state = (self._state_file.load() if self._state_file else None) or state
+            if state is None:
+                self._ticks = AsyncTickParticipant(
+                    coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size
+                )
+            else:
+                self._ticks = AsyncTickParticipant.restore(state, coordinator)
+        except BaseException:
+            if self._state_file is not None:
+                self._state_file.close()
+            raise
         self.new_global_model = asyncio.Event()
         self._back_off = back_off or BackOff()
+        self._patience = Patience(self._back_off)
         self._wake_up = asyncio.Event()
         self._stop_requested = False
         self._task: asyncio.Task[None] | None = None
@@ -146,6 +157,9 @@ class AsyncParticipant:
             await asyncio.wait({self._task})
         self._final_state = self._ticks.save()
         await self._ticks.aclose()
+        if self._state_file is not None:
+            self._state_file.save(self._final_state)
+            self._state_file.close()
         if self._task is not None:
             self._task.result()
         return self._final_state
@@ -155,6 +169,10 @@ class AsyncParticipant:
         while not self._stop_requested:
             self._wake_up.clear()
             events = await self._ticks.tick()
+            self._patience.note(self._ticks.last_error)
+            if self._state_file is not None and self._ticks.made_progress:
+                # In a thread: what was sealed may be large, and it must be on the disk before it is sent.
+                await asyncio.to_thread(self._state_file.save, self._ticks.save())
             is_new_round = any(isinstance(event, NewRound) for event in events)
             if is_new_round:
                 self.new_global_model.set()
@@ -162,7 +180,7 @@ class AsyncParticipant:
                 delay_seconds, made_progress=self._ticks.made_progress, is_new_round=is_new_round
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake_up.wait(), delay_seconds)
+                await asyncio.wait_for(self._wake_up.wait(), self._back_off.shorten(delay_seconds))
 
     async def _wait_for_round(self) -> bool:
         """Wait for a new round; False if the participant ended instead."""

@@ -1,10 +1,14 @@
-"""How long to wait between two ticks: a number, and no sleeping; that is done by whoever can be interrupted."""
+"""How long to wait between two ticks, and when to give up: numbers; whoever can be interrupted does the sleeping."""
 
 from __future__ import annotations
 
+import math
+import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pet.errors import ConfigError
+from pet.errors import ConfigError, TransportError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,15 +19,23 @@ class BackOff:
         initial_seconds: the wait after the first tick without progress, and after the beginning of a round.
         factor: how much longer each further wait is, 1 or more.
         max_seconds: the longest wait.
+        jitter: by which share of itself a wait may be shorter, 0 to 1, so that participants who lost a coordinator at the same
+            moment do not all come back at the same moment.
+        give_up_seconds: for how long a coordinator may be out of reach before the participant ends with a TransportError; by
+            default it tries for ever.
     """
 
     initial_seconds: float = 0.1
     factor: float = 1.2
     max_seconds: float = 10.0
+    jitter: float = 0.2
+    give_up_seconds: float = math.inf
 
     def __post_init__(self) -> None:
         if not (0 < self.initial_seconds <= self.max_seconds and self.factor >= 1):
             raise ConfigError(f"back-off: expected 0 < initial_seconds <= max_seconds and factor >= 1, got {self}")
+        if not (0 <= self.jitter <= 1 and self.give_up_seconds > 0):
+            raise ConfigError(f"back-off: expected 0 <= jitter <= 1 and give_up_seconds > 0, got {self}")
 
     def next_seconds(self, last_seconds: float, *, made_progress: bool, is_new_round: bool) -> float:
         """Return the next wait.
@@ -41,3 +53,43 @@ class BackOff:
         if made_progress:
             return 0.0
         return min(max(last_seconds * self.factor, self.initial_seconds), self.max_seconds)
+
+    def shorten(self, seconds: float, draw: Callable[[], float] = random.random) -> float:
+        """Return a wait with its jitter taken off.
+
+        Args:
+            seconds: from `next_seconds`, which also takes the whole wait as `last_seconds`.
+            draw: returns a number from 0 up to 1; nothing secret depends on it.
+        """
+        return seconds * (1 - self.jitter * draw())
+
+
+class Patience:
+    """Notices that a coordinator has been out of reach for too long.
+
+    Args:
+        back_off: says how long is too long.
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, back_off: BackOff, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_seconds = back_off.give_up_seconds
+        self._clock = clock
+        self._lost_seconds: float | None = None
+
+    def note(self, error: TransportError | None) -> None:
+        """Take note of how a tick ended: why the coordinator could not be reached, or None.
+
+        Raises:
+            TransportError: it has been out of reach for longer than `give_up_seconds`; the last reason is the cause.
+        """
+        if error is None:
+            self._lost_seconds = None
+            return
+        now_seconds = self._clock()
+        if self._lost_seconds is None:
+            self._lost_seconds = now_seconds
+        if (lost := now_seconds - self._lost_seconds) >= self._most_seconds:
+            raise TransportError(
+                f"coordinator: expected an answer within {self._most_seconds:g} s, got none for {lost:.1f} s: {error}"
+            ) from error

@@ -13,6 +13,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
-from pet.participant.back_off import BackOff
+from pet.participant.back_off import BackOff, Patience
 from pet.participant.participant import TickParticipant
+from pet.participant.state_file import StateFile
 from pet.protocol.participant_events import NewRound
 from pet.transports.base import Transport
 
@@ -76,6 +78,7 @@ def spawn_participant(
     kwargs: Mapping[str, Any] = _NO_ARGUMENTS,
     *,
     state: bytes | None = None,
+    state_file: Path | str | None = None,
     scalar: Scalar = 1,
     signing_key: SigningKeyPair | None = None,
     max_message_size: int | None = None,
@@ -89,6 +92,8 @@ def spawn_participant(
         args: its positional arguments.
         kwargs: its keyword arguments.
         state: what an earlier `stop` returned: signing key, scalar and message size are then taken from there.
+        state_file: where the state is kept, written after every step, for its owner only. If there is one already, the
+            participant goes on with it, as with `state`.
         scalar: weight of the models in the mean, 0 or more; for example the share of the samples.
         signing_key: the participant's identity; a fresh one if None.
         max_message_size: largest sealed message in bytes, 194 or more. None is unlimited.
@@ -97,13 +102,20 @@ def spawn_participant(
     Raises:
         ConfigError: the URL or `max_message_size` cannot be used.
         ModelError: the scalar cannot be used.
-        StateError: the state is damaged or not one.
+        StateError: the state is damaged or not one, or another process uses its file.
     """
-    if state is None:
-        ticks = TickParticipant(coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size)
-    else:
-        ticks = TickParticipant.restore(state, coordinator)
-    thread = ParticipantThread(ticks, participant, args, kwargs, back_off or BackOff())
+    file = None if state_file is None else StateFile(state_file)
+    try:
+        state = (file.load() if file else None) or state
+        if state is None:
+            ticks = TickParticipant(coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size)
+        else:
+            ticks = TickParticipant.restore(state, coordinator)
+    except BaseException:
+        if file is not None:
+            file.close()
+        raise
+    thread = ParticipantThread(ticks, participant, args, kwargs, back_off or BackOff(), file)
     thread.start()
     return thread
 
@@ -122,8 +134,9 @@ class ParticipantThread(threading.Thread):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         back_off: BackOff,
+        state_file: StateFile | None = None,
     ) -> None:
-        """Prepare the thread; see `spawn_participant`."""
+        """Prepare the thread; see `spawn_participant`. It closes the file when it is stopped."""
         super().__init__(name=f"pet-participant-{ticks.public_key.hex()[:8]}", daemon=True)
         self.error: Exception | None = None
         self._ticks = ticks
@@ -132,6 +145,8 @@ class ParticipantThread(threading.Thread):
         self._participant_kwargs = kwargs
         self._participant: Participant | None = None
         self._back_off = back_off
+        self._patience = Patience(back_off)
+        self._state_file = state_file
         self._stop_requested = threading.Event()
         self._stop_lock = threading.Lock()
         self._final_state: bytes | None = None
@@ -143,7 +158,7 @@ class ParticipantThread(threading.Thread):
         try:
             self._participant = self._participant_class(*self._participant_args, **self._participant_kwargs)
             delay_seconds = 0.0
-            while not self._stop_requested.wait(delay_seconds):
+            while not self._stop_requested.wait(self._back_off.shorten(delay_seconds)):
                 delay_seconds = self._take_turn(self._participant, delay_seconds)
         except Exception as error:
             _logger.exception("participant %s ended", self.name)
@@ -165,6 +180,9 @@ class ParticipantThread(threading.Thread):
             if self._final_state is None:
                 self._final_state = self._ticks.save()
                 self._ticks.close()
+                if self._state_file is not None:
+                    self._state_file.save(self._final_state)
+                    self._state_file.close()
                 if self._participant is not None:
                     self._participant.on_stop()
             return self._final_state
@@ -177,6 +195,9 @@ class ParticipantThread(threading.Thread):
             self._fetch(participant)
         if self._ticks.should_set_model and not self._is_fetch_due and participant.participate_in_update_task():
             made_progress = self._train(participant) or made_progress
+        self._patience.note(self._ticks.last_error)
+        if made_progress and self._state_file is not None:
+            self._state_file.save(self._ticks.save())
         is_new_round = any(isinstance(event, NewRound) for event in events)
         return self._back_off.next_seconds(delay_seconds, made_progress=made_progress, is_new_round=is_new_round)
 
