@@ -1,10 +1,11 @@
-"""How long one large update takes from its last byte to its answer, and what it costs in memory.
+"""How long one large update takes from its last byte to its answer, and what several at once cost in memory.
 
-Runs `pet coordinator` as a process of its own, registers one sum participant, and uploads one update of 25 million weights
-(150 MB) over loopback HTTP. Beside it, in the same run: what libsodium alone needs to open and verify as many bytes, and what a
-bare socket needs to carry them.
+Runs `pet coordinator` as a process of its own, registers one sum participant, and uploads updates of 25 million weights (150
+MB) over loopback HTTP, one after the other and then several at the same time. Beside each, in the same run: what libsodium
+alone needs to open and verify as many bytes, and what a bare socket needs to carry them. For the participant's side: what
+masking, and signing and sealing take, beside libsodium's own signing and sealing.
 
-    python benchmarks/bench_upload.py [--length 25000000] [--uploads 3]
+    python benchmarks/bench_upload.py [--length 25000000] [--uploads 3] [--at-once 4]
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -25,6 +28,7 @@ import numpy as np
 
 from pet import kernels
 from pet.crypto import (
+    SEAL_BYTES,
     SUM_TASK,
     UPDATE_TASK,
     EncryptionKeyPair,
@@ -32,6 +36,8 @@ from pet.crypto import (
     is_eligible,
     open_sealed_in_place,
     seal,
+    seal_in_place,
+    sign_in_place,
     sign_task,
     verify_signed,
 )
@@ -104,16 +110,37 @@ def sum_body(parameters: RoundParameters, key: SigningKeyPair) -> bytearray:
     return seal_message(message(parameters, key, payload), key)
 
 
-def update_body(parameters: RoundParameters, key: SigningKeyPair, sums: dict[bytes, bytes]) -> bytearray:
+def update_body(parameters: RoundParameters, key: SigningKeyPair, sums: dict[bytes, bytes], *, is_shown: bool) -> bytearray:
     weights = np.random.default_rng(1).uniform(-1, 1, parameters.model_length).astype(np.float32)
+    start = time.perf_counter()
     seed, masked_model = mask_model(weights, parameters.mask_config, 1, MaskSeed.generate())
+    masked = time.perf_counter()
     payload = UpdatePayload(
         sum_signature=sign_task(key, parameters.seed, SUM_TASK),
         update_signature=sign_task(key, parameters.seed, UPDATE_TASK),
         masked_model=masked_model,
         local_seed_dictionary={public_key: seal(seed.to_bytes(), ephemeral) for public_key, ephemeral in sums.items()},
     )
-    return seal_message(message(parameters, key, payload), key)
+    body = seal_message(message(parameters, key, payload), key)
+    sealed = time.perf_counter()
+    if is_shown:
+        sign_seconds, seal_seconds = libsodium_sealing_seconds(key, parameters.coordinator_public_key, bytearray(body))
+        own = sign_seconds + seal_seconds
+        print(
+            f"  participant: mask {masked - start:.3f} s, sign and seal {sealed - masked:.3f} s"
+            f" = {(sealed - masked) / own:.2f} x libsodium's {own:.3f} s (sign {sign_seconds:.3f}, seal {seal_seconds:.3f})"
+        )
+    return body
+
+
+def libsodium_sealing_seconds(key: SigningKeyPair, public_key: bytes, buffer: bytearray) -> tuple[float, float]:
+    """Return the seconds that signing and sealing alone take, in place, in a buffer that is already there."""
+    start = time.perf_counter()
+    with memoryview(buffer) as view:
+        sign_in_place(view[SEAL_BYTES:], key)
+    between = time.perf_counter()
+    seal_in_place(buffer, public_key)
+    return between - start, time.perf_counter() - between
 
 
 def message(parameters: RoundParameters, key: SigningKeyPair, payload: SumPayload | UpdatePayload) -> Message:
@@ -178,12 +205,39 @@ def libsodium_seconds(key: SigningKeyPair, body_bytes: int) -> tuple[float, floa
     return between - start, end - between
 
 
+def upload_one_by_one(coordinator: CoordinatorProcess, bodies: Iterator[bytearray], key: SigningKeyPair) -> None:
+    for number, body in enumerate(bodies, start=1):
+        open_seconds, verify_seconds = libsodium_seconds(key, len(body))
+        bare = bare_socket_seconds(body)
+        transfer, answered = upload(coordinator.address, body)
+        own = open_seconds + verify_seconds
+        print(
+            f"upload {number}: {len(body) / 1e6:.1f} MB, transfer {transfer:.3f} s = {transfer / bare:.1f} x a bare socket's"
+            f" {bare:.3f} s; last byte to answer {answered:.3f} s = {answered / own:.2f} x libsodium's {own:.3f} s"
+            f" (open {open_seconds:.3f}, verify {verify_seconds:.3f}); peak memory {coordinator.peak_megabytes():.0f} MB"
+        )
+
+
+def upload_at_once(coordinator: CoordinatorProcess, bodies: list[bytearray]) -> None:
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        list(threads.map(lambda body: upload(coordinator.address, body), bodies))
+    seconds = time.perf_counter() - start
+    megabytes = sum(map(len, bodies)) / 1e6
+    print(
+        f"{len(bodies)} uploads at once: {seconds:.2f} s, {megabytes / seconds:.0f} MB/s;"
+        f" peak memory {coordinator.peak_megabytes():.0f} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--length", type=int, default=25_000_000)
     parser.add_argument("--uploads", type=int, default=3)
+    parser.add_argument("--at-once", type=int, default=4)
     arguments = parser.parse_args()
-    coordinator = CoordinatorProcess(arguments.length, max(3, arguments.uploads) + 1)
+    count = arguments.uploads + arguments.at_once
+    coordinator = CoordinatorProcess(arguments.length, max(3, count) + 1)
     try:
         parameters = RoundParameters.from_bytes(httpx.get(f"{coordinator.url}/params").content)
         (sum_key,) = find_keys(parameters, is_sum=True, count=1)
@@ -191,22 +245,13 @@ def main() -> None:
         while (answer := httpx.get(f"{coordinator.url}/sums")).status_code != 200:
             time.sleep(0.05)
         sums = decode_sum_dictionary(answer.content)
-        before = coordinator.peak_megabytes()
-        for number, key in enumerate(find_keys(parameters, is_sum=False, count=arguments.uploads), start=1):
-            body = update_body(parameters, key, sums)
-            open_seconds, verify_seconds = libsodium_seconds(key, len(body))
-            bare = bare_socket_seconds(body)
-            transfer, answered = upload(coordinator.address, body)
-            own = open_seconds + verify_seconds
-            print(
-                f"upload {number}: {len(body) / 1e6:.1f} MB, transfer {transfer:.3f} s (bare socket {bare:.3f} s),"
-                f" last byte to answer {answered:.3f} s = {answered / own:.2f} x libsodium's {own:.3f} s"
-                f" (open {open_seconds:.3f}, verify {verify_seconds:.3f}), peak {coordinator.peak_megabytes():.0f} MB"
-                f" ({before:.0f} MB before)"
-            )
+        print(f"kernels: {kernels.active_backend()}; memory before the first update: {coordinator.peak_megabytes():.0f} MB")
+        keys = find_keys(parameters, is_sum=False, count=count)
+        one_by_one, at_once = keys[: arguments.uploads], keys[arguments.uploads :]
+        upload_one_by_one(coordinator, (update_body(parameters, key, sums, is_shown=True) for key in one_by_one), sum_key)
+        upload_at_once(coordinator, [update_body(parameters, key, sums, is_shown=False) for key in at_once])
         status = httpx.get(f"{coordinator.url}/status").json()
-        assert status["accepted"] == arguments.uploads, status
-        print(f"kernels: {kernels.active_backend()}, status: {status}")
+        assert (status["accepted"], status["rejected"]) == (count, {}), status
     finally:
         coordinator.stop()
 

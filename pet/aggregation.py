@@ -51,6 +51,12 @@ class Aggregation:
     def __repr__(self) -> str:
         return f"Aggregation({self.config.vect}, length={len(self)}, count={self.count})"
 
+    def prepare(self) -> None:
+        """Touch the memory of an empty total, so that the first model need not: fresh pages cost more than adding to them."""
+        if self.count == 0:
+            self._own_total()
+            self._total.fill(0)
+
     def check(self, masked_model: MaskedModel, count: int = 1) -> None:
         """Check what can be told without a pass over the vector: configs, length, number of models, the unit (spec 3.6).
 

@@ -534,3 +534,12 @@ def test_mask_objects_compare_by_content():
     assert len(mask) == 3
     with pytest.raises(TypeError, match="unhashable"):
         hash(mask)
+
+
+def test_preparing_touches_only_an_empty_total():
+    total = pet.Aggregation(CONFIG, 4)
+    total.prepare()
+    _, masked_model = masked(vector(0.1, 0.2, 0.3, 0.4), seed=SEED)
+    total.add(masked_model)
+    total.prepare()
+    assert total.to_masked_model().to_bytes() == masked_model.to_bytes()

@@ -18,7 +18,7 @@ from pet.coordinator.model_store import ModelStore
 from pet.coordinator.restore import restore
 from pet.coordinator.round_model import RoundModel
 from pet.coordinator.storage.base import Storage
-from pet.messages import Chunk, Message
+from pet.messages import Chunk, ChunkStore, Message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Sum2Entry
 from pet.protocol.events import Event, ModelPublished, ParametersPublished, PhaseEntered
@@ -42,6 +42,7 @@ class DurableCoordinator:
         storage: where it is kept; None keeps nothing.
         model_store: where models are kept; None keeps none.
         strategies: as for `Coordinator`.
+        chunk_store: as for `Coordinator`.
 
     Attributes:
         protocol: what decides. Its owner may ask it everything, but changes it here only.
@@ -62,6 +63,7 @@ class DurableCoordinator:
         storage: Storage | None = None,
         model_store: ModelStore | None = None,
         strategies: Strategies = DEFAULT_STRATEGIES,
+        chunk_store: ChunkStore | None = None,
     ) -> None:
         self.model: RoundModel | None = None
         self._model_store: Final = model_store
@@ -76,12 +78,20 @@ class DurableCoordinator:
         if storage is not None:
             writer = entropy(_WRITER_BYTES)
             restored = restore(
-                storage, settings, now_seconds=now_seconds, entropy=entropy, writer=writer, strategies=strategies
+                storage,
+                settings,
+                now_seconds=now_seconds,
+                entropy=entropy,
+                writer=writer,
+                strategies=strategies,
+                chunk_store=chunk_store,
             )
             self._journal = Journal(storage, writer)
         self.was_restored = restored is not None
         if restored is None:
-            self.protocol = Coordinator(settings, now_seconds=now_seconds, entropy=entropy, strategies=strategies)
+            self.protocol = Coordinator(
+                settings, now_seconds=now_seconds, entropy=entropy, strategies=strategies, chunk_store=chunk_store
+            )
             return
         self.protocol, self._journal = restored
         if model_store is not None and self._journal.model is not None:
@@ -212,6 +222,8 @@ class DurableCoordinator:
         current = self.protocol.state.round
         if self._journal is None or current is None or not isinstance(message.payload, Chunk):
             return
+        for dropped in current.chunks.last_dropped:
+            self._journal.note_dropped_chunks(*dropped)
         public_key, message_id = message.participant_public_key, message.payload.message_id
         if not current.chunks.holds(public_key, message_id):
             self._journal.note_dropped_chunks(public_key, message_id)

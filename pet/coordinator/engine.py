@@ -28,6 +28,7 @@ from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError, StorageError
 from pet.messages import (
     MIN_BODY_BYTES,
+    ChunkStore,
     Message,
     Tag,
     encode_seed_dictionary,
@@ -43,6 +44,7 @@ from pet.protocol.events import (
     SeedDictionaryPublished,
     SumDictionaryPublished,
 )
+from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.threads import occupy
@@ -87,6 +89,7 @@ class CoordinatorEngine:
         storage: keeps the rounds, which an engine on the same storage goes on with; None keeps nothing.
         model_store: keeps the models; None keeps none but the last, in memory.
         strategies: who takes part in rounds, with which task, and which mask counts.
+        chunk_store: where the pieces of unfinished messages lie; in memory if not given.
 
     Raises:
         StateError: what is stored is damaged, or not of a coordinator of this version.
@@ -102,6 +105,7 @@ class CoordinatorEngine:
         storage: Storage | None = None,
         model_store: ModelStore | None = None,
         strategies: Strategies = DEFAULT_STRATEGIES,
+        chunk_store: ChunkStore | None = None,
     ) -> None:
         self.settings: Final = settings
         self._clock: Final = clock
@@ -112,11 +116,13 @@ class CoordinatorEngine:
             storage=storage,
             model_store=model_store,
             strategies=strategies,
+            chunk_store=chunk_store,
         )
         self._protocol: Final = self._rounds.protocol
         self._queue: Final[deque[_Waiting]] = deque()
         self._lock: Final = threading.Lock()
         self._subscribers: Final[list[Callable[[Event], None]]] = []
+        self._prepared_round_id = 0
         self._gate = _Gate(None, None)
         self._parameters: bytes | None = None
         self._sums: bytes | None = None
@@ -148,6 +154,10 @@ class CoordinatorEngine:
             for settings in (self._protocol.settings, self.settings)
         )
         return MIN_BODY_BYTES + payload_bytes + _SPARE_BYTES
+
+    def max_body_bytes_ever(self) -> int:
+        """Return what `max_body_bytes` is at most, with as many sum participants as the settings allow."""
+        return MIN_BODY_BYTES + self.settings.max_payload_bytes + _SPARE_BYTES
 
     def handle_message(self, body: SealedBody | Buffer) -> None:
         """Open one sealed message and give it to the protocol; whatever is wrong with it is counted (spec 9.1).
@@ -229,6 +239,14 @@ class CoordinatorEngine:
                 self._publish()
             self._rounds.advance_time(self._clock())
             self._publish()
+            self._prepare_round()
+
+    def _prepare_round(self) -> None:
+        """At the beginning of a round, while nobody waits for anything, get the memory of its total."""
+        current = self._protocol.state.round
+        if current is not None and self._protocol.phase is Phase.SUM and self._prepared_round_id != self._protocol.round_id:
+            self._prepared_round_id = self._protocol.round_id
+            current.aggregation.prepare()
 
     def seconds_until_tick(self) -> float | None:
         """Return after how many seconds `tick` should be called next, 0 or less for at once; None if never."""

@@ -22,7 +22,7 @@ from pet.coordinator.journal import (
 )
 from pet.coordinator.storage.base import Storage, Stored
 from pet.errors import PetError, StateError, StorageError
-from pet.messages import Chunk, Tag
+from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_entry, decode_entry, with_large_part
 from pet.protocol.phases import Phase
@@ -42,6 +42,7 @@ def restore(
     entropy: Callable[[int], bytes],
     writer: bytes,
     strategies: Strategies = DEFAULT_STRATEGIES,
+    chunk_store: ChunkStore | None = None,
 ) -> tuple[Coordinator, Journal] | None:
     """Make a coordinator of what a storage holds.
 
@@ -52,6 +53,7 @@ def restore(
         entropy: as for `Coordinator`.
         writer: as for `Journal`.
         strategies: as for `Coordinator`.
+        chunk_store: as for `Coordinator`.
 
     Returns:
         The coordinator, which has yet to announce its round, and the journal it goes on with; None if nothing is stored.
@@ -64,19 +66,22 @@ def restore(
     if stored is None:
         return None
     try:
-        round_settings, state, journal = _Restorer(storage, stored, writer).restore(now_seconds)
+        round_settings, state, journal = _Restorer(storage, stored, writer, chunk_store).restore(now_seconds)
     except StorageError:
         raise
     except (PetError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = str(error) if isinstance(error, PetError) else f"{type(error).__name__}: {error}"
         raise StateError(f"{storage.description}: {what} (--fresh begins anew and forgets what is there)") from None
-    coordinator = Coordinator.from_state(round_settings or settings, state, entropy=entropy, strategies=strategies)
+    coordinator = Coordinator.from_state(
+        round_settings or settings, state, entropy=entropy, strategies=strategies, chunk_store=chunk_store
+    )
     coordinator.next_settings = settings
     return coordinator, journal
 
 
 class _Restorer:
-    def __init__(self, storage: Storage, stored: Stored, writer: bytes) -> None:
+    def __init__(self, storage: Storage, stored: Stored, writer: bytes, chunk_store: ChunkStore | None) -> None:
+        self._chunk_store = chunk_store
         self._storage = storage
         self._stored = stored
         self._journal = Journal(storage, writer)
@@ -88,8 +93,10 @@ class _Restorer:
         self._journal.model = record["model"]
         round_settings, state = load_state(record["coordinator"], now_seconds)
         _expect(len(self._stored.entries) == record["entries"], f"{record['entries']} entries", len(self._stored.entries))
-        if state.round is not None:
+        if state.round is not None and round_settings is not None:
+            state.round.chunks = ChunkCollector(round_settings.chunk_limits, self._chunk_store)
             self._fill(state, state.round, int(record["folded"]))
+            self._put_back_chunks(state.round, now_seconds)
         return round_settings, state, self._journal
 
     def _fill(self, state: CoordinatorState, current: RoundState, folded_count: int) -> None:
@@ -110,7 +117,6 @@ class _Restorer:
         if state.phase in _COUNTED_KIND:
             accepted = kinds.count(_COUNTED_KIND[state.phase])
             _expect(state.counters.accepted == accepted, f"{state.counters.accepted} messages in this phase", accepted)
-        self._put_back_chunks(current)
 
     def _read_total(self, current: RoundState, folded_count: int) -> Aggregation:
         total = Aggregation.from_bytes(self._read(total_blob(folded_count)))
@@ -138,12 +144,12 @@ class _Restorer:
         apply_entry(current, entry)
         return type(entry)
 
-    def _put_back_chunks(self, current: RoundState) -> None:
+    def _put_back_chunks(self, current: RoundState, now_seconds: float) -> None:
         for name in sorted(self._stored.blob_names):
             public_key = parse_chunk_name(name)
             if public_key is not None:
                 data = self._read(name)
-                whole = current.chunks.add(public_key, Tag(data[0]), Chunk.decode(data[1:]))
+                whole = current.chunks.add(public_key, Tag(data[0]), Chunk.decode(data[1:]), now_seconds)
                 _expect(whole is None, "chunks of unfinished messages", "a whole message")
                 self._journal.has_chunks = True
 

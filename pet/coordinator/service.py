@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from pet.coordinator.byte_budget import ByteBudget
+from pet.coordinator.chunk_file import ChunkFile
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog
 from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
@@ -107,17 +108,19 @@ class CoordinatorService:
             StateError: what is stored is damaged, or not of a coordinator of this version.
             StorageError: a store cannot be reached.
         """
+        spool_folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
         engine = CoordinatorEngine(
             settings.to_round_settings(),
             storage=stores.storage if stores else None,
             model_store=stores.model_store if stores else None,
+            chunk_store=ChunkFile(spool_folder),
         )
         engine.subscribe(EventLog())
         return cls(
             engine,
             workers=settings.workers,
             max_bytes_in_flight=settings.service.max_bytes_in_flight,
-            spool_folder=settings.service.spool_folder or (stores.spool_folder if stores else None),
+            spool_folder=spool_folder,
             max_spool_bytes=settings.service.max_spool_bytes,
             stall_seconds=settings.service.stall_seconds,
         )
@@ -137,6 +140,8 @@ class CoordinatorService:
         self._intake = Intake(self._budget, self.spool, self._spool_threads, self.stall_seconds)
         try:
             await self._tick()
+            if (largest_bytes := self.engine.max_body_bytes_ever()) > SMALL_BODY_BYTES:
+                await self.run(self.spool.prepare, largest_bytes)
         except BaseException:
             self._close_threads()
             raise

@@ -143,6 +143,10 @@ class ServiceSettings(_Section):
         max_bytes_in_flight: bodies in memory at the same time, in bytes.
         spool_folder: where large bodies wait; None means the system's temporary folder.
         max_spool_bytes: bodies on disk at the same time, in bytes; None means room for sixteen of the largest messages.
+        max_chunk_bytes: chunks of unfinished messages, in bytes; None means room for 64 of the largest messages.
+        max_participant_chunk_bytes: the same for one participant; None means room for two.
+        max_chunked_messages: unfinished messages in chunks.
+        chunk_patience_seconds: one that did not grow for so long gives way to another one.
         stall_seconds: how long a body may make no progress before its request is given up.
         model_history: so many global models are kept.
     """
@@ -151,6 +155,10 @@ class ServiceSettings(_Section):
     max_bytes_in_flight: Annotated[_Whole, Field(ge=65_536)]
     spool_folder: _Path | None = None
     max_spool_bytes: _Count | None = None
+    max_chunk_bytes: _Count | None = None
+    max_participant_chunk_bytes: _Count | None = None
+    max_chunked_messages: _Count
+    chunk_patience_seconds: Annotated[_Number, Field(ge=0)]
     stall_seconds: Annotated[_Number, Field(gt=0)]
     model_history: _Count
 

@@ -137,6 +137,10 @@ class Settings(BaseSettings):
             sum=_window(phases.sum),
             update=_window(phases.update),
             sum2=_window(phases.sum2),
+            max_chunk_bytes=self.service.max_chunk_bytes,
+            max_participant_chunk_bytes=self.service.max_participant_chunk_bytes,
+            max_chunked_messages=self.service.max_chunked_messages,
+            chunk_patience_seconds=self.service.chunk_patience_seconds,
         )
 
 

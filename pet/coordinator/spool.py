@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from pet.transports.body import create_private, sync_folder
 from pet.wire import Buffer
 
@@ -36,12 +38,16 @@ class Spool:
     """
 
     def __init__(self, folder: Path | None, capacity_bytes: int) -> None:
-        self.folder: Final = Path(tempfile.gettempdir()) if folder is None else folder
+        self.folder: Final = make_folder(folder)
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
         self._buffers: Final = _Buffers()
         self._lock: Final = threading.Lock()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def prepare(self, size_bytes: int) -> None:
+        """Get a buffer for bodies of that size ready, so that the first one need not wait for fresh memory."""
+        with self._buffers.lend(size_bytes) as buffer:
+            np.frombuffer(buffer, dtype=np.uint8).fill(0)
 
     def has_room(self, size_bytes: int) -> bool:
         """Say whether a body of that size would be taken now. One that is larger than the spool has it all to itself."""
@@ -60,7 +66,7 @@ class Spool:
                 raise NoRoomError(f"spool: expected room for {most_bytes} bytes, got {free_bytes} left")
             self.used_bytes += most_bytes
         try:
-            return SpooledBody(self, _open_unnamed(self.folder), most_bytes, self._buffers)
+            return SpooledBody(self, open_unnamed(self.folder), most_bytes, self._buffers)
         except BaseException:
             self._give_back(most_bytes)
             raise
@@ -95,10 +101,8 @@ class SpooledBody:
         """
         if self.size_bytes + len(data) > self._most_bytes:
             raise NoRoomError(f"body: expected at most {self._most_bytes} bytes, got {self.size_bytes + len(data)}")
-        with self._lock, memoryview(data) as rest:
-            written = 0
-            while written < len(rest):
-                written += self._file.write(rest[written:])
+        with self._lock, memoryview(data) as view:
+            write_all(self._file, view)
         self.size_bytes += len(data)
 
     @contextmanager
@@ -110,7 +114,8 @@ class SpooledBody:
         """
         with self._buffers.lend(self.size_bytes) as buffer:
             with self._lock:
-                read_whole(self._file, buffer)
+                self._file.seek(0)
+                read_exactly(self._file, buffer)
             yield buffer
 
     def keep(self, path: Path) -> None:
@@ -158,7 +163,8 @@ class FileBody:
     def open(self) -> Iterator[memoryview]:
         """Read the bytes into a buffer and lend it; raises as `SpooledBody.open`."""
         with self._buffers.lend(self.size_bytes) as buffer:
-            read_whole(self._file, buffer)
+            self._file.seek(0)
+            read_exactly(self._file, buffer)
             yield buffer
 
     def keep(self, path: Path) -> None:
@@ -208,22 +214,41 @@ class _Buffers:
                 self._free.append(buffer)
 
 
-def read_whole(file: io.FileIO, buffer: memoryview) -> None:
-    """Fill a buffer from the start of a file.
+def make_folder(folder: Path | None) -> Path:
+    """Make a folder for its owner only, if it is not there; None means the system's temporary folder."""
+    if folder is None:
+        return Path(tempfile.gettempdir())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def write_all(file: io.FileIO, data: memoryview) -> None:
+    """Write all of a buffer where a file stands.
+
+    Raises:
+        OSError: the disk is full, or worse.
+    """
+    written = 0
+    while written < len(data):
+        written += file.write(data[written:])
+
+
+def read_exactly(file: io.FileIO, buffer: memoryview) -> None:
+    """Fill a buffer from where a file stands.
 
     Raises:
         OSError: the file ends before the buffer.
     """
-    file.seek(0)
     filled = 0
     while filled < len(buffer):
         count = file.readinto(buffer[filled:])
         if not count:
-            raise OSError(f"spooled body: expected {len(buffer)} bytes, got {filled}")
+            raise OSError(f"spooled bytes: expected {len(buffer)}, got {filled}")
         filled += count
 
 
-def _open_unnamed(folder: Path) -> io.FileIO:
+def open_unnamed(folder: Path) -> io.FileIO:
+    """Make a file that has no name in a folder."""
     try:
         # Not by tempfile, whose files can never be given a name (O_EXCL).
         return io.FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "r+")

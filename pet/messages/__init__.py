@@ -1,13 +1,8 @@
 """Messages of the protocol and their bytes, as docs/messages.md lists them: no keys are kept here and no phase is known."""
 
-from pet.messages.chunks import (
-    CHUNK_OVERHEAD_BYTES,
-    MIN_MAX_MESSAGE_SIZE,
-    Chunk,
-    ChunkCollector,
-    max_payload_bytes,
-    split_payload,
-)
+from pet.messages.chunk_collector import CHUNK_OVERHEAD_BYTES, ChunkCollector, ChunkLimits
+from pet.messages.chunk_store import ChunkPile, ChunkStore, MemoryChunkStore
+from pet.messages.chunks import MIN_MAX_MESSAGE_SIZE, Chunk, max_payload_bytes, split_payload
 from pet.messages.dictionaries import (
     ENCRYPTED_SEED_BYTES,
     LocalSeedDictionary,
@@ -44,8 +39,12 @@ __all__ = [
     "AnyPayload",
     "Chunk",
     "ChunkCollector",
+    "ChunkLimits",
+    "ChunkPile",
+    "ChunkStore",
     "Header",
     "LocalSeedDictionary",
+    "MemoryChunkStore",
     "Message",
     "Payload",
     "Profile",

@@ -1,7 +1,7 @@
-"""Large payloads in pieces: splitting one into chunks, and putting chunks of many participants back together.
+"""Large payloads in pieces: what a chunk is, and splitting a payload into chunks.
 
 Each chunk travels in a signed, sealed message of its own; only the payload of the large message is split. What the payload
-says is not known here, and neither is time: whoever owns a collector clears it when the phase ends.
+says is not known here, nor how chunks are put back together (pet/messages/chunk_collector.py).
 
 Source: spec/PET.md 4.7.
 """
@@ -15,7 +15,7 @@ from typing import Final
 
 from pet.crypto import SEAL_BYTES
 from pet.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from pet.messages.header import HEADER_BYTES, Tag
+from pet.messages.header import HEADER_BYTES
 from pet.wire import Buffer
 
 _LAYOUT: Final = struct.Struct(">HHB3x")
@@ -25,9 +25,6 @@ CHUNK_HEADER_BYTES: Final[int] = _LAYOUT.size
 MAX_CHUNK_COUNT: Final = 2**16
 #: The smallest bound on a sealed message with which a real participant still works; one less crashes it.
 MIN_MAX_MESSAGE_SIZE: Final = 194
-#: What a collected chunk is counted for beside its data: about an entry of a dictionary and its two objects. Without it,
-#: empty chunks would cost nothing.
-CHUNK_OVERHEAD_BYTES: Final = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,130 +128,3 @@ def _cut(views: Sequence[memoryview], size: int) -> Iterator[Buffer]:
                 pending, missing = [], size
     if pending:
         yield b"".join(pending)
-
-
-class ChunkCollector:
-    """Puts the payloads of many participants back together, within bounds (spec 4.7).
-
-    A payload is known by its sender and message id. Its chunks may come in any order; one that comes twice counts once, and
-    what came last stays, as in the reference. A refused chunk changes nothing. A participant can only add to its own
-    payloads, but many can share the bound for all: clear the collector at the end of each phase.
-
-    Attributes:
-        size_bytes: what the collected chunks are counted for: their data, and CHUNK_OVERHEAD_BYTES for each.
-    """
-
-    def __init__(self, max_bytes_per_participant: int, max_bytes: int, max_messages: int) -> None:
-        """Set the bounds.
-
-        Args:
-            max_bytes_per_participant: bound on what one participant's chunks are counted for, overhead included.
-            max_bytes: the same for all participants together.
-            max_messages: bound on the number of incomplete payloads of all participants.
-        """
-        self._max_bytes_per_participant = max_bytes_per_participant
-        self._max_bytes = max_bytes
-        self._max_messages = max_messages
-        self._payloads: dict[tuple[bytes, int], _IncompletePayload] = {}
-        self._bytes_by_participant: dict[bytes, int] = {}
-        self.size_bytes = 0
-
-    def __len__(self) -> int:
-        """Return the number of incomplete payloads."""
-        return len(self._payloads)
-
-    def add(self, public_key: bytes, tag: Tag, chunk: Chunk) -> bytes | None:
-        """Take one chunk of a participant; its data is copied.
-
-        Returns:
-            The whole payload if this chunk was the last one missing, else None.
-
-        Raises:
-            RemoteProtocolError: "chunk_conflict" (another tag than the first chunk's, a second last chunk, an id above the
-                last) or "chunk_limit". Nothing has changed then.
-        """
-        key = public_key, chunk.message_id
-        payload = self._payloads.get(key)
-        if payload is None:
-            payload = _IncompletePayload(tag)
-            self._require_room("incomplete payloads", self._max_messages, len(self._payloads) + 1)
-        payload.require_agreement(tag, chunk)
-        growth = payload.growth_bytes(chunk)
-        participant_bytes = self._bytes_by_participant.get(public_key, 0) + growth
-        self._require_room("bytes of one participant", self._max_bytes_per_participant, participant_bytes)
-        self._require_room("bytes of all participants", self._max_bytes, self.size_bytes + growth)
-
-        payload.take(chunk)
-        self._payloads[key] = payload
-        self._bytes_by_participant[public_key] = participant_bytes
-        self.size_bytes += growth
-        return self._remove(key) if payload.is_complete else None
-
-    def holds(self, public_key: bytes, message_id: int) -> bool:
-        """Say whether there are chunks of a payload that is not whole."""
-        return (public_key, message_id) in self._payloads
-
-    def clear(self) -> None:
-        """Drop all chunks."""
-        self._payloads.clear()
-        self._bytes_by_participant.clear()
-        self.size_bytes = 0
-
-    def _remove(self, key: tuple[bytes, int]) -> bytes:
-        payload = self._payloads.pop(key)
-        self.size_bytes -= payload.size_bytes
-        self._bytes_by_participant[key[0]] -= payload.size_bytes
-        if not self._bytes_by_participant[key[0]]:
-            del self._bytes_by_participant[key[0]]
-        return payload.join()
-
-    def _require_room(self, what: str, limit: int, needed: int) -> None:
-        if needed > limit:
-            raise RemoteProtocolError("chunk_limit", f"chunks: expected at most {limit} {what}, got {needed}")
-
-
-class _IncompletePayload:
-    """The chunks of one payload that have come so far."""
-
-    def __init__(self, tag: Tag) -> None:
-        self._tag = tag
-        self._pieces: dict[int, bytes] = {}
-        self._highest_id = -1
-        self._last_id: int | None = None
-        self.size_bytes = 0
-
-    @property
-    def is_complete(self) -> bool:
-        # No id above the last is ever taken, so that many different ones are all of them.
-        return self._last_id is not None and len(self._pieces) == self._last_id + 1
-
-    def require_agreement(self, tag: Tag, chunk: Chunk) -> None:
-        """Refuse a chunk that contradicts those before it."""
-        if tag is not self._tag:
-            raise RemoteProtocolError("chunk_conflict", f"chunk: expected tag {self._tag.name} as before, got {tag.name}")
-        if self._last_id is None:
-            agrees = not chunk.is_last or chunk.chunk_id > self._highest_id
-        else:
-            agrees = chunk.chunk_id <= self._last_id and chunk.is_last == (chunk.chunk_id == self._last_id)
-        if not agrees:
-            raise RemoteProtocolError(
-                "chunk_conflict",
-                f"chunk {chunk.chunk_id} (last: {chunk.is_last}) does not fit what came before: "
-                f"highest id {self._highest_id}, last id {self._last_id}",
-            )
-
-    def growth_bytes(self, chunk: Chunk) -> int:
-        """Return by how much `size_bytes` grows with a chunk; less than 0 if it replaces a larger one."""
-        known = self._pieces.get(chunk.chunk_id)
-        return len(chunk.data) + CHUNK_OVERHEAD_BYTES if known is None else len(chunk.data) - len(known)
-
-    def take(self, chunk: Chunk) -> None:
-        self.size_bytes += self.growth_bytes(chunk)
-        # A copy, so that what is counted is what is held: a view would keep its whole message alive.
-        self._pieces[chunk.chunk_id] = bytes(chunk.data)
-        self._highest_id = max(self._highest_id, chunk.chunk_id)
-        if chunk.is_last:
-            self._last_id = chunk.chunk_id
-
-    def join(self) -> bytes:
-        return b"".join(self._pieces[chunk_id] for chunk_id in range(len(self._pieces)))

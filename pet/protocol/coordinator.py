@@ -21,11 +21,11 @@ from typing import Final
 
 from pet.crypto import EncryptionKeyPair, derive_round_seed
 from pet.errors import RemoteProtocolError, UnmaskError
-from pet.messages import PET_PROFILE, Chunk, Message, Payload, Profile, RoundParameters, Tag
+from pet.messages import PET_PROFILE, Chunk, ChunkStore, Message, Payload, Profile, RoundParameters, Tag
 from pet.protocol import events
 from pet.protocol.entries import Entry
 from pet.protocol.events import Event
-from pet.protocol.intake import take_payload
+from pet.protocol.intake import require_first, take_payload
 from pet.protocol.phases import ACCEPTED_TAG, Phase, Trigger, next_phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import CoordinatorState, PhaseCounters, RoundState, Status
@@ -66,6 +66,7 @@ class Coordinator:
         seed: round seed of that round.
         strategies: who takes part, with which task, and which mask counts.
         profile: the variant of the protocol.
+        chunk_store: where the pieces of unfinished messages lie; in memory if not given.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Coordinator:
         seed: bytes = ZERO_SEED,
         strategies: Strategies = DEFAULT_STRATEGIES,
         profile: Profile = PET_PROFILE,
+        chunk_store: ChunkStore | None = None,
     ) -> None:
         self.settings = settings
         self.next_settings = settings
@@ -85,8 +87,11 @@ class Coordinator:
         self._entropy: Final = entropy
         self._strategies: Final = strategies
         self._profile: Final = profile
+        self._chunk_store: Final = chunk_store
         self._events: deque[Event] = deque()
         self._windows = _windows_of(settings)
+        #: The last time there was: chunks are taken then.
+        self._now_seconds = now_seconds
 
     @classmethod
     def from_state(
@@ -97,6 +102,7 @@ class Coordinator:
         entropy: Callable[[int], bytes],
         strategies: Strategies = DEFAULT_STRATEGIES,
         profile: Profile = PET_PROFILE,
+        chunk_store: ChunkStore | None = None,
     ) -> Coordinator:
         """Go on from a state that another coordinator was in; the state is not copied.
 
@@ -106,9 +112,15 @@ class Coordinator:
             entropy: as for the class.
             strategies: as for the class.
             profile: as for the class.
+            chunk_store: as for the class; for the rounds that follow.
         """
         coordinator = cls(
-            settings, now_seconds=state.phase_started_seconds, entropy=entropy, strategies=strategies, profile=profile
+            settings,
+            now_seconds=state.phase_started_seconds,
+            entropy=entropy,
+            strategies=strategies,
+            profile=profile,
+            chunk_store=chunk_store,
         )
         coordinator.state = state
         return coordinator
@@ -178,6 +190,7 @@ class Coordinator:
 
         A phase that follows begins now, not at the deadline of the one before: participants cannot have known of it earlier.
         """
+        self._now_seconds = now_seconds
         if self.state.round is None and self.state.phase is Phase.IDLE:
             self._enter(Phase.IDLE, now_seconds)
         while (outcome := self._work(now_seconds)) is not None:
@@ -279,7 +292,9 @@ class Coordinator:
         """
         if not isinstance(message.payload, Chunk):
             return message.payload
-        whole = current.chunks.add(message.participant_public_key, message.tag, message.payload)
+        # What is in the round already needs no room: the last chunk may come again if its answer was lost.
+        require_first(current, message.participant_public_key, message.tag)
+        whole = current.chunks.add(message.participant_public_key, message.tag, message.payload, self._now_seconds)
         return None if whole is None else self._profile.payload_decoders[message.tag](whole)
 
     # ---- phases -------------------------------------------------------------------------------------------------------
@@ -321,7 +336,7 @@ class Coordinator:
             mask_config=settings.mask_config,
             model_length=settings.model_length,
         )
-        state.round = RoundState.begin(settings, keys, parameters)
+        state.round = RoundState.begin(settings, keys, parameters, self._chunk_store)
         published = events.ParametersPublished(round_id=state.round_id, parameters=parameters)
         return _Outcome(Trigger.PARAMETERS_DRAWN, (published,))
 

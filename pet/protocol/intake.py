@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pet.crypto import is_low_order
 from pet.errors import AggregationError, RemoteProtocolError
-from pet.messages import Message, Payload, Sum2Payload, SumPayload, UpdatePayload
+from pet.messages import Message, Payload, Sum2Payload, SumPayload, Tag, UpdatePayload
 from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_entry
 from pet.protocol.round_state import RoundState
 from pet.protocol.votes import digest_mask
@@ -44,15 +44,28 @@ def take_payload(state: RoundState, message: Message, payload: Payload) -> Entry
     return entry
 
 
+def require_first(state: RoundState, participant_public_key: bytes, tag: Tag) -> None:
+    """Refuse a participant whose message of that kind is in the round already.
+
+    Raises:
+        RemoteProtocolError: "already_registered" (even with the same key; the first one stays), "update_already_submitted",
+            "mask_already_submitted".
+    """
+    if tag is Tag.SUM and participant_public_key in state.sum_dictionary:
+        raise RemoteProtocolError("already_registered", "expected one Sum message per participant, got another one")
+    if tag is Tag.UPDATE and participant_public_key in state.update_participants:
+        raise RemoteProtocolError("update_already_submitted", "expected one update per participant, got another one")
+    if tag is Tag.SUM2 and participant_public_key in state.votes.voters:
+        raise RemoteProtocolError("mask_already_submitted", "expected one mask per sum participant, got another one")
+
+
 def check_sum(state: RoundState, message: Message, payload: SumPayload) -> SumEntry:
     """Check that a sum participant with its ephemeral key can be registered.
 
     Raises:
-        RemoteProtocolError: "already_registered" (even with the same key; the first one stays), "low_order_key" (nobody could
-            encrypt a seed to such a key).
+        RemoteProtocolError: "already_registered", "low_order_key" (nobody could encrypt a seed to such a key).
     """
-    if message.participant_public_key in state.sum_dictionary:
-        raise RemoteProtocolError("already_registered", "expected one Sum message per participant, got another one")
+    require_first(state, message.participant_public_key, payload.tag)
     if is_low_order(payload.ephemeral_public_key):
         raise RemoteProtocolError("low_order_key", "expected an ephemeral public key to encrypt to, got one of low order")
     return SumEntry(
@@ -96,8 +109,7 @@ def _check_seeds(state: RoundState, participant_public_key: bytes, payload: Upda
         raise RemoteProtocolError(
             "unknown_sum_participant", "expected seeds for the sum participants, got one for somebody else"
         )
-    if participant_public_key in state.update_participants:
-        raise RemoteProtocolError("update_already_submitted", "expected one update per participant, got another one")
+    require_first(state, participant_public_key, payload.tag)
 
 
 def check_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Payload) -> Sum2Entry:
@@ -111,8 +123,7 @@ def check_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Pa
     """
     if participant_public_key not in state.sum_dictionary:
         raise RemoteProtocolError("unknown_sum_participant", "expected a participant that sent its key in the Sum phase")
-    if participant_public_key in state.votes.voters:
-        raise RemoteProtocolError("mask_already_submitted", "expected one mask per sum participant, got another one")
+    require_first(state, participant_public_key, payload.tag)
     mask, expected = payload.mask, state.parameters
     if mask.config != expected.mask_config or len(mask) != expected.model_length:
         raise RemoteProtocolError(

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Final
 
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.messages import update_payload_bytes
+from pet.messages import ChunkLimits, update_payload_bytes
 from pet.protocol.windows import (
     LEAST_SUM_COUNT,
     LEAST_UPDATE_COUNT,
@@ -27,11 +27,14 @@ from pet.protocol.windows import (
 MAX_MODEL_LENGTH: Final = 2**32 - 1
 """The element count of a mask object is a u32 (spec 4.5)."""
 
-DEFAULT_MAX_CHUNK_BYTES: Final = 1 << 30
-"""Chunks of unfinished messages held at the same time, all participants together.
+LEAST_CHUNK_BYTES: Final = 1 << 30
+"""Unless it is set, room for chunks of unfinished messages, all participants together, is no less than this."""
 
-Seven updates of 25 million weights with 6-byte elements; real clients that chunk at all send smaller models.
-"""
+CHUNKED_PAYLOADS: Final = 64
+"""Unless it is set, room for chunks is no less than so many of the largest payloads."""
+
+DEFAULT_CHUNK_PATIENCE_SECONDS: Final = 60.0
+"""Participants come back after ten seconds at most when a part could not be delivered (spec 8.3)."""
 
 DEFAULT_MAX_CHUNKED_MESSAGES: Final = 10_000
 """Unfinished messages held at the same time: the shipped maximum count of the Update phase."""
@@ -50,6 +53,7 @@ and for models of any size in chunks of 256 bytes or more (real clients' default
 """
 
 LIMIT_RULE: Final = "must be 1 or more"
+PATIENCE_RULE: Final = "must be 0 or more, and finite"
 
 
 def probability_violations(sum_probability: float, update_probability: float) -> Iterator[Violation]:
@@ -77,8 +81,12 @@ class RoundSettings:
         sum: window of the Sum phase.
         update: window of the Update phase; at least 3 updates.
         sum2: window of the Sum2 phase; its counts do not exceed the sum window's maximum.
-        max_chunk_bytes: bound of the chunks held of unfinished messages, in bytes.
+        max_chunk_bytes: bound of the chunks held of unfinished messages, in bytes; None means room for 64 of the largest
+            payloads, and at least 1 GiB.
+        max_participant_chunk_bytes: the same for one participant, book-keeping included; None means twice the largest payload,
+            and 1 MiB for the book-keeping.
         max_chunked_messages: bound of the number of unfinished messages.
+        chunk_patience_seconds: an unfinished message that did not grow for so long gives way to another one.
 
     Raises:
         ConfigError: names each field that breaks a rule, with its value.
@@ -91,8 +99,10 @@ class RoundSettings:
     sum: PhaseWindow
     update: PhaseWindow
     sum2: PhaseWindow
-    max_chunk_bytes: int = DEFAULT_MAX_CHUNK_BYTES
+    max_chunk_bytes: int | None = None
+    max_participant_chunk_bytes: int | None = None
     max_chunked_messages: int = DEFAULT_MAX_CHUNKED_MESSAGES
+    chunk_patience_seconds: float = DEFAULT_CHUNK_PATIENCE_SECONDS
 
     def __post_init__(self) -> None:
         raise_violations(list(self.violations()))
@@ -134,9 +144,12 @@ class RoundSettings:
             yield Violation("update.min_count", self.update.min_count, MODEL_COUNT_RULE)
         if not 1 <= self.model_length <= MAX_MODEL_LENGTH:
             yield Violation("model_length", self.model_length, MODEL_LENGTH_RULE)
-        for name, limit in (("max_chunk_bytes", self.max_chunk_bytes), ("max_chunked_messages", self.max_chunked_messages)):
-            if limit < 1:
+        for name in ("max_chunk_bytes", "max_participant_chunk_bytes", "max_chunked_messages"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
                 yield Violation(name, limit, LIMIT_RULE)
+        if not 0 <= self.chunk_patience_seconds < math.inf:
+            yield Violation("chunk_patience_seconds", self.chunk_patience_seconds, PATIENCE_RULE)
 
     @property
     def max_payload_bytes(self) -> int:
@@ -144,6 +157,12 @@ class RoundSettings:
         return update_payload_bytes(self.mask_config, self.model_length, self.sum.max_count)
 
     @property
-    def max_chunk_bytes_per_participant(self) -> int:
-        """Bound of the chunks held of one participant's unfinished messages, their book-keeping included."""
-        return 2 * self.max_payload_bytes + CHUNK_ALLOWANCE_BYTES
+    def chunk_limits(self) -> ChunkLimits:
+        """How much unfinished messages may hold, with what is not set filled in."""
+        payload_bytes, own, overall = self.max_payload_bytes, self.max_participant_chunk_bytes, self.max_chunk_bytes
+        return ChunkLimits(
+            max_bytes_per_participant=2 * payload_bytes + CHUNK_ALLOWANCE_BYTES if own is None else own,
+            max_bytes=max(LEAST_CHUNK_BYTES, CHUNKED_PAYLOADS * payload_bytes) if overall is None else overall,
+            max_messages=self.max_chunked_messages,
+            patience_seconds=self.chunk_patience_seconds,
+        )

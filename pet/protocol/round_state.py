@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pet.aggregation import Aggregation
 from pet.crypto import EncryptionKeyPair
-from pet.messages import ChunkCollector, RoundParameters
+from pet.messages import ChunkCollector, ChunkStore, RoundParameters
 from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.votes import MaskVotes
@@ -47,17 +47,19 @@ class RoundState:
     votes: MaskVotes = field(default_factory=MaskVotes)
 
     @classmethod
-    def begin(cls, settings: RoundSettings, keys: EncryptionKeyPair, parameters: RoundParameters) -> Self:
+    def begin(
+        cls,
+        settings: RoundSettings,
+        keys: EncryptionKeyPair,
+        parameters: RoundParameters,
+        chunk_store: ChunkStore | None = None,
+    ) -> Self:
         """Return a round that nobody has taken part in yet."""
         return cls(
             keys=keys,
             parameters=parameters,
             aggregation=Aggregation(settings.mask_config, settings.model_length),
-            chunks=ChunkCollector(
-                max_bytes_per_participant=settings.max_chunk_bytes_per_participant,
-                max_bytes=settings.max_chunk_bytes,
-                max_messages=settings.max_chunked_messages,
-            ),
+            chunks=ChunkCollector(settings.chunk_limits, chunk_store),
         )
 
 

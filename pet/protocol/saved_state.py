@@ -25,7 +25,15 @@ from pet.protocol.windows import PhaseWindow
 
 _WINDOWS: Final = ("sum", "update", "sum2")
 _WINDOW_FIELDS: Final = ("min_count", "max_count", "min_seconds", "max_seconds")
-_NUMBER_FIELDS: Final = ("sum_probability", "update_probability", "model_length", "max_chunk_bytes", "max_chunked_messages")
+_NUMBER_FIELDS: Final = (
+    "sum_probability",
+    "update_probability",
+    "model_length",
+    "max_chunk_bytes",
+    "max_participant_chunk_bytes",
+    "max_chunked_messages",
+    "chunk_patience_seconds",
+)
 
 
 def save_state(coordinator: Coordinator, now_seconds: float) -> dict[str, Any]:

@@ -131,3 +131,14 @@ def test_room_on_disk_follows_the_model(tmp_path):
 def test_the_application_carries_its_service():
     app = create_app(SETTINGS)
     assert isinstance(app.state.service, CoordinatorService)
+
+
+def test_a_buffer_for_the_largest_message_is_ready_from_the_start():
+    async def scenario(length):
+        async with CoordinatorService.from_settings(Settings(model={"length": length})) as service:
+            return [len(buffer) for buffer in service.spool._buffers._free], service.engine.max_body_bytes_ever()
+
+    buffers, largest = run(scenario(1_000_000))
+    assert buffers == [largest]
+    assert largest > 6_000_000
+    assert run(scenario(4))[0] == []

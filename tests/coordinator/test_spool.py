@@ -130,7 +130,7 @@ def test_a_failure_to_make_a_file_takes_no_room(spool):
 def test_a_file_that_lost_its_end_is_no_body(spool):
     body = spooled(spool)
     os.truncate(body._file.fileno(), 100)
-    with pytest.raises(OSError, match="expected 3000 bytes, got 100"), body.open():
+    with pytest.raises(OSError, match="expected 3000, got 100"), body.open():
         pass
 
 

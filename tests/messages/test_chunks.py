@@ -15,17 +15,23 @@ from pet.messages import (
     MIN_MAX_MESSAGE_SIZE,
     Chunk,
     ChunkCollector,
+    ChunkLimits,
+    MemoryChunkStore,
     Tag,
     max_payload_bytes,
     split_payload,
 )
+from pet.messages.chunk_store import MemoryPile
+from pet.wire import Buffer
 
 KEY, OTHER_KEY = b"\x55" * 32, b"\x77" * 32
 PAYLOAD = bytes(range(250))
 
 
 def new_collector(per_participant: int = 10**6, overall: int = 10**6, messages: int = 10) -> ChunkCollector:
-    return ChunkCollector(max_bytes_per_participant=per_participant, max_bytes=overall, max_messages=messages)
+    return ChunkCollector(
+        ChunkLimits(max_bytes_per_participant=per_participant, max_bytes=overall, max_messages=messages, patience_seconds=60)
+    )
 
 
 def chunk(chunk_id: int, data: bytes = b"data", is_last: bool = False, message_id: int = 7) -> Chunk:
@@ -142,7 +148,7 @@ def test_of_two_chunks_with_one_id_the_second_stays() -> None:
     collector = new_collector()
     collector.add(KEY, Tag.UPDATE, chunk(0, b"first one"))
     collector.add(KEY, Tag.UPDATE, chunk(0, b"second"))
-    assert collector.size_bytes == 6 + CHUNK_OVERHEAD_BYTES
+    assert collector.size_bytes == 9 + 6 + CHUNK_OVERHEAD_BYTES
     assert collector.add(KEY, Tag.UPDATE, chunk(1, b"", is_last=True)) == b"second"
 
 
@@ -201,6 +207,83 @@ def test_multipart_buffers_are_bounded() -> None:
     assert refusal_reason(collector, chunk(1), OTHER_KEY) == "chunk_limit"
     assert refusal_reason(collector, chunk(0, b""), b"\x99" * 32) == "chunk_limit"
     assert collector.size_bytes == 3 * size
+
+
+def test_of_two_chunks_of_one_size_the_second_stays_and_costs_nothing() -> None:
+    collector = new_collector()
+    collector.add(KEY, Tag.UPDATE, chunk(0, b"first"))
+    collector.add(KEY, Tag.UPDATE, chunk(0, b"other"))
+    assert collector.size_bytes == 5 + CHUNK_OVERHEAD_BYTES
+    assert collector.add(KEY, Tag.UPDATE, chunk(1, b"", is_last=True)) == b"other"
+
+
+def test_what_stands_still_gives_way_to_what_needs_its_room() -> None:
+    """The longest idle first, and no more than needed; what grows stays."""
+    size = 4 + CHUNK_OVERHEAD_BYTES
+    collector = new_collector(overall=3 * size)
+    for now, message_id in enumerate((1, 2, 3)):
+        collector.add(KEY, Tag.UPDATE, chunk(0, message_id=message_id), now)
+    collector.add(KEY, Tag.UPDATE, chunk(0, message_id=1), 50)  # comes on, even if with the same
+    with pytest.raises(RemoteProtocolError, match="at most 492 bytes of all participants, got 656"):
+        collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 60.5)
+    assert len(collector) == 3
+    collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 61)  # in the place of the second
+    assert (len(collector), collector.size_bytes) == (3, 3 * size)
+    assert collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True, message_id=1), 100) == b"datadata"  # the third went for it
+    assert (len(collector), collector.size_bytes) == (1, size)
+    for message_id in (2, 3):
+        assert collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True, message_id=message_id), 100) is None
+
+
+def test_a_message_that_stands_still_does_not_give_way_to_itself() -> None:
+    collector = new_collector(overall=4 + CHUNK_OVERHEAD_BYTES)
+    collector.add(KEY, Tag.UPDATE, chunk(0), 0)
+    with pytest.raises(RemoteProtocolError, match="bytes of all participants"):
+        collector.add(KEY, Tag.UPDATE, chunk(1), 1000)
+    assert len(collector) == 1
+
+
+def test_too_many_messages_make_the_idle_ones_go() -> None:
+    collector = new_collector(messages=1)
+    collector.add(KEY, Tag.UPDATE, chunk(0), 0)
+    with pytest.raises(RemoteProtocolError, match="at most 1 incomplete payloads, got 2"):
+        collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 59)
+    collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 60)
+    assert len(collector) == 1
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_chunk_that_cannot_be_stored_changes_nothing(is_known: bool) -> None:
+    class FullStore(MemoryChunkStore):
+        def create(self) -> MemoryPile:
+            return pile
+
+    class FullPile(MemoryPile):
+        is_full = False
+        is_closed = False
+
+        def append(self, data: Buffer) -> int:
+            if self.is_full:
+                raise OSError("disk full")
+            return super().append(data)
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    pile = FullPile()
+    limits = ChunkLimits(max_bytes_per_participant=10**6, max_bytes=10**6, max_messages=10, patience_seconds=60)
+    collector = ChunkCollector(limits, FullStore())
+    if is_known:
+        collector.add(KEY, Tag.UPDATE, chunk(0))
+    before = collector.size_bytes, len(collector)
+    pile.is_full = True
+    with pytest.raises(OSError, match="disk full"):
+        collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True))
+    assert (collector.size_bytes, len(collector)) == before
+    assert pile.is_closed != is_known
+    pile.is_full = False
+    if is_known:
+        assert collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True)) == b"datadata"
 
 
 def test_empty_chunks_are_bounded_too() -> None:

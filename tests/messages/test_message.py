@@ -22,6 +22,7 @@ from pet.messages import (
     PET_PROFILE,
     Chunk,
     ChunkCollector,
+    ChunkLimits,
     Header,
     Message,
     Profile,
@@ -222,7 +223,8 @@ def test_a_message_within_the_bound_is_sent_whole() -> None:
 
 def test_a_larger_message_is_sent_in_chunks_of_the_bound() -> None:
     whole = replace(UPDATE, payload=replace(UPDATE.payload, local_seed_dictionary={KEYS[0]: bytes(80)}))
-    collector = ChunkCollector(max_bytes_per_participant=10**6, max_bytes=10**6, max_messages=1)
+    limits = ChunkLimits(max_bytes_per_participant=10**6, max_bytes=10**6, max_messages=1, patience_seconds=60)
+    collector = ChunkCollector(limits)
     sizes, payload = [], None
     for part in split_message(whole, 300, 7):
         body = seal_message(part, PARTICIPANT)

@@ -86,7 +86,7 @@ def test_chunks_of_one_phase_are_dropped_when_the_next_one_of_the_round_begins()
 
 def test_chunked_messages_are_bounded_by_participant() -> None:
     session = Session().to_update()
-    limit = session.settings.max_chunk_bytes_per_participant
+    limit = session.settings.chunk_limits.max_bytes_per_participant
     first_chunks = (next(split_message(update_by(session, 0), 400, message_id)) for message_id in range(2**16))
     chunk = next(first_chunks)
     session.send(chunk)

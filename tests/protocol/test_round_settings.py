@@ -7,6 +7,7 @@ from coordinator_driver import LENGTH, SUM2_WINDOW, SUM_WINDOW, UPDATE_WINDOW, S
 
 from pet.errors import ConfigError
 from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.messages import ChunkLimits
 from pet.protocol.round_settings import RoundSettings, probability_violations
 
 
@@ -46,6 +47,9 @@ def test_the_shipped_settings_can_be_changed() -> None:
         ({"model_length": 2**32}, r"model_length: .*, got 4294967296"),
         ({"max_chunk_bytes": 0}, r"max_chunk_bytes: must be 1 or more, got 0"),
         ({"max_chunked_messages": 0}, r"max_chunked_messages: must be 1 or more, got 0"),
+        ({"max_participant_chunk_bytes": 0}, r"max_participant_chunk_bytes: must be 1 or more, got 0"),
+        ({"chunk_patience_seconds": -1.0}, r"chunk_patience_seconds: must be 0 or more, and finite, got -1.0"),
+        ({"chunk_patience_seconds": float("inf")}, r"chunk_patience_seconds: must be 0 or more, and finite, got inf"),
     ],
 )
 def test_settings_that_break_a_rule_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -65,3 +69,18 @@ def test_the_largest_payload_is_an_update_with_seeds_for_all_sum_participants() 
     message = session.round.update(key, session.sum_dictionary)
     assert message.payload.size_bytes == session.settings.max_payload_bytes
     assert session.settings.model_length == LENGTH
+
+
+PRIME = MaskConfig.parse("prime-f32-b0-m3")
+
+
+def test_limits_of_chunks_follow_the_model_unless_they_are_set() -> None:
+    small, large = RoundSettings.of(PRIME, 4), RoundSettings.of(PRIME, 25_000_000)
+    assert small.chunk_limits.max_bytes == 2**30
+    assert large.chunk_limits.max_bytes == 64 * large.max_payload_bytes
+    assert large.chunk_limits.max_bytes_per_participant == 2 * large.max_payload_bytes + 2**20
+    given = RoundSettings.of(
+        PRIME, 4, max_chunk_bytes=7, max_participant_chunk_bytes=5, max_chunked_messages=3, chunk_patience_seconds=2.0
+    )
+    expected = ChunkLimits(max_bytes=7, max_bytes_per_participant=5, max_messages=3, patience_seconds=2.0)
+    assert given.chunk_limits == expected
