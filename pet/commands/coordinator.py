@@ -5,6 +5,7 @@ It loads settings, listens, and hands over to uvicorn. What a coordinator does i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from pet import kernels
 from pet.commands.settings_report import meaning, restored_lines, settings_table
-from pet.coordinator.app import create_app
+from pet.coordinator.app import NATS_NAME, create_app
 from pet.coordinator.json_log import JsonFormatter
 from pet.coordinator.setting_sections import LogSettings, split_bind_address
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
@@ -78,7 +79,29 @@ def command(
     with contextlib.closing(Stores.open(loaded.settings, folder, is_fresh=fresh)) as stores:
         console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
         console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
+        _require_broker(loaded.settings, console)
         _serve(loaded.settings, stores, console)
+
+
+def _require_broker(settings: Settings, console: Console) -> None:
+    """See that the broker, if there is one, lets us in, before anything is served.
+
+    Raises:
+        TransportError: it does not; the subclass says why.
+    """
+    broker = settings.nats.to_nats_settings()
+    if broker is None:
+        return
+    from pet.transports.nats import connect
+
+    async def knock() -> None:
+        async with await connect(broker, NATS_NAME) as connection:
+            await connection.ask_storage("INFO")
+
+    asyncio.run(knock())
+    console.print(
+        f"Serving over NATS too: {', '.join(broker.hosts)}, federation {settings.nats.federation_id}.", soft_wrap=True
+    )
 
 
 def _show(loaded: LoadedSettings, console: Console) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from pet.commands._coordinator_url import open_coordinator, shown_url
 from pet.errors import TransportError
 from pet.messages import RoundParameters
 from pet.model_formats import encode_npy, encode_safetensors
 from pet.participant.core import decode_global_model, max_model_bytes
-from pet.transports.http import HttpTransport, TlsOptions
+from pet.transports.base import Transport
 
 _ENCODERS: Final = {".npy": encode_npy, ".safetensors": encode_safetensors}
 
@@ -22,7 +23,9 @@ def command(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where to: FILE.npy or FILE.safetensors (tensor 'model').")
     ],
-    url: Annotated[str, typer.Option("--url", "-u", help="Where the coordinator is.")] = "http://127.0.0.1:8081",
+    url: Annotated[
+        str, typer.Option("--url", "-u", help="Where the coordinator is: http(s)://..., or nats://host:port[/federation].")
+    ] = "http://127.0.0.1:8081",
     certificate: Annotated[
         Path | None, typer.Option("--certificate", "-c", metavar="FILE", help="The only authority to trust over https (PEM).")
     ] = None,
@@ -38,16 +41,16 @@ def command(
     if encode is None:
         expected = " or ".join(_ENCODERS)
         raise typer.BadParameter(f"expected a name that ends in {expected}, got {output.name!r}", param_hint="--output")
-    transport = HttpTransport(url, tls=TlsOptions(trusted_certificate=certificate, client_identity=identity))
+    transport = open_coordinator(url, certificate, identity)
     try:
-        model = _fetch(transport, url)
+        model = _fetch(transport, shown_url(url))
     finally:
         transport.close()
     output.write_bytes(encode(model))
     typer.echo(f"{output}: {len(model)} weights of {model.dtype}")
 
 
-def _fetch(transport: HttpTransport, url: str) -> NDArray[np.generic]:
+def _fetch(transport: Transport, url: str) -> NDArray[np.generic]:
     """Return the model in the data type of the round parameters.
 
     Raises:

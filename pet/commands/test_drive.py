@@ -17,15 +17,17 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from pet.commands._coordinator_url import open_coordinator, shown_url
 from pet.participant.test_drive import DummyFleet, FleetProgress
-from pet.transports.http import HttpTransport, TlsOptions
 
 #: Longer than the phases of the shipped settings last.
 _QUIET_SECONDS: Final = 20
 
 
 def command(
-    url: Annotated[str, typer.Option("--url", "-u", help="Where the coordinator is.")] = "http://127.0.0.1:8081",
+    url: Annotated[
+        str, typer.Option("--url", "-u", help="Where the coordinator is: http(s)://..., or nats://host:port[/federation].")
+    ] = "http://127.0.0.1:8081",
     length: Annotated[
         int | None, typer.Option("--length", "-l", min=1, help="Length of the models; what the coordinator says if not given.")
     ] = None,
@@ -48,10 +50,10 @@ def command(
     Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
     """
     console = Console(highlight=False)
-    transport = HttpTransport(url, tls=TlsOptions(trusted_certificate=certificate, client_identity=identity))
+    transport = open_coordinator(url, certificate, identity)
     try:
         fleet = DummyFleet(transport, count, model_length=length, period_seconds=period)
-        console.print(f"{count} participants for {url}" + ("" if rounds else ", until Ctrl-C"))
+        console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
         with _stopped_by_signals(fleet):
             progress = fleet.run(rounds, _ProgressPrinter(console))
     finally:

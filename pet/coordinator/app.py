@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from pet.coordinator.observation import Observation
 from pet.coordinator.service import CoordinatorService
@@ -15,7 +18,11 @@ from pet.transports.live_page import live_routes
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from pet.transports.nats import NatsSettings
+
 METRICS_PATH = "/metrics"
+#: What a coordinator calls itself at a broker: "_INBOX_coordinator.>" is its inbox.
+NATS_NAME: Final = "coordinator"
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
@@ -38,8 +45,36 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
     app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else ())
     if settings.metrics.prometheus is not False:
         _add_metrics(app, service, is_required=settings.metrics.prometheus is True)
+    broker = settings.nats.to_nats_settings()
+    if broker is not None:
+        folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
+        _serve_over_nats(app, service, broker, settings.nats.federation_id, folder)
     app.state.service = service
     return app
+
+
+def _serve_over_nats(
+    app: Starlette, service: CoordinatorService, broker: NatsSettings, federation_id: str, folder: Path | None
+) -> None:
+    """Serve the same coordinator over NATS while the lifespan of the application lasts.
+
+    Raises:
+        MissingExtraError: the extra `nats` is not installed.
+    """
+    from pet.transports.nats import NatsServer, Subjects, connect
+
+    inner, uploads = app.router.lifespan_context, None if folder is None else folder / "nats"
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with (
+            inner(app),
+            await connect(broker, NATS_NAME) as connection,
+            NatsServer(service, connection, Subjects(federation_id), directory=uploads),
+        ):
+            yield
+
+    app.router.lifespan_context = lifespan
 
 
 def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bool) -> None:

@@ -57,6 +57,16 @@ RULES: Final[dict[str, str]] = {
     "service.chunk_patience_seconds": _MIN_SECONDS,
     "service.stall_seconds": "a number of seconds, above 0",
     "service.model_history": "a whole number of global models, at least 1",
+    "nats.hosts": "URLs nats://host:port or tls://host:port, several with commas (absent: HTTP only)",
+    "nats.federation_id": "16 characters a-z and 0-9",
+    "nats.user": "text, beside nats.password",
+    "nats.password": "text, beside nats.user",
+    "nats.token": "text",
+    "nats.nkey_seed": "text, SU and 56 more characters",
+    "nats.ca_file": "the path of a PEM file (absent: public authorities)",
+    "nats.request_timeout": "a number of seconds, above 0 and at most 3600",
+    "nats.stream_max_memory": "a number of bytes, with an optional K, M or G; at least 32M",
+    "nats.mode": "one of direct, stream",
     "log.level": "one of debug, info, warning, error",
     "log.format": "one of text, json",
     "log.filter": _UNUSED_TEXT,
@@ -94,6 +104,10 @@ SHIPPED: Final[dict[str, Any]] = {
     "service.chunk_patience_seconds": 60.0,
     "service.stall_seconds": 30.0,
     "service.model_history": 5,
+    "nats.federation_id": "pet0coordinator0",
+    "nats.request_timeout": 30.0,
+    "nats.stream_max_memory": "1G",
+    "nats.mode": "direct",
     "log.level": "info",
     "log.format": "text",
     "api.live_page": True,
@@ -105,7 +119,10 @@ UNUSED: Final = frozenset(
 )
 
 #: Their values are never shown.
-SECRET: Final = frozenset({"redis.url", "metrics.influxdb.url", "s3.access_key", "s3.secret_access_key"})
+SECRET: Final = frozenset(
+    {"redis.url", "metrics.influxdb.url", "s3.access_key", "s3.secret_access_key"}
+    | {"nats.hosts", "nats.password", "nats.token", "nats.nkey_seed"}  # hosts: a URL may hold a password
+)
 
 _SECTIONS: Final = (
     frozenset(name.rpartition(".")[0] for name in RULES) | {name.split(".")[0] for name in RULES} | {"trust_anchor"}

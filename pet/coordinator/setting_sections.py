@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,9 @@ from pydantic_core import PydanticCustomError
 from pet.coordinator.setting_names import RULES
 from pet.errors import ConfigError
 from pet.mask_config import BoundType, DataType, GroupType, ModelType
+
+if TYPE_CHECKING:
+    from pet.transports.nats import NatsSettings
 
 _U64_MAX: Final = 2**64 - 1
 _U32_MAX: Final = 2**32 - 1
@@ -41,6 +44,14 @@ def _choice(kind: Callable[[str], Any]) -> BeforeValidator:
 def _check_bind_address(value: str) -> str:
     split_bind_address(value)
     return value
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _split_region(value: Any) -> Any:
@@ -161,6 +172,50 @@ class ServiceSettings(_Section):
     chunk_patience_seconds: Annotated[_Number, Field(ge=0)]
     stall_seconds: Annotated[_Number, Field(gt=0)]
     model_history: _Count
+
+
+class NatsSection(_Section):
+    """Section `nats`: a broker over which the coordinator is served too; see docs/nats.md.
+
+    Attributes:
+        hosts: URLs of the broker; None serves over HTTP only.
+        federation_id: names the coordinator on the broker.
+        mode: how uploads travel.
+    """
+
+    hosts: SecretStr | None = None
+    federation_id: Annotated[str, Field(pattern=r"^[a-z0-9]{16}$")]
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+    nkey_seed: SecretStr | None = None
+    ca_file: _Path | None = None
+    request_timeout: Annotated[_Number, Field(gt=0, le=3600)]
+    stream_max_memory: Annotated[str, BeforeValidator(_number_as_text)]
+    mode: Annotated[Literal["direct", "stream"], BeforeValidator(lambda value: str(value).lower())]
+
+    def to_nats_settings(self) -> NatsSettings | None:
+        """Return how to reach the broker, or None without one.
+
+        Raises:
+            ConfigError: values contradict each other.
+            MissingExtraError: there are hosts, and the extra `nats` is not installed.
+        """
+        if self.hosts is None:
+            return None
+        from pet.transports.nats import NatsSettings, parse_size
+
+        return NatsSettings(
+            hosts=(self.hosts.get_secret_value(),),
+            user=self.user,
+            password=_revealed(self.password),
+            token=_revealed(self.token),
+            nkey_seed=_revealed(self.nkey_seed),
+            ca_file=self.ca_file,
+            request_timeout_seconds=self.request_timeout,
+            stream_max_bytes=parse_size(self.stream_max_memory),
+            mode=self.mode,
+        )
 
 
 class LogSettings(_Section):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pet.errors import MissingExtraError, SettingsError
+from pet.errors import ConfigError, MissingExtraError, SettingsError
 
 with MissingExtraError.naming("http"):  # first: the modules below need pydantic too
     from pydantic import BaseModel, ValidationError, model_validator
@@ -27,6 +27,7 @@ from pet.coordinator.setting_sections import (
     MaskSettings,
     MetricsSettings,
     ModelSettings,
+    NatsSection,
     PetSettings,
     RedisSettings,
     RestoreSettings,
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     mask: MaskSettings
     model: ModelSettings
     service: ServiceSettings
+    nats: NatsSection
     log: LogSettings
     redis: RedisSettings = RedisSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -214,6 +216,10 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, Any, str]]:
     if least > models:
         yield "pet.update.count.min", least, f"at most {models}, the models that mask.model_type allows"
     yield from _broken_tls_rules(settings.api)
+    try:
+        settings.nats.to_nats_settings()
+    except ConfigError as error:
+        yield "nats.hosts", None, f"settings of the broker that fit together ({error})"
 
 
 def _broken_tls_rules(api: ApiSettings) -> Iterator[tuple[str, Any, str]]:

@@ -1,0 +1,28 @@
+"""A coordinator at a broker as one URL: nats://[user:password@]host[:port][/federation id].
+
+For commands, where everything is one option. The scheme tls:// asks for TLS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pet.transports.nats.settings import NatsSettings
+from pet.transports.nats.subjects import Subjects
+from pet.transports.nats.transport import NatsTransport
+
+#: The federation id of `pet coordinator`, unless its settings say another one.
+DEFAULT_FEDERATION_ID: Final = "pet0coordinator0"
+
+
+def open_url(url: str, *, ca_file: Path | None = None) -> NatsTransport:
+    """Return a transport to the coordinator that a URL means; nothing is sent yet.
+
+    Raises:
+        ConfigError: the URL has another form.
+    """
+    scheme, _, rest = url.partition("://")
+    broker, _, federation_id = rest.partition("/")
+    subjects = Subjects(federation_id.strip("/") or DEFAULT_FEDERATION_ID)
+    return NatsTransport(NatsSettings(hosts=(f"{scheme}://{broker}",), ca_file=ca_file), subjects.federation_id)

@@ -1,0 +1,150 @@
+"""`pet coordinator` with a broker, and commands that go to it, as processes of their own."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from nats_broker import running_broker
+
+from pet.commands._coordinator_url import open_coordinator, shown_url
+from pet.coordinator.settings import load_settings
+from pet.errors import ConfigError, SettingsError
+
+SETTINGS = """
+[api]
+bind_address = "127.0.0.1:0"
+[pet.sum]
+prob = 0.4
+count = { min = 1, max = 100 }
+time = { min = 0.2, max = 5 }
+[pet.update]
+prob = 1.0
+count = { min = 3, max = 100 }
+time = { min = 0.2, max = 5 }
+[model]
+length = 7
+[nats]
+hosts = "HOSTS"
+request_timeout = 5
+"""
+CONFIG = 'authorization { user: "me", password: "hidden-word" }'
+
+
+def pet(*arguments):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))}
+    return [sys.executable, "-m", "pet", *arguments], {**environ, "COLUMNS": "160"}
+
+
+def finish(*arguments):
+    command, environ = pet(*arguments)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def coordinator(config):
+    command, environ = pet("coordinator", "-c", str(config))
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    printed = ""
+    try:
+        for line in process.stdout:
+            printed += line
+            if found := re.search(r"Listening on (\S+) ", line):
+                break
+        else:
+            raise AssertionError(process.stderr.read())
+        yield found[1], printed
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with running_broker(tmp_path / "broker", CONFIG) as broker:
+        yield broker
+
+
+def write(tmp_path, hosts):
+    config = tmp_path / "config.toml"
+    config.write_text(SETTINGS.replace("HOSTS", hosts))
+    return config
+
+
+def test_a_coordinator_serves_over_http_and_over_nats(tmp_path, broker):
+    nats_url = broker.url.replace("nats://", "nats://me:hidden-word@")
+    with coordinator(write(tmp_path, nats_url)) as (url, printed):
+        assert f"Serving over NATS too: {broker.url}, federation pet0coordinator0." in printed
+        assert "hidden" not in printed
+        drive = finish("test-drive", "-u", nats_url, "-n", "8", "-p", "0.05", "--rounds", "1")
+        assert drive.returncode == 0, drive.stderr
+        assert "1 rounds finished" in drive.stdout
+        assert "hidden" not in drive.stdout + drive.stderr
+        model = tmp_path / "model.npy"
+        done = finish("model", "get", "-u", f"{nats_url}/pet0coordinator0", "-o", str(model))
+        assert done.returncode == 0, done.stderr
+        assert np.load(model).shape == (7,)
+        assert httpx.get(f"{url}/status").json()["rounds_completed"] >= 1
+
+
+def test_what_is_wrong_with_the_broker_is_told_before_anything_is_served(tmp_path, broker):
+    for hosts, expected in (
+        (broker.url.replace("nats://", "nats://me:wrong-word@"), "expected credentials that it accepts"),
+        ("nats://127.0.0.1:1", "expected a broker within 5 s"),
+    ):
+        config = write(tmp_path, hosts)
+        if "127.0.0.1:1" in hosts:
+            config.write_text(config.read_text().replace("request_timeout = 5", "request_timeout = 0.5"))
+            expected = "expected a broker within 0.5 s"
+        done = finish("coordinator", "-c", str(config))
+        assert done.returncode == 1
+        assert expected in done.stderr
+        assert "wrong-word" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('user = "me"', "user and password together"),
+        ('nkey_seed = "hidden-word"', "SU and 56 more"),
+        ('mode = "pigeon"', "nats.mode: expected one of direct, stream"),
+        ('federation_id = "short"', "nats.federation_id: expected 16 characters"),
+        ('stream_max_memory = "1M"', "33554432 bytes or more"),
+        ('stream_max_memory = "much"', "optional K, M or G"),
+        ("request_timeout = 0.0", "nats.request_timeout"),
+    ],
+)
+def test_settings_of_the_broker_are_checked(tmp_path, line, expected):
+    config = write(tmp_path, "nats://127.0.0.1:4222")
+    config.write_text(config.read_text().replace("request_timeout = 5", line))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config, {})
+    assert expected in str(caught.value)
+    assert "hidden-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "identity", "expected"),
+    [
+        ("nats://127.0.0.1:4222/short", None, "federation id: expected 16 characters"),
+        ("nats://me:hidden-word@broker.example", None, "TLS for every host"),
+        ("nats://127.0.0.1:1", Path("file.pem"), "--identity"),
+    ],
+)
+def test_other_urls(url, identity, expected):
+    with pytest.raises(ConfigError, match=expected) as caught:
+        open_coordinator(url, None, identity)
+    assert "hidden-word" not in str(caught.value)
+
+
+def test_credentials_in_a_url_are_not_shown():
+    assert shown_url("nats://me:hidden@host:1/fed") == "nats://host:1/fed"
+    assert shown_url("http://host:1") == "http://host:1"
