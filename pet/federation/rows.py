@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +44,19 @@ class RowError(FederationValueError):
         self.feature = feature
 
 
+@dataclass(frozen=True, slots=True)
+class CsvLines:
+    """Lines of CSV text with a header, from wherever they come."""
+
+    lines: Iterable[str]
+
+
 def read_blocks(source: Any, schema: Schema, *, block_rows: int = BLOCK_ROWS) -> Iterator[NDArray[np.float64]]:
     """Yield the rows of a source as checked blocks of z = (x - centre) / scale, beside the raw values.
 
     Args:
         source: a matrix with columns in the schema's order; a mapping from feature names to columns; a pandas DataFrame; the
-            path of a CSV file with a header; an open text file with one; or an iterable of any of these.
+            path of a CSV file with a header; an open text file or `CsvLines` with one; or an iterable of any of these.
         schema: the features. A table may have further columns, which are not looked at.
         block_rows: largest number of rows in a block.
 
@@ -72,7 +80,9 @@ def _raw_blocks(source: Any, schema: Schema, block_rows: int) -> Iterator[NDArra
         with Path(source).open(newline="", encoding="utf-8-sig") as file:
             yield from _csv_blocks(file, schema, block_rows)
     elif isinstance(source, io.TextIOBase):
-        yield from _csv_blocks(source, schema, block_rows)  # type: ignore[arg-type]  # any text file will do
+        yield from _csv_blocks(source, schema, block_rows)
+    elif isinstance(source, CsvLines):
+        yield from _csv_blocks(source.lines, schema, block_rows)
     elif isinstance(source, np.ndarray):
         yield from _sliced(_matrix(source, schema), block_rows)
     elif isinstance(source, Mapping) or hasattr(source, "columns"):
@@ -112,8 +122,8 @@ def _sliced(values: NDArray[np.float64], block_rows: int) -> Iterator[NDArray[np
         yield values[start : start + block_rows]
 
 
-def _csv_blocks(file: TextIO, schema: Schema, block_rows: int) -> Iterator[NDArray[np.float64]]:
-    reader = csv.reader(file)
+def _csv_blocks(lines: Iterable[Any], schema: Schema, block_rows: int) -> Iterator[NDArray[np.float64]]:
+    reader = csv.reader(lines)
     header = [name.strip() for name in next(reader, [])]
     if repeated := [name for name in schema.names if header.count(name) != 1]:
         raise FederationValueError(
@@ -121,13 +131,13 @@ def _csv_blocks(file: TextIO, schema: Schema, block_rows: int) -> Iterator[NDArr
         )
     places = [header.index(name) for name in schema.names]
     row = 0
-    while lines := list(islice((line for line in reader if line), block_rows)):
-        block = np.empty((len(lines), len(schema)))
-        for i, line in enumerate(lines):
+    while table := list(islice((line for line in reader if line), block_rows)):
+        block = np.empty((len(table), len(schema)))
+        for i, line in enumerate(table):
             if len(line) != len(header):
                 raise RowError(row + i, None, f"expected {len(header)} fields, got {len(line)}")
             block[i] = [_number(line[place], row + i, name) for place, name in zip(places, schema.names, strict=True)]
-        row += len(lines)
+        row += len(table)
         yield block
 
 

@@ -1,0 +1,198 @@
+"""The plain exchange: each peer shows its statistics to all others, as a whole or as what changed, where the admin chose so.
+
+A message is a blob that everybody may fetch, announced by an event with the sequence it has. A whole one replaces what a peer
+sent before; a change is added to it and names the sequence it starts from, and a gap is closed by asking for the whole.
+
+Source: spec/FEDERATION.md 1.4 (manual sync), 1.5, 1.7, 5.2.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from pet.errors import FederationError, FederationStateError, PetError, RemoteProtocolError, TransportError
+from pet.federation.contributions import check_contract
+from pet.federation.encoding import canonical_json, parse_json_object
+from pet.federation.messages import PeerMessage
+from pet.federation.peer_context import PeerContext
+from pet.federation.peer_link import PeerLink
+from pet.federation.project import FederatedProject, LocalProject
+from pet.federation.records import FailureAction, PeerIdentity
+from pet.federation.sharing_rules import require_least_rows
+from pet.federation.statistics import Statistics
+from pet.transports.nats import BlobReference, Broadcasts, Subjects
+
+_logger: Final = logging.getLogger(__name__)
+
+WANT: Final = "want"
+_SYNC: Final = "sync"
+_EVENT: Final = "sync-"
+_SENT: Final = "sent"
+_SPARE_BYTES: Final = 1 << 20
+_ASK_SECONDS: Final = 10.0
+
+
+class PlainExchange:
+    """This peer's part in the plain exchange.
+
+    Args:
+        context: of this peer.
+        link: to the others.
+        subjects: of the federation.
+        local: this peer's rows.
+        federated: what it makes of the others'.
+    """
+
+    def __init__(
+        self, context: PeerContext, link: PeerLink, subjects: Subjects, local: LocalProject, federated: FederatedProject
+    ) -> None:
+        self._context: Final = context
+        self._link: Final = link
+        self._subjects: Final = subjects
+        self._local: Final = local
+        self._federated: Final = federated
+        self._broadcasts: Final = Broadcasts(link.connection, subjects)
+
+    # ---- sending ------------------------------------------------------------------------------------------------------
+
+    async def publish(self, *, whole: bool = False) -> bool:
+        """Send what is new, or everything; tells whether anything was sent.
+
+        Raises:
+            TransportError: the broker cannot be reached; it will be sent again.
+        """
+        context, counters = self._context, self._context.counters
+        try:
+            statistics, version = self._local.versioned_snapshot()
+        except FederationStateError:
+            return False
+        sent, is_new = self._sent(statistics), version != counters.shared_version
+        if not statistics.rows and sent is None:
+            return False
+        if is_new and self._may_send(statistics, sent):
+            await self._send(statistics, None if whole else sent)
+            counters.shared_version, counters.shared_rows = version, statistics.rows
+            context.store.save_state(_SENT, statistics.to_bytes(with_residues=True))
+            context.save()
+            return True
+        if whole and sent is not None:
+            await self._send(sent, None)  # nothing that was not shown already
+            return True
+        return False
+
+    def _sent(self, statistics: Statistics) -> Statistics | None:
+        saved = self._context.store.load_state(_SENT)
+        return None if saved is None else Statistics.from_bytes(saved, statistics.schema)
+
+    def _may_send(self, statistics: Statistics, sent: Statistics | None) -> bool:
+        context = self._context
+        try:
+            require_least_rows(statistics.schema, statistics, sent)
+        except FederationStateError as error:
+            context.log_error(f"Sync refused: {error}")
+            return False
+        if (problem := check_contract(context, statistics)) is not None:
+            context.count(send_count=1, send_contract_errors=1)
+            context.log_error(problem)
+            return context.record.send_failure_action is FailureAction.ALLOW
+        return True
+
+    async def _send(self, statistics: Statistics, earlier: Statistics | None) -> None:
+        """Publish statistics as a whole, or their difference from earlier ones."""
+        context, counters = self._context, self._context.counters
+        sequence = counters.sequence + 1
+        fields = {"sequence": sequence, "from": 0 if earlier is None else counters.sequence}
+        shown = statistics if earlier is None else statistics - earlier
+        context.count(send_count=1)
+        subject = self._subjects.sync(context.uuid, sequence)
+        data, _ = context.codec.make(
+            context.terms, _SYNC, subject, context.clock.now_seconds(), fields, attachment=shown.to_bytes()
+        )
+        reference = await self._broadcasts.publish_blob(subject, data)
+        announcement = canonical_json({"sequence": sequence, "reference": reference.to_bytes().decode()})
+        await self._broadcasts.publish_event(_EVENT + context.uuid, announcement.encode())
+        counters.sequence = sequence
+        context.save()
+        context.log_sync(f"Sync sent, {'whole' if earlier is None else 'change'} {sequence}")
+
+    async def answer_want(self, _message: PeerMessage) -> dict[str, Any]:
+        """Send everything again, for a peer that asks.
+
+        Raises:
+            FederationStateError: this peer does not pulse.
+        """
+        if not self._context.record.is_pulsing:
+            raise FederationStateError("pulse: this peer does not pulse")
+        await self.publish(whole=True)
+        return {}
+
+    # ---- receiving ----------------------------------------------------------------------------------------------------
+
+    async def take_event(self, name: str, payload: bytes) -> None:
+        """Fetch and take a message that was announced; one that was taken before changes nothing."""
+        context, sender = self._context, name.removeprefix(_EVENT)
+        if not name.startswith(_EVENT) or sender == context.uuid:
+            return
+        try:
+            announcement = parse_json_object(payload) or {}
+            if announcement.get("sequence", 0) == context.counters.applied.get(sender, 0):
+                return
+            if sender not in context.members:
+                raise RemoteProtocolError("unknown_sender", f"message: expected a member, got one from {sender[:32]!r}")
+            reference = BlobReference.from_bytes(str(announcement.get("reference")).encode())
+            limit = 8 * self._local.snapshot().schema.layout.length + _SPARE_BYTES
+            data = await self._broadcasts.fetch_blob(reference, limit)
+            message = context.codec.open(
+                bytes(data), context.terms, reference.subject, context.clock.now_seconds(), context.find_member
+            )
+            await self._take(message)
+        except FederationStateError as error:
+            _logger.debug("statistics not taken: %s", error)
+        except PetError as error:
+            context.count(receive_count=1, receive_errors=1)
+            context.log_error(f"Message refused: {error}")
+
+    async def _take(self, message: PeerMessage) -> None:
+        context, counters = self._context, self._context.counters
+        sequence, start = message.number("sequence"), message.number("from")
+        last = counters.applied.get(message.sender, 0)
+        if message.kind != _SYNC or sequence <= last:
+            raise RemoteProtocolError("replayed", f"message: expected a sequence after {last}, got {sequence}")
+        context.count(receive_count=1)
+        schema = self._local.snapshot().schema
+        shown = Statistics.from_bytes(message.attachment, schema, is_difference=bool(start))
+        earlier = self._federated.latest(message.sender)
+        if start and (start != last or earlier is None):
+            await self.ask_for_whole(context.members[message.sender])
+            return
+        statistics = shown if not start or earlier is None else _settled(earlier + shown)
+        if (problem := check_contract(context, statistics)) is not None:
+            context.count_receive_contract_error(message.sender)
+            context.log_error(problem)
+            if context.record.receive_failure_action is FailureAction.BLOCK:
+                return
+        self._federated.set_latest(message.sender, statistics)
+        counters.applied[message.sender] = sequence
+        context.save()
+        context.log_sync(f"Sync completed successfully, {message.sender} {sequence}")
+
+    async def ask_for_whole(self, peer: PeerIdentity) -> None:
+        """Ask a peer to send everything."""
+        try:
+            await self._link.ask(self._subjects.want(peer.uuid), peer, WANT, {}, timeout_seconds=_ASK_SECONDS)
+        except (FederationError, TransportError) as error:
+            _logger.debug("peer %s was not asked: %s", peer.uuid, error)
+
+    def forget_strangers(self) -> None:
+        """Drop the statistics of peers that are no members any more."""
+        context = self._context
+        for peer in set(context.counters.applied) - set(context.members):
+            self._federated.set_latest(peer, None)
+            del context.counters.applied[peer]
+        context.save()
+
+
+def _settled(statistics: Statistics) -> Statistics:
+    """Return a sum as if it had come in one message: with all the checks."""
+    return Statistics.from_bytes(statistics.to_bytes(with_residues=True), statistics.schema)

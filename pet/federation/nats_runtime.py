@@ -1,0 +1,160 @@
+"""Makes peers run over NATS: implements `pet.federation.runtime.FederationRuntime`.
+
+Source: spec/FEDERATION.md 2.4, 2.7, 5.3, 5.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pet.errors import (
+    ConfigError,
+    CredentialsError,
+    FederationStateError,
+    FederationUnavailableError,
+    FederationValueError,
+    TransportError,
+)
+from pet.federation import membership
+from pet.federation.clock import Clock, SystemClock
+from pet.federation.peer import NatsPeer
+from pet.federation.peer_context import PeerContext
+from pet.federation.records import FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
+from pet.federation.rounds import DEFAULT_PHASE_SECONDS
+from pet.federation.runtime import PeerStore
+from pet.federation.secret import Secret
+from pet.transports.nats import NatsConnection, NatsSettings, Subjects
+from pet.transports.nats import connect as connect_nats
+
+
+class NatsFederationRuntime:
+    """Runs peers in the current event loop.
+
+    Args:
+        clock: the time of its peers.
+        phase_seconds: how long each phase of a round waits for those who were announced.
+        allows_plaintext: let brokers other than this machine be talked to without TLS, in compatibility mode.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        phase_seconds: float = DEFAULT_PHASE_SECONDS,
+        allows_plaintext: bool = False,
+    ) -> None:
+        self._clock: Final[Clock] = SystemClock() if clock is None else clock
+        self._phase_seconds: Final = phase_seconds
+        self._allows_plaintext: Final = allows_plaintext
+
+    async def create(self, record: FederationRecord, store: PeerStore) -> NatsPeer:
+        """Begin a federation as its admin: connect, make the streams. Not pulsing afterwards.
+
+        Raises:
+            FederationUnavailableError: the broker cannot be reached in time, or refuses us.
+            FederationValueError: something in the record cannot be used.
+        """
+        require_usable(record)
+        identity = record.keys.identity()
+        peers = tuple(peer for peer in record.peers if peer.uuid != identity.uuid)
+        terms = replace(record.terms, admin=record.terms.admin or identity)
+        record = replace(record, terms=terms, peers=record.peers if len(peers) < len(record.peers) else (identity, *peers))
+        context = PeerContext(record, store, self._clock)
+        context.counters.terms_version += 1
+        context.save()
+        context.set_record(record)
+        return await self._start(context)
+
+    async def join(self, record: FederationRecord, token: Secret, store: PeerStore) -> NatsPeer:
+        """Join with a token; the answer's terms and peers replace those of the record. Not pulsing afterwards.
+
+        Raises:
+            TokenRefusedError: the admin refused; the token may still be good.
+            FederationUnavailableError: broker or admin did not answer in time.
+            FederationValueError: something in the record cannot be used.
+        """
+        require_usable(record)
+        context = PeerContext(record, store, self._clock)
+        connection = await self._connect(record)
+        try:
+            await membership.join(context, connection, Subjects(record.terms.federation_id), token)
+        except BaseException:
+            await connection.aclose()
+            raise
+        return await self._start(context, connection)
+
+    async def restore(self, record: FederationRecord, store: PeerStore) -> NatsPeer:
+        """Run a stored peer again; a broker that is away is waited for in the background.
+
+        Raises:
+            FederationValueError: something in the record cannot be used.
+        """
+        context = PeerContext(record, store, self._clock)
+        connection = NatsConnection(self._settings(record), record.keys.uuid)
+        peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
+        peer.start_in_background()
+        return peer
+
+    async def _start(self, context: PeerContext, connection: NatsConnection | None = None) -> NatsPeer:
+        connection = connection or await self._connect(context.record)
+        try:
+            peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
+            await peer.start()
+        except TransportError as error:
+            await connection.aclose()
+            raise FederationUnavailableError(str(error)) from None
+        except BaseException:
+            await connection.aclose()
+            raise
+        return peer
+
+    async def _connect(self, record: FederationRecord) -> NatsConnection:
+        try:
+            return await connect_nats(self._settings(record), record.keys.uuid)
+        except CredentialsError as error:
+            raise FederationStateError(str(error)) from None
+        except TransportError as error:
+            raise FederationUnavailableError(str(error)) from None
+
+    def _settings(self, record: FederationRecord) -> NatsSettings:
+        allows = self._allows_plaintext and record.terms.mode is Mode.COMPAT
+        try:
+            return nats_settings(record.nats, in_memory=record.terms.mode is Mode.COMPAT, allow_plaintext=allows)
+        except ConfigError as error:
+            raise FederationValueError(str(error), "nats_hosts") from None
+
+
+def nats_settings(access: NatsAccess, *, in_memory: bool = False, allow_plaintext: bool = False) -> NatsSettings:
+    """Return the transport's settings for what a record says; streams in memory are what compatibility mode promises.
+
+    Raises:
+        ConfigError: a value breaks its rule.
+    """
+    return NatsSettings(
+        hosts=access.hosts,
+        user=access.user,
+        password=None if access.password is None else access.password.reveal(),
+        token=None if access.token is None else access.token.reveal(),
+        nkey_seed=None if access.nkey_seed is None else access.nkey_seed.reveal(),
+        ca_file=None if access.authority_file is None else Path(access.authority_file),
+        request_timeout_seconds=access.request_timeout_seconds,
+        stream_max_bytes=access.stream_max_bytes,
+        storage="memory" if in_memory else "file",
+        allow_plaintext=allow_plaintext,
+    )
+
+
+def require_usable(record: FederationRecord) -> None:
+    """Check what a peer cannot run without.
+
+    Raises:
+        FederationValueError: a local type without a back-end, or a model project without SMPC.
+    """
+    if record.local_type is LocalType.GPU:
+        raise FederationValueError(
+            "fed_local_type: expected cpu, got gpu: there is no GPU back-end on this machine", "fed_local_type"
+        )
+    if record.terms.kind is ProjectKind.MODEL and not record.terms.uses_smpc:
+        raise FederationValueError("fed_use_smpc: expected true for a project of the model kind, got false", "fed_use_smpc")

@@ -1,0 +1,388 @@
+"""A running member of a federation over NATS: implements `pet.federation.runtime.FederationPeer`.
+
+This file is the frame: it connects, listens, lets the pulse beat, and hands everything else to the parts that know it
+(rounds.py, exchange.py, membership.py, peer_projects.py). All of it runs in one event loop.
+
+Source: spec/FEDERATION.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.errors import (
+    FederationStateError,
+    FederationUnavailableError,
+    FederationValueError,
+    NotAdministratorError,
+    PetError,
+    TransportError,
+)
+from pet.federation.contract import Contract
+from pet.federation.exchange import WANT, PlainExchange
+from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminDesk, MemberDesk
+from pet.federation.messages import PeerMessage
+from pet.federation.peer_context import PeerContext
+from pet.federation.peer_link import Handler, PeerLink
+from pet.federation.peer_projects import PeerProjects
+from pet.federation.project import FederatedProject, LocalProject
+from pet.federation.pulse import Pulse
+from pet.federation.records import ContractRecord, FederationRecord, ProjectKind, ScheduleRecord, SyncStatistics
+from pet.federation.round import end_task
+from pet.federation.rounds import AGGREGATE, CALL, DEFAULT_PHASE_SECONDS, GO, Rounds
+from pet.federation.schedule import Schedule
+from pet.federation.schema import Schema
+from pet.transports.nats import Broadcasts, NatsConnection, NatsSettings, Subjects
+
+_logger: Final = logging.getLogger(__name__)
+
+SYNC: Final = "sync"
+EXPLORE: Final = "explore"
+#: A peer answers each other one's wishes at most so often (spec 1.4).
+_WISH_SECONDS: Final = 60.0
+_RECONNECT_SECONDS: Final = 1.0
+
+
+class NatsPeer:
+    """One running member.
+
+    Args:
+        context: record, store, clock.
+        connection: to the broker; closed with the peer.
+        nats: how to reach it again, for the connection of a round.
+        phase_seconds: how long each phase of a round waits.
+    """
+
+    def __init__(
+        self,
+        context: PeerContext,
+        connection: NatsConnection,
+        nats: NatsSettings,
+        *,
+        phase_seconds: float = DEFAULT_PHASE_SECONDS,
+    ) -> None:
+        self._context: Final = context
+        self._connection: Final = connection
+        self._loop: Final = asyncio.get_running_loop()
+        self._subjects: Final = Subjects(context.terms.federation_id)
+        # Streams keep things for an hour whatever the schedule, which may change: who missed more asks for it.
+        self._broadcasts: Final = Broadcasts(connection, self._subjects)
+        self._link: Final = PeerLink(context, connection)
+        self._admin: Final = AdminDesk(context, self._link, self._subjects) if context.record.is_admin else None
+        self._member: Final = MemberDesk(context, self._link, self._subjects, self._terms_changed)
+        self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
+        self._rounds: Final = Rounds(
+            context, self._link, nats, self._subjects, self._projects.contributor, phase_seconds=phase_seconds
+        )
+        self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
+        self._pulse: Final = Pulse(context, self._synchronise)
+        self._wishes: Final[dict[tuple[str, str], float]] = {}
+        self._tasks: Final[set[asyncio.Task[Any]]] = set()
+
+    def _make_exchange(self) -> PlainExchange:
+        projects = self._projects
+        return PlainExchange(self._context, self._link, self._subjects, projects.local, projects.federated)
+
+    # ---- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make the streams (the admin), listen, and go on pulsing if the record says so.
+
+        Raises:
+            TransportError: the broker cannot be used.
+        """
+        context = self._context
+        if self._admin is not None:
+            await self._broadcasts.create_streams()
+            await self._admin.serve()
+        control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
+        control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
+        await self._link.serve(self._subjects.control(context.uuid), control)
+        await self._link.serve(self._subjects.want(context.uuid), self._wish_handlers())
+        await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._answer_explore})
+        await self._broadcasts.watch_events(self._take_event)
+        self._connection.on_restored(self._restored)
+        self._pulse.start()
+        if self._admin is None:
+            self._start_task(self._catch_up())
+
+    def start_in_background(self) -> None:
+        """Connect as soon as there is a broker, and start then."""
+
+        async def connect() -> None:
+            while True:
+                try:
+                    await self._connection.open()
+                    await self.start()
+                    return
+                except TransportError as error:
+                    _logger.warning("peer %s: %s", self._context.uuid, error)
+                    if not error.is_temporary:
+                        self._context.log_error(f"Broker refused: {error}")
+                        return
+                    await asyncio.sleep(_RECONNECT_SECONDS)
+
+        self._start_task(connect())
+
+    async def close(self) -> None:
+        """Disconnect; what is stored stays."""
+        await self._pulse.close()
+        for task in list(self._tasks):
+            await end_task(task)
+        await self._rounds.close()
+        if self._admin is not None:
+            await self._admin.close()
+        await self._link.close()
+        await self._connection.aclose()
+
+    async def _restored(self) -> None:
+        """Go on after the connection was lost: streams in memory may be gone, and messages were missed."""
+        if self._admin is not None:
+            await self._broadcasts.create_streams()
+        else:
+            self._start_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """Ask for what was missed."""
+        with suppress(PetError):
+            if await self._member.say_hello():
+                await self._ask_admin(AGGREGATE)
+            if self._exchange is not None:
+                await asyncio.gather(*(self._exchange.ask_for_whole(peer) for peer in self._context.others))
+
+    async def _ask_admin(self, kind: str) -> None:
+        admin = self._context.admin()
+        await self._link.ask(self._subjects.want(admin.uuid), admin, kind, {})
+
+    def _start_task(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- pulse --------------------------------------------------------------------------------------------------------
+
+    async def _synchronise(self) -> None:
+        """Do what a tick asks for; whatever goes wrong is a line in the log, and the next tick comes."""
+        try:
+            if self._admin is None:
+                await self._catch_up_quietly()
+            if self._exchange is not None:
+                await self._exchange.publish()
+            elif self._admin is not None:
+                await self._rounds.lead()
+        except PetError as error:
+            self._context.log_error(f"Sync failed: {error}")
+        except Exception:
+            _logger.exception("a synchronisation failed")
+            self._context.log_error("Sync failed for a reason that is in the server's log")
+
+    async def _catch_up_quietly(self) -> None:
+        with suppress(PetError):
+            if await self._member.say_hello():
+                await self._ask_admin(AGGREGATE)
+
+    async def _take_event(self, name: str, payload: bytes) -> None:
+        if not self._context.record.is_pulsing:
+            return
+        if name == AGGREGATE and self._exchange is None and self._admin is None:
+            await self._rounds.take_event(payload)
+        elif self._exchange is not None:
+            await self._exchange.take_event(name, payload)
+
+    # ---- wishes of others ---------------------------------------------------------------------------------------------
+
+    def _wish_handlers(self) -> dict[str, Handler]:
+        handlers: dict[str, Handler] = {}
+        if self._admin is not None:
+            handlers |= {HELLO: self._answer_hello, LEAVE: self._admin.answer_leave}
+        if self._exchange is not None:
+            handlers[WANT] = self._once_a_minute(self._exchange.answer_want)
+        elif self._admin is not None:
+            handlers |= {SYNC: self._once_a_minute(self._answer_sync), AGGREGATE: self._once_a_minute(self._answer_aggregate)}
+        return handlers
+
+    def _once_a_minute(self, handler: Handler) -> Handler:
+        async def answer(message: PeerMessage) -> dict[str, Any]:
+            now, key = self._context.clock.now_seconds(), (message.sender, message.kind)
+            if now - self._wishes.get(key, -_WISH_SECONDS) < _WISH_SECONDS:
+                raise FederationStateError(f"{message.kind}: expected at most one request a minute")
+            self._wishes[key] = now
+            return await handler(message)
+
+        return answer
+
+    async def _answer_hello(self, message: PeerMessage) -> dict[str, Any]:
+        assert self._admin is not None, "only the admin listens for it"
+        return self._admin.hello(message)
+
+    async def _answer_sync(self, _message: PeerMessage) -> dict[str, Any]:
+        self._pulse.beat_now()
+        return {}
+
+    async def _answer_aggregate(self, _message: PeerMessage) -> dict[str, Any]:
+        self._start_task(self._rounds.publish_aggregate())
+        return {}
+
+    async def _answer_explore(self, message: PeerMessage) -> dict[str, Any]:
+        return {"result": self._projects.explore(message.text("function"), message.fields.get("arguments"))}
+
+    # ---- FederationPeer -----------------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> FederationRecord:
+        """What this peer knows now."""
+        return self._context.record
+
+    @property
+    def statistics(self) -> SyncStatistics:
+        """Counts since the federation was created or joined."""
+        return self._context.counters.statistics
+
+    @property
+    def local_project(self) -> LocalProject:
+        """This peer's rows."""
+        return self._projects.local
+
+    @property
+    def federated_project(self) -> FederatedProject:
+        """The merge over the peers."""
+        project = self._projects.federated
+        project.snapshot()
+        return project
+
+    async def start_pulse(self) -> None:
+        """Begin to pulse; ticks that passed before do not count."""
+        context = self._context
+        if context.uuid not in context.members:
+            raise FederationStateError("this peer is no member of the federation any more")
+        if context.record.is_pulsing:
+            return
+        context.counters.done_until_seconds = context.clock.now_seconds()
+        context.save()
+        context.set_record(replace(context.record, is_pulsing=True))
+        self._pulse.look_again()
+        if self._admin is None:
+            self._start_task(self._catch_up())
+
+    async def stop_pulse(self) -> None:
+        """End pulsing."""
+        if self.record.is_pulsing:
+            self._context.set_record(replace(self.record, is_pulsing=False))
+            self._pulse.look_again()
+
+    async def new_schedule(self, text: str) -> None:
+        """Change the schedule for all peers."""
+        admin, terms = self._require_admin(), self._context.terms
+        schedule = ScheduleRecord(text=Schedule.parse(text).text, counter=terms.schedule.counter + 1)
+        admin.change(replace(self.record, terms=replace(terms, schedule=schedule)))
+        await self._terms_changed()
+
+    async def request_full_sync(self) -> None:
+        """Ask for a synchronisation now: a round of the admin, or the statistics of each other peer."""
+        if not self.record.is_pulsing:
+            raise FederationStateError("sync: expected a peer that pulses, got one that does not")
+        if self._exchange is not None:
+            for peer in self._context.others:
+                self._start_task(self._exchange.ask_for_whole(peer))
+        elif self._admin is not None:
+            self._pulse.beat_now()
+        else:
+            await self._ask_admin(SYNC)
+
+    async def set_contract(self, lines: Sequence[str]) -> None:
+        """Replace the contract of all peers."""
+        admin = self._require_admin()
+        await self.validate_contract(lines)
+        terms = self._context.terms
+        contract = ContractRecord(lines=tuple(lines), counter=terms.contract.counter + 1)
+        admin.change(replace(self.record, terms=replace(terms, contract=contract)))
+
+    async def validate_contract(self, lines: Sequence[str]) -> None:
+        """Check names, types and syntax against the schema, not the data."""
+        contract, schema = Contract.parse(lines), self._context.terms.schema
+        if self._context.terms.kind is ProjectKind.MODEL:
+            raise FederationValueError("contract: expected a project with statistics, got a model")
+        if schema is not None:
+            contract.validate(Schema.from_json(schema))
+
+    async def allow_explore(self, allowed: bool) -> None:
+        """Let the other peers explore this one's local project, or not."""
+        self._context.set_record(replace(self.record, allows_explore=allowed))
+
+    async def explore(self, peer_uuid: str, function: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have a function computed on another peer's local project."""
+        context = self._context
+        if context.terms.uses_smpc:
+            raise FederationStateError("exploration: expected a federation without SMPC; with it nobody's numbers are shown")
+        if (peer := context.members.get(peer_uuid)) is None:
+            raise FederationValueError("peer: expected a member of this federation, got another")
+        fields = {"function": function, "arguments": dict(arguments)}
+        answer = await self._link.ask(self._subjects.explore(peer_uuid), peer, EXPLORE, fields)
+        result = answer.fields.get("result")
+        return result if isinstance(result, dict) else {}
+
+    async def leave(self) -> None:
+        """Tell the admin, and end."""
+        if self._admin is not None:
+            raise FederationStateError("leave: the admin cannot leave; delete the federation instead")
+        await self._member.leave()
+        self._context.set_record(replace(self.record, peers=(), is_pulsing=False))
+        self._pulse.look_again()
+
+    async def remove_peer(self, uuid: str) -> None:
+        """Remove another peer and give the rest a new federation key."""
+        await self._require_admin().remove(uuid)
+        await self._terms_changed()
+
+    async def delete(self) -> None:
+        """End the federation for everybody and remove its streams."""
+        admin = self._require_admin()
+        await self.stop_pulse()
+        await admin.dissolve()
+        try:
+            await self._broadcasts.delete_streams()
+        except TransportError as error:
+            raise FederationUnavailableError(
+                f"delete: expected a broker to remove the streams from, got none: {error}"
+            ) from None
+
+    async def set_model(self, model: NDArray[np.float64], weight: float) -> None:
+        """Give this peer's model vector for the next round."""
+        await asyncio.to_thread(self._projects.model.set_model, model, weight)
+
+    def global_model(self) -> tuple[NDArray[np.float64], int]:
+        """Return the last averaged model and the number of rounds so far."""
+        average = self._projects.model.average
+        if average is None:
+            raise FederationStateError("global model: expected a finished round, got none yet")
+        return average.model, average.rounds
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _require_admin(self) -> AdminDesk:
+        if self._admin is None:
+            raise NotAdministratorError
+        return self._admin
+
+    async def _terms_changed(self) -> None:
+        """Take over what new terms mean here."""
+        self._projects.follow_terms()
+        if self._exchange is not None:
+            self._exchange.forget_strangers()
+        self._pulse.look_again()
+
+    def _publish_schema_from_any_thread(self, schema: Schema) -> None:
+        self._loop.call_soon_threadsafe(self._publish_schema, schema)
+
+    def _publish_schema(self, schema: Schema) -> None:
+        terms = self._context.terms
+        if terms.schema is None:
+            self._require_admin().change(replace(self.record, terms=replace(terms, schema=schema.to_json())))

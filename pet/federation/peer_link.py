@@ -1,0 +1,143 @@
+"""Signed questions and answers between peers over the broker.
+
+A question is a sealed message to one peer, its answer another one that names the question. What a question means is the
+business of its handler. A message that is not taken is a line in the error log; who sent it learns the reason only if it is
+a member.
+
+Source: spec/FEDERATION.md 4.3, 5.2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from pet.errors import FederationError, FederationUnavailableError, RemoteProtocolError, TransportError
+from pet.federation.messages import PeerMessage
+from pet.federation.peer_context import PeerContext
+from pet.federation.records import PeerIdentity
+from pet.transports.nats import NatsConnection, Subscription
+
+_logger: Final = logging.getLogger(__name__)
+
+Handler = Callable[[PeerMessage], Awaitable[dict[str, Any]]]
+"""Takes a question, returns the fields of its answer; raises FederationError to refuse it."""
+
+#: Reasons that are found out after the signature was verified, so that saying them helps a member and nobody else.
+_TELL: Final = frozenset({"clock_skew", "replayed", "unknown_key"})
+#: What may be refused without being worth a line: broadcasts and questions of others' making.
+_REFUSED: Final = "refused"
+
+
+class RefusedError(FederationError):
+    """The other peer refused.
+
+    Attributes:
+        reason: a short identifier.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PeerLink:
+    """This peer's way to ask others, and to be asked.
+
+    Args:
+        context: of this peer.
+        connection: to the broker.
+    """
+
+    def __init__(self, context: PeerContext, connection: NatsConnection) -> None:
+        self._context: Final = context
+        self.connection: Final = connection
+        self._subscriptions: Final[list[Subscription]] = []
+
+    async def ask(
+        self,
+        subject: str,
+        recipient: PeerIdentity,
+        kind: str,
+        fields: dict[str, Any],
+        *,
+        timeout_seconds: float | None = None,
+    ) -> PeerMessage:
+        """Ask a peer and wait for its answer.
+
+        Raises:
+            RefusedError: it refuses.
+            FederationUnavailableError: it does not answer in time, or not as it should.
+        """
+        context = self._context
+        question, question_id = context.codec.make(
+            context.terms, kind, subject, context.clock.now_seconds(), fields, recipient=recipient
+        )
+        try:
+            data = await self.connection.request(subject, question, timeout_seconds=timeout_seconds)
+            answer = context.codec.open(
+                data,
+                context.terms,
+                subject,
+                context.clock.now_seconds(),
+                lambda uuid, _: recipient if uuid == recipient.uuid else None,
+            )
+        except (TransportError, RemoteProtocolError) as error:
+            if isinstance(error, RemoteProtocolError) and error.reason == "clock_skew":
+                context.log_error(f"Answer refused: {error}")
+            raise FederationUnavailableError(
+                f"peer {recipient.uuid}: expected an answer to {kind}, got none: {error}"
+            ) from None
+        if answer.fields.get("re") != question_id or answer.kind not in (kind, _REFUSED):
+            raise FederationUnavailableError(f"peer {recipient.uuid}: expected an answer to {kind}, got another one")
+        if answer.kind == _REFUSED:
+            raise RefusedError(str(answer.fields.get("reason", ""))[:64], str(answer.fields.get("text", ""))[:500])
+        return answer
+
+    async def serve(self, subject: str, handlers: Mapping[str, Handler]) -> None:
+        """Answer questions on a subject, each kind by its handler."""
+
+        async def answer(at: str, data: bytes) -> bytes:
+            return await self._answer(at, data, handlers)
+
+        self._subscriptions.append(await self.connection.serve(subject, answer))
+
+    async def close(self) -> None:
+        """Listen no more."""
+        for subscription in self._subscriptions:
+            await self.connection.unsubscribe(subscription)
+        self._subscriptions.clear()
+
+    async def _answer(self, subject: str, data: bytes, handlers: Mapping[str, Handler]) -> bytes:
+        context = self._context
+        sender: list[PeerIdentity] = []
+
+        def find(uuid: str, _: bytes | None) -> PeerIdentity | None:
+            if (member := context.find_member(uuid)) is not None:
+                sender.append(member)
+            return member
+
+        try:
+            message = context.codec.open(data, context.terms, subject, context.clock.now_seconds(), find)
+        except RemoteProtocolError as error:
+            context.count(receive_errors=1)
+            context.log_error(f"Message refused: {error}")
+            if error.reason not in _TELL or not sender:
+                return b""
+            return self._make(_REFUSED, subject, sender[0], {"re": "", "reason": error.reason, "text": str(error)})
+        handler = handlers.get(message.kind)
+        try:
+            if handler is None:
+                raise RefusedError("unknown_kind", f"expected a question that is known, got {message.kind[:32]!r}")
+            fields = await handler(message)
+        except (FederationError, RemoteProtocolError) as error:
+            _logger.debug("%s refused: %s", message.kind, error)
+            reason = getattr(error, "reason", type(error).__name__)
+            return self._make(_REFUSED, subject, sender[0], {"re": message.message_id, "reason": reason, "text": str(error)})
+        return self._make(message.kind, subject, sender[0], fields | {"re": message.message_id})
+
+    def _make(self, kind: str, subject: str, recipient: PeerIdentity, fields: dict[str, Any]) -> bytes:
+        context = self._context
+        data, _ = context.codec.make(context.terms, kind, subject, context.clock.now_seconds(), fields, recipient=recipient)
+        return data

@@ -1,0 +1,321 @@
+"""The two projects of a peer: its own rows, and the merge over all peers; or, of the other kind, a model vector.
+
+They hold numbers and save them; they send nothing and know no message. Thread-safe: statistics are replaced, never changed
+while somebody reads them.
+
+Source: spec/FEDERATION.md 1.1, 1.5 (receive rule 4), 1.9.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.errors import FederationStateError, FederationValueError
+from pet.federation import analysis
+from pet.federation.rows import CsvLines
+from pet.federation.runtime import PeerStore, Regression
+from pet.federation.schema import Schema
+from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
+
+_VERSION: Final = struct.Struct(">Q")
+_LOCAL: Final = "local"
+_FEDERATED: Final = "federated"
+_MODEL: Final = "model"
+_AVERAGE: Final = "average"
+
+MAX_WEIGHT: Final = 10**6
+"""The largest weight of a model: the scalar of a round is the weight over this, which keeps it within the mask config."""
+MAX_MODEL_VALUE: Final = float(STATISTICS_MASK_CONFIG.vect.add_shift)
+"""The largest absolute value of a model's weight that the mask config holds."""
+
+
+class StatisticsView:
+    """What can be asked of a project with statistics."""
+
+    def snapshot(self) -> Statistics:
+        """Return the statistics as they are now; nobody changes them afterwards.
+
+        Raises:
+            FederationStateError: there are none yet.
+        """
+        raise NotImplementedError
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows behind the statistics."""
+        return self.snapshot().rows
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Feature names in the order of the schema."""
+        return self.snapshot().schema.names
+
+    def univariate(self, feature: str) -> Mapping[str, float | None]:
+        """Return count, mean, variance and so on (see `pet.federation.analysis.Univariate`); None for what is undefined."""
+        record = asdict(analysis.univariate(self.snapshot(), feature))
+        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+        return {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+
+    def covariance(self, first: str, second: str) -> float:
+        """Return the population covariance."""
+        return float(analysis.covariance(self.snapshot(), [first, second])[0, 1])
+
+    def correlation(self, first: str, second: str) -> float:
+        """Return the linear correlation."""
+        return float(analysis.correlation(self.snapshot(), [first, second])[0, 1])
+
+    def linear_regression(self, target: str, features: Sequence[str]) -> Regression:
+        """Fit `target` on `features`; `pet.federation.analysis.linear_regression` says more about a fit."""
+        fit = analysis.linear_regression(self.snapshot(), target, features or None)
+        coefficients = dict(zip(fit.features, map(float, fit.coefficients), strict=True))
+        return Regression(target=target, intercept=fit.intercept, coefficients=coefficients, row_count=fit.rows)
+
+
+class LocalProject(StatisticsView):
+    """The statistics of a peer's own rows.
+
+    Args:
+        store: where they are kept.
+        schema: None while the federation has none.
+        propose: called with the first table if there is no schema; returns one. None means that rows are refused until then.
+
+    Attributes:
+        version: grows with every change, so equal versions are equal statistics.
+    """
+
+    def __init__(self, store: PeerStore, schema: Schema | None, propose: Callable[[Any], Schema] | None = None) -> None:
+        self._store: Final = store
+        self._propose: Final = propose
+        self._lock: Final = threading.Lock()
+        self._statistics = None if schema is None else Statistics(schema)
+        self.version = 0
+        if schema is not None and (saved := store.load_state(_LOCAL)) is not None:
+            self.version = _VERSION.unpack_from(saved)[0]
+            self._statistics = Statistics.from_bytes(saved[_VERSION.size :], schema)
+
+    def use_schema(self, schema: Schema) -> None:
+        """Take the federation's schema.
+
+        Raises:
+            FederationStateError: rows were learned under another one.
+        """
+        with self._lock:
+            current = self._statistics
+            if current is not None and current.schema.digest != schema.digest and current.rows:
+                raise FederationStateError("schema: expected the one that rows were learned under, got another")
+            if current is None or current.schema.digest != schema.digest:
+                self._statistics = Statistics(schema)
+
+    def snapshot(self) -> Statistics:
+        """Return the statistics as they are now.
+
+        Raises:
+            FederationStateError: the federation has no schema yet.
+        """
+        return self.versioned_snapshot()[0]
+
+    def versioned_snapshot(self) -> tuple[Statistics, int]:
+        """Return the statistics and their version."""
+        with self._lock:
+            if self._statistics is None:
+                raise FederationStateError("schema: expected one from the administrator, got none yet")
+            return self._statistics, self.version
+
+    def learn(self, columns: Any) -> int:
+        """Learn rows: columns by feature name, or whatever else `pet.federation.rows.read_blocks` takes. All or nothing.
+
+        Returns:
+            How many rows were learned.
+
+        Raises:
+            FederationValueError: a column is missing, or a value lies outside the schema: names row and feature.
+            FederationStateError: there is no schema yet.
+        """
+        if self._statistics is None and self._propose is not None:
+            self.use_schema(self._propose(columns))
+        return self._change(lambda statistics: statistics.learn(columns))
+
+    def learn_csv(self, lines: Iterable[str]) -> int:
+        """Learn rows of CSV text with a heading line; empty fields are missing values. As `learn`, all or nothing."""
+        return self._change(lambda statistics: statistics.learn(CsvLines(lines)))
+
+    def forget(self, columns: Any) -> int:
+        """Take rows out again that were learned before.
+
+        Raises:
+            FederationValueError: as `learn`.
+            FederationStateError: they cannot all have been learned.
+        """
+        return self._change(lambda statistics: statistics.forget(columns))
+
+    def _change(self, change: Callable[[Statistics], int]) -> int:
+        with self._lock:
+            if self._statistics is None:
+                raise FederationStateError("schema: expected one from the administrator, got none yet")
+            changed = self._statistics.copy()
+            count = change(changed)
+            if count:
+                data = _VERSION.pack(self.version + 1) + changed.to_bytes(with_residues=True)
+                self._store.save_state(_LOCAL, data)
+                self._statistics, self.version = changed, self.version + 1
+            return count
+
+
+class FederatedProject(StatisticsView):
+    """The merge over the peers: an aggregate that came from a round, or the local project and the latest of each other peer.
+
+    Args:
+        store: where it is kept.
+        local: this peer's own rows; None where aggregates come from rounds.
+        peers: whose latest statistics may be in the store.
+    """
+
+    def __init__(self, store: PeerStore, local: LocalProject | None, peers: Iterable[str]) -> None:
+        self._store: Final = store
+        self._local: Final = local
+        self._lock: Final = threading.Lock()
+        self._latest: dict[str, Statistics] = {}
+        self._aggregate: Statistics | None = None
+        self._peers = tuple(peers)
+
+    def load(self, schema: Schema) -> None:
+        """Read what the store has, now that the schema is known."""
+        with self._lock:
+            if (saved := self._store.load_state(_FEDERATED)) is not None:
+                self._aggregate = Statistics.from_bytes(saved, schema)
+            for peer in self._peers:
+                if (saved := self._store.load_state(f"{_FEDERATED}.{peer}")) is not None:
+                    self._latest[peer] = Statistics.from_bytes(saved, schema)
+
+    def snapshot(self) -> Statistics:
+        """Return the merged statistics.
+
+        Raises:
+            FederationStateError: nothing was merged yet.
+        """
+        with self._lock:
+            if self._local is None:
+                if self._aggregate is None:
+                    raise FederationStateError("federated project: expected a finished round, got none yet")
+                return self._aggregate
+            if not self._latest:
+                raise FederationStateError("federated project: expected statistics of another peer, got none yet")
+            return sum(self._latest.values(), start=self._local.snapshot())
+
+    def set_aggregate(self, aggregate: Statistics) -> None:
+        """Take the result of a round."""
+        with self._lock:
+            self._store.save_state(_FEDERATED, aggregate.to_bytes(with_residues=True))
+            self._aggregate = aggregate
+
+    def latest(self, peer: str) -> Statistics | None:
+        """Return what a peer sent last, all in all."""
+        return self._latest.get(peer)
+
+    def set_latest(self, peer: str, statistics: Statistics | None) -> None:
+        """Take the statistics of another peer in place of earlier ones; None for a peer that is gone."""
+        with self._lock:
+            saved = None if statistics is None else statistics.to_bytes(with_residues=True)
+            self._store.save_state(f"{_FEDERATED}.{peer}", saved)
+            if statistics is None:
+                self._latest.pop(peer, None)
+            else:
+                self._latest[peer] = statistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalAverage:
+    """The last averaged model.
+
+    Attributes:
+        model: the weighted mean.
+        rounds: how many there were.
+    """
+
+    model: NDArray[np.float64]
+    rounds: int
+
+
+class ModelProject:
+    """A project of the model kind: this peer's model vector with its weight, and the last average.
+
+    Args:
+        store: where they are kept.
+        length: number of weights.
+
+    Attributes:
+        version: grows with every model that is set.
+        average: the last average; None before the first.
+    """
+
+    def __init__(self, store: PeerStore, length: int) -> None:
+        self.length: Final = length
+        self._store: Final = store
+        self.version = 0
+        self._model: NDArray[np.float64] | None = None
+        self._weight = 0.0
+        self.average: GlobalAverage | None = None
+        if (saved := store.load_state(_MODEL)) is not None:
+            self.version, self._weight = struct.unpack_from(">Qd", saved)
+            self._model = np.frombuffer(saved, dtype="<f8", offset=16).astype(np.float64)
+        if (saved := store.load_state(_AVERAGE)) is not None:
+            model = np.frombuffer(saved, dtype="<f8", offset=_VERSION.size).astype(np.float64)
+            self.average = GlobalAverage(model=model, rounds=_VERSION.unpack_from(saved)[0])
+
+    @staticmethod
+    def length_of(schema: str | None) -> int:
+        """Read the length of the model from the schema text of a federation of this kind.
+
+        Raises:
+            FederationValueError: it is not there.
+        """
+        try:
+            length = json.loads(schema or "")["length"]
+        except (ValueError, KeyError, TypeError):
+            length = None
+        if type(length) is not int or length < 1:
+            raise FederationValueError('schema: expected {"length": weights} for a project of the model kind')
+        return length
+
+    def set_model(self, model: NDArray[Any], weight: float) -> None:
+        """Take a model for the next round.
+
+        Raises:
+            FederationValueError: another length, values that are not finite or beyond 10^4, or a weight outside (0, 10^6].
+        """
+        values = np.asarray(model, dtype=np.float64)
+        if values.shape != (self.length,):
+            raise FederationValueError(f"model: expected {self.length} weights, got an array of shape {values.shape}")
+        if not (np.abs(values) <= MAX_MODEL_VALUE).all():
+            raise FederationValueError(f"model: expected weights from {-MAX_MODEL_VALUE:g} to {MAX_MODEL_VALUE:g}")
+        if not 0 < weight <= MAX_WEIGHT:
+            raise FederationValueError(f"weight: expected above 0 and at most {MAX_WEIGHT}, got {weight}")
+        data = struct.pack(">Qd", self.version + 1, weight) + values.astype("<f8").tobytes()
+        self._store.save_state(_MODEL, data)
+        self._model, self._weight, self.version = values.copy(), float(weight), self.version + 1
+
+    def to_round(self) -> tuple[NDArray[np.float64], Fraction]:
+        """Return what goes into a PET round: the model, and weight / 10^6 as the scalar.
+
+        Raises:
+            FederationStateError: no model was set.
+        """
+        if self._model is None:
+            raise FederationStateError("model: expected one to contribute, got none yet")
+        return self._model, Fraction(self._weight) / MAX_WEIGHT
+
+    def set_average(self, model: NDArray[np.float64]) -> None:
+        """Take the result of a round."""
+        rounds = 1 if self.average is None else self.average.rounds + 1
+        self._store.save_state(_AVERAGE, _VERSION.pack(rounds) + model.astype("<f8").tobytes())
+        self.average = GlobalAverage(model=model, rounds=rounds)

@@ -1,0 +1,300 @@
+"""Rounds as a peer lives them: the leader calls, peers enrol, the leader announces, all contribute, the aggregate spreads.
+
+The admin leads. A round that fails is called again at once, with those who still answer; what was masked for it is thrown away.
+Nothing of a peer is lost with a round, as each next one carries its statistics as a whole.
+
+Source: issue "Federations over NATS"; spec/FEDERATION.md 1.5, 1.7, 5.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pet.errors import FederationError, FederationStateError, PetError, RemoteProtocolError, TransportError
+from pet.federation.contributions import Contributor, NothingNewError, Offer
+from pet.federation.enrolment import Enrolment, Manifest, RoundKeys
+from pet.federation.messages import PeerMessage
+from pet.federation.peer_context import PeerContext
+from pet.federation.peer_link import PeerLink
+from pet.federation.records import PeerIdentity
+from pet.federation.round import RoundError, RoundLeader, RoundPart, RoundResult, end_task
+from pet.federation.sharing_rules import SharingError
+from pet.transports.nats import BlobReference, Broadcasts, NatsSettings, Subjects
+
+_logger: Final = logging.getLogger(__name__)
+
+CALL: Final = "call"
+GO: Final = "go"
+AGGREGATE: Final = "aggregate"
+ATTEMPTS: Final = 3
+DEFAULT_PHASE_SECONDS: Final = 60.0
+#: How long a peer has to answer a call; one that is offline is found out at once.
+_CALL_SECONDS: Final = 10.0
+#: Aggregates of this many rounds lie side by side, so that a slow reader finds the one it was told of.
+_KEPT_AGGREGATES: Final = 4
+_RETRY_SECONDS: Final = 1.0
+#: Room for what surrounds the numbers of an aggregate.
+_SPARE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pending:
+    """What this peer enrolled with."""
+
+    enrolment: Enrolment
+    keys: RoundKeys
+    offer: Offer
+
+
+class Rounds:
+    """This peer's part in the rounds of its federation.
+
+    Args:
+        context: of this peer.
+        link: to the others.
+        nats: how to reach the broker; a leader opens a connection per round.
+        subjects: of the federation.
+        contributor: its project.
+        phase_seconds: how long each phase of a round waits for those who were announced.
+    """
+
+    def __init__(
+        self,
+        context: PeerContext,
+        link: PeerLink,
+        nats: NatsSettings,
+        subjects: Subjects,
+        contributor: Contributor,
+        *,
+        phase_seconds: float = DEFAULT_PHASE_SECONDS,
+    ) -> None:
+        self._context: Final = context
+        self._link: Final = link
+        self._nats: Final = nats
+        self._subjects: Final = subjects
+        self._contributor: Final = contributor
+        self._phase_seconds: Final = phase_seconds
+        self._broadcasts: Final = Broadcasts(link.connection, subjects)
+        self._pending: _Pending | None = None
+        self._playing: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop taking part."""
+        await end_task(self._playing)
+
+    # ---- leader -------------------------------------------------------------------------------------------------------
+
+    async def lead(self) -> bool:
+        """Lead one round, called again if it fails; tells whether there is a new aggregate."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._attempt()
+            except SharingError as error:
+                self._context.log_error(f"Sync refused: {error}")
+                return False
+            except (RoundError, TransportError, RemoteProtocolError) as error:
+                self._context.log_error(
+                    f"Round {self._context.counters.round_id} failed, attempt {attempt} of {ATTEMPTS}: {error}"
+                )
+                await asyncio.sleep(_RETRY_SECONDS)
+        return False
+
+    async def _attempt(self) -> bool:
+        context = self._context
+        context.counters.round_id += 1
+        context.save()
+        round_id = context.counters.round_id
+        enrolments = [one for one in await self._call(round_id) if one is not None]
+        manifest = Manifest(round_id=round_id, leader=context.uuid, enrolments=tuple(enrolments))
+        ledger = context.counters.ledger
+        if not enrolments or not ledger.has_news(manifest.contributions):
+            return False
+        ledger.require_aggregate(manifest.contributions, self._contributor.least_rows)
+        manifest.verify(context.terms.federation_id, context.members)
+        result = await self._run(manifest)
+        aggregate = self._contributor.from_round(result.means, result.scalar_sum)
+        ledger.record(manifest.contributions)
+        versions = {peer: contribution.version for peer, contribution in manifest.contributions.items()}
+        taken = self._contributor.take(aggregate, round_id, versions, context.uuid)
+        context.counters.aggregate_contributors = versions
+        context.save()
+        context.store.save_state(AGGREGATE, aggregate)
+        await self.publish_aggregate()
+        if taken:
+            context.log_sync(f"Sync completed successfully, round {round_id} with {len(enrolments)} peers")
+        return True
+
+    async def _call(self, round_id: int) -> list[Enrolment | None]:
+        """Call everybody; returns who enrolled."""
+        own = self._enrol_self(round_id)
+        return [own, *await asyncio.gather(*(self._call_one(peer, round_id) for peer in self._context.others))]
+
+    def _enrol_self(self, round_id: int) -> Enrolment | None:
+        try:
+            return self._enrol(round_id, is_leader=True)
+        except NothingNewError:
+            return None
+        except FederationStateError as error:
+            self._context.log_error(f"Sync without this peer: {error}")
+            return None
+
+    async def _call_one(self, peer: PeerIdentity, round_id: int) -> Enrolment | None:
+        context = self._context
+        try:
+            subject = self._subjects.control(peer.uuid)
+            answer = await self._link.ask(subject, peer, CALL, {"round": round_id}, timeout_seconds=_CALL_SECONDS)
+            enrolment = Enrolment.from_fields(answer.fields.get("enrolment"))
+            enrolment.require_signed(context.terms.federation_id, {peer.uuid: peer})
+            if enrolment.round_id != round_id:
+                raise RemoteProtocolError("bad_enrolment", "enrolment: expected one for this round, got another")
+        except (FederationError, RemoteProtocolError) as error:
+            _logger.debug("round %d without %s: %s", round_id, peer.uuid, error)
+            return None
+        return enrolment
+
+    async def _run(self, manifest: Manifest) -> RoundResult:
+        length = self._contributor.vector_length
+        leader = RoundLeader(self._nats, self._subjects, manifest, length, self._phase_seconds)
+        async with leader:
+            fields = manifest.to_fields() | {"parameters": leader.parameters.hex()}
+            await asyncio.gather(
+                *(self._announce(peer, fields) for peer in self._context.others if peer.uuid in manifest.contributions)
+            )
+            if self._context.uuid in manifest.contributions:
+                self._play(manifest, leader.parameters)
+            return await leader.result()
+
+    async def _announce(self, peer: PeerIdentity, fields: dict[str, Any]) -> None:
+        try:
+            await self._link.ask(self._subjects.control(peer.uuid), peer, GO, fields, timeout_seconds=_CALL_SECONDS)
+        except FederationError as error:
+            raise RoundError(f"peer {peer.uuid}: expected to take part, got: {error}") from None
+
+    async def publish_aggregate(self) -> None:
+        """Publish the last aggregate, freshly signed."""
+        context = self._context
+        aggregate = context.store.load_state(AGGREGATE)
+        if aggregate is None:
+            return
+        round_id = context.counters.aggregate_round
+        subject = self._subjects.model(f"aggregate-{round_id % _KEPT_AGGREGATES}")
+        fields = {"round": round_id, "contributors": context.counters.aggregate_contributors}
+        data, _ = context.codec.make(
+            context.terms, AGGREGATE, subject, context.clock.now_seconds(), fields, attachment=aggregate
+        )
+        reference = await self._broadcasts.publish_blob(subject, data)
+        await self._broadcasts.publish_event(AGGREGATE, reference.to_bytes())
+
+    # ---- everybody ----------------------------------------------------------------------------------------------------
+
+    async def answer_call(self, message: PeerMessage) -> dict[str, Any]:
+        """Enrol for the round that the admin calls.
+
+        Raises:
+            FederationStateError: not now; says why.
+        """
+        context = self._context
+        round_id = message.number("round")
+        if message.sender != context.admin().uuid or round_id <= context.counters.round_id:
+            raise FederationStateError(f"round: expected one after {context.counters.round_id} from the admin, got {round_id}")
+        if not context.record.is_pulsing:
+            raise FederationStateError("pulse: this peer does not pulse")
+        context.counters.round_id = round_id
+        context.save()
+        try:
+            return {"enrolment": self._enrol(round_id, is_leader=False).to_fields()}
+        except NothingNewError:
+            raise
+        except FederationStateError as error:
+            context.log_error(f"Sync refused: {error}")
+            raise
+
+    async def answer_go(self, message: PeerMessage) -> dict[str, Any]:
+        """Begin to contribute to an announced round, if all of it is as it should be.
+
+        Raises:
+            RemoteProtocolError: it is not; says what.
+        """
+        context, pending = self._context, self._pending
+        manifest = Manifest.from_fields(message.fields)
+        if pending is None or manifest.leader != message.sender or message.sender != context.admin().uuid:
+            raise RemoteProtocolError("bad_manifest", "manifest: expected one of a round that we enrolled for, got another")
+        if pending.enrolment not in manifest.enrolments:
+            raise RemoteProtocolError("bad_manifest", "manifest: expected our enrolment as we signed it, got another")
+        try:
+            manifest.verify(context.terms.federation_id, context.members)
+            self._play(manifest, bytes.fromhex(message.text("parameters")))
+        except (RemoteProtocolError, ValueError) as error:
+            context.count(receive_errors=1)
+            context.log_error(f"Round {manifest.round_id} refused: {error}")
+            raise RemoteProtocolError("bad_manifest", str(error)) from None
+        return {}
+
+    async def take_event(self, payload: bytes) -> None:
+        """Fetch and take an aggregate that was announced; one that was taken before changes nothing."""
+        context = self._context
+        try:
+            reference = BlobReference.from_bytes(payload)
+            data = await self._broadcasts.fetch_blob(reference, 8 * self._contributor.vector_length + _SPARE_BYTES)
+            message = context.codec.open(
+                bytes(data), context.terms, reference.subject, context.clock.now_seconds(), context.find_member
+            )
+            self._take_aggregate(message)
+        except FederationStateError as error:
+            _logger.debug("aggregate not taken: %s", error)
+        except PetError as error:
+            context.count(receive_errors=1)
+            context.log_error(f"Message refused: {error}")
+
+    def _take_aggregate(self, message: PeerMessage) -> None:
+        context = self._context
+        if message.kind != AGGREGATE or message.sender != context.admin().uuid:
+            raise RemoteProtocolError("bad_aggregate", "aggregate: expected one of the admin, got something else")
+        round_id, contributors = message.number("round"), message.fields.get("contributors")
+        if round_id <= context.counters.aggregate_round:
+            return
+        is_good = isinstance(contributors, dict) and all(type(version) is int for version in contributors.values())
+        if not is_good or contributors is None:
+            raise RemoteProtocolError("bad_aggregate", "aggregate: expected the versions of its contributors")
+        if self._contributor.take(message.attachment, round_id, contributors, message.sender):
+            context.log_sync(f"Sync completed successfully, round {round_id} with {len(contributors)} peers")
+
+    def _enrol(self, round_id: int, *, is_leader: bool) -> Enrolment:
+        context, offer = self._context, self._contributor.offer()
+        keys = RoundKeys.generate(is_leader=is_leader)
+        enrolment = keys.enrol(context.record.keys, context.terms.federation_id, round_id, offer.contribution)
+        self._pending = _Pending(enrolment=enrolment, keys=keys, offer=offer)
+        return enrolment
+
+    def _play(self, manifest: Manifest, parameters: bytes) -> None:
+        """Take part, in a task; an earlier round is given up."""
+        pending = self._pending
+        assert pending is not None, "checked by whoever calls"
+        part = RoundPart(
+            manifest=manifest,
+            parameters=parameters,
+            keys=pending.keys,
+            peer=self._context.uuid,
+            vector=pending.offer.vector,
+            scalar=pending.offer.scalar,
+        )
+        part.check()
+        if self._playing is not None:
+            self._playing.cancel()
+        # Each phase waits once; whoever has not finished by then plays in a round that is over.
+        limit = 4 * self._phase_seconds
+        self._playing = asyncio.create_task(
+            self._logged(asyncio.wait_for(part.run(self._link.connection, self._subjects), limit))
+        )
+        self._pending = None  # keys and statistics of a round serve once
+
+    async def _logged(self, part: Awaitable[None]) -> None:
+        try:
+            await part
+        except* (PetError, TimeoutError) as group:
+            errors = "; ".join(str(error) or "it did not end in time" for error in group.exceptions)
+            self._context.log_error(f"Round {self._context.counters.round_id}: {errors}")

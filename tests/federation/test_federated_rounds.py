@@ -1,0 +1,217 @@
+"""Federations with rounds under masks, over a real nats-server: the results, and when there is none."""
+
+import numpy as np
+import pytest
+from nats_broker import run
+from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
+
+from pet.errors import FederationStateError, FederationValueError, NotAdministratorError
+from pet.federation.analysis import covariance, linear_regression
+from pet.federation.records import FailureAction, LogKind, ProjectKind
+from pet.federation.statistics import Statistics
+
+
+def learn(started, counts):
+    parts = [some_rows(count, seed) for seed, count in enumerate(counts)]
+    for node, part in zip(started.nodes, parts, strict=True):
+        if len(part["age"]):
+            node.peer.local_project.learn(part)
+    return parts
+
+
+def require_pooled(started, parts):
+    expected = Statistics.of(pooled(*parts), SCHEMA)
+    for node in started.nodes:
+        merged = node.peer.federated_project.snapshot()
+        assert merged.rows == expected.rows
+        np.testing.assert_allclose(merged.values, expected.values, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(covariance(merged), covariance(expected), rtol=1e-9)
+        fit, pooled_fit = (linear_regression(one, "weight") for one in (merged, expected))
+        np.testing.assert_allclose(fit.coefficients, pooled_fit.coefficients, rtol=1e-9)
+        np.testing.assert_allclose(fit.standard_errors, pooled_fit.standard_errors, rtol=1e-9)
+
+
+@pytest.mark.parametrize("counts", [(40, 300, 7), (9, 5, 20, 100, 3, 11, 40, 1, 8, 60)])
+def test_all_peers_have_the_pooled_statistics(broker, tmp_path, counts):
+    async def work():
+        async with federation(broker.url, tmp_path, len(counts)) as started:
+            parts = learn(started, counts)
+            await pulse(started)
+            await synchronise(started)
+            require_pooled(started, parts)
+            assert [node.log() for node in started.nodes] == [""] * len(counts)
+            assert [node.peer.statistics.send_count for node in started.nodes] == [1] * len(counts)
+
+    run(work())
+
+
+def test_a_second_round_has_what_two_peers_learned_since_and_forgot(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            parts = learn(started, (40, 50, 60))
+            await pulse(started)
+            await synchronise(started)
+            more = some_rows(20, 9)
+            started.nodes[1].peer.local_project.learn(more)
+            started.nodes[2].peer.local_project.forget(parts[2])
+            started.nodes[2].peer.local_project.learn(some_rows(10, 10))
+            await synchronise(started)
+            require_pooled(started, [parts[0], parts[1], more, some_rows(10, 10)])
+
+    run(work())
+
+
+def test_rounds_that_would_give_somebody_away_are_refused(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            admin = started.admin
+            learn(started, (2, 0, 1, 0))
+            await pulse(started)
+
+            async def refused(problem):
+                await admin.peer.request_full_sync()
+                await until(lambda: problem in admin.log())
+
+            await refused("contributing peers: expected at least 3, got 2")
+            started.nodes[1].peer.local_project.learn(some_rows(4, 5))
+            await refused("rows of all peers: expected at least 8 (attributes + 5), got 7")
+            started.nodes[1].peer.local_project.learn(some_rows(30, 6))
+            await synchronise(started)
+            started.nodes[1].peer.local_project.learn(some_rows(30, 7))
+            await refused("expected at least 2 peers, got 1")
+            started.nodes[2].peer.local_project.learn(some_rows(1, 8))
+            await synchronise(started)
+            started.nodes[0].peer.local_project.learn(some_rows(3, 11))
+            started.nodes[2].peer.local_project.learn(some_rows(4, 12))
+            await refused("changed rows: expected at least 8 (attributes + 5), got 7")
+            lines = admin.log()
+            before = started.nodes[3].peer.federated_project.row_count
+            started.nodes[3].peer.local_project.learn(some_rows(8, 13))
+            await synchronise(started)
+            assert started.nodes[3].peer.federated_project.row_count == before + 15
+            await admin.peer.request_full_sync()  # nothing is new: nothing happens, and nothing is logged
+            await admin.peer.request_full_sync()
+            assert admin.log() == lines
+
+    run(work())
+
+
+def test_a_contract_keeps_statistics_at_home(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            learn(started, (40, 30, 30, 10))
+            with pytest.raises(NotAdministratorError):
+                await started.nodes[1].peer.set_contract(["COUNT(age) >= 20"])
+            with pytest.raises(FederationValueError, match="nobody"):
+                await started.admin.peer.set_contract(["COUNT(nobody) >= 20"])
+            await started.admin.peer.set_contract(["COUNT(age) >= 20"])
+            poor = started.nodes[3]
+            await until(lambda: poor.peer.record.terms.contract.counter == 1)
+            await pulse(started)
+            await synchronise(started)
+            assert "Contract validation failed: COUNT(age) >= 20" in poor.log()
+            assert poor.peer.statistics.send_contract_errors == 1
+            assert started.admin.peer.federated_project.row_count == 100
+
+    run(work())
+
+
+def test_what_a_peer_does_with_an_aggregate_against_the_contract_is_its_own_choice(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            strict = await started.join()
+            lax = await started.join(receive_failure_action=FailureAction.ALLOW)
+            learn(started, (40, 30, 30))
+            await started.admin.peer.set_contract(["COUNT(age) < 50"])
+            await until(lambda: all(node.peer.record.terms.contract.counter for node in started.nodes))
+            await pulse(started)
+            await synchronise(started, nodes=[lax])
+            assert lax.peer.federated_project.row_count == 100
+            await until(lambda: strict.peer.statistics.receive_count == 1)
+            with pytest.raises(FederationStateError, match="finished round"):
+                assert strict.peer.federated_project
+            for node in (strict, lax):
+                assert node.peer.statistics.receive_contract_errors == {started.admin.uuid: 1}
+
+    run(work())
+
+
+def test_ticks_come_by_the_schedule(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, (40, 50, 60))
+            with pytest.raises(NotAdministratorError):
+                await started.nodes[1].peer.new_schedule("m1")
+            with pytest.raises(FederationValueError, match="schedule"):
+                await started.admin.peer.new_schedule("s1")
+            await started.admin.peer.new_schedule("m1")
+            await until(lambda: all(node.peer.record.terms.schedule.text == "m1" for node in started.nodes))
+            # A second before the next minute, by everybody's clock.
+            for node in started.nodes:
+                node.clock.offset_seconds = 59 - started.admin.clock.now_seconds() % 60
+            await pulse(started)
+            await until(lambda: all(node.rounds() == 1 for node in started.nodes))
+
+    run(work())
+
+
+def test_models_are_averaged_by_weight(broker, tmp_path):
+    async def work():
+        options = {"kind": ProjectKind.MODEL, "schema": '{"length":5}'}
+        async with federation(broker.url, tmp_path, **options) as started:
+            with pytest.raises(FederationStateError, match="statistics"):
+                assert started.admin.peer.federated_project
+            with pytest.raises(FederationStateError, match="none yet"):
+                started.admin.peer.global_model()
+            await pulse(started)
+            for number, bad in (
+                (1, np.zeros(4)),
+                (1, np.full(5, np.nan)),
+                (1, np.full(5, 2e4)),
+                (0, np.zeros(5)),
+                (2e6, np.zeros(5)),
+            ):
+                with pytest.raises(FederationValueError):
+                    await started.admin.peer.set_model(bad, number)
+            for number in (1, 2):
+                models = [np.arange(5.0) * number + place for place in range(3)]
+                for weight, (node, model) in enumerate(zip(started.nodes, models, strict=True), 1):
+                    await node.peer.set_model(model, weight)
+                await synchronise(started)
+                for node in started.nodes:
+                    average, rounds = node.peer.global_model()
+                    assert rounds == number
+                    np.testing.assert_allclose(average, np.average(models, axis=0, weights=[1, 2, 3]), rtol=1e-9, atol=1e-12)
+
+    run(work())
+
+
+def test_the_schema_may_come_from_the_admins_first_rows(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, schema=None) as started:
+            with pytest.raises(FederationStateError, match="none yet"):
+                started.nodes[1].peer.local_project.learn(some_rows(5, 1))
+            started.admin.peer.local_project.learn(some_rows(500, 1))
+            await until(lambda: all(node.peer.record.terms.schema for node in started.nodes))
+            for node in started.nodes[1:]:
+                node.peer.local_project.learn(some_rows(50, 2))
+            await pulse(started)
+            await synchronise(started)
+            assert started.nodes[2].peer.federated_project.row_count == 600
+
+    run(work())
+
+
+def test_what_a_round_costs_no_peer_sees(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, (40, 50, 60))
+            await pulse(started)
+            await synchronise(started)
+            for node in started.nodes:
+                with pytest.raises(FederationStateError, match="SMPC"):
+                    await node.peer.explore(started.nodes[1].uuid, "univariate", {"feature": "age"})
+                assert node.storage.load_state("sent") is None
+            assert "with 3 peers" in started.nodes[2].log(LogKind.SYNC)
+
+    run(work())
