@@ -31,6 +31,7 @@ sys.meta_path.insert(0, Blocked())
             "http",
         ),
         ("nats", "import pet.transports.nats", "nats"),
+        ("redis", "import pet.coordinator.storage.redis", "redis"),
     ],
 )
 def test_the_error_names_the_extra(blocked, code, extra):

@@ -70,7 +70,7 @@ RULES: Final[dict[str, str]] = {
     "log.level": "one of debug, info, warning, error",
     "log.format": "one of text, json",
     "log.filter": _UNUSED_TEXT,
-    "redis.url": _UNUSED_TEXT,
+    "redis.url": "redis://[user][:password@]host[:port][/database], or rediss:// for TLS",
     "metrics.prometheus": "true or false (absent: true where the extra metrics is installed)",
     "metrics.influxdb.url": _UNUSED_TEXT,
     "metrics.influxdb.db": _UNUSED_TEXT,
@@ -114,9 +114,7 @@ SHIPPED: Final[dict[str, Any]] = {
 }
 
 #: Accepted so that xaynet's files load; nothing in this release acts on them.
-UNUSED: Final = frozenset(
-    name for name in RULES if name == "log.filter" or name.startswith(("redis.", "metrics.influxdb.", "s3."))
-)
+UNUSED: Final = frozenset(name for name in RULES if name == "log.filter" or name.startswith(("metrics.influxdb.", "s3.")))
 
 #: Their values are never shown.
 SECRET: Final = frozenset(

@@ -227,7 +227,7 @@ class LogSettings(_Section):
 
 
 class RedisSettings(_Section):
-    """Section `redis`, unused."""
+    """Section `redis`: where rounds are kept, if not in a folder."""
 
     url: SecretStr | None = None
 

@@ -49,9 +49,17 @@ class Stores:
         """
         is_fresh = is_fresh or settings.restore.enable is False
         model_store = FolderModelStore(folder / _MODELS_NAME, settings.service.model_history)
-        storage: Storage = SqliteStorage(folder, is_fresh=is_fresh)
+        storage = _open_storage(settings, folder, is_fresh=is_fresh)
         return cls(storage=storage, model_store=model_store, spool_folder=folder / _SPOOL_NAME)
 
     def close(self) -> None:
         """Let go of files and connections."""
         self.storage.close()
+
+
+def _open_storage(settings: Settings, folder: Path, *, is_fresh: bool) -> Storage:
+    if settings.redis.url is None:
+        return SqliteStorage(folder, is_fresh=is_fresh)
+    from pet.coordinator.storage.redis import RedisStorage
+
+    return RedisStorage(settings.redis.url.get_secret_value(), is_fresh=is_fresh)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from redis_server import redis_server
 from sealed_rounds import SealedRound
 
 from pet.coordinator import journal
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import MemoryModelStore
 from pet.coordinator.storage.memory import MemoryStorage
+from pet.coordinator.storage.redis import RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import StateError, StorageError
@@ -181,9 +183,20 @@ def votes(life, round_, sum_keys, wrong):
         yield
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def storage(request, tmp_path):
-    storage = MemoryStorage() if request.param == "memory" else SqliteStorage(tmp_path / "pet-state")
+    if request.param == "memory":
+        storage = MemoryStorage()
+    elif request.param == "sqlite":
+        storage = SqliteStorage(tmp_path / "pet-state")
+    else:
+        storage = RedisStorage(request.getfixturevalue("redis_url"), is_fresh=True)
     yield storage
     storage.close()
 

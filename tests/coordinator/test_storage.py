@@ -7,11 +7,13 @@ import sqlite3
 import stat
 
 import pytest
+from redis_server import redis_server
 from test_restarts import Life, steps, weights_of
 
 from pet.coordinator.storage import sqlite
 from pet.coordinator.storage.base import Transaction
 from pet.coordinator.storage.memory import MemoryStorage
+from pet.coordinator.storage.redis import RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage
 from pet.errors import StateError, StorageError
 from pet.messages import decode_sum_dictionary
@@ -19,7 +21,13 @@ from pet.messages import decode_sum_dictionary
 LARGE = b"x" * (sqlite.LARGEST_ROW_BYTES + 1)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def open_storage(request, tmp_path):
     """Return a function that opens the same storage again, as another process would."""
     kept, opened = MemoryStorage(), []
@@ -29,7 +37,10 @@ def open_storage(request, tmp_path):
             return kept
         for storage in opened:
             storage.close()
-        opened.append(SqliteStorage(tmp_path / "state"))
+        if request.param == "sqlite":
+            opened.append(SqliteStorage(tmp_path / "state"))
+        else:
+            opened.append(RedisStorage(request.getfixturevalue("redis_url"), is_fresh=not opened))
         return opened[-1]
 
     yield open_again

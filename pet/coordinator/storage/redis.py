@@ -1,0 +1,176 @@
+"""A storage in Redis: one transaction of the server for each change.
+
+What is durable there, the server's own settings say: with `appendonly yes` and `appendfsync always` what is acknowledged
+survives a loss of power too, with `everysec` it survives the end of the server's process. This file sees to the rest: a change
+happens as a whole, and by one coordinator at a time. Whoever opens the storage becomes its owner, unless the owner before still
+has a connection; one that has lost it notices at its next change, and makes none.
+
+Keys begin with "pet:"; others in the same database are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next
+from pet.errors import MissingExtraError, StateError, StorageError
+from pet.wire import Buffer
+
+with MissingExtraError.naming("redis"):
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+OWNER_KEY: Final = b"pet:owner"
+STATE_KEY: Final = b"pet:state"
+ENTRIES_KEY: Final = b"pet:entries"
+NAMES_KEY: Final = b"pet:blobs"
+_BLOB_KEY: Final = b"pet:blob:"
+
+_VERSION: Final = b"1"
+_CONNECT_SECONDS: Final = 5.0
+#: A server that syncs 150 MB to a slow disk takes its time.
+_ANSWER_SECONDS: Final = 60.0
+_HINT: Final = "(--fresh begins anew and forgets what is there)"
+
+
+class RedisStorage:
+    """`Storage` in a Redis server.
+
+    Args:
+        url: redis://[user][:password@]host[:port][/database], or rediss:// for TLS.
+        is_fresh: forget everything of a coordinator that is there first.
+
+    Raises:
+        StateError: the keys hold something that no coordinator has written, or of another version.
+        StorageError: the server cannot be reached, or another coordinator uses it.
+    """
+
+    def __init__(self, url: str, *, is_fresh: bool = False) -> None:
+        self.description = "Redis"
+        self._owner: Final = f"pet-coordinator-{os.urandom(8).hex()}"
+        try:
+            pool = redis.ConnectionPool.from_url(
+                url,
+                client_name=self._owner,
+                socket_connect_timeout=_CONNECT_SECONDS,
+                socket_timeout=_ANSWER_SECONDS,
+                # A change that may have happened must not be made again by somebody who does not look first.
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise StorageError(f"redis.url: expected redis://host:port/database, got something else: {error}") from None
+        known = pool.connection_kwargs
+        self.description = f"Redis at {known.get('host', known.get('path'))}:{known.get('port', '')}/{known.get('db', 0)}"
+        self._client: Final = redis.Redis(connection_pool=pool)
+        with self._mapped_errors():
+            self._take_ownership()
+            if is_fresh:
+                names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
+                blobs = [_BLOB_KEY + name for name in names]
+                self._client.delete(STATE_KEY, ENTRIES_KEY, NAMES_KEY, *blobs)
+
+    def load(self) -> Stored | None:
+        """Return what is stored."""
+        with self._mapped_errors():
+            state = cast("dict[bytes, bytes]", self._client.hgetall(STATE_KEY))
+            if not state:
+                return None
+            entries = cast("list[bytes]", self._client.lrange(ENTRIES_KEY, 0, -1))
+            names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
+        if state.get(b"version") != _VERSION or not {b"sequence", b"data"} <= state.keys():
+            raise StateError(f"{self.description}: expected the state of a coordinator of version 1, got another {_HINT}")
+        return Stored(
+            sequence=int(state[b"sequence"]),
+            state=state[b"data"],
+            entries=entries,
+            blob_names=frozenset(name.decode() for name in names),
+        )
+
+    def read_blob(self, name: str) -> Buffer:
+        """Return the bytes of a blob."""
+        with self._mapped_errors():
+            data = cast("bytes | None", self._client.get(_BLOB_KEY + name.encode()))
+        if data is None:
+            raise StateError(f"{self.description}: expected a blob {name!r}, got none {_HINT}")
+        return data
+
+    def commit(self, transaction: Transaction) -> None:
+        """Make a change durable, as far as the server does."""
+        with self._mapped_errors(), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.watch(OWNER_KEY, STATE_KEY)  # type: ignore[no-untyped-call]  # of a package that is typed otherwise
+            owner = cast("bytes | None", pipeline.get(OWNER_KEY))
+            if owner != self._owner.encode():
+                what = "nobody: it has lost its data" if owner is None else "another coordinator"
+                raise StateError(f"{self.description}: expected to be owned by this coordinator, got {what}")
+            sequence, state = cast("list[bytes | None]", pipeline.hmget(STATE_KEY, "sequence", "data"))
+            if not is_next(transaction, int(sequence or 0), state or b""):
+                return
+            dropped = self._dropped_names(pipeline, transaction)
+            pipeline.multi()
+            self._queue(pipeline, transaction, dropped)
+            pipeline.execute()
+
+    def close(self) -> None:
+        """Give the storage back, and close the connection."""
+        try:
+            with self._mapped_errors():
+                if self._client.get(OWNER_KEY) == self._owner.encode():
+                    self._client.delete(OWNER_KEY)
+        except StorageError:
+            pass  # whoever comes next finds that the owner has no connection
+        self._client.close()
+
+    def _take_ownership(self) -> None:
+        owner = cast("bytes | None", self._client.get(OWNER_KEY))
+        if owner is not None and owner.decode(errors="replace") in self._connected_names():
+            raise StorageError(f"{self.description}: expected a database of its own, but another coordinator uses it")
+        self._client.set(OWNER_KEY, self._owner)
+
+    def _connected_names(self) -> set[str]:
+        """Return the names of all connections; none where that may not be asked."""
+        try:
+            clients = self._client.client_list()
+        except redis.exceptions.NoPermissionError:
+            return set()
+        return {client.get("name", "") for client in clients}
+
+    def _dropped_names(self, pipeline: Any, transaction: Transaction) -> list[str]:
+        """Return the names of the blobs that a change drops."""
+        if not transaction.clears and not any(name.endswith("*") for name in transaction.dropped_blobs):
+            return list(transaction.dropped_blobs)
+        names = [name.decode() for name in cast("set[bytes]", pipeline.smembers(NAMES_KEY))]
+        if transaction.clears:
+            return names
+        return [name for name in names if any(is_meant(name, pattern) for pattern in transaction.dropped_blobs)]
+
+    def _queue(self, pipeline: Any, transaction: Transaction, dropped: list[str]) -> None:
+        """Put the commands of a change together."""
+        if transaction.clears:
+            pipeline.delete(ENTRIES_KEY)
+        if dropped:
+            pipeline.delete(*[_BLOB_KEY + name.encode() for name in dropped])
+            pipeline.srem(NAMES_KEY, *dropped)
+        for name, parts in transaction.blobs.items():
+            pipeline.set(_BLOB_KEY + name.encode(), b"".join(parts))
+            pipeline.sadd(NAMES_KEY, name)
+        if transaction.entries:
+            pipeline.rpush(ENTRIES_KEY, *transaction.entries)
+        state = {"version": _VERSION, "sequence": transaction.sequence, "data": transaction.state}
+        pipeline.hset(STATE_KEY, mapping=state)
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.exceptions.ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise StateError(f"{self.description}: expected keys of a coordinator, got others under their names") from None
+            raise StorageError(f"{self.description}: {error}") from None
+        except (redis.exceptions.RedisError, OSError) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{self.description}: {error}") from None

@@ -1,0 +1,174 @@
+"""What Redis adds to the promises of a storage: owners, outages, lost data, and keys of others."""
+
+import pytest
+import redis
+from redis_server import redis_server
+from sealed_rounds import SealedRound
+from test_restarts import Life, steps
+
+from pet.coordinator.storage.base import Transaction
+from pet.coordinator.storage.redis import OWNER_KEY, STATE_KEY, RedisStorage
+from pet.errors import StateError, StorageError
+
+
+@pytest.fixture
+def server(tmp_path):
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+def commit(storage, sequence=1, **parts):
+    storage.commit(Transaction(sequence=sequence, state=f"{sequence}".encode(), **parts))
+
+
+def test_one_coordinator_at_a_time(server):
+    storage = RedisStorage(server.url)
+    for is_fresh in (False, True):
+        with pytest.raises(StorageError, match="another coordinator uses it"):
+            RedisStorage(server.url, is_fresh=is_fresh)
+    commit(storage)
+    storage.close()
+    RedisStorage(server.url).close()
+
+
+def test_an_owner_that_is_gone_is_none(server):
+    storage = RedisStorage(server.url)
+    commit(storage)
+    storage._client.connection_pool.disconnect()  # as the end of its process does
+    following = RedisStorage(server.url)
+    assert following.load().sequence == 1
+    with pytest.raises(StateError, match="expected to be owned by this coordinator, got another coordinator"):
+        commit(storage, 2)
+    assert following.load().sequence == 1
+    storage.close()  # gives back nothing that is not its own
+    commit(following, 2)
+    following.close()
+
+
+def test_where_clients_may_not_be_listed_the_last_one_owns(server):
+    admin = redis.Redis.from_url(server.url)
+    admin.acl_setuser("pet", enabled=True, passwords=["+secret"], keys=["pet:*"], commands=["+@all", "-client|list"])
+    url = server.url.replace("redis://", "redis://pet:secret@")
+    first, second = RedisStorage(url), RedisStorage(url)
+    assert "secret" not in second.description
+    commit(second)
+    with pytest.raises(StateError, match="another coordinator"):
+        commit(first)
+    for storage in (first, second, admin):
+        storage.close()
+
+
+def test_keys_of_others_are_left_alone(server):
+    others = redis.Redis.from_url(server.url)
+    others.set("coordinator_state", b"of xaynet")
+    storage = RedisStorage(server.url)
+    commit(storage, blobs={"a": [b"x"]})
+    storage.close()
+    storage = RedisStorage(server.url, is_fresh=True)
+    assert storage.load() is None
+    storage.close()
+    assert others.keys() == [b"coordinator_state"]
+    others.close()
+
+
+@pytest.mark.parametrize("change", [{"version": "2"}, {"version": ""}])
+def test_other_versions_are_left_alone(server, change):
+    storage = RedisStorage(server.url)
+    commit(storage)
+    storage._client.hset(STATE_KEY, mapping=change)
+    with pytest.raises(StateError, match="of version 1"):
+        storage.load()
+    storage.close()
+
+
+def test_other_things_under_our_names_are_noticed(server):
+    storage = RedisStorage(server.url)
+    storage._client.set(STATE_KEY, "a string")
+    with pytest.raises(StateError, match="got others under their names"):
+        storage.load()
+    storage.close()
+
+
+def test_no_server_is_told(server):
+    storage = RedisStorage(server.url)
+    server.kill()
+    with pytest.raises(StorageError, match=r"Redis at 127\.0\.0\.1"):
+        commit(storage)
+    storage.close()
+    with pytest.raises(StorageError, match=r"Redis at 127\.0\.0\.1"):
+        RedisStorage(server.url)
+    with pytest.raises(StorageError, match=r"redis\.url: expected redis://host:port/database"):
+        RedisStorage("localhost:6379")
+
+
+def test_a_server_that_is_full_is_told(tmp_path):
+    with redis_server(tmp_path, options=["--maxmemory-policy", "noeviction"]) as server:
+        storage = RedisStorage(server.url)
+        commit(storage, blobs={"a": [bytes(4 << 20)]})
+        storage._client.config_set("maxmemory", "3mb")
+        with pytest.raises(StorageError, match="maxmemory"):
+            commit(storage, 2, entries=[b"x"], dropped_blobs=["a"])
+        assert (storage.load().sequence, storage.load().entries, storage.load().blob_names) == (1, [], {"a"})
+        storage._client.config_set("maxmemory", "100mb")
+        commit(storage, 2, dropped_blobs=["a"])
+        assert storage.load().sequence == 2
+        storage.close()
+
+
+def test_an_outage_in_a_round_loses_nothing_acknowledged(server, caplog):
+    storage = RedisStorage(server.url)
+    life = Life(storage)
+    outages = 0
+    run, send, wait = steps(life), life.send, life.wait
+
+    def through_an_outage(call):
+        def attempt(*arguments):
+            nonlocal outages
+            outages += 1
+            if outages % 3 == 0:
+                server.kill()
+                with pytest.raises(StorageError):
+                    call(*arguments)
+                server.start()
+                if call is send:
+                    send(*arguments)  # the participant tries again, and is known already
+                else:
+                    life.engine.tick()
+            else:
+                call(*arguments)
+
+        return attempt
+
+    life.send, life.wait = through_an_outage(send), through_an_outage(wait)
+    for _ in run:
+        pass
+    assert outages > 15
+    assert life.engine.model().model.model_count == 5
+    assert life.engine.status()["rounds_completed"] == 1
+    life.start()
+    assert life.engine.status()["round"] == 2
+    storage.close()
+
+
+def test_a_server_that_forgot_everything_is_not_written_to(tmp_path):
+    with redis_server(tmp_path, is_durable=False) as server:
+        storage = RedisStorage(server.url)
+        life = Life(storage)
+        server.kill()
+        server.start()
+        round_ = SealedRound(life.engine.parameters())
+        with pytest.raises(StorageError):
+            life.send(round_.sum(*round_.keys("sum", 1)))
+        with pytest.raises(StateError, match="it has lost its data"):
+            life.engine.tick()
+        assert storage._client.keys() == []
+        storage.close()
+
+
+def test_closing_gives_the_storage_back(server):
+    storage = RedisStorage(server.url)
+    client = redis.Redis.from_url(server.url)
+    assert client.get(OWNER_KEY) is not None
+    storage.close()
+    assert client.get(OWNER_KEY) is None
+    client.close()
