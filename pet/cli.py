@@ -39,7 +39,11 @@ class GroupEntry:
     """Commands under a common word."""
 
     summary: str
-    commands: Mapping[str, CommandEntry]
+    commands: Mapping[str, CommandEntry | GroupEntry]
+
+
+def _federation(name: str, summary: str) -> CommandEntry:
+    return CommandEntry(f"pet.commands.federation_{name}", summary, "federation")
 
 
 COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
@@ -59,6 +63,26 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
                 "pet.commands.config_check", "Say what a settings file means and what is wrong with it.", "cli"
             ),
             "advise": CommandEntry("pet.commands.config_advise", "Find the cheapest mask config for a task.", "cli"),
+        },
+    ),
+    "federation": GroupEntry(
+        "Federations: peers that merge the statistics of their rows.",
+        {
+            "serve": _federation("serve", "Run a federation server."),
+            "create": _federation("create", "Begin a federation, as its admin."),
+            "invite": _federation("invite", "Make an invitation for one future peer."),
+            "join": _federation("join", "Become a peer with an invitation."),
+            "learn": _federation("learn", "Let the local project learn the rows of a CSV file."),
+            "start": _federation("start", "Let a peer pulse."),
+            "stop": _federation("stop", "Let a peer stop pulsing."),
+            "sync": _federation("sync", "Synchronise now."),
+            "status": _federation("status", "Show a federated project, or list all."),
+            "leave": _federation("leave", "Leave a federation."),
+            "remove": _federation("remove", "Remove another peer, as the admin."),
+            "delete": _federation("delete", "End a federation, as its admin."),
+            "user": GroupEntry(
+                "Users of a federation server.", {"add": _federation("user_add", "Add a user, and make the key to sign with.")}
+            ),
         },
     ),
     "bench": CommandEntry("pet.commands.bench", "Measure the kernels on this machine.", "bench"),

@@ -24,6 +24,14 @@ sys.meta_path.insert(0, Blocked())
         ("starlette", "import pet.coordinator.app", "http"),
         ("pydantic", "import pet.coordinator.app", "http"),
         ("pydantic_settings", "import pet.coordinator.settings", "http"),
+        ("starlette", "import pet.federation.rest", "federation"),
+        ("cryptography", "from pet.federation.secure import derive_key; derive_key(bytes(16), 'x')", "federation"),
+        ("cryptography", "from pet.federation.compat import encrypt_invitation; encrypt_invitation(b'x', 'x')", "federation"),
+        (
+            "httpx",
+            "from pet.federation import Client; Client('http://127.0.0.1:1', 'c', 'VLmAm+WkpnA5zp2wXiSYkw==')",
+            "federation",
+        ),
         ("httpx", "from pet.transports.http import HttpTransport; HttpTransport('http://127.0.0.1:1')", "http"),
         (
             "safetensors",

@@ -108,12 +108,12 @@ def _build(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> TyperGro
     return group
 
 
-def _fill(group: Any, entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> None:
+def _fill(group: Any, entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], words: str = "pet") -> None:
     for name, entry in entries.items():
         if isinstance(entry, cli.CommandEntry):
             group.add_command(_LazyCommand(name, entry))
             continue
-        example = f"Example: pet {name} {next(iter(entry.commands))} --help"
+        example = f"Example: {words} {name} {next(iter(entry.commands))} --help"
         subgroup = TyperGroup(
             name=name,
             help=f"{entry.summary}\n\n{example}",
@@ -122,7 +122,7 @@ def _fill(group: Any, entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) 
             context_settings={"help_option_names": ["-h", "--help"]},
             params=_shared_parameters(),
         )
-        _fill(subgroup, entry.commands)
+        _fill(subgroup, entry.commands, f"{words} {name}")
         group.add_command(subgroup)
 
 

@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -20,33 +18,19 @@ import uvicorn
 from rich.console import Console
 
 from pet import kernels
+from pet.commands.serving import Server, listen, serve_until_a_signal
 from pet.commands.settings_report import meaning, restored_lines, settings_table
 from pet.coordinator.app import NATS_NAME, create_app
 from pet.coordinator.json_log import JsonFormatter
-from pet.coordinator.setting_sections import LogSettings, split_bind_address
+from pet.coordinator.setting_sections import LogSettings
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
 from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
-from pet.errors import SettingsError, TransportError
+from pet.errors import SettingsError
 
 #: Participants poll; a connection that stays open between two polls saves a handshake.
 _KEEP_ALIVE_SECONDS: Final = 60
 #: How long requests may go on after Ctrl-C.
 _GRACE_SECONDS: Final = 5
-
-
-class _Server(uvicorn.Server):
-    """Says on standard output when it listens."""
-
-    def __init__(self, config: uvicorn.Config, announcement: str, console: Console) -> None:
-        super().__init__(config)
-        self._announcement = announcement
-        self._console = console
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, then say so."""
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._console.print(self._announcement, soft_wrap=True)
 
 
 def command(
@@ -130,39 +114,13 @@ def _serve(settings: Settings, stores: Stores, console: Console) -> None:
         TransportError: the address cannot be used, or the server did not start.
         SettingsError: the TLS files cannot be used, or the model does not fit into memory.
     """
-    with contextlib.closing(_listen(settings.api.bind_address)) as listener:
+    with contextlib.closing(listen(settings.api.bind_address)) as listener:
         host, port = listener.getsockname()[:2]
         scheme = "https" if settings.api.tls_certificate else "http"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        server = _Server(_server_config(settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)
-        # uvicorn takes these signals while it serves and sends them again when it has ended; then there is nothing left to end.
-        earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            server.run(sockets=[listener])
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-    if not server.started:
-        raise TransportError(f"{url}: expected the server to start, see the log")
+        server = Server(_server_config(settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)
+        serve_until_a_signal(server, listener, url)
     console.print("Stopped.")
-
-
-def _listen(bind_address: str) -> socket.socket:
-    host, port = split_bind_address(bind_address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns off Nagle's algorithm only where the protocol is named: otherwise each answer with a body takes 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # Otherwise a restart has to wait for connections of the last run to time out.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise TransportError(
-            f"api.bind_address: expected an address to listen on, got {bind_address}: {error.strerror}"
-        ) from None
-    return listener
 
 
 def _server_config(settings: Settings, stores: Stores, console: Console) -> uvicorn.Config:

@@ -11,12 +11,19 @@ import pytest
 import pet
 from pet import cli
 
-#: Every command as it is typed.
-COMMANDS = [
-    [name, *([] if isinstance(entry, cli.CommandEntry) else [inner])]
-    for name, entry in cli.COMMANDS.items()
-    for inner in ([""] if isinstance(entry, cli.CommandEntry) else entry.commands)
-]
+
+def typed(entries, *, groups):
+    """Yield every command, or every group, as it is typed."""
+    for name, entry in entries.items():
+        is_group = isinstance(entry, cli.GroupEntry)
+        if is_group == groups:
+            yield [name]
+        if is_group:
+            yield from ([name, *words] for words in typed(entry.commands, groups=groups))
+
+
+COMMANDS = list(typed(cli.COMMANDS, groups=False))
+GROUPS = [[], *typed(cli.COMMANDS, groups=True)]
 HEAVY = {"matplotlib", "sklearn", "uvicorn", "starlette", "httpx", "pydantic_settings", "numba"}
 RUN = "import sys; from pet.cli import main; main(sys.argv[1:])"
 
@@ -56,7 +63,7 @@ def test_every_command_tells_the_version(capsys, arguments):
     assert capsys.readouterr().out == f"pet {pet.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["model"], ["config"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", GROUPS, ids=" ".join)
 def test_a_group_without_a_command_shows_its_help(capsys, arguments):
     assert cli.run(arguments) == 2
     out, err = text_of(capsys)
@@ -83,7 +90,7 @@ def test_a_usage_error_is_one_line(capsys, arguments, message):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS, [], ["model"], ["config"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*COMMANDS, *GROUPS], ids=" ".join)
 def test_an_unknown_option_is_a_usage_error(capsys, arguments):
     assert cli.run([*arguments, "--no-such-option"]) == 2
     assert "--no-such-option" in text_of(capsys)[1]

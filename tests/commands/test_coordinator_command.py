@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pet.commands import coordinator
+from pet.commands import serving
 from pet.errors import TransportError
 
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
@@ -95,7 +95,7 @@ def test_without_a_file_it_listens_on_loopback():
 def test_answers_are_not_held_back_by_nagle(address):
     """asyncio looks at the protocol of the listener; held back, each answer with a body would take 40 ms."""
     try:
-        listener = coordinator._listen(address)
+        listener = serving.listen(address)
     except TransportError:
         assert address.startswith("["), "a machine without IPv6"
         return

@@ -6,7 +6,7 @@ import stat
 import threading
 
 import pytest
-from rest_server import Clock
+from federation_rest_server import Clock
 
 from pet.errors import StateError, TokenRefusedError
 from pet.federation.record_codec import decode_record, encode_record

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from rest_server import KEY, OTHER_KEY, federation_server
+from federation_rest_server import KEY, OTHER_KEY, federation_server
 
 IV = base64.b64decode("LzM5QUtXZXWHm7HJ4wAePg==")
 CREATE = {"fed_name": "nh_test_doc", "fed_local_type": "cpu", "sync_sched": "m1", "nats_hosts": "nats://localhost:4222"}

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 from asgi_server import serving
-from rest_server import KEY, OTHER_KEY, USERS, Clock, federation_server
-from runtime_in_memory import InMemoryRuntime
+from federation_rest_server import KEY, OTHER_KEY, USERS, Clock, federation_server
+from federation_runtime_in_memory import InMemoryRuntime
 from starlette.applications import Starlette
 from starlette.routing import Mount
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from asgi_server import serving
-from runtime_in_memory import InMemoryRuntime
+from federation_runtime_in_memory import InMemoryRuntime
 
 from pet.federation.authentication import Authenticator
 from pet.federation.rest import RestOptions, create_app

@@ -1,0 +1,67 @@
+"""What the commands of a federation's client have in common: where the server is, and whose key signs.
+
+Every command takes the same three options; a key is read from a file that only its owner can read, never from the command line,
+where other users of the machine would see it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pet.errors import SettingsError
+from pet.federation.client import Client
+from pet.federation.secret import Secret
+from pet.federation.users import read_key_file
+
+DEFAULT_URL: Final = "http://127.0.0.1:8090"
+PASSWORD_VARIABLE: Final = "PET_FEDERATION_PASSWORD"  # noqa: S105  the name of a variable
+
+Url = Annotated[str, typer.Option("--url", "-u", envvar="PET_FEDERATION_URL", help="Where the federation server is.")]
+KeyFile = Annotated[
+    Path,
+    typer.Option(
+        "--key-file",
+        "-k",
+        envvar="PET_FEDERATION_KEY_FILE",
+        metavar="FILE",
+        help="User and key, from `pet federation user add`.",
+    ),
+]
+Certificate = Annotated[
+    Path | None, typer.Option("--certificate", "-c", metavar="FILE", help="The only authority to trust over https (PEM).")
+]
+Compat = Annotated[bool, typer.Option("--compat", help="Speak the vendor's formats, which are weak.")]
+Project = Annotated[str, typer.Argument(metavar="PROJECT", help="Name of the federated project on its server.")]
+
+
+@contextmanager
+def client_of(url: str, key_file: Path, certificate: Path | None, *, compat: bool) -> Iterator[Client]:
+    """Yield the client that the options describe.
+
+    Raises:
+        SettingsError: the key file cannot be used.
+        FederationError: the URL cannot be used; and whatever the calls raise.
+    """
+    name, key = read_key_file(key_file)
+    with Client(url, name, key, authority=certificate, compat=compat) as client:
+        yield client
+
+
+def read_password(path: Path | None) -> Secret:
+    """Return the password of an invitation: from a file, the environment, or a question without an echo.
+
+    Raises:
+        SettingsError: the file is empty.
+    """
+    if path is None:
+        return Secret(os.environ.get(PASSWORD_VARIABLE) or typer.prompt("Password of the invitation", hide_input=True))
+    text = path.read_text().strip()
+    if not text:
+        raise SettingsError(f"{path}: expected the password of an invitation, got an empty file")
+    return Secret(text)

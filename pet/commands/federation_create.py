@@ -1,0 +1,95 @@
+"""`pet federation create`: begin a federation, as its admin."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+
+from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
+from pet.errors import SettingsError
+from pet.federation.schema import Schema
+
+#: Credentials of the broker come from the environment: other users of a machine see command lines.
+_CREDENTIALS: Final = {
+    "nats_sec_passwd": "PET_NATS_PASSWORD",
+    "nats_sec_token": "PET_NATS_TOKEN",
+    "nats_sec_nkey_seed": "PET_NATS_NKEY_SEED",
+}
+
+
+def command(
+    project: Project,
+    key_file: KeyFile,
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the federation, for people.")],
+    nats_hosts: Annotated[str, typer.Option("--nats-hosts", help="URL of the broker, or several with commas between.")],
+    schedule: Annotated[str, typer.Option("--schedule", "-s", help="m30, h3, d7: every 30 minutes, 3 hours, 7 days.")] = "h1",
+    schema: Annotated[
+        Path | None, typer.Option("--schema", metavar="FILE", help="Features, ranges and histogram edges (JSON).")
+    ] = None,
+    schema_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema-from", metavar="FILE", help="CSV to propose features and ranges from; the others will see them."
+        ),
+    ] = None,
+    nats_user: Annotated[
+        str | None, typer.Option("--nats-user", help="User of the broker; the password is in PET_NATS_PASSWORD.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A further key, for example fed_use_smpc=false.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    certificate: Certificate = None,
+    compat: Compat = False,
+) -> None:
+    """Begin a federation. Credentials of the broker: PET_NATS_PASSWORD, PET_NATS_TOKEN or PET_NATS_NKEY_SEED.
+
+    Example: pet federation create admin -k alice.key --name Hospitals --nats-hosts nats://127.0.0.1:4222 -s m1
+    """
+    options: dict[str, Any] = dict(_pair(text) for text in setting or [])
+    options |= {key: os.environ[variable] for key, variable in _CREDENTIALS.items() if variable in os.environ}
+    if nats_user is not None:
+        options["nats_sec_user"] = nats_user
+    text = _schema_text(schema, schema_from)
+    if text is not None:
+        options["fed_schema"] = text
+    with client_of(url, key_file, certificate, compat=compat) as client:
+        client.create(project, name, nats_hosts=nats_hosts, schedule=schedule, **options)
+    typer.echo(f"{project} is the admin's project of the federation {name}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"expected KEY=VALUE, got {key!r}", param_hint="--set")
+    return key, value
+
+
+def _schema_text(schema: Path | None, schema_from: Path | None) -> str | None:
+    if schema is not None and schema_from is not None:
+        raise typer.BadParameter("expected one of --schema and --schema-from, got both", param_hint="--schema")
+    if schema is not None:
+        return schema.read_text()
+    return None if schema_from is None else propose_schema(schema_from)
+
+
+def propose_schema(path: Path) -> str:
+    """Return the JSON text of a schema for the rows of a CSV file with a heading line.
+
+    Raises:
+        SettingsError: there are no rows, or they are not numbers.
+    """
+    with path.open() as file:
+        names = [name.strip() for name in file.readline().split(",")]
+        rows = [line.split(",") for line in file if line.strip()]
+    if not rows or any(len(row) != len(names) for row in rows):
+        raise SettingsError(f"{path}: expected a heading line and rows of {len(names)} fields")
+    try:
+        values = np.array([[float(field) if field.strip() else np.nan for field in row] for row in rows])
+    except ValueError:
+        raise SettingsError(f"{path}: expected numbers in every row") from None
+    return Schema.propose(names, values, has_missing=bool(np.isnan(values).any())).to_json()

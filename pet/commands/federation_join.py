@@ -1,0 +1,50 @@
+"""`pet federation join`: become a peer of a federation with an invitation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pet.commands.federation_client import (
+    DEFAULT_URL,
+    Certificate,
+    Compat,
+    KeyFile,
+    Project,
+    Url,
+    client_of,
+    read_password,
+)
+
+
+def command(
+    project: Project,
+    invitation: Annotated[Path, typer.Argument(metavar="FILE", help="The invitation.")],
+    key_file: KeyFile,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file", "-p", metavar="FILE", help="Its password; PET_FEDERATION_PASSWORD or asked for if not given."
+        ),
+    ] = None,
+    admin_key: Annotated[
+        str | None, typer.Option("--admin-key", help="For an invitation without password: the admin's public signing key.")
+    ] = None,
+    nats_hosts: Annotated[
+        str | None, typer.Option("--nats-hosts", help="This peer's own way to the broker; the invitation's if not given.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    certificate: Certificate = None,
+    compat: Compat = False,
+) -> None:
+    """Join a federation; PROJECT is the new name of the federated project on this user's server.
+
+    Example: pet federation join mine bob.invitation -k bob.key -p bob.password
+    """
+    own: dict[str, Any] = {} if nats_hosts is None else {"nats_hosts": nats_hosts}
+    password = None if admin_key is not None else read_password(password_file)
+    with client_of(url, key_file, certificate, compat=compat) as client:
+        client.join(project, invitation.read_text().strip(), password, admin_key=admin_key, **own)
+    typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse")

@@ -1,0 +1,120 @@
+"""`pet federation serve`: a federation server until Ctrl-C.
+
+It reads users, opens the store, and hands over to uvicorn. What the server does is in pet/federation/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import uvicorn
+from rich.console import Console
+
+from pet.commands.serving import Server, listen, serve_until_a_signal
+from pet.errors import SettingsError
+from pet.federation.authentication import Authenticator
+from pet.federation.nats_runtime import NatsFederationRuntime
+from pet.federation.rest import RestOptions, create_app
+from pet.federation.service import FederationService
+from pet.federation.store import FederationStore
+from pet.federation.users import UserDirectory
+
+_logger: Final = logging.getLogger("pet.federation")
+#: How long requests may go on after Ctrl-C.
+_GRACE_SECONDS: Final = 5
+
+
+def command(
+    bind: Annotated[
+        str, typer.Option("--bind", "-b", metavar="IP:PORT", help="Where to listen; port 0 for any free one.")
+    ] = "127.0.0.1:8090",
+    users: Annotated[
+        Path, typer.Option("--users", metavar="FILE", help="Users and keys; PET_FEDERATION_USERS in the environment wins.")
+    ] = Path("users.json"),
+    state: Annotated[
+        Path, typer.Option("--state", metavar="FOLDER", help="Where projects are kept, for this user only.")
+    ] = Path("federation-state"),
+    tls_certificate: Annotated[
+        Path | None, typer.Option("--tls-certificate", metavar="FILE", help="Certificate chain (PEM); required off loopback.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key (PEM).")] = None,
+    nats_authority: Annotated[
+        Path | None, typer.Option("--nats-authority", metavar="FILE", help="The only authority to trust for brokers (PEM).")
+    ] = None,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="Also speak the vendor's formats. Insecure; refused off loopback without TLS.")
+    ] = False,
+    changing_gets: Annotated[
+        bool, typer.Option(help="Whether paths that change something answer GET too, as published; POST always works.")
+    ] = True,
+) -> None:
+    """Run a federation server: the REST interface, and the peers of its users.
+
+    Example: pet federation serve --users users.json --state federation-state
+    """
+    console = Console(highlight=False, markup=False)
+    _set_up_logging()
+    tls = _tls(tls_certificate, tls_key)
+    with contextlib.closing(listen(bind, "--bind")) as listener:
+        host, port = listener.getsockname()[:2]
+        if not tls and not ipaddress.ip_address(host).is_loopback:
+            raise SettingsError(f"--bind: expected --tls-certificate and --tls-key for an address off this machine, got {bind}")
+        if compat:
+            _logger.warning("the vendor's formats are accepted here: they are insecure, see docs/federation.md")
+        url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+        with contextlib.closing(FederationStore(state)) as store:
+            directory = UserDirectory(users)
+            authority = None if nats_authority is None else str(nats_authority.resolve(strict=True))
+            service = FederationService(
+                NatsFederationRuntime(allows_plaintext=compat), store, allows_compat=compat, authority_file=authority
+            )
+            app = create_app(
+                service,
+                Authenticator(directory, allows_compat=compat),
+                RestOptions(allows_state_changing_gets=changing_gets),
+            )
+            console.print(
+                f"Users: {', '.join(directory.names()) or f'none yet (pet federation user add, into {users})'}", soft_wrap=True
+            )
+            server = Server(_server_config(app, tls), f"Listening on {url} (Ctrl-C ends)", console)
+            serve_until_a_signal(server, listener, url)
+    console.print("Stopped.")
+
+
+def _set_up_logging() -> None:
+    """Log what pet says from "info" on; --log-level, where it was given, wins."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    logger = logging.getLogger("pet")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> dict[str, Any]:
+    if (certificate is None) != (key is None):
+        raise SettingsError("TLS: expected --tls-certificate and --tls-key together, got one of them")
+    return {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
+
+
+def _server_config(app: Any, tls: dict[str, Any]) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        **tls,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"TLS: expected PEM files that belong together, got: {error}") from None
+    return config

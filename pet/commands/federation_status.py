@@ -1,0 +1,53 @@
+"""`pet federation status`: how a federated project is doing, or which ones there are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Url, client_of
+from pet.federation.client import Client
+
+#: The last lines of each log say what is going on; all of it is in getSyncLog and getErrorLog.
+_LOG_LINES: Final = 5
+
+
+def command(
+    key_file: KeyFile,
+    project: Annotated[
+        str | None, typer.Argument(metavar="PROJECT", help="Which one; without it the names of all, and this server's key.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    certificate: Certificate = None,
+    compat: Compat = False,
+) -> None:
+    """Show a federated project: members, pulse, counts, and the end of its logs.
+
+    Example: pet federation status mine -k bob.key
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with client_of(url, key_file, certificate, compat=compat) as client:
+        if project is not None:
+            _show(client, project, console)
+            return
+        console.print(f"Key for invitations without password: {client.join_key()}")
+        names = client.projects()
+        console.print("\n".join(names) if names else "No projects yet.")
+
+
+def _show(client: Client, project: str, console: Console) -> None:
+    info, counts = client.info(project), client.statistics(project)
+    role = "admin" if info["fed_is_admin"] == "true" else "peer"
+    console.print(
+        f"{project}: {role} of {info['fed_name']} ({info['fed_mode']}), {'pulsing' if info['is_pulsing'] else 'not pulsing'}"
+    )
+    how = "PET rounds" if info["fed_use_smpc"] == "true" else "plain exchange"
+    console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}")
+    for uuid, label in sorted(info["peersInfo"].items()):
+        console.print(f"  {uuid}  {label}{'  (this one)' if uuid == info['local_uuid'] else ''}")
+    console.print(f"sent {counts['sndCount']}, received {counts['rcvCount']}, receive errors {counts['rcvError']}")
+    for title, lines in (("sync log", counts["syncLog"]), ("error log", counts["errorLog"])):
+        for line in lines[-_LOG_LINES:]:
+            console.print(f"{title}: {line}")

@@ -1,0 +1,72 @@
+"""What commands that serve have in common: an address to listen on, an announcement, and an end on Ctrl-C.
+
+This file knows uvicorn, and nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import uvicorn
+from rich.console import Console
+
+from pet.coordinator.setting_sections import split_bind_address
+from pet.errors import TransportError
+
+
+class Server(uvicorn.Server):
+    """Says on standard output when it listens."""
+
+    def __init__(self, config: uvicorn.Config, announcement: str, console: Console) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+        self._console = console
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then say so."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._console.print(self._announcement, soft_wrap=True)
+
+
+def listen(bind_address: str, name: str = "api.bind_address") -> socket.socket:
+    """Return a socket that listens on IP:port.
+
+    Args:
+        bind_address: port 0 for any free one.
+        name: what an error calls the address.
+
+    Raises:
+        TransportError: the address cannot be used.
+    """
+    host, port = split_bind_address(bind_address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns off Nagle's algorithm only where the protocol is named: otherwise each answer with a body takes 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # Otherwise a restart has to wait for connections of the last run to time out.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise TransportError(f"{name}: expected an address to listen on, got {bind_address}: {error.strerror}") from None
+    return listener
+
+
+def serve_until_a_signal(server: Server, listener: socket.socket, url: str) -> None:
+    """Serve until SIGINT or SIGTERM; returns after a clean end.
+
+    Raises:
+        TransportError: the server did not start.
+    """
+    # uvicorn takes these signals while it serves and sends them again when it has ended; then there is nothing left to end.
+    earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+    if not server.started:
+        raise TransportError(f"{url}: expected the server to start, see the log")

@@ -1,0 +1,162 @@
+"""`pet federation ...` against a server with peers in memory: files, words, exit statuses."""
+
+from pathlib import Path
+
+import pytest
+from federation_rest_server import KEY, OTHER_KEY, federation_server
+from federation_runtime_in_memory import InMemoryRuntime
+
+from pet import cli
+from pet.federation.secret import Secret
+from pet.federation.users import read_users, write_key_file
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run one command in a folder of its own, with a server that c1 and c2 are users of; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    write_key_file(tmp_path / "c1.key", "c1", Secret(KEY))
+    write_key_file(tmp_path / "c2.key", "c2", Secret(OTHER_KEY))
+    with federation_server(runtime=InMemoryRuntime()) as url:
+        monkeypatch.setenv("PET_FEDERATION_URL", url)
+
+        def run(*words, status=0):
+            assert cli.run(["federation", *words]) == status
+            captured = capsys.readouterr()
+            return captured.out if status == 0 else captured.err
+
+        yield run
+
+
+@pytest.fixture
+def joined(run):
+    run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222")
+    run("invite", "admin", "-k", "c1.key", "-o", "c2.invitation", "-p", "c2.password")
+    run("join", "mine", "c2.invitation", "-k", "c2.key", "-p", "c2.password")
+    return run
+
+
+def test_a_life_in_commands(joined, tmp_path):
+    run = joined
+    text, password = Path("c2.invitation").read_text().strip(), Path("c2.password").read_text().strip()
+    assert text.startswith("PETINV1.")
+    assert {Path(name).stat().st_mode & 0o777 for name in ["c2.invitation", "c2.password"]} == {0o600}
+    Path("rows.csv").write_text("x,y\n1,2\n3,4\n")
+    printed = run("learn", "mine", "rows.csv", "-k", "c2.key")
+    assert printed == "mine learned 2 rows\n"
+    assert run("start", "mine", "-k", "c2.key") == "mine pulses\n"
+    assert run("sync", "mine", "-k", "c2.key").startswith("the request is on its way")
+    assert run("sync", "mine", "-k", "c2.key", "--wait", "0.1", status=1).startswith(
+        "error: mine: expected a merge within 0.1 s"
+    )
+    run("start", "admin", "-k", "c1.key")
+    assert run("sync", "mine", "-k", "c2.key", "--wait", "10") == "Sync completed with 2 peers\n"
+    status = run("status", "mine", "-k", "c2.key")
+    assert "mine: peer of F (native), pulsing" in status
+    assert "(this one)" in status
+    assert "sync log: Sync completed with 2 peers" in status
+    assert run("stop", "mine", "-k", "c2.key") == "mine does not pulse\n"
+    listed = run("status", "-k", "c1.key")
+    assert listed.startswith("Key for invitations without password: ")
+    assert listed.endswith("\nadmin\n")
+    assert run("leave", "mine", "-k", "c2.key") == "mine left its federation\n"
+    assert run("status", "-k", "c2.key").endswith("No projects yet.\n")
+    assert run("delete", "admin", "-k", "c1.key") == "the federation of admin has ended\n"
+    for secret in [KEY, OTHER_KEY, password, text]:
+        assert secret not in printed + status + listed
+
+
+def test_a_peer_is_removed_by_its_uuid(joined):
+    run = joined
+    [line] = [line for line in run("status", "mine", "-k", "c2.key").splitlines() if "(this one)" in line]
+    uuid = line.split()[0]
+    assert run("remove", "admin", uuid, "-k", "c1.key") == f"{uuid} is removed\n"
+
+
+def test_an_invitation_for_a_key(run):
+    run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222")
+    key = run("status", "-k", "c2.key").splitlines()[0].rpartition(" ")[2]
+    printed = run("invite", "admin", "-k", "c1.key", "-o", "c2.invitation", "--peer-key", key)
+    assert printed == "the invitation is in c2.invitation; only the holder of that key can open it\n"
+    assert not Path("c2.invitation.password").exists()
+    err = run("join", "mine", "c2.invitation", "-k", "c2.key", "--admin-key", key, status=1)
+    assert err.startswith("error: the invitation does not open")
+
+
+def test_where_the_password_comes_from(run, monkeypatch):
+    run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222")
+    run("invite", "admin", "-k", "c1.key", "-o", "c2.invitation", "--hours", "0.5")
+    password = Path("c2.invitation.password").read_text().strip()
+    Path("empty").write_text("\n")
+    assert "got an empty file" in run("join", "mine", "c2.invitation", "-k", "c2.key", "-p", "empty", status=1)
+    monkeypatch.setenv("PET_FEDERATION_PASSWORD", password)
+    run("join", "mine", "c2.invitation", "-k", "c2.key", "--nats-hosts", "nats://127.0.0.1:4223")
+    assert "broker nats://127.0.0.1:4223" in run("status", "mine", "-k", "c2.key")
+
+
+def test_nothing_is_written_over(run, tmp_path):
+    Path("there").write_text("mine")
+    assert "expected a new file, got one that exists" in run("invite", "admin", "-k", "c1.key", "-o", "there", status=1)
+    assert "expected a new file for the key" in run("user", "add", "alice", "--key-file", "there", status=1)
+    assert Path("there").read_text() == "mine"
+
+
+def test_users_are_added(run):
+    printed = run("user", "add", "alice", "--users", "u.json")
+    assert printed == "alice is a user in u.json; the key is in alice.key\n"
+    [key] = read_users(Path("u.json")).values()
+    assert key.reveal() not in printed
+    assert read_users(Path("alice.key")) == {"alice": key}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--schema", "a", "--schema-from", "b"], "expected one of --schema and --schema-from, got both"),
+        (["--set", "fed_encrypt"], "expected KEY=VALUE, got 'fed_encrypt'"),
+    ],
+)
+def test_options_that_do_not_fit(run, words, message):
+    arguments = ["create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222", *words]
+    assert message in run(*arguments, status=2)
+
+
+def test_what_create_sends(run, monkeypatch):
+    monkeypatch.setenv("PET_NATS_PASSWORD", "hush-broker")
+    Path("rows.csv").write_text("age,smoker\n40,1\n60,\n50,0\n")
+    more = ["--nats-user", "u", "--set", "fed_use_smpc=false", "--schema-from", "rows.csv", "-s", "d1"]
+    run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222", *more)
+    assert "schedule d1, plain exchange" in run("status", "admin", "-k", "c1.key")
+    for text in ["age,smoker\n", "age\n1,2\n", "age\nold\n"]:
+        Path("rows.csv").write_text(text)
+        assert "rows.csv: expected" in run(
+            "create", "x", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222", *more, status=1
+        )
+
+
+def test_a_server_that_is_not_there_is_one_line(run):
+    assert run("status", "-k", "c1.key", "-u", "http://127.0.0.1:1", status=1).startswith(
+        "error: http://127.0.0.1:1: expected an answer"
+    )
+    assert run("status", "-k", "c1.key", "-u", "http://node.example", status=1).startswith("error: url: expected https")
+    assert "expected the key of one user" in run("status", "-k", "nowhere.key", status=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bind", "0.0.0.0:0"], "expected --tls-certificate and --tls-key for an address off this machine"),
+        (["--bind", "0.0.0.0:0", "--compat"], "expected --tls-certificate and --tls-key for an address off this machine"),
+        (["--tls-key", "x"], "expected --tls-certificate and --tls-key together"),
+        (["--bind", "nonsense"], "bind address: expected"),
+        (["--tls-certificate", "users.json", "--tls-key", "users.json"], "TLS: expected PEM files that belong together"),
+        (["--users", "bad.json"], "bad.json: expected"),
+    ],
+)
+def test_a_server_that_must_not_start(run, words, message):
+    Path("users.json").write_text('{"users": {}}')
+    Path("users.json").chmod(0o600)
+    Path("bad.json").write_text("[]")
+    Path("bad.json").chmod(0o600)
+    bind = [] if "--bind" in words else ["--bind", "127.0.0.1:0"]
+    assert message in run("serve", *bind, *words, status=1)
