@@ -104,7 +104,7 @@ typedef struct {
     __m256d scale_high, scale_low;
     __m256d least_weight, greatest_weight; /* beyond these a weight is clipped, whatever it is */
     __m256d least, greatest;               /* - offset and offset, where doubles hold them */
-    __m256d doubt;                         /* what part of a product its error may be */
+    __m256d doubt, tie;                    /* as in scales.h */
     four offset, twice_offset;
 } encoder;
 
@@ -118,6 +118,7 @@ static encoder encoder_of(const encoding_numbers *numbers) {
         .least = _mm256_set1_pd(-numbers->limit),
         .greatest = _mm256_set1_pd(numbers->limit),
         .doubt = _mm256_set1_pd(numbers->doubt),
+        .tie = _mm256_set1_pd(numbers->tie),
         .offset = spread_wide((uint64_t)offset, (uint64_t)(offset >> 64)),
         .twice_offset = spread_wide((uint64_t)(2 * offset), (uint64_t)(2 * offset >> 64)),
     };
@@ -134,7 +135,8 @@ typedef struct {
 } scaled_weights;
 
 /* weight * scale = product + error up to the doubt, and |error| is at most half a unit in the last place of product. So an
- * integer can lie between product and product + error only if product is an integer itself. */
+ * integer can lie between product and product + error only if product is an integer itself. Raising the error makes it at least
+ * that integer where it is a tie, and otherwise changes no floor. */
 PET_INLINE scaled_weights scale_weights(const encoder *e, __m256d weights) {
     weights = clamp(weights, e->least_weight, e->greatest_weight);
     __m256d estimate = _mm256_mul_pd(weights, e->scale_high);
@@ -144,7 +146,8 @@ PET_INLINE scaled_weights scale_weights(const encoder *e, __m256d weights) {
     __m256d floor = _mm256_floor_pd(product);
     __m256d is_integer = _mm256_cmp_pd(floor, product, _CMP_EQ_OQ);
     __m256d is_close = _mm256_cmp_pd(distance(error), _mm256_mul_pd(absolute(product), e->doubt), _CMP_LT_OQ);
-    return (scaled_weights){floor, _mm256_and_pd(is_integer, _mm256_floor_pd(error)), _mm256_and_pd(is_integer, is_close)};
+    const __m256d correction = _mm256_floor_pd(_mm256_fmadd_pd(absolute(product), e->tie, error));
+    return (scaled_weights){floor, _mm256_and_pd(is_integer, correction), _mm256_and_pd(is_integer, is_close)};
 }
 
 PET_INLINE encoded encode_clamped(const encoder *e, __m256d floor, lane_mask doubtful, const int planes) {

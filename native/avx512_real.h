@@ -73,7 +73,7 @@ typedef struct {
     reals scale_high, scale_low;
     reals least_weight, greatest_weight; /* beyond these a weight is clipped, whatever it is */
     reals least, greatest;               /* - offset and offset, where doubles hold them */
-    reals doubt;                         /* what part of a product its error may be */
+    reals doubt, tie;                    /* as in scales.h */
     lanes offset, twice_offset;
 } encoder;
 
@@ -87,6 +87,7 @@ static encoder encoder_of(const encoding_numbers *numbers) {
         .least = spread_real(-numbers->limit),
         .greatest = spread_real(numbers->limit),
         .doubt = spread_real(numbers->doubt),
+        .tie = spread_real(numbers->tie),
         .offset = spread_wide((uint64_t)offset, (uint64_t)(offset >> 64)),
         .twice_offset = spread_wide((uint64_t)(2 * offset), (uint64_t)(2 * offset >> 64)),
     };
@@ -113,7 +114,8 @@ PET_INLINE scaled_weights scale_weights(const encoder *e, reals weights) {
     const reals floor = floored(product);
     const lane_mask is_integer = _mm512_cmp_pd_mask(floor, product, _CMP_EQ_OQ);
     const reals bound = _mm512_mul_pd(_mm512_abs_pd(product), e->doubt);
-    return (scaled_weights){floor, _mm512_maskz_mov_pd(is_integer, floored(error)),
+    const reals correction = floored(_mm512_fmadd_pd(_mm512_abs_pd(product), e->tie, error));
+    return (scaled_weights){floor, _mm512_maskz_mov_pd(is_integer, correction),
                             _mm512_mask_cmp_pd_mask(is_integer, distance(error), bound, _CMP_LT_OQ)};
 }
 

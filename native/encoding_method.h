@@ -36,7 +36,9 @@ static encoding_method method_for(const encoding_numbers *numbers, int data_type
     /* An integer beyond the weight limit is clipped, however its product is rounded. */
     const int weight_bits = data_type == PET_F32 ? 24 : integer_bits(numbers->weight_limit);
     if (numbers->scale.is_exact && significant_bits(numbers->scale.high) + weight_bits <= 53) return EXACT_PRODUCTS;
-    return numbers->limit <= SHORT_PRODUCT_LIMIT ? SHORT_PRODUCTS : LONG_PRODUCTS;
+    /* Products of integers are often integers; as long ones these need not be done again. */
+    const int ties_are_many = data_type != PET_F32 && numbers->tie > 0;
+    return numbers->limit <= SHORT_PRODUCT_LIMIT && !ties_are_many ? SHORT_PRODUCTS : LONG_PRODUCTS;
 }
 
 #endif

@@ -81,10 +81,31 @@ typedef struct {
     double_pair scale;
     double limit;        /* the offset, rounded */
     double weight_limit; /* beyond it a weight is clipped, whatever it is; none within overflows */
-    double doubt;        /* what part of a product its error may be: 0 for an exact scale */
+    double doubt;        /* within what part of a product of an integer its floor is open: 0 where it never is */
+    double tie;          /* within what part of a product of an integer it is that integer: 0 where that is open */
     wide_integer offset;
     int is_wide;         /* whether products go beyond what one double holds exactly */
 } encoding_numbers;
+
+/* How many bits an integer has from its highest to its lowest that is set. */
+static size_t odd_bits(pet_integer n) {
+    const size_t size = significant_bytes(n);
+    if (size == 0) return 0;
+    size_t zeros = 0;
+    while ((n.bytes[zeros / 8] >> zeros % 8 & 1) == 0) zeros++;
+    return 8 * size - (size_t)(__builtin_clz(n.bytes[size - 1]) - 24) - zeros;
+}
+
+/* Whether a product that lies within 2^-102 of itself of an integer is that integer. Let the scale be 2^k * p / q, with p and q
+ * odd, and a weight m * 2^e, where m has some bits. Then the product is a multiple of 2^(e + k) / q or, where e + k > 0, of
+ * 1 / q, and so is its distance from an integer; the former is 1 / (m * p) of the product, which is below 2 * (offset + 1) or
+ * will be clipped. This is why one weight in three, say, can be an exact tie with a scalar of 1 / 3, and none a near one. */
+static int has_exact_ties(const pet_encoding *encoding, int data_type) {
+    static const size_t weight_bits[] = {[PET_F32] = 24, [PET_F64] = 53, [PET_I32] = 32, [PET_I64] = 53};
+    const size_t offset_bits = 8 * significant_bytes(encoding->offset);
+    return odd_bits(encoding->scale_numerator) + weight_bits[data_type] <= 101 &&
+           odd_bits(encoding->scale_denominator) + offset_bits <= 98;
+}
 
 /* Returns 0 where doubles cannot do it: extreme scales and offsets, groups that are too small, integers of 64 bits that are
  * clipped only beyond what doubles hold. */
@@ -98,7 +119,10 @@ static inline int find_encoding_numbers(encoding_numbers *numbers, const pet_ord
     if (!scale.fits || scale.high < least_scale || offset > largest / 2 || offset >> 100 != 0) return 0;
     *numbers = (encoding_numbers){.scale = scale, .limit = (double)offset, .offset = offset};
     numbers->weight_limit = 2 * (numbers->limit + 1) / scale.high;
-    numbers->doubt = scale.is_exact ? 0 : 0x1p-101;
+    /* A product with its error term is within 2^-103 of itself of the exact one. */
+    const int has_ties = has_exact_ties(encoding, data_type);
+    numbers->doubt = scale.is_exact || has_ties ? 0 : 0x1p-101;
+    numbers->tie = !scale.is_exact && has_ties ? 0x1p-103 : 0;
     numbers->is_wide = offset >= (wide_integer)INTEGER_LIMIT;
     return (data_type != PET_I64 || numbers->weight_limit < 0x1p52) && (!numbers->is_wide || order->planes == 2);
 }
