@@ -8,6 +8,7 @@ Source: spec/FEDERATION.md 1.4 (manual sync), 1.5, 1.7, 5.2.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Final
 
@@ -31,6 +32,8 @@ _EVENT: Final = "sync-"
 _SENT: Final = "sent"
 _SPARE_BYTES: Final = 1 << 20
 _ASK_SECONDS: Final = 10.0
+#: A whole message this young is announced again, in place of a new one, for a further peer that asks.
+_FRESH_SECONDS: Final = 60.0
 
 
 class PlainExchange:
@@ -53,6 +56,12 @@ class PlainExchange:
         self._local: Final = local
         self._federated: Final = federated
         self._broadcasts: Final = Broadcasts(link.connection, subjects)
+        #: What was sent last, if that was a whole: when, of which version, and its announcement.
+        self._fresh: tuple[float, int, bytes] | None = None
+        #: One message after the other: each has a sequence of its own.
+        self._sending: Final = asyncio.Lock()
+        #: Peers of which a change was missed.
+        self._gaps: Final[set[str]] = set()
 
     # ---- sending ------------------------------------------------------------------------------------------------------
 
@@ -62,6 +71,10 @@ class PlainExchange:
         Raises:
             TransportError: the broker cannot be reached; it will be sent again.
         """
+        async with self._sending:
+            return await self._publish(whole=whole)
+
+    async def _publish(self, *, whole: bool) -> bool:
         context, counters = self._context, self._context.counters
         try:
             statistics, version = self._local.versioned_snapshot()
@@ -112,6 +125,8 @@ class PlainExchange:
         reference = await self._broadcasts.publish_blob(subject, data)
         announcement = canonical_json({"sequence": sequence, "reference": reference.to_bytes().decode()})
         await self._broadcasts.publish_event(_EVENT + context.uuid, announcement.encode())
+        now = context.clock.now_seconds()
+        self._fresh = (now, self._local.version, announcement.encode()) if earlier is None else None
         counters.sequence = sequence
         context.save()
         context.log_sync(f"Sync sent, {'whole' if earlier is None else 'change'} {sequence}")
@@ -124,7 +139,11 @@ class PlainExchange:
         """
         if not self._context.record.is_pulsing:
             raise FederationStateError("pulse: this peer does not pulse")
-        await self.publish(whole=True)
+        now, fresh = self._context.clock.now_seconds(), self._fresh
+        if fresh is not None and now - fresh[0] < _FRESH_SECONDS and fresh[1] == self._local.version:
+            await self._broadcasts.publish_event(_EVENT + self._context.uuid, fresh[2])
+        else:
+            await self.publish(whole=True)
         return {}
 
     # ---- receiving ----------------------------------------------------------------------------------------------------
@@ -164,7 +183,8 @@ class PlainExchange:
         shown = Statistics.from_bytes(message.attachment, schema, is_difference=bool(start))
         earlier = self._federated.latest(message.sender)
         if start and (start != last or earlier is None):
-            await self.ask_for_whole(context.members[message.sender])
+            self._gaps.add(message.sender)
+            await self.close_gaps()
             return
         statistics = shown if not start or earlier is None else _settled(earlier + shown)
         if (problem := check_contract(context, statistics)) is not None:
@@ -173,6 +193,7 @@ class PlainExchange:
             if context.record.receive_failure_action is FailureAction.BLOCK:
                 return
         self._federated.set_latest(message.sender, statistics)
+        self._gaps.discard(message.sender)
         counters.applied[message.sender] = sequence
         context.save()
         context.log_sync(f"Sync completed successfully, {message.sender} {sequence}")
@@ -183,6 +204,11 @@ class PlainExchange:
             await self._link.ask(self._subjects.want(peer.uuid), peer, WANT, {}, timeout_seconds=_ASK_SECONDS)
         except (FederationError, TransportError) as error:
             _logger.debug("peer %s was not asked: %s", peer.uuid, error)
+
+    async def close_gaps(self) -> None:
+        """Ask those of whom a change was missed for everything; they may have been asked too often just now."""
+        for uuid in self._gaps & self._context.members.keys():
+            await self.ask_for_whole(self._context.members[uuid])
 
     def forget_strangers(self) -> None:
         """Drop the statistics of peers that are no members any more."""

@@ -84,6 +84,7 @@ class NatsPeer:
         )
         self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
         self._pulse: Final = Pulse(context, self._synchronise)
+        self._is_started = False
         self._wishes: Final[dict[tuple[str, str], float]] = {}
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
 
@@ -111,6 +112,7 @@ class NatsPeer:
         await self._broadcasts.watch_events(self._take_event)
         self._connection.on_restored(self._restored)
         self._pulse.start()
+        self._is_started = True
         if self._admin is None:
             self._start_task(self._catch_up())
 
@@ -175,6 +177,7 @@ class NatsPeer:
             if self._admin is None:
                 await self._catch_up_quietly()
             if self._exchange is not None:
+                await self._exchange.close_gaps()
                 await self._exchange.publish()
             elif self._admin is not None:
                 await self._rounds.lead()
@@ -233,6 +236,16 @@ class NatsPeer:
 
     async def _answer_explore(self, message: PeerMessage) -> dict[str, Any]:
         return {"result": self._projects.explore(message.text("function"), message.fields.get("arguments"))}
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it listens: it was started, and its connection stands."""
+        return self._is_started and self._connection.is_connected
+
+    @property
+    def is_in_round(self) -> bool:
+        """Whether it contributes to a round just now."""
+        return self._rounds.is_playing
 
     # ---- FederationPeer -----------------------------------------------------------------------------------------------
 

@@ -81,10 +81,16 @@ class Rounds:
         self._broadcasts: Final = Broadcasts(link.connection, subjects)
         self._pending: _Pending | None = None
         self._playing: asyncio.Task[None] | None = None
+        self._publishing: Final = asyncio.Lock()
 
     async def close(self) -> None:
         """Stop taking part."""
         await end_task(self._playing)
+
+    @property
+    def is_playing(self) -> bool:
+        """Whether this peer contributes to a round just now."""
+        return self._playing is not None and not self._playing.done()
 
     # ---- leader -------------------------------------------------------------------------------------------------------
 
@@ -176,6 +182,10 @@ class Rounds:
 
     async def publish_aggregate(self) -> None:
         """Publish the last aggregate, freshly signed."""
+        async with self._publishing:
+            await self._publish_aggregate()
+
+    async def _publish_aggregate(self) -> None:
         context = self._context
         aggregate = context.store.load_state(AGGREGATE)
         if aggregate is None:

@@ -1,0 +1,311 @@
+"""What goes wrong between peers, and what comes of it: each trouble with its stated outcome, and nothing lost."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from nats_broker import run, running_broker
+from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
+
+from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
+from pet.federation.records import LogKind, PeerKeys
+from pet.federation.round import RoundPart
+from pet.federation.secret import Secret
+from pet.federation.statistics import Statistics
+from pet.transports.nats import Subjects
+
+
+def learn(started, *counts):
+    parts = [some_rows(count, seed) for seed, count in enumerate(counts)]
+    for node, part in zip(started.nodes, parts, strict=True):
+        node.peer.local_project.learn(part)
+    return parts
+
+
+def require_merged(started, *parts):
+    expected = Statistics.of(pooled(*parts), SCHEMA)
+    for node in started.nodes:
+        np.testing.assert_allclose(node.peer.federated_project.snapshot().values, expected.values, rtol=1e-9, atol=1e-9)
+
+
+def test_a_peer_that_dies_and_returns_goes_on_where_it_was(broker, tmp_path):
+    """Rounds go on without it; it finds the aggregate it missed, and its rows are in the next one."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            parts = learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            await synchronise(started)
+            lost = started.nodes[3]
+            await lost.peer.close()
+            more = [some_rows(20, 8), some_rows(30, 9)]
+            started.nodes[1].peer.local_project.learn(more[0])
+            await synchronise(started, nodes=started.nodes[:3])
+            assert started.admin.peer.federated_project.row_count == 170
+            back = await started.restart(lost)
+            assert back.peer.record.is_pulsing
+            assert back.peer.local_project.row_count == 70
+            await until(lambda: back.peer.federated_project.row_count == 170)
+            back.peer.local_project.learn(more[1])
+            started.nodes[2].peer.local_project.learn(some_rows(1, 10))
+            await synchronise(started)
+            require_merged(started, *parts, *more, some_rows(1, 10))
+
+    run(work())
+
+
+def test_the_admin_may_die_and_return_too(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            parts = learn(started, 40, 50, 60)
+            await pulse(started)
+            await synchronise(started)
+            admin = await started.restart(started.admin)
+            await until(lambda: admin.peer.is_running)
+            assert admin.peer.federated_project.row_count == 150
+            more = [some_rows(20, 8), some_rows(30, 9)]
+            for node, rows in zip(started.nodes[1:], more, strict=True):
+                node.peer.local_project.learn(rows)
+            await synchronise(started)
+            require_merged(started, *parts, *more)
+            joined = await started.join()
+            assert len(joined.peer.record.peers) == 4
+
+    run(work())
+
+
+def test_a_peer_that_dies_in_the_middle_of_a_round_costs_nobody_the_round(broker, tmp_path, monkeypatch):
+    """The round ends without a result and is called again with those who are left."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+            parts = learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            gone = started.nodes[3]
+
+            async def contribute_or_die(part, connection, subjects):
+                if part.peer == gone.uuid:
+                    await gone.peer._link.close()
+                else:
+                    await contribute(part, connection, subjects)
+
+            monkeypatch.setattr(RoundPart, "run", contribute_or_die)
+            await synchronise(started, nodes=started.nodes[:3])
+            assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
+            del parts[3]
+            assert started.admin.peer.federated_project.row_count == 150
+
+    contribute = RoundPart.run
+    run(work())
+
+
+def test_a_broker_killed_in_the_middle_of_a_round_delays_it(tmp_path):
+    """What was on its way is sent again when the broker is back; the peers reconnect by themselves."""
+
+    async def work(broker):
+        async with federation(broker.url, tmp_path / "peers", phase_seconds=20) as started:
+            parts = learn(started, 40, 50, 60)
+            await pulse(started)
+            await started.admin.peer.request_full_sync()
+            await until(lambda: started.nodes[1].peer.is_in_round)
+            broker.kill()
+            await asyncio.sleep(0.5)
+            broker.start()
+            await until(lambda: all(node.rounds() for node in started.nodes), 40)
+            require_merged(started, *parts)
+            more = [some_rows(20, 8), some_rows(30, 9)]
+            for node, rows in zip(started.nodes[1:], more, strict=True):
+                node.peer.local_project.learn(rows)
+            await synchronise(started)
+            require_merged(started, *parts, *more)
+
+    with running_broker(tmp_path / "broker") as broker:
+        run(work(broker), 90)
+
+
+def test_a_peer_whose_clock_is_wrong_is_left_out_until_it_is_right(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            late = started.nodes[3]
+            late.clock.offset_seconds = -120
+            await synchronise(started, nodes=started.nodes[:3])
+            assert started.admin.peer.federated_project.row_count == 150
+            assert "the clocks are out of step" in late.log()
+            assert late.peer.statistics.receive_errors >= 1
+            late.clock.offset_seconds = 0
+            started.nodes[1].peer.local_project.learn(some_rows(20, 8))
+            await synchronise(started)
+            assert late.peer.federated_project.row_count == 240
+
+    run(work())
+
+
+def test_a_message_sent_again_is_refused_and_changes_nothing(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 40, 50, 60)
+            await pulse(started)
+            subjects = Subjects(started.admin.peer.record.terms.federation_id)
+            heard, spy = [], started.admin.peer._connection
+
+            async def listen(message):
+                heard.append((message.subject, bytes(message.data)))
+
+            await spy.subscribe(subjects.prefix + "ctl.*", listen)
+            await synchronise(started)
+            peer = started.nodes[1]
+            before = peer.peer.record, peer.peer.federated_project.snapshot()
+            mine = [data for subject, data in heard if subject.endswith(peer.uuid)]
+            assert len(mine) == 2, "one call and one announcement"
+            for data in mine:
+                await spy.request(subjects.control(peer.uuid), data)
+            assert peer.log().count("expected a new one, got one again") == 2
+            assert (peer.peer.record, peer.peer.federated_project.snapshot()) == before
+            # A bit that is changed on the way, and something that is no message at all, stay without an answer.
+            for bad in (mine[0][:-1] + bytes([mine[0][-1] ^ 1]), b"", b"hello"):
+                assert await spy.request(subjects.control(peer.uuid), bad) == b""
+
+    run(work())
+
+
+def test_a_removed_peer_is_refused_and_the_rest_has_a_new_key(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 5) as started:
+            learn(started, 40, 50, 60, 70, 80)
+            await pulse(started)
+            await synchronise(started)
+            gone, rest = started.nodes[4], started.nodes[:4]
+            pending = started.invite()
+            with pytest.raises(FederationValueError):
+                await started.admin.peer.remove_peer("0" * 32)
+            await started.admin.peer.remove_peer(gone.uuid)
+            await until(lambda: all(node.peer.record.terms.key_epoch == 1 for node in rest))
+            assert len({node.peer.record.terms.secret_key.reveal() for node in rest}) == 1
+            assert gone.peer.record.terms.secret_key != rest[0].peer.record.terms.secret_key
+            assert not gone.peer.record.is_pulsing
+            with pytest.raises(FederationStateError, match="no member"):
+                await gone.peer.start_pulse()
+            with pytest.raises(FederationUnavailableError):
+                await gone.peer._member.say_hello()
+            assert "expected a member" in started.admin.log()
+            with pytest.raises(TokenRefusedError):
+                await started.join(pending)
+            rest[1].peer.local_project.learn(some_rows(20, 8))
+            await synchronise(started, nodes=rest)
+            assert rest[2].peer.federated_project.row_count == 240
+            assert gone.peer.federated_project.row_count == 300, "what it knew it keeps; nothing is added"
+
+    run(work())
+
+
+def test_a_peer_that_was_away_learns_of_everything_when_it_returns(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            away = started.nodes[3]
+            await away.peer.close()
+            await started.admin.peer.remove_peer(started.nodes[2].uuid)
+            await started.admin.peer.new_schedule("h5")
+            back = await started.restart(away)
+            await until(lambda: back.peer.record.terms.key_epoch == 1)
+            assert back.peer.record.terms.schedule.text == "h5"
+            assert len(back.peer.record.peers) == 3
+
+    run(work())
+
+
+def test_a_peer_may_leave_and_the_admin_may_end_it_all(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            await pulse(started)
+            await started.nodes[2].peer.leave()
+            await until(lambda: len(started.nodes[1].peer.record.peers) == 2)
+            with pytest.raises(FederationStateError, match="delete"):
+                await started.admin.peer.leave()
+            await started.admin.peer.delete()
+            await until(lambda: not started.nodes[1].peer.record.is_pulsing)
+            assert "no member" in started.nodes[1].log()
+
+    run(work())
+
+
+def test_tokens_open_the_federation_once(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            token = started.invite()
+            await started.join(token)
+            for bad, reason in (
+                (token, "token used"),
+                (Secret("0" * 64), "token unknown"),
+                (started.invite(-1), "token expired"),
+            ):
+                with pytest.raises(TokenRefusedError, match="Invalid federation token"):
+                    await started.join(bad)
+                assert reason in started.admin.log()
+            wrong_key = replace(started.admin.peer.record.terms, admin=PeerKeys.generate().identity())
+            with pytest.raises(FederationUnavailableError):
+                await started.join(terms=wrong_key)
+            assert len(started.admin.peer.record.peers) == 2
+            assert all(token.reveal() not in node.log() + node.log(LogKind.SYNC) for node in started.nodes)
+
+    run(work())
+
+
+def test_a_broker_or_an_admin_that_is_away_is_said_so(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            token = started.invite()
+            await started.admin.peer.close()
+            with pytest.raises(FederationUnavailableError, match="nobody"):
+                await started.join(token)
+            nowhere = replace(started.access(), hosts=("nats://127.0.0.1:1",), request_timeout_seconds=1)
+            with pytest.raises(FederationUnavailableError, match=r"127\.0\.0\.1:1"):
+                await started.join(token, nats=nowhere)
+
+    run(work())
+
+
+def test_a_restored_peer_waits_for_its_broker(tmp_path):
+    async def work(broker):
+        async with federation(broker.url, tmp_path / "peers") as started:
+            learn(started, 40, 50, 60)
+            await pulse(started)
+            for node in list(started.nodes):
+                await node.peer.close()
+            broker.kill()
+            for node in list(started.nodes):
+                await started.restart(node)
+            await asyncio.sleep(0.3)
+            broker.start()
+            await until(lambda: all(node.peer.is_running for node in started.nodes))
+            await synchronise(started)
+            assert started.nodes[2].peer.federated_project.row_count == 150
+
+    with running_broker(tmp_path / "broker") as broker:
+        run(work(broker), 90)
+
+
+def test_nothing_secret_is_logged(broker, tmp_path, caplog):
+    caplog.set_level("DEBUG")
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 40, 50, 60)
+            await pulse(started)
+            await synchronise(started)
+            await started.admin.peer.remove_peer(started.nodes[2].uuid)
+            printed = caplog.text + "".join(
+                node.log() + node.log(LogKind.SYNC) + repr(node.peer.record) for node in started.nodes
+            )
+            for node in started.nodes:
+                record = node.peer.record
+                for secret in (
+                    record.terms.secret_key.reveal(),
+                    record.keys.signing.secret_key.hex(),
+                    repr(record.keys.signing.secret_key),
+                ):
+                    assert secret not in printed
+
+    run(work())
