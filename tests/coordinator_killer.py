@@ -1,0 +1,385 @@
+"""Kill a real `pet coordinator` at random instants, and see whether anything that it acknowledged is lost or counted twice.
+
+    python tests/coordinator_killer.py --kills 200 --storage sqlite
+    python tests/coordinator_killer.py --kills 200 --storage redis
+    python tests/coordinator_killer.py --kills 20 --storage sqlite --participants xaynet
+
+The process gets SIGKILL and is started again at once, from the first instant of its life on: while it starts, while it
+restores, in every phase. Update i is 0 but for its own place i, so a global model tells whose updates are in it, and how often.
+
+With participants of ours, a round needs exactly as many messages as there are participants, and each of them sends its message
+again only if it was not acknowledged: a message that was acknowledged and lost would let the round wait for ever; one that was
+counted twice would take the place of another one, which the model shows. With participants of the real SDK, who takes part is
+chance: the model must hold each update once or not at all, and at least as many as the coordinator ever said it had accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+from redis_server import RedisServer, free_port
+
+from pet.crypto import SUM_TASK, UPDATE_TASK, SigningKeyPair, is_eligible, sign_task
+from pet.errors import TransportError
+from pet.messages import RoundParameters
+from pet.model_formats import NPY, decode_npy
+from pet.participant import TickParticipant
+from pet.transports.http import HttpTransport
+
+SUM_COUNT, UPDATE_COUNT = 2, 5
+REAL_COUNT = 8
+#: Large enough that masked models and totals go to files (pet/coordinator/storage/sqlite.py).
+LENGTH = 50_000
+
+SETTINGS = """
+bind_address = "127.0.0.1:{port}"
+size = {length}
+sum = 0.4
+update = 0.9
+min_sum_count = {sums.start}
+max_sum_count = {sums.stop}
+min_update_count = {updates.start}
+max_update_count = {updates.stop}
+min_sum2_count = {sums.start}
+max_sum2_count = {sums.stop}
+min_sum_time = {seconds}
+min_update_time = {seconds}
+min_sum2_time = {seconds}
+{more}
+"""
+
+
+class Coordinator:
+    """A process that dies and comes back, on the same port and with the same state.
+
+    Attributes:
+        kills: how often it died.
+        restart_seconds: of each start that it survived, until it answered.
+    """
+
+    def __init__(self, folder: Path, settings: str, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.kills = 0
+        self.restart_seconds: list[float] = []
+        self._file, self.log = folder / "settings.toml", folder / "coordinator.log"
+        self._file.write_text(settings)
+        self._started = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pet", "coordinator", "-c", str(self._file)], stdout=log, stderr=log
+            )
+        self._started = time.monotonic()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.kills += 1
+
+    def die(self, seconds: float, *, is_awake: bool) -> None:
+        """Live so long, counted from the first answer or from the start; then die."""
+        if is_awake:
+            while self.status() is None:
+                self._must_live()
+                time.sleep(0.02)
+            self.restart_seconds.append(time.monotonic() - self._started)
+        time.sleep(seconds)
+        self._must_live()
+        self.kill()
+
+    def _must_live(self) -> None:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the coordinator ended by itself:\n{self.log.read_text()[-3000:]}")
+
+    def status(self) -> dict | None:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/status", timeout=5).json()
+        return None
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+def one_hot(index: int, length: int) -> np.ndarray:
+    weights = np.zeros(length, dtype=np.float32)
+    weights[index] = 1
+    return weights
+
+
+class OwnRounds:
+    """Participants of ours, fresh ones for each round, and the check of each model."""
+
+    def __init__(self, url: str, length: int) -> None:
+        self._transport = HttpTransport(url, timeout_seconds=5)
+        self._url, self._length = url, length
+        self._parameters = b""
+        self._participants: list[tuple[TickParticipant, int | None]] = []
+        self._threads = ThreadPoolExecutor(4)
+        self._numbers = itertools.count(1)
+        self.rounds = 0
+
+    def step(self) -> None:
+        """Let every participant take a step; where a new round began, check the model of the last one first."""
+        with contextlib.suppress(TransportError):
+            parameters = self._transport.get_parameters()
+            if parameters != self._parameters:
+                self._begin(parameters)
+        progress = list(self._threads.map(self._tick, self._participants))
+        if not any(progress):
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        for participant, _ in self._participants:
+            participant.close()
+        self._transport.close()
+
+    def _tick(self, entry: tuple[TickParticipant, int | None]) -> bool:
+        participant, index = entry
+        participant.tick()
+        if participant.should_set_model and index is not None:
+            participant.set_model(one_hot(index, self._length))
+        return participant.made_progress
+
+    def _begin(self, encoded: bytes) -> None:
+        if self._parameters:
+            self._check_model(RoundParameters.from_bytes(self._parameters))
+            self.rounds += 1
+        parameters = RoundParameters.from_bytes(encoded)
+        for participant, _ in self._participants:
+            participant.close()
+        keys = [(key, None) for key in self._keys(parameters, "sum", SUM_COUNT)]
+        keys += [(key, index) for index, key in enumerate(self._keys(parameters, "update", UPDATE_COUNT))]
+        # One of them sends its update in parts.
+        sizes = [None] * (len(keys) - 1) + [40_000]
+        self._participants = [
+            (TickParticipant(self._url, signing_key=key, max_message_size=size, threads=1), index)
+            for (key, index), size in zip(keys, sizes, strict=True)
+        ]
+        self._parameters = encoded
+
+    def _check_model(self, parameters: RoundParameters) -> None:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                answer = httpx.get(f"{self._url}/model", headers={"accept": NPY}, timeout=5)
+                if answer.status_code == 200:
+                    break
+                assert answer.status_code in (503,), f"round {self.rounds + 1}: expected a model, got {answer.status_code}"
+            time.sleep(0.05)
+        seed = answer.headers["etag"].strip('"').split("-")[1]
+        assert seed == parameters.seed.hex()[:16], f"the round of {parameters.seed.hex()} ended without a model"
+        expected = np.zeros(self._length)
+        expected[:UPDATE_COUNT] = 1 / UPDATE_COUNT
+        got = decode_npy(answer.content)
+        assert np.abs(got - expected).max() < 1e-6, f"expected each of {UPDATE_COUNT} updates once, got {got[:8]}"
+
+    def _keys(self, parameters: RoundParameters, task: str, count: int) -> list[SigningKeyPair]:
+        keys = (SigningKeyPair.from_seed(next(self._numbers).to_bytes(32, "big")) for _ in itertools.count())
+        return list(itertools.islice((key for key in keys if task_of(key, parameters) == task), count))
+
+
+def task_of(key: SigningKeyPair, parameters: RoundParameters) -> str:
+    if is_eligible(sign_task(key, parameters.seed, SUM_TASK), parameters.sum_probability):
+        return "sum"
+    is_update = is_eligible(sign_task(key, parameters.seed, UPDATE_TASK), parameters.update_probability)
+    return "update" if is_update else "none"
+
+
+class RealRounds:
+    """Participants of the real SDK, one process each, and the check of every model that is seen."""
+
+    def __init__(self, url: str, length: int) -> None:
+        script = Path(__file__).parent / "interop" / "xaynet" / "real_participant.py"
+        self._url = url
+        self.rounds = 0
+        self._most_accepted: Counter[int] = Counter()
+        self._checked: set[str] = set()
+        self._processes = []
+        for index in range(REAL_COUNT):
+            arguments = [url, "1.0", json.dumps(one_hot(index, length).tolist())]
+            self._processes.append(
+                subprocess.Popen([sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            )
+
+    def step(self) -> None:
+        """Look at what the coordinator says; it may be down."""
+        with contextlib.suppress(httpx.HTTPError):
+            status = httpx.get(f"{self._url}/status", timeout=5).json()
+            if status["phase"] == "update":
+                self._most_accepted[status["round"]] = max(self._most_accepted[status["round"]], status["accepted"])
+            assert status["rounds_failed"] == 0, status
+            answer = httpx.get(f"{self._url}/model", headers={"accept": NPY}, timeout=5)
+            if answer.status_code == 200 and answer.headers["etag"] not in self._checked:
+                self._check(answer)
+        time.sleep(0.02)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.stdin.close()
+        for process in self._processes:
+            try:
+                process.wait(10)
+            finally:
+                process.kill()
+                process.wait()
+
+    def _check(self, answer: httpx.Response) -> None:
+        round_id = int(answer.headers["etag"].strip('"').split("-")[0])
+        got = decode_npy(answer.content)
+        included = np.flatnonzero(np.abs(got) > 1e-3)
+        assert np.abs(got[included] - 1 / len(included)).max() < 1e-6, f"expected each update once, got {got[:REAL_COUNT]}"
+        assert len(included) >= max(3, self._most_accepted[round_id]), (
+            f"round {round_id}: expected {self._most_accepted[round_id]} updates that were accepted, got {len(included)}"
+        )
+        self._checked.add(answer.headers["etag"])
+        self.rounds += 1
+
+
+def run(
+    folder: Path,
+    *,
+    kills: int,
+    storage: str = "sqlite",
+    participants: str = "own",
+    seed: int = 0,
+    longest_seconds: float = 1.5,
+    patience_seconds: float = 120.0,
+) -> dict:
+    """Kill a coordinator so many times and return what happened.
+
+    Raises:
+        AssertionError: something acknowledged was lost or doubled, a round failed or does not end.
+    """
+    generator = random.Random(seed)
+    is_real = participants == "xaynet"
+    length = REAL_COUNT if is_real else LENGTH
+    port = free_port()
+    server = RedisServer(folder) if storage == "redis" else None
+    settings = SETTINGS.format(
+        port=port,
+        length=length,
+        sums=range(1, 100) if is_real else range(SUM_COUNT, SUM_COUNT),
+        updates=range(3, 100) if is_real else range(UPDATE_COUNT, UPDATE_COUNT),
+        seconds=0.7 if is_real else 0,
+        more=f'[redis]\nurl = "{server.url}"' if server else "",
+    )
+    coordinator = Coordinator(folder, settings, port)
+    coordinator.start()
+    rounds = (RealRounds if is_real else OwnRounds)(coordinator.url, length)
+    killer = _Killer(coordinator, server, kills, generator, longest_seconds)
+    try:
+        killer.start()
+        _drive(rounds, killer, patience_seconds)
+        status = coordinator.status()
+    finally:
+        killer.stop()
+        rounds.close()
+        coordinator.stop()
+        if server is not None:
+            server.kill()
+    assert status is not None
+    assert status["rounds_failed"] == 0, status
+    answered = coordinator.restart_seconds
+    return {
+        "storage": storage,
+        "participants": participants,
+        "kills": coordinator.kills,
+        "kills_while_starting": coordinator.kills - len(answered),
+        "kills_of_redis": killer.server_kills,
+        "rounds_checked": rounds.rounds,
+        "rounds_completed": status["rounds_completed"],
+        "restart_seconds_median": float(np.median(answered)) if answered else None,
+    }
+
+
+class _Killer(threading.Thread):
+    """Kills and restarts until it has done so often enough; every fifth time the Redis server instead, if there is one."""
+
+    def __init__(
+        self, coordinator: Coordinator, server: RedisServer | None, kills: int, generator: random.Random, longest: float
+    ) -> None:
+        super().__init__(name="killer")
+        self._coordinator, self._server, self._kills = coordinator, server, kills
+        self._generator, self._longest = generator, longest
+        self._is_stopped = False
+        self.server_kills = 0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while self._coordinator.kills < self._kills and not self._is_stopped:
+                if self._server is not None and self._generator.random() < 0.2 and self._coordinator.status() is not None:
+                    self._server.kill()
+                    time.sleep(self._generator.uniform(0, 0.3))
+                    self._server.start()
+                    self.server_kills += 1
+                is_awake = self._generator.random() < 0.75
+                self._coordinator.die(self._generator.uniform(0, self._longest), is_awake=is_awake)
+                self._coordinator.start()
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        self.join()
+
+
+def _drive(rounds: OwnRounds | RealRounds, killer: _Killer, patience_seconds: float) -> None:
+    """Let participants go on until all kills are done and one more round is complete."""
+    last, since, wanted = 0, time.monotonic(), None
+    while wanted is None or rounds.rounds < wanted:
+        rounds.step()
+        if killer.error is not None:
+            raise killer.error
+        if not killer.is_alive() and wanted is None:
+            wanted = rounds.rounds + 1
+        if rounds.rounds != last:
+            last, since = rounds.rounds, time.monotonic()
+        assert time.monotonic() - since < patience_seconds, f"round {last + 1}: does not end within {patience_seconds:g} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--storage", choices=["sqlite", "redis"], default="sqlite")
+    parser.add_argument("--participants", choices=["own", "xaynet"], default="own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=1.5, help="longest life in seconds")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        result = run(
+            Path(folder),
+            kills=arguments.kills,
+            storage=arguments.storage,
+            participants=arguments.participants,
+            seed=arguments.seed,
+            longest_seconds=arguments.longest,
+        )
+    print(json.dumps(result | {"seconds": round(time.monotonic() - began)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
