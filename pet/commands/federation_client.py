@@ -17,7 +17,6 @@ import typer
 from pet.errors import SettingsError
 from pet.federation.client import Client
 from pet.federation.secret import Secret
-from pet.federation.users import read_key_file
 
 DEFAULT_URL: Final = "http://127.0.0.1:8090"
 PASSWORD_VARIABLE: Final = "PET_FEDERATION_PASSWORD"  # noqa: S105  the name of a variable
@@ -48,8 +47,7 @@ def client_of(url: str, key_file: Path, certificate: Path | None, *, compat: boo
         SettingsError: the key file cannot be used.
         FederationError: the URL cannot be used; and whatever the calls raise.
     """
-    name, key = read_key_file(key_file)
-    with Client(url, name, key, authority=certificate, compat=compat) as client:
+    with Client.from_key_file(url, key_file, authority=certificate, compat=compat) as client:
         yield client
 
 

@@ -27,6 +27,7 @@ from pet.federation.encoding import parse_json_object
 from pet.federation.records import Mode
 from pet.federation.runtime import Regression
 from pet.federation.secret import Secret
+from pet.federation.users import read_key_file
 
 #: A join waits for the broker and the admin, 30 s by default; the server answers a little later than that.
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
@@ -74,6 +75,17 @@ class Client:
             timeout_seconds=timeout_seconds,
             clock=clock,
         )
+
+    @classmethod
+    def from_key_file(cls, url: str, path: Path | str, *, authority: Path | None = None, compat: bool = False) -> Self:
+        """Make a client with user and key from the file that `pet federation user add` wrote.
+
+        Raises:
+            SettingsError: the file is something else, or others can read it.
+            FederationValueError: the URL cannot be used.
+        """
+        name, key = read_key_file(Path(path))
+        return cls(url, name, key, authority=authority, compat=compat)
 
     def __enter__(self) -> Self:
         return self

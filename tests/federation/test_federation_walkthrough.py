@@ -1,0 +1,173 @@
+"""The walk-through of docs/federation.md as it stands there: a real broker, three servers, a merge; nothing secret printed.
+
+After the document's own commands come some that fail, because errors are where secrets leak.
+"""
+
+import base64
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nats_broker import free_port, require_server
+
+from pet.federation.invitation import open_with_password
+from pet.federation.secret import Secret
+
+ROOT = Path(__file__).parent.parent.parent
+BLOCK = re.compile(r"<!-- walk-through -->\n```(sh|python)\n(.*?)```", re.DOTALL)
+PET = 'pet() { "$PYTHON" -c "from pet.cli import main; main()" "$@"; }\npython3() { "$PYTHON" "$@"; }\n'
+
+#: One thing each that goes wrong, each with a secret that an error could repeat.
+FAILURES = """
+import pathlib
+from pet.errors import PetError
+from pet.federation import Client
+
+alice, bob, carol = (Client.from_key_file(url, f"{name}.key") for name, url in SERVERS.items())
+stranger = Client(SERVERS["alice"], "alice", "AAAAAAAAAAAAAAAAAAAAAA==")
+invitation, other = (pathlib.Path(f"{name}.invitation").read_text().strip() for name in ("bob", "carol"))
+password = pathlib.Path("bob.password").read_text().strip()
+broker = {"nats_hosts": "nats://127.0.0.1:4222"}
+for call in [
+    lambda: bob.join("again", invitation, password),
+    lambda: bob.join("again", other, "hush-not-the-password"),
+    lambda: bob._post("createJoin", {"fed_info_encrypted": other, "passwd": "hush-not-the-password"}, query={"pid": "again"}),
+    lambda: stranger.info("hospital"),
+    lambda: alice.info("nowhere"),
+    lambda: alice.create("other", "O", **broker, nats_sec_user="federation", nats_sec_passwd="hush-wrong-broker"),
+    lambda: alice.create("other", "O", nats_hosts="nats://u:hush-in-url@127.0.0.1:4222", nats_sec_user="x"),
+    lambda: alice.create("other", "O", **broker, nats_sec_nkey_seed="hush-seed"),
+    lambda: bob.remove_peer("clinic", "0" * 32),
+    lambda: bob.learn("clinic", {"age": [31.41592], "pressure": [1e9], "smoker": [1]}),
+    lambda: alice.create("other", "O", **broker, fed_local_type="gpu"),
+    lambda: bob.delete("clinic"),
+]:
+    try:
+        call()
+    except PetError as error:
+        print("refused:", error)
+carol.leave("practice")
+"""
+REFUSALS = [
+    "Invalid federation token",
+    "the invitation does not open",
+    "the invitation does not open",
+    "Invalid Signature",
+    "Cannot Find SYMETRYML id[nowhere] for Customer id [alice]",
+    "Authorization Violation",
+    "Invalid value for key [nats_hosts]",
+    "Invalid value for key [nats_sec_nkey_seed]",
+    "Not Federation Administrator",
+    "row",
+    "no GPU back-end",
+    "Not Federation Administrator",
+]
+
+
+def script(folder):
+    """Return the document's commands on ports that are free, each server waited for."""
+    parts = []
+    for language, code in BLOCK.findall((ROOT / "docs" / "federation.md").read_text()):
+        parts.append(code if language == "sh" else f"python3 - <<'END'\n{code}END\n")
+    ports = {name: str(free_port()) for name in ("4222", "8091", "8092", "8093")}
+    servers = {"alice": "http://127.0.0.1:8091", "bob": "http://127.0.0.1:8092", "carol": "http://127.0.0.1:8093"}
+    text = "\n".join([*parts, f"python3 - <<'END'\nSERVERS = {servers!r}\n{FAILURES}END\n"])
+    text = text.replace("pet federation serve", "pet federation serve --log-level debug")
+    for documented, free in ports.items():
+        text = text.replace(f":{documented}", f":{free}")
+    waiting = r"\g<0>\nuntil grep -qs 'Listening on\|Server is ready' \1; do sleep 0.1; kill -0 $!; done"
+    return re.sub(r"^.* > (\S+\.log) 2>&1 &$", waiting, text, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """Walk once; return the folder and everything that was printed."""
+    require_server()
+    folder = tmp_path_factory.mktemp("walk")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+    environ |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    commands = f'set -euo pipefail\n{PET}{script(folder)}\nprintf %s "$PET_NATS_PASSWORD" > broker.password\n'
+    process = subprocess.Popen(
+        ["bash", "-c", commands],
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # its servers stay behind, and end as its group
+    )
+    try:
+        out, err = process.communicate(timeout=240)
+        logs = {path.name: path.read_text() for path in folder.glob("*.log")}
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    shown = "\n".join([out, err, *logs.values()])
+    assert process.returncode == 0, shown[-6000:]
+    return folder, out, err, logs
+
+
+def test_the_federated_regression_is_the_pooled_one(walked):
+    folder, out, _, _ = walked
+    rows = np.vstack([np.loadtxt(folder / f"{name}.csv", delimiter=",", skiprows=1) for name in ("alice", "bob", "carol")])
+    design = np.column_stack([np.ones(len(rows)), rows[:, 0], rows[:, 2]])
+    intercept, age, smoker = np.linalg.lstsq(design, rows[:, 1], rcond=None)[0]
+    found = re.search(r"295 rows: (\S+) \{'age': (\S+), 'smoker': (\S+)\}", out)
+    assert found is not None, out
+    assert [float(number) for number in found.groups()] == pytest.approx([intercept, age, smoker], rel=1e-9)
+    assert "Sync completed" in out
+
+
+def test_what_goes_wrong_is_said(walked):
+    _, out, err, logs = walked
+    refused = [line for line in out.splitlines() if line.startswith("refused: ")]
+    for line, text in zip(refused, REFUSALS, strict=True):
+        assert text in line
+    assert err == ""
+    assert "Traceback" not in "".join(logs.values())
+
+
+def secrets_of(folder):
+    """Yield every secret of the run, in each form that it might be written in."""
+    yield (folder / "broker.password").read_text()
+    yield from ["hush-wrong-broker", "hush-in-url", "hush-not-the-password", "hush-seed", "31.41592"]
+    for name in ("bob", "carol"):
+        password, text = (folder / f"{name}.password").read_text().strip(), (folder / f"{name}.invitation").read_text().strip()
+        contents = open_with_password(text, Secret(password))[1]
+        yield from [password, text, contents["fed_req_token"], contents["fed_secret_key"]]
+    for path in folder.glob("*.key"):
+        yield from json.loads(path.read_text())["users"].values()
+    for path in folder.glob("*-state/*.sqlite3"):
+        connection = sqlite3.connect(path)
+        for (record,) in connection.execute("SELECT record FROM project"):
+            found = json.loads(record)
+            yield found["terms"]["secret_key"]
+            for name in ("signing_secret", "encryption_secret"):
+                secret = base64.urlsafe_b64decode(found["keys"][name] + "==")
+                yield from [
+                    found["keys"][name],
+                    secret.hex(),
+                    secret[:32].hex(),
+                    base64.b64encode(secret).decode(),
+                    repr(secret),
+                ]
+        connection.close()
+    for path in folder.glob("*.csv"):
+        yield from path.read_text().splitlines()[1:]
+
+
+def test_nothing_secret_was_printed(walked):
+    folder, out, err, logs = walked
+    assert set(logs) == {"nats.log", "alice.log", "bob.log", "carol.log"}
+    assert all("pet.federation" in text for name, text in logs.items() if name != "nats.log")
+    printed = "\n".join([out, err, *logs.values()])
+    secrets = set(secrets_of(folder))
+    assert len(secrets) > 300
+    assert not [secret for secret in secrets if secret in printed]
