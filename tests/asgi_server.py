@@ -13,12 +13,12 @@ import uvicorn
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an application and yield its URL."""
+def serving(app: Any, http: Any = "httptools", **options: Any) -> Iterator[str]:
+    """Serve an application and yield its URL; `http` and further options are uvicorn's."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: see pet/commands/coordinator.py
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http="httptools", ws="none", loop="asyncio", lifespan="on", log_config=None, timeout_graceful_shutdown=1
+        app, http=http, ws="none", loop="asyncio", lifespan="on", log_config=None, timeout_graceful_shutdown=1, **options
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

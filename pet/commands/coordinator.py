@@ -20,12 +20,13 @@ from rich.console import Console
 from pet import kernels
 from pet.commands.serving import Server, listen, serve_until_a_signal
 from pet.commands.settings_report import meaning, restored_lines, settings_table
-from pet.coordinator.app import NATS_NAME, create_app
+from pet.coordinator.app import NATS_NAME, connection_limits, create_app
 from pet.coordinator.json_log import JsonFormatter
 from pet.coordinator.setting_sections import LogSettings
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
 from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
 from pet.errors import SettingsError
+from pet.transports.guarded_http import guarded_protocol
 
 #: Participants poll; a connection that stays open between two polls saves a handshake.
 _KEEP_ALIVE_SECONDS: Final = 60
@@ -141,7 +142,7 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         ) from None
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=guarded_protocol(connection_limits(settings)),
         ws="none",
         loop="asyncio",
         lifespan="on",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +16,9 @@ from pet.coordinator.settings import Settings
 from pet.coordinator.stores import Stores
 from pet.errors import MissingExtraError
 from pet.transports import asgi
+from pet.transports.guarded_http import ConnectionLimits
 from pet.transports.live_page import live_routes
+from pet.transports.peer_limits import PeerLimits
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 METRICS_PATH = "/metrics"
 #: What a coordinator calls itself at a broker: "_INBOX_coordinator.>" is its inbox.
 NATS_NAME: Final = "coordinator"
+#: Files beside connections: storage, spooled bodies, libraries that load late.
+SPARE_FILES = 256
+MAX_HEADER_BYTES = 64 * 1024
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
@@ -43,6 +51,12 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
     service = CoordinatorService.from_settings(settings, stores)
     observation = Observation(service.engine)
     app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else ())
+    limits = settings.service
+    app.add_middleware(
+        PeerLimits,
+        requests_per_second=limits.max_requests_per_second,
+        bytes_per_second=math.inf if limits.max_bytes_per_second is None else limits.max_bytes_per_second,
+    )
     if settings.metrics.prometheus is not False:
         _add_metrics(app, service, is_required=settings.metrics.prometheus is True)
     broker = settings.nats.to_nats_settings()
@@ -75,6 +89,30 @@ def _serve_over_nats(
             yield
 
     app.router.lifespan_context = lifespan
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Return what connections may take, within what the system lets this process have; that limit is raised if possible."""
+    limits = settings.service
+    return ConnectionLimits(
+        max_connections=max(1, min(limits.max_connections, raise_file_limit() - SPARE_FILES)),
+        max_connections_per_peer=limits.max_connections_per_peer,
+        header_seconds=limits.header_seconds,
+        max_header_bytes=MAX_HEADER_BYTES,
+    )
+
+
+def raise_file_limit() -> int:
+    """Let this process have as many open files as the system allows it, and return how many."""
+    try:
+        import resource
+    except ImportError:  # no such limit on this system
+        return sys.maxsize
+    with contextlib.suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bool) -> None:

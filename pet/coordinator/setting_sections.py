@@ -154,6 +154,11 @@ class ServiceSettings(_Section):
         max_bytes_in_flight: bodies in memory at the same time, in bytes.
         spool_folder: where large bodies wait; None means the system's temporary folder.
         max_spool_bytes: bodies on disk at the same time, in bytes; None means room for sixteen of the largest messages.
+        max_connections: connections at the same time.
+        max_connections_per_peer: the same from one address.
+        header_seconds: the time for the headers of a request.
+        max_requests_per_second: of one address, on average over ten seconds.
+        max_bytes_per_second: the same for bytes of bodies; None means no bound.
         max_chunk_bytes: chunks of unfinished messages, in bytes; None means room for 64 of the largest messages.
         max_participant_chunk_bytes: the same for one participant; None means room for two.
         max_chunked_messages: unfinished messages in chunks.
@@ -166,6 +171,11 @@ class ServiceSettings(_Section):
     max_bytes_in_flight: Annotated[_Whole, Field(ge=65_536)]
     spool_folder: _Path | None = None
     max_spool_bytes: _Count | None = None
+    max_connections: _Count
+    max_connections_per_peer: _Count
+    header_seconds: Annotated[_Number, Field(gt=0)]
+    max_requests_per_second: Annotated[_Number, Field(gt=0)]
+    max_bytes_per_second: Annotated[_Number, Field(gt=0)] | None = None
     max_chunk_bytes: _Count | None = None
     max_participant_chunk_bytes: _Count | None = None
     max_chunked_messages: _Count

@@ -23,6 +23,7 @@ from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors
 from pet.transports.accept import choose_media_type
 from pet.transports.base import PublishedModel
 from pet.transports.body_reader import BodyAbortedError, BodyStalledError, BodyTooLargeError, declared_length, read_body
+from pet.transports.refusal import Refusal
 from pet.transports.service import ReservationLostError, Service, ServiceBusyError
 
 with MissingExtraError.naming("http"):
@@ -198,6 +199,17 @@ class _PacedResponse(StreamingResponse):
             _logger.info("answer abandoned: %s", error)
 
 
+class _RefusalResponse(Response):
+    """`Refusal` where Starlette wants a response."""
+
+    def __init__(self, status_code: int, retry_after_seconds: int | None) -> None:
+        super().__init__(status_code=status_code)
+        self._refusal = Refusal(status_code, retry_after_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._refusal(scope, receive, send)
+
+
 def _answer(body: bytes | None) -> Response:
     if body is None:
         return Response(status_code=204, headers=_VOLATILE)
@@ -212,13 +224,10 @@ def _answer_head(media_type: str, headers: dict[str, str]) -> Response:
     return answer
 
 
-def _refuse(status_code: int, error: Exception) -> Response:
-    """Answer without a body. Only after 413 is the rest of the body still read, so that the sender gets to see the answer."""
+def _refuse(status_code: int, error: Exception) -> _RefusalResponse:
+    """Answer without a body, and close the connection."""
     _logger.info("request refused: status=%d %s", status_code, error)
-    headers = {} if status_code == 413 else {"connection": "close"}
-    if status_code == 503:
-        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
-    return Response(status_code=status_code, headers=headers)
+    return _RefusalResponse(status_code, RETRY_AFTER_SECONDS if status_code == 503 else None)
 
 
 async def _answer_empty(_: Request, error: Exception) -> Response:

@@ -1,0 +1,147 @@
+"""uvicorn's HTTP protocol with what it lacks against bad peers: bounds on connections, on headers, and on the time for them.
+
+uvicorn waits for ever for a request to begin and for its headers to end, and keeps headers of any size. Here a connection has
+a deadline whenever no request is being answered, and what is neither a whole header nor a body is bounded. Bodies, routes and
+answers are not this file's business (pet/transports/asgi.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pet.errors import MissingExtraError
+
+with MissingExtraError.naming("http"):
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_logger: Final = logging.getLogger(__name__)
+
+_REFUSAL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What connections may take.
+
+    Attributes:
+        max_connections: connections at the same time.
+        max_connections_per_peer: the same from one address.
+        header_seconds: the time for the headers of a request, from the connection or from their first byte on.
+        max_header_bytes: bytes of headers, and of everything else that is no body.
+    """
+
+    max_connections: int
+    max_connections_per_peer: int
+    header_seconds: float
+    max_header_bytes: int
+
+
+def peer_of(client: tuple[str, int] | None) -> str:
+    """Return whom to count an address for: itself, or the /64 network of an IPv6 address, which one host can use up alone."""
+    if client is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(client[0])
+    except ValueError:
+        return client[0]
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def guarded_protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+    """Return a protocol class for `uvicorn.Config(http=...)`; its connections share the bounds."""
+    peers: Counter[str] = Counter()
+
+    class BoundProtocol(GuardedProtocol):
+        _limits = limits
+        _peers = peers
+
+    return BoundProtocol
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection; see `guarded_protocol`."""
+
+    _limits: ConnectionLimits
+    _peers: Counter[str]
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._peer: str | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._has_come_on = False
+        self._unsent_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or answer 503 and close it."""
+        super().connection_made(transport)
+        limits, peer = self._limits, peer_of(self.client)
+        if len(self.connections) > limits.max_connections or self._peers[peer] >= limits.max_connections_per_peer:
+            _logger.info("connection refused: %d are open, %d by its peer", len(self.connections) - 1, self._peers[peer])
+            transport.write(_REFUSAL)
+            transport.close()
+            return
+        self._peer = peer
+        self._peers[peer] += 1
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give everything back."""
+        self._stop_expecting()
+        self._unset_keepalive_if_required()
+        if self._peer is not None:
+            self._peers[self._peer] -= 1
+            if not self._peers[self._peer]:
+                del self._peers[self._peer]
+            self._peer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read as uvicorn does, within the bounds."""
+        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_headers()
+        self._has_come_on = False
+        super().data_received(data)
+        self._header_bytes = 0 if self._has_come_on else self._header_bytes + len(data)
+        if self._header_bytes > self._limits.max_header_bytes and not self.transport.is_closing():
+            _logger.info("connection closed: expected headers of at most %d bytes", self._limits.max_header_bytes)
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """Note that a request has begun."""
+        self._has_come_on = True
+        self._stop_expecting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Note that a body comes on; nothing of it is kept once there is an answer."""
+        self._has_come_on = True
+        super().on_body(body)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing happens, unless its peer still takes an answer bit by bit."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes and unsent_bytes != self._unsent_bytes and not self.transport.is_closing():
+            self._unsent_bytes = unsent_bytes
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        else:
+            self.transport.abort()
+
+    def _expect_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self._limits.header_seconds, self._give_up)
+
+    def _stop_expecting(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _give_up(self) -> None:
+        _logger.info("connection closed: expected a request within %g s", self._limits.header_seconds)
+        self.transport.abort()

@@ -1,0 +1,51 @@
+"""An answer that refuses a request before its body was read.
+
+A connection that is closed while bytes wait to be read is reset, and the sender may lose the answer. So the answer goes out
+first, and for a moment what still comes is read and dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from pet.errors import MissingExtraError
+
+with MissingExtraError.naming("http"):
+    from starlette.types import Receive, Scope, Send
+
+LINGER_SECONDS: Final = 1.0
+LINGER_BYTES: Final = 4 * 2**20
+"""Enough for a sender that looks for an answer while it sends; one that does not would need all of its body read."""
+
+
+class Refusal:
+    """An empty answer, after which the connection is closed; an ASGI application.
+
+    Args:
+        status_code: why.
+        retry_after_seconds: when the sender should try again; None says nothing about it.
+    """
+
+    def __init__(self, status_code: int, retry_after_seconds: int | None = None) -> None:
+        self.status_code = status_code
+        self.headers = [(b"connection", b"close"), (b"content-length", b"0")]
+        if retry_after_seconds is not None:
+            self.headers.append((b"retry-after", b"%d" % retry_after_seconds))
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, then linger."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.headers})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _drop(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _drop(receive: Receive) -> None:
+    size_bytes, has_more = 0, True
+    while has_more and size_bytes < LINGER_BYTES:
+        message = await receive()
+        size_bytes += len(message.get("body", b""))
+        has_more = message["type"] == "http.request" and message.get("more_body", False)
