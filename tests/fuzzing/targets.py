@@ -1,0 +1,230 @@
+"""What is fuzzed: each decoder that reads bytes of strangers, and the whole way of a message into a coordinator.
+
+A target takes bytes and returns; it fails with any exception that a caller of the decoder is not told to expect, or if what it
+decoded does not encode to the same bytes again. Nothing here needs atheris: fuzz.py does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pet import Aggregation, MaskConfig, MaskedModel
+from pet.coordinator.engine import CoordinatorEngine
+from pet.crypto import SUM_TASK, EncryptionKeyPair, SigningKeyPair, is_eligible, seal, sign_task
+from pet.errors import PetError, RemoteProtocolError, StateError
+from pet.federation.contract import Contract
+from pet.federation.encoding import parse_json_object
+from pet.federation.schedule import Schedule
+from pet.federation.secure import parse_authorization
+from pet.messages import (
+    Header,
+    RoundParameters,
+    Tag,
+    decode_payload,
+    decode_seed_dictionary,
+    decode_sum_dictionary,
+    encode_seed_dictionary,
+    encode_sum_dictionary,
+)
+from pet.messages.profile import PET_PROFILE
+from pet.model_formats import decode_bincode, decode_npy, decode_safetensors
+from pet.protocol.entries import decode_entry
+from pet.protocol.participant_state import SavedParticipant
+from pet.protocol.round_settings import RoundSettings
+from pet.protocol.windows import PhaseWindow
+from pet.transports.nats.frames import decode_chunk
+
+CONFIG = MaskConfig.parse("prime-f32-b0-m3")
+Target = Callable[[bytes], None]
+
+
+def fuzz_header(data: bytes) -> None:
+    """Headers: the signature is not part of the record, and the byte of flags has bits without a meaning."""
+    with contextlib.suppress(RemoteProtocolError):
+        encoded = bytes(Header.decode(data).encode())
+        assert (encoded[64:133], encoded[134:136]) == (data[64:133], data[134:136])
+
+
+def fuzz_payload(data: bytes) -> None:
+    """All payloads, and chunks: the first byte says which."""
+    if not data:
+        return
+    tag = list(Tag)[data[0] % 3]
+    with contextlib.suppress(RemoteProtocolError):
+        is_chunk = bool(data[0] & 0x80)
+        payload = decode_payload(tag, is_chunk, data[1:], PET_PROFILE)
+        encoded, first = b"".join(payload.encode_parts()), 8 if is_chunk else 0  # a chunk's header has bits without a meaning
+        assert encoded[first:] == data[1 + first :]
+
+
+def fuzz_parameters(data: bytes) -> None:
+    """Round parameters."""
+    with contextlib.suppress(RemoteProtocolError):
+        assert RoundParameters.from_bytes(data).to_bytes() == data
+
+
+def fuzz_dictionaries(data: bytes) -> None:
+    """Sum and seed dictionaries."""
+    with contextlib.suppress(RemoteProtocolError):
+        assert encode_sum_dictionary(decode_sum_dictionary(data)) == data
+    with contextlib.suppress(RemoteProtocolError):
+        assert encode_seed_dictionary(decode_seed_dictionary(data)) == data
+
+
+def fuzz_mask_object(data: bytes) -> None:
+    """Masks and masked models, and their addition to a total."""
+    try:
+        masked_model = MaskedModel.from_bytes(data)
+    except RemoteProtocolError:
+        return
+    assert masked_model.to_bytes() == data
+    total = Aggregation(masked_model.config, len(masked_model))
+    with contextlib.suppress(PetError):
+        total.add(masked_model)
+        assert total.to_masked_model().to_bytes() == data
+
+
+def fuzz_aggregation(data: bytes) -> None:
+    """Saved totals."""
+    with contextlib.suppress(PetError):
+        Aggregation.from_bytes(data)
+
+
+def fuzz_models(data: bytes) -> None:
+    """Global models in each format; the native decoder of fractions is behind the last."""
+    for decode in (decode_npy, decode_safetensors):
+        with contextlib.suppress(RemoteProtocolError):
+            assert decode(data).ndim == 1
+    for dtype in (np.float32, np.int64):
+        with contextlib.suppress(RemoteProtocolError):
+            assert decode_bincode(data, np.dtype(dtype)).dtype == dtype
+
+
+def fuzz_saved_participant(data: bytes) -> None:
+    """Saved participants."""
+    with contextlib.suppress(StateError):
+        SavedParticipant.decode(data)
+
+
+def fuzz_journal_entry(data: bytes) -> None:
+    """Entries of a coordinator's journal."""
+    with contextlib.suppress(PetError):
+        decode_entry(data)
+
+
+def fuzz_nats_chunk(data: bytes) -> None:
+    """Chunks of an upload over NATS."""
+    with contextlib.suppress(PetError):
+        decode_chunk(data)
+
+
+def fuzz_federation_texts(data: bytes) -> None:
+    """Contracts, schedules, signatures of requests and their bodies."""
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(PetError):
+        Contract.parse(text.splitlines())
+    with contextlib.suppress(PetError):
+        Schedule.parse(text)
+    parse_authorization(text)
+    with contextlib.suppress(PetError):
+        parse_json_object(data)
+
+
+class MessagePath:
+    """Coordinators in their first phase, which get one message after the other.
+
+    The first byte of an input chooses what is behind it: a body as it came, or a payload that a participant of the round signed
+    and sealed properly, with any tag, whole or as a chunk. Each message must be counted exactly once.
+    """
+
+    RENEW_AFTER = 20_000
+
+    def __init__(self) -> None:
+        self._age = self.RENEW_AFTER
+
+    def __call__(self, data: bytes) -> None:
+        """Give one message to the coordinator."""
+        if not data:
+            return
+        if self._age >= self.RENEW_AFTER:
+            self._renew()
+        self._age += 1
+        body = bytearray(data[1:]) if data[0] < 0x40 else bytearray(seal(self._sign(data), self._coordinator_key))
+        before = self._count()
+        self._engine.handle_message(body)
+        is_chunk = data[0] >= 0x40 and bool(data[0] & 1)
+        counted = self._count() - before
+        assert counted == 1 or (is_chunk and counted == 0), f"counted {counted} times"
+        assert "internal_error" not in self._engine.status()["rejected"]
+
+    def _renew(self) -> None:
+        window = PhaseWindow(min_count=1, max_count=1000, min_seconds=10**6, max_seconds=10**7)
+        update = PhaseWindow(min_count=3, max_count=1000, min_seconds=10**6, max_seconds=10**7)
+        settings = RoundSettings.of(
+            CONFIG, 4, sum_probability=0.5, update_probability=1.0, sum=window, update=update, sum2=window
+        )
+        entropy = np.random.default_rng(1)
+        self._engine = CoordinatorEngine(settings, clock=lambda: 0.0, entropy=entropy.bytes)
+        self._engine.tick()
+        self._age = 0
+        encoded = self._engine.parameters()
+        assert encoded is not None
+        parameters = RoundParameters.from_bytes(encoded)
+        self._coordinator_key = parameters.coordinator_public_key
+        keys = (SigningKeyPair.from_seed(number.to_bytes(32, "big")) for number in range(1000))
+        self._key = next(key for key in keys if is_eligible(sign_task(key, parameters.seed, SUM_TASK), 0.5))
+        self._task_signature = sign_task(self._key, parameters.seed, SUM_TASK)
+        self._ephemeral_key = EncryptionKeyPair.from_seed(bytes(range(32))).public_key
+
+    def _sign(self, data: bytes) -> bytes:
+        payload = data[1:]
+        if data[0] & 0x20:  # with the right signature of the task, which no fuzzer finds by itself
+            payload = self._task_signature + payload
+        if data[0] & 0x10:
+            payload += self._ephemeral_key
+        header = Header(
+            participant_public_key=self._key.public_key,
+            coordinator_public_key=self._coordinator_key,
+            length=136 + len(payload),
+            tag=list(Tag)[(data[0] >> 1) % 3],
+            is_multipart=bool(data[0] & 1),
+            reserved=bytes(2),
+        )
+        signed = bytes(header.encode())[64:] + payload
+        return self._key.sign(signed) + signed
+
+    def _count(self) -> int:
+        status = self._engine.status()
+        return int(status["accepted"] + status["discarded"] + sum(status["rejected"].values()))
+
+
+DECODERS: Mapping[str, Target] = {
+    "header": fuzz_header,
+    "payload": fuzz_payload,
+    "parameters": fuzz_parameters,
+    "dictionaries": fuzz_dictionaries,
+    "mask_object": fuzz_mask_object,
+    "aggregation": fuzz_aggregation,
+    "models": fuzz_models,
+    "saved_participant": fuzz_saved_participant,
+    "journal_entry": fuzz_journal_entry,
+    "nats_chunk": fuzz_nats_chunk,
+    "federation_texts": fuzz_federation_texts,
+}
+
+
+def all_decoders(data: bytes) -> None:
+    """Every decoder in one target: the first byte says which."""
+    if data:
+        list(DECODERS.values())[data[0] % len(DECODERS)](data[1:])
+
+
+#: Objects that keep something between inputs are made where they are used.
+TARGETS: Mapping[str, Callable[[], Target]] = {
+    **{name: lambda target=target: target for name, target in DECODERS.items()},
+    "all_decoders": lambda: all_decoders,
+    "message_path": MessagePath,
+}

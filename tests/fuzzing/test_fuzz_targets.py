@@ -1,0 +1,46 @@
+"""A short run of every fuzzing target, guided by coverage, from the inputs that are kept."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import targets
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_inputs_that_are_kept_pass(name):
+    target = targets.TARGETS[name]()
+    for file in sorted((HERE / "corpus" / name).glob("*")):
+        target(file.read_bytes())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="atheris has wheels for Linux")
+def test_a_short_campaign_finds_nothing(tmp_path):
+    runs = ["--decoder-runs", "100000", "--path-runs", "2000"]
+    command = [sys.executable, str(HERE / "campaign.py"), "--targets", "all_decoders,message_path", *runs]
+    finished = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("executions") == 2
+
+
+def test_a_wrong_decoder_is_found(tmp_path):
+    """A fuzzer that finds nothing in a planted bug proves nothing."""
+    program = tmp_path / "planted.py"
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "import atheris\n"
+        "with atheris.instrument_imports(include=['pet']):\n"
+        "    import targets\n"
+        "from pet.messages import RoundParameters\n"
+        "to_bytes = RoundParameters.to_bytes\n"
+        "RoundParameters.to_bytes = lambda self: to_bytes(self)[:-1] + b'?'\n"
+        "atheris.Setup(sys.argv, targets.TARGETS['parameters']())\n"
+        "atheris.Fuzz()\n"
+    )
+    command = [sys.executable, str(program), str(HERE / "corpus" / "parameters"), "-runs=1000", f"-artifact_prefix={tmp_path}/"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode != 0
+    assert "AssertionError" in finished.stderr + finished.stdout
