@@ -1,6 +1,7 @@
 """What every test may use: each kernel back-end in turn, and the vectors of the originals."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,28 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     kernels.select_backend(request.param)
     yield request.param
     kernels.select_backend(None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full-length", action="store_true", help="tests/kernels/test_kernel_configs.py: vectors of 10^5 + 3 weights"
+    )
+
+
+@pytest.fixture(scope="session")
+def neon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Give the NEON kernels as a back-end: cross-compiled, and run in an emulator. Where the tools are missing the test skips.
+
+    CI must have them (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user).
+    """
+    import emulated  # beside the tests that ask for it
+
+    missing = emulated.missing_tools()
+    if missing and os.environ.get("CI") != "true":
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    assert not missing, "CI tests every variant"
+    with emulated.start_neon(emulated.build_driver(tmp_path_factory.mktemp("neon"))) as backend:
+        yield backend
 
 
 def load_vectors(name: str) -> Any:

@@ -9,7 +9,8 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from pet.kernels._compiled import check, lib
 
 REPOSITORY = Path(__file__).parents[2]
 COMPILER, ARCHIVER, EMULATOR = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-ar", "qemu-aarch64"
+#: Where the cross-compiler's package has the libraries of the other processor.
+SYSTEM_ROOT = "/usr/aarch64-linux-gnu"
 NAME_BYTES: Final = 32
 NUMBER, BUFFER, SAME_BUFFER = range(3)  # kinds of arguments
 DATA_TYPES: Final = {"float32": lib.PET_F32, "float64": lib.PET_F64, "int32": lib.PET_I32, "int64": lib.PET_I64}
@@ -49,6 +52,24 @@ def build_driver(folder: Path) -> Path:
     return driver
 
 
+def build_sanitized_driver(folder: Path) -> Path:
+    """Compile everything with the address and undefined-behaviour sanitizers; their libraries come with the compiler."""
+    driver = folder / "sanitized"
+    names = "dispatch", "neon", "portable", "masking", "unmasking", "fractions"
+    sources = [f"native/{name}.c" for name in names]
+    flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-Inative"]
+    run(COMPILER, *flags, *sources, "tests/kernels/native/driver.c", "-o", driver)
+    return driver
+
+
+@contextmanager
+def start_neon(driver: Path) -> Iterator["EmulatedBackend"]:
+    """Run a driver, and see that it ends as it should."""
+    backend = EmulatedBackend([EMULATOR, "-L", SYSTEM_ROOT, driver], lib.PET_VARIANT_NEON)
+    yield backend
+    backend.close()
+
+
 def integer_bytes(value: int) -> bytearray:
     return bytearray(value.to_bytes(-(-value.bit_length() // 8), "little"))
 
@@ -73,7 +94,9 @@ class EmulatedBackend:
 
     def __init__(self, command: Sequence[str | Path], variant: int) -> None:
         self._variant = variant
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # What is left at the end is none of the sanitizer's business here; looking for it needs what emulators lack.
+        environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
     def close(self) -> None:
         """End the process; it must have been content to the end."""

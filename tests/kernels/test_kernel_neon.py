@@ -3,21 +3,21 @@
 Takes an aarch64 compiler and QEMU's user-mode emulator (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user).
 """
 
-import os
 from collections.abc import Iterator
 
-import emulated
+import numpy as np
 import pytest
 import test_kernel_drawing
 import test_kernel_masking
 import test_kernel_totals
 import test_kernel_unmasking
 import test_kernel_wide_draws
-from emulated import EMULATOR, EmulatedBackend
+from emulated import EmulatedBackend, build_sanitized_driver, start_neon
+from kernel_cases import EDGE_ORDERS, SEED, assert_untouched, drawn, keystream_bytes, unaligned
 
 from pet import kernels
 from pet.kernels import _backends
-from pet.kernels._compiled import lib
+from pet.kernels import _reference as reference
 
 #: Collected here as well; the fixtures `backend` and `fast` below are theirs then.
 for module in (
@@ -28,18 +28,6 @@ for module in (
     test_kernel_wide_draws,
 ):
     globals().update({name: value for name, value in vars(module).items() if name.startswith("test_")})
-
-
-@pytest.fixture(scope="module")
-def neon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBackend]:
-    missing = emulated.missing_tools()
-    if missing and os.environ.get("CI") != "true":
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    assert not missing, "CI tests every variant"
-    driver = emulated.build_driver(tmp_path_factory.mktemp("neon"))
-    backend = EmulatedBackend([EMULATOR, driver], lib.PET_VARIANT_NEON)
-    yield backend
-    backend.close()
 
 
 @pytest.fixture(params=["neon"])
@@ -65,3 +53,31 @@ def test_it_is_what_is_built_and_chosen_on_arm(neon):
     assert neon.best_variant() == "neon"
     for order in (2, 2**63, 2**127 - 1, 2**128, 2**2144 + 1):
         assert neon.covers(order)
+
+
+def test_no_sanitizer_complains(neon, tmp_path):
+    """A round of each width, compiled with the address and undefined-behaviour sanitizers: they end the process."""
+    with start_neon(build_sanitized_driver(tmp_path)) as sanitized:
+        for order in EDGE_ORDERS:
+            if keystream_bytes(order) < 1000:
+                check_round(sanitized, order, 33)
+
+
+def check_round(backend: EmulatedBackend, order: int, length: int) -> None:
+    mask, memory = unaligned((length, kernels.element_bytes(order)))
+    weights = np.linspace(-1, 1, length)
+    total, model = kernels.new_total(length, order), np.empty(length, dtype=np.float32)
+    after = backend.expand(mask, SEED, 5, order)
+    assert (reference.to_integers(mask), after) == drawn(SEED, 5, order, length)
+    backend.sum_masks(total, SEED + SEED, np.array([5, 5], dtype=np.uint64), order)
+    backend.subtract(total, mask, order)
+    backend.unmask_elements(mask, total, mask.copy(), order)
+    assert not mask.any()
+    backend.update(mask, weights, SEED, 5, kernels.Encoding(order, order // 2, order // 2, 1))
+    backend.aggregate(total, [mask], order)
+    backend.reduce(total, 2, order)
+    backend.pack(mask, total, order)
+    assert backend.find_invalid(mask, order) == length
+    backend.unmask(model, total, mask, kernels.Decoding(order, 0, 1, 1, 0, order - 1))
+    assert not model.any()
+    assert_untouched(memory, mask)
