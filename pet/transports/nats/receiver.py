@@ -193,6 +193,7 @@ class _Receiving:
         self._handler: Final = handler
         self._window: Final = window
         self._offer = offer
+        self._loop: Final = asyncio.get_running_loop()
         self._token: Final = secrets.token_hex(16)
         #: Twice the window: what a sender sends again may come beside what it sent before.
         self._chunks: Final[asyncio.Queue[Msg]] = asyncio.Queue(2 * window)
@@ -294,11 +295,15 @@ class _Receiving:
             except RemoteProtocolError as error:
                 _logger.info("chunk ignored: %s", error)
                 continue
-            await asyncio.to_thread(spool.write, header.index, data)
-            await respond(message, b"")
-            await asyncio.to_thread(spool.digest_more)
+            await asyncio.to_thread(self._store, spool, header.index, data, message)
         while not self._chunks.empty():
             await respond(self._chunks.get_nowait(), b"")
+
+    def _store(self, spool: Spool, index: int, data: memoryview, message: Msg) -> None:
+        """Write a chunk, have it answered, and digest it meanwhile; in a worker thread."""
+        spool.write(index, data)
+        asyncio.run_coroutine_threadsafe(respond(message, b""), self._loop)
+        spool.digest_more(index, data)
 
     async def _judge(self, spool: Spool) -> Verdict:
         """Check the digest and give the upload to the handler."""

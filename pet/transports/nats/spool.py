@@ -15,6 +15,7 @@ import hmac
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bi
 ABANDONED_SECONDS: Final = 3600.0
 #: Uploads up to this size are kept in memory, unless they have to outlive the process.
 SMALL_BYTES: Final = 2**20
+#: As many as are received at the same time on a coordinator that is not busy.
+_SPARE_FILES: Final = 4
 _DIGEST_STEP_BYTES: Final = 2**20
 #: The offer in a note, padded; the bitmap follows.
 _NOTE_BYTES: Final = 1024
@@ -97,8 +100,16 @@ class Spool:
         self._missing -= 1
         return True
 
-    def digest_more(self) -> None:
-        """Digest what is there without a gap, so that little is left to do at the end."""
+    def digest_more(self, index: int = -1, data: memoryview | None = None) -> None:
+        """Digest what is there without a gap, so that little is left to do at the end.
+
+        Args:
+            index: of a chunk that was just written.
+            data: its bytes, which then need not be read again.
+        """
+        if data is not None and index == self._digested:
+            self._digest.update(data)
+            self._digested += 1
         while self._digested < self.offer.chunk_count and has_bit(self.bitmap, self._digested):
             start, end = self._digested * self.offer.chunk_bytes, self.end_of(self._digested)
             for step in range(start, end, _DIGEST_STEP_BYTES):
@@ -148,8 +159,8 @@ class _Memory:
 class _File:
     """The data in one file, offer and bitmap in a note beside it."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self._path, self._size_bytes = path, size_bytes
+    def __init__(self, path: Path, size_bytes: int, spares: _Spares) -> None:
+        self._path, self._size_bytes, self._spares = path, size_bytes, spares
         flags = os.O_RDWR | os.O_CREAT
         self._file = os.open(path, flags, 0o600)
         self._note = os.open(_note_of(path), flags, 0o600)
@@ -167,7 +178,7 @@ class _File:
         os.pwrite(self._note, bitmap, _NOTE_BYTES)
 
     def to_body(self) -> SealedBody:
-        return _FileBody(self._path, self._size_bytes, self)
+        return _FileBody(self._path, self._size_bytes, self, self._spares)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -177,33 +188,95 @@ class _File:
 
     def discard(self) -> None:
         self.close()
-        for path in (_note_of(self._path), self._path):
-            path.unlink(missing_ok=True)
+        _note_of(self._path).unlink(missing_ok=True)
+        self._spares.take_back(self._path)
+
+
+class _Spares:
+    """Files and a buffer that are used again: pages that were never touched cost more than what is done with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder: Final = folder
+        self._lock: Final = threading.Lock()
+        self._free: Final[list[Path]] = []
+        self._count = 0
+        self._buffer = bytearray()
+        for left in folder.glob("*.spare"):
+            left.unlink(missing_ok=True)
+
+    def lend(self, path: Path) -> None:
+        """Put a used file in the place of one that is to be made, if there is one. What is in it does not count."""
+        with self._lock:
+            if self._free:
+                self._free.pop().rename(path)
+
+    def take_back(self, path: Path) -> None:
+        """Keep a file for the next upload, unless it has another name too, or there are enough."""
+        with self._lock:
+            try:
+                if len(self._free) < _SPARE_FILES and path.stat().st_nlink == 1:
+                    self._count += 1
+                    self._free.append(path.rename(self._folder / f"{self._count}.spare"))
+                    return
+            except FileNotFoundError:
+                return
+        path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Delete the files."""
+        with self._lock:
+            while self._free:
+                self._free.pop().unlink(missing_ok=True)
+
+    def lend_buffer(self, size_bytes: int) -> bytearray:
+        """Return a buffer of at least this size, with anything in it."""
+        with self._lock:
+            buffer, self._buffer = self._buffer, bytearray()
+        return buffer if len(buffer) >= size_bytes else bytearray(size_bytes)
+
+    def take_back_buffer(self, buffer: bytearray) -> None:
+        """Keep a buffer for the next upload, unless somebody still looks at it."""
+        try:
+            # A bytearray refuses to change its length while there is a view of it.
+            buffer.append(0)
+            buffer.pop()
+        except BufferError:
+            return
+        with self._lock:
+            self._buffer = buffer
 
 
 class _FileBody:
     """A `SealedBody` in the file of a spool, which goes away with it."""
 
-    def __init__(self, path: Path, size_bytes: int, store: _File) -> None:
+    def __init__(self, path: Path, size_bytes: int, store: _File, spares: _Spares) -> None:
         self.size_bytes: Final = size_bytes
         self._path: Final = path
         self._store: Final = store
+        self._spares: Final = spares
 
     @contextlib.contextmanager
     def open(self) -> Iterator[memoryview]:
         """Read the bytes into a buffer and lend it."""
-        buffer = bytearray(self.size_bytes)
+        buffer = self._spares.lend_buffer(self.size_bytes)
+        view = memoryview(buffer)[: self.size_bytes]
         with self._path.open("rb", buffering=0) as file:
             filled = 0
-            while filled < len(buffer) and (count := file.readinto(memoryview(buffer)[filled:])):
+            while filled < len(view) and (count := file.readinto(view[filled:])):
                 filled += count
-        if filled < len(buffer):
-            raise OSError(f"spooled upload: expected {len(buffer)} bytes, got {filled}")
-        yield memoryview(buffer)
+        if filled < len(view):
+            raise OSError(f"spooled upload: expected {len(view)} bytes, got {filled}")
+        try:
+            yield view
+        finally:
+            with contextlib.suppress(BufferError):
+                view.release()
+        self._spares.take_back_buffer(buffer)
 
     def keep(self, path: Path) -> None:
         """Write the bytes to the disk and give them another name; within one file system nothing is copied."""
-        with self._path.open("rb") as file:
+        with self._path.open("r+b") as file:
+            file.truncate(self.size_bytes)  # it may have held a larger upload before
             os.fsync(file.fileno())
             try:
                 os.link(self._path, path)
@@ -232,6 +305,7 @@ class SpoolRoom:
         self._temporary = tempfile.TemporaryDirectory(prefix="pet-nats-") if folder is None else None
         self._folder: Final = Path(self._temporary.name if folder is None else folder)  # type: ignore[union-attr]
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._spares: Final = _Spares(self._folder)
 
     @property
     def is_durable(self) -> bool:
@@ -251,10 +325,11 @@ class SpoolRoom:
         kept = _read_note(path)
         # The sender may say another chunk size now; what is there decides.
         if kept is not None and (kept[0].size_bytes, kept[0].sha256) == (offer.size_bytes, offer.sha256):
-            return Spool(kept[0], _File(path, offer.size_bytes), kept[1])
+            return Spool(kept[0], _File(path, offer.size_bytes, self._spares), kept[1])
         path.unlink(missing_ok=True)
+        self._spares.lend(path)
         _note_of(path).write_bytes(offer.to_bytes().ljust(_NOTE_BYTES) + empty)
-        return Spool(offer, _File(path, offer.size_bytes), empty)
+        return Spool(offer, _File(path, offer.size_bytes, self._spares), empty)
 
     def restore(self) -> Iterator[tuple[str, Spool]]:
         """Yield sender and spool of each upload that an earlier process left; removes those that were given up."""
@@ -264,10 +339,11 @@ class SpoolRoom:
                 for stale in (_note_of(path), path):
                     stale.unlink(missing_ok=True)
             else:
-                yield path.stem.rpartition("-")[0], Spool(kept[0], _File(path, kept[0].size_bytes), kept[1])
+                yield path.stem.rpartition("-")[0], Spool(kept[0], _File(path, kept[0].size_bytes, self._spares), kept[1])
 
     def close(self) -> None:
-        """Remove the folder, if it is a temporary one."""
+        """Remove the folder, if it is a temporary one, and files that wait to be used again."""
+        self._spares.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -1,0 +1,310 @@
+"""How fast large uploads go from process to process over NATS, beside bare requests, and beside HTTP, in the same run.
+
+Starts a nats-server, one process that receives and one or more that send, for each way in turn and several times over:
+
+- bare: requests of 1 MiB with the same window and the library alone, answered with nothing and thrown away: the ceiling.
+- direct: PET's transport in mode `direct`, whole: offer, chunks into a file, digest on both sides, verdict.
+- stream: the same by way of the broker's storage, until the coordinator has it.
+- http: PET over HTTP, whole.
+
+What is received is thrown away unopened; only carrying it is measured, and the second time: files and buffers that the first
+upload of each sender touched are used again, as in a coordinator at work.
+
+    python benchmarks/bench_nats.py [--megabytes 150] [--senders 1 10] [--repeats 5] [--ways bare direct stream http]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import psutil
+
+from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.service import CoordinatorService
+from pet.mask_config import MaskConfig
+from pet.protocol.round_settings import RoundSettings
+from pet.protocol.windows import PhaseWindow
+from pet.transports.nats import AsyncNatsTransport, NatsServer, NatsSettings, Subjects, connect
+
+FEDERATION = Subjects("benchmark0000000")
+WAYS = ("bare", "direct", "stream", "http")
+WINDOW = 4
+#: Of each sender; the last one counts.
+UPLOADS = 2
+REQUEST_BYTES = 2**20
+
+
+class DiscardingService(CoordinatorService):
+    """A coordinator that throws messages away, and counts them."""
+
+    taken = 0
+
+    def __init__(self, megabytes: int, expected: int) -> None:
+        window = PhaseWindow(min_count=3, max_count=10, min_seconds=3600, max_seconds=7200)
+        settings = RoundSettings.of(
+            MaskConfig.parse("prime-f32-b0-m3"),
+            megabytes * 10**6 // 6 + 10_000,
+            sum_probability=0.5,
+            update_probability=0.5,
+            sum=window,
+            update=window,
+            sum2=window,
+        )
+        super().__init__(CoordinatorEngine(settings))
+        self._expected = expected
+        self.is_done = asyncio.Event()
+
+    async def handle_message(self, body: Any) -> None:
+        body.close()
+        self.taken += 1
+        if self.taken % self._expected == 0:
+            self.is_done.set()
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+async def heard(word: str) -> None:
+    line = await asyncio.to_thread(sys.stdin.readline)
+    if line.strip() != word:
+        raise SystemExit(f"expected {word}, got {line!r}")
+
+
+def nats_settings(url: str, way: str) -> NatsSettings:
+    return NatsSettings(hosts=(url,), mode="stream" if way == "stream" else "direct")
+
+
+async def receive(way: str, url: str, megabytes: int, senders: int) -> None:
+    """Be the process that receives: say where and that all is ready, then that all has come."""
+    if way == "bare":
+        import nats
+
+        async def answer(message: Any) -> None:
+            await message.respond(b"")
+
+        client = await nats.connect(url)
+        for number in range(senders):
+            await client.subscribe(f"bare.{number}", cb=answer)
+        await client.flush()
+        say(url)
+        await heard("end")
+        await client.close()
+        return
+    service = DiscardingService(megabytes, senders)
+    async with contextlib.AsyncExitStack() as stack:
+        if way == "http":
+            url = await serve_http(service, stack)
+        else:
+            await stack.enter_async_context(service)
+            connection = await stack.enter_async_context(await connect(nats_settings(url, way), "coordinator"))
+            await stack.enter_async_context(NatsServer(service, connection, FEDERATION))
+        say(url)
+        for _ in range(UPLOADS):
+            await service.is_done.wait()
+            service.is_done.clear()
+            say("done")
+        await heard("end")
+
+
+async def serve_http(service: CoordinatorService, stack: contextlib.AsyncExitStack) -> str:
+    import uvicorn
+
+    from pet.transports import asgi
+
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(asgi.create_app(service), http="httptools", ws="none", lifespan="on", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+
+    async def stop() -> None:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+    stack.push_async_callback(stop)
+    while not server.started:
+        await asyncio.sleep(0.01)
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def send(way: str, url: str, megabytes: int, number: int) -> None:
+    """Be a process that sends: say that it is ready, send when told to, say that it is done."""
+    size = megabytes * 10**6
+    block = os.urandom(2**20)
+    bodies = [(block * (size // len(block) + 1))[: size - 8] + bytes([number, turn]).rjust(8) for turn in range(UPLOADS)]
+    if way == "bare":
+        import nats
+
+        client = await nats.connect(url)
+
+        async def send_parts(body: bytes, starts: Iterator[int]) -> None:
+            for start in starts:
+                await client.request(f"bare.{number}", body[start : start + REQUEST_BYTES], timeout=60)
+
+        async def send_one(body: bytes) -> None:
+            starts = iter(range(0, size, REQUEST_BYTES))
+            await asyncio.gather(*(send_parts(body, starts) for _ in range(WINDOW)))
+
+        await send_all(bodies, send_one)
+        await client.close()
+    elif way == "http":
+        from pet.transports.http import AsyncHttpTransport
+
+        http = AsyncHttpTransport(url, timeout_seconds=120)
+        await http.get_parameters()
+        await send_all(bodies, http.send_message)
+        await http.aclose()
+    else:
+        async with await connect(nats_settings(url, way), f"sender{number}") as connection:
+            transport = AsyncNatsTransport(connection, FEDERATION, patience_seconds=120)
+            await transport.get_parameters()
+            await send_all(bodies, transport.send_message)
+
+
+async def send_all(bodies: list[bytes], send_one: Callable[[bytes], Awaitable[None]]) -> None:
+    say("ready")
+    for body in bodies:
+        await heard("go")
+        await send_one(body)
+        say("sent")
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[tuple[str, psutil.Process]]:
+    """Run a nats-server with its storage in a temporary folder; yields its URL and process."""
+    program = shutil.which("nats-server")
+    if program is None:
+        raise SystemExit("nats-server: expected it on the PATH (Debian: apt-get install nats-server)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder], stderr=subprocess.DEVNULL
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.02)
+            yield f"nats://127.0.0.1:{port}", psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def start(role: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--role", role, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def tell(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(word + "\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    if not (line := process.stdout.readline()):
+        raise SystemExit(f"a process ended: {process.args}")
+    return line.strip()
+
+
+def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Process) -> tuple[float, float]:
+    """Return megabytes per second over all senders, and the most memory of the broker in MB."""
+    receiver = start("receive", way, url, megabytes, senders)
+    processes = [receiver]
+    most_bytes, is_over = [0], threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.05):
+            most_bytes[0] = max(most_bytes[0], watched.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        url = hear(receiver)
+        sending = [start("send", way, url, megabytes, number) for number in range(senders)]
+        processes += sending
+        for process in sending:
+            hear(process)
+        for _ in range(UPLOADS):
+            begun = time.perf_counter()
+            for process in sending:
+                tell(process, "go")
+            for process in sending:
+                hear(process)
+            if way != "bare":
+                hear(receiver)
+            seconds = time.perf_counter() - begun
+        tell(receiver, "end")
+        for process in processes:
+            process.wait(60)
+    finally:
+        is_over.set()
+        watching.join()
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return megabytes * senders / seconds, most_bytes[0] / 1e6
+
+
+def compare(ways: list[str], megabytes: int, senders: int, repeats: int) -> list[str]:
+    """Measure every way in turn, over and over, and return lines of a table."""
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    memory: dict[str, float] = dict.fromkeys(ways, 0.0)
+    for _ in range(repeats):
+        for way in ways:
+            # A broker of its own for each: what one way leaves in memory must not count for the next.
+            with broker() as (url, process):
+                rate, most = measure(way, url, megabytes, senders, process)
+            rates[way].append(rate)
+            memory[way] = max(memory[way], most)
+    lines = []
+    for way in ways:
+        middle = statistics.median(rates[way])
+        shares = [rate / bare for rate, bare in zip(rates[way], rates["bare"], strict=True)] if "bare" in ways else []
+        share = f"{statistics.median(shares):.2f} ({min(shares):.2f}-{max(shares):.2f})" if shares else ""
+        used = "" if way == "http" else f"{memory[way]:.0f}"
+        lines.append(f"| {way} | {senders} | {middle:.0f} ({min(rates[way]):.0f}-{max(rates[way]):.0f}) | {share} | {used} |")
+    return lines
+
+
+def main() -> None:
+    """Parse and run; --role makes a process the receiver or a sender."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=150)
+    parser.add_argument("--senders", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.role:
+        role, way, url, megabytes, number = options.role
+        asyncio.run((receive if role == "receive" else send)(way, url, int(megabytes), int(number)))
+        return
+    print("| way | senders | MB/s, all senders: median (range) | share of bare: median (range) | memory of the broker, MB |")
+    print("|---|---|---|---|---|")
+    for senders in options.senders:
+        print("\n".join(compare(options.ways, options.megabytes, senders, options.repeats)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

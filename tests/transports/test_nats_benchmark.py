@@ -1,0 +1,18 @@
+"""benchmarks/bench_nats.py runs, small, so that it does not rot."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from nats_broker import require_server
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_nats.py"
+
+
+def test_the_benchmark_runs():
+    require_server()
+    command = [sys.executable, str(BENCHMARK), "--megabytes", "3", "--senders", "1", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    ways = [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]]
+    assert ways == ["bare", "direct", "stream", "http"]
