@@ -25,6 +25,7 @@ typedef struct {
     int data_type;
     int is_zero;        /* the scale is 0 */
     int is_narrow;      /* everything fits one or two limbs */
+    int is_double;      /* a weight and the scale fit one limb, steps and elements two */
     int64_t precision;  /* bits of a mantissa; 0 for integers */
     int64_t alignment;  /* the window's lowest bit stands for 2^-alignment */
     int64_t saturation; /* window 2^saturation: what is certainly clamped counts as this */
@@ -33,6 +34,9 @@ typedef struct {
     uint64_t multiplier[SCALE_LIMBS];
     uint64_t divisor[SCALE_LIMBS]; /* its highest bit set; divisor_limbs is 0 where nothing is divided */
     uint64_t reciprocal;
+    /* For is_double, where the divisor's normalisation is a shift of the dividend and not part of the multiplier. */
+    uint64_t double_multiplier;
+    size_t double_shift, normalisation;
     uint64_t offset[STEP_LIMBS], order[STEP_LIMBS];
 } encoder;
 
@@ -82,6 +86,12 @@ static void prepare_encoder(encoder *e, const pet_encoding *encoding, const pet_
     pet_limbs_shift_right(numerator, SCALE_LIMBS, numerator, SCALE_LIMBS, numerator_twos);
     pet_limbs_shift_right(denominator, SCALE_LIMBS, denominator, SCALE_LIMBS, denominator_twos);
     pet_limbs_shift_left(e->multiplier, SCALE_LIMBS, numerator, SCALE_LIMBS, shift < 0 ? (size_t)-shift : 0);
+    e->normalisation = normalisation;
+    shift += (int64_t)normalisation;
+    e->is_double = pet_limbs_bits(numerator, SCALE_LIMBS) + (shift < 0 ? (size_t)-shift : 0) <= 64 && shift < 128;
+    e->double_shift = shift < 0 ? 0 : (size_t)shift;
+    e->double_multiplier = e->is_double && shift < 0 ? numerator[0] << -shift : numerator[0];
+    shift -= (int64_t)normalisation;
     pet_limbs_shift_left(e->divisor, SCALE_LIMBS, denominator, SCALE_LIMBS, normalisation);
     e->shift = shift < 0 ? 0 : (size_t)shift;
     e->multiplier_limbs = pet_limbs_count(e->multiplier, SCALE_LIMBS);
@@ -93,6 +103,7 @@ static void prepare_encoder(encoder *e, const pet_encoding *encoding, const pet_
     if (e->step_limbs * 64 < order_bits + 2) e->step_limbs++;
     e->is_narrow = e->window_limbs == 1 && e->multiplier_limbs == 1 && e->divisor_limbs <= 1 && e->step_limbs == 1;
     e->is_narrow = e->is_narrow && e->shift < 128; /* a C shift of the whole product is undefined */
+    e->is_double = e->is_double && e->window_limbs == 1 && e->divisor_limbs <= 1 && offset_bits <= 125 && order_bits <= 128;
 }
 
 /* ---- one weight ------------------------------------------------------------------------------------------------------ */
@@ -156,6 +167,31 @@ static inline uint64_t encode_narrow(const encoder *e, parts p, uint64_t element
     uint64_t sum = e->offset[0] + ((steps ^ pet_mask_if(p.is_negative)) + p.is_negative) + element;
     for (int i = 0; i < 2; i++) sum -= e->order[0] & pet_mask_if(sum >= e->order[0]);
     return sum;
+}
+
+/* The same in two limbs each, of which an element may need all bits. */
+static inline pet_u128 encode_double(const encoder *e, parts p, pet_u128 element, uint64_t *is_clipped) {
+    const pet_u128 offset = (pet_u128)e->offset[1] << 64 | e->offset[0], order = (pet_u128)e->order[1] << 64 | e->order[0];
+    pet_u128 product = (pet_u128)(p.mantissa << p.shift) * e->double_multiplier, steps = product >> e->double_shift;
+    uint64_t lost = (product ^ steps << e->double_shift) != 0;
+    if (e->divisor_limbs) {
+        /* What the normalisation shifts out at the top is below 2^63, and so below the divisor. */
+        uint64_t divisor = e->divisor[0], top = (uint64_t)(steps >> 64 >> (64 - e->normalisation) % 64);
+        top &= pet_mask_if(e->normalisation != 0);
+        pet_u128 dividend = steps << e->normalisation;
+        uint64_t high = (uint64_t)(dividend >> 64), low = (uint64_t)dividend;
+        uint64_t high_quotient = pet_divide_limb(top, high, divisor, e->reciprocal);
+        uint64_t quotient = pet_divide_limb(high - high_quotient * divisor, low, divisor, e->reciprocal);
+        steps = (pet_u128)high_quotient << 64 | quotient;
+        lost |= low != quotient * divisor;
+    }
+    steps += p.is_negative & (lost | p.has_remainder);
+    *is_clipped = steps > offset;
+    steps -= (steps - offset) & (0 - (pet_u128)*is_clipped);
+    pet_u128 encoded = offset + ((steps ^ (0 - (pet_u128)p.is_negative)) + p.is_negative);
+    for (int i = 0; i < 2; i++) encoded -= order & (0 - (pet_u128)(encoded >= order));
+    pet_u128 sum = encoded + element;
+    return sum - (order & (0 - (pet_u128)((sum < encoded) | (sum >= order))));
 }
 
 /* window = mantissa * 2^shift, every limb computed alike. */
@@ -222,6 +258,13 @@ static uint64_t encode_all(const encoder *e, uint8_t *masked, const void *weight
         if (e->is_narrow) {
             uint64_t sum = encode_narrow(e, split(e, weights, i), pet_load_narrow(element, element_bytes), &is_clipped);
             pet_store_narrow(masked + i * element_bytes, element_bytes, sum);
+        } else if (e->is_double) {
+            uint64_t limbs[2];
+            pet_limbs_load(limbs, 2, element, element_bytes);
+            pet_u128 sum = encode_double(e, split(e, weights, i), (pet_u128)limbs[1] << 64 | limbs[0], &is_clipped);
+            limbs[0] = (uint64_t)sum;
+            limbs[1] = (uint64_t)(sum >> 64);
+            pet_limbs_store(masked + i * element_bytes, element_bytes, limbs);
         } else {
             uint64_t sum[STEP_LIMBS];
             pet_limbs_load(sum, e->step_limbs, element, element_bytes);
