@@ -150,6 +150,11 @@ class OwnRounds:
         if not any(progress):
             time.sleep(0.01)
 
+    def describe(self) -> str:
+        """Say where everybody is, for a round that does not end."""
+        states = [f"{participant._machine.state.value} {participant.last_error or ''}" for participant, _ in self._participants]
+        return f"participants: {states}"
+
     def close(self) -> None:
         self._threads.shutdown()
         for participant, _ in self._participants:
@@ -235,6 +240,10 @@ class RealRounds:
                 self._check(answer)
         time.sleep(0.02)
 
+    def describe(self) -> str:
+        """Say what is known, for a round that does not end."""
+        return f"accepted so far: {dict(self._most_accepted)}"
+
     def close(self) -> None:
         for process in self._processes:
             process.stdin.close()
@@ -293,6 +302,9 @@ def run(
         killer.start()
         _drive(rounds, killer, patience_seconds)
         status = coordinator.status()
+    except AssertionError as error:
+        error.add_note(f"status: {coordinator.status()}, kills: {coordinator.kills}\n{coordinator.log.read_text()[-3000:]}")
+        raise
     finally:
         killer.stop()
         rounds.close()
@@ -357,7 +369,8 @@ def _drive(rounds: OwnRounds | RealRounds, killer: _Killer, patience_seconds: fl
             wanted = rounds.rounds + 1
         if rounds.rounds != last:
             last, since = rounds.rounds, time.monotonic()
-        assert time.monotonic() - since < patience_seconds, f"round {last + 1}: does not end within {patience_seconds:g} s"
+        if time.monotonic() - since > patience_seconds:
+            raise AssertionError(f"round {last + 1}: does not end within {patience_seconds:g} s; {rounds.describe()}")
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ sys.meta_path.insert(0, Blocked())
         ),
         ("nats", "import pet.transports.nats", "nats"),
         ("redis", "import pet.coordinator.storage.redis", "redis"),
+        ("obstore", "import pet.coordinator.s3_model_store", "s3"),
     ],
 )
 def test_the_error_names_the_extra(blocked, code, extra):

@@ -79,10 +79,10 @@ RULES: Final[dict[str, str]] = {
     "metrics.prometheus": "true or false (absent: true where the extra metrics is installed)",
     "metrics.influxdb.url": _UNUSED_TEXT,
     "metrics.influxdb.db": _UNUSED_TEXT,
-    "s3.access_key": _UNUSED_TEXT,
-    "s3.secret_access_key": _UNUSED_TEXT,
+    "s3.access_key": "text, beside s3.secret_access_key",
+    "s3.secret_access_key": "text, beside s3.access_key",
     "s3.region": 'a list such as ["eu-west-1"] or ["name", "http://endpoint"]',
-    "s3.buckets.global_models": _UNUSED_TEXT,
+    "s3.buckets.global_models": "the name of a bucket that exists",
     "restore.enable": "true or false",
 }
 
@@ -123,7 +123,7 @@ SHIPPED: Final[dict[str, Any]] = {
 }
 
 #: Accepted so that xaynet's files load; nothing in this release acts on them.
-UNUSED: Final = frozenset(name for name in RULES if name == "log.filter" or name.startswith(("metrics.influxdb.", "s3.")))
+UNUSED: Final = frozenset(name for name in RULES if name == "log.filter" or name.startswith("metrics.influxdb."))
 
 #: Their values are never shown.
 SECRET: Final = frozenset(

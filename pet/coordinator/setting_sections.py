@@ -257,17 +257,17 @@ class MetricsSettings(_Section):
 
 
 class BucketSettings(_Section):
-    """Section `s3.buckets`, unused."""
+    """Section `s3.buckets`."""
 
     global_models: str = "global-models"
 
 
 class S3Settings(_Section):
-    """Section `s3`, unused."""
+    """Section `s3`: where global models are kept, if not in a folder; the region says that they are."""
 
     access_key: SecretStr | None = None
     secret_access_key: SecretStr | None = None
-    region: Annotated[list[str] | None, BeforeValidator(_split_region)] = None
+    region: Annotated[Annotated[list[str], Field(min_length=1, max_length=2)] | None, BeforeValidator(_split_region)] = None
     buckets: BucketSettings = BucketSettings()
 
 

@@ -48,7 +48,7 @@ class Stores:
             MissingExtraError: Redis or S3 is asked for, and its package is not installed.
         """
         is_fresh = is_fresh or settings.restore.enable is False
-        model_store = FolderModelStore(folder / _MODELS_NAME, settings.service.model_history)
+        model_store = _open_model_store(settings, folder)
         storage = _open_storage(settings, folder, is_fresh=is_fresh)
         return cls(storage=storage, model_store=model_store, spool_folder=folder / _SPOOL_NAME)
 
@@ -63,3 +63,18 @@ def _open_storage(settings: Settings, folder: Path, *, is_fresh: bool) -> Storag
     from pet.coordinator.storage.redis import RedisStorage
 
     return RedisStorage(settings.redis.url.get_secret_value(), is_fresh=is_fresh)
+
+
+def _open_model_store(settings: Settings, folder: Path) -> ModelStore:
+    s3, history = settings.s3, settings.service.model_history
+    if s3.region is None:
+        return FolderModelStore(folder / _MODELS_NAME, history)
+    from pet.coordinator.s3_model_store import S3ModelStore
+
+    return S3ModelStore(
+        s3.buckets.global_models,
+        (s3.region[0], s3.region[1] if len(s3.region) > 1 else None),
+        access_key=None if s3.access_key is None else s3.access_key.get_secret_value(),
+        secret_access_key=None if s3.secret_access_key is None else s3.secret_access_key.get_secret_value(),
+        history=history,
+    )

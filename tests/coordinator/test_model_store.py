@@ -1,17 +1,21 @@
 """Model stores: what is kept is the model to the last bit, whole or not at all, and the last ones only."""
 
+import itertools
 import json
 import os
 import zlib
 
+import httpx
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 
 from pet.aggregation import Aggregation
 from pet.coordinator.durable_files import write_durably
 from pet.coordinator.model_file import decode_model, encode_model
 from pet.coordinator.model_store import FolderModelStore, MemoryModelStore
 from pet.coordinator.round_model import RoundModel
+from pet.coordinator.s3_model_store import S3ModelStore
 from pet.errors import StateError, StorageError
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.masking import mask_model
@@ -80,9 +84,38 @@ def test_contradictions_are_noticed(field, monkeypatch):
         decode_model(data + zlib.crc32(data).to_bytes(4, "little"))
 
 
-@pytest.fixture(params=["memory", "folder"])
+@pytest.fixture(scope="module")
+def s3_endpoint():
+    """A real server of the S3 protocol."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+BUCKETS = itertools.count(1)
+
+
+@pytest.fixture
+def bucket(s3_endpoint):
+    name = f"models-{next(BUCKETS)}"
+    assert httpx.put(f"{s3_endpoint}/{name}").status_code == 200
+    return name
+
+
+def open_s3(endpoint, bucket, history=2, **arguments):
+    keys = {"access_key": "key", "secret_access_key": "a secret", **arguments}
+    return S3ModelStore(bucket, ("us-east-1", endpoint), history=history, **keys)
+
+
+@pytest.fixture(params=["memory", "folder", "s3"])
 def model_store(request, tmp_path):
-    return MemoryModelStore() if request.param == "memory" else FolderModelStore(tmp_path / "models", history=2)
+    if request.param == "memory":
+        return MemoryModelStore()
+    if request.param == "folder":
+        return FolderModelStore(tmp_path / "models", history=2)
+    return open_s3(request.getfixturevalue("s3_endpoint"), request.getfixturevalue("bucket"))
 
 
 def test_the_last_model_is_loaded_by_its_record(model_store):
@@ -156,3 +189,40 @@ def test_what_the_system_refuses_is_told(tmp_path, monkeypatch):
         patch.setattr("pet.coordinator.model_store.write_durably", no_space)
         with pytest.raises(StorageError, match="No space left on device"):
             store.save(round_model(length=5))
+
+
+# ---- S3 ---------------------------------------------------------------------------------------------------------------
+
+
+def names_in(endpoint, bucket):
+    text = httpx.get(f"{endpoint}/{bucket}").text
+    return sorted(part.split("</Key>")[0] for part in text.split("<Key>")[1:])
+
+
+def test_a_bucket_keeps_the_last_models_and_nothing_else_is_touched(s3_endpoint, bucket):
+    store = open_s3(s3_endpoint, bucket)
+    httpx.put(f"{s3_endpoint}/{bucket}/notes.txt", content=b"not a model")
+    names = [store.save(round_model(length=5, round_id=round_id))["name"] for round_id in range(1, 4)]
+    assert names_in(s3_endpoint, bucket) == sorted([*names[1:], "notes.txt"])
+
+
+def test_models_of_several_parts_arrive_whole(s3_endpoint, bucket):
+    store = open_s3(s3_endpoint, bucket)
+    model = round_model(length=2_000_000)
+    record = store.save(model)
+    assert record["bytes"] > 10_000_000
+    np.testing.assert_array_equal(open_s3(s3_endpoint, bucket).load(record).to_array(), model.to_array())
+
+
+def test_what_is_wrong_with_s3_is_told_without_secrets(s3_endpoint, bucket):
+    with pytest.raises(StorageError, match="expected a bucket that exists"):
+        open_s3(s3_endpoint, "no-such-bucket")
+    store = open_s3(s3_endpoint, bucket)
+    record = store.save(round_model(length=5))
+    httpx.delete(f"{s3_endpoint}/{bucket}/{record['name']}")
+    with pytest.raises(StateError, match="expected the last global model, got no object"):
+        store.load(record)
+    with pytest.raises(StorageError) as caught:
+        open_s3("http://127.0.0.1:9", bucket)
+    assert "a secret" not in str(caught.value)
+    assert str(caught.value).startswith(f"bucket {bucket} at http://127.0.0.1:9: ")

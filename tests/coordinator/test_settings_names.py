@@ -225,7 +225,7 @@ def test_unknown_keys_are_named_with_the_nearest(load):
 
 def test_sections_without_effect_are_said_to_have_none(load):
     text = "\n".join(load(NEWEST).warnings)
-    for key in ("s3.region", "metrics.influxdb.db", "log.filter"):
+    for key in ("metrics.influxdb.db", "log.filter"):
         assert f"{key}: accepted, but not used by this release" in text
     assert "minio123" not in text
 

@@ -58,8 +58,11 @@ CASES = [
     ("[service]\nstall_seconds = 0", "service.stall_seconds: expected a number of seconds, above 0, got 0"),
     ("[log]\nlevel = 'loud'", "log.level: expected one of debug, info, warning, error, got 'loud'"),
     ("[restore]\nenable = 'maybe'", "restore.enable: expected true or false, got 'maybe'"),
-    ("[redis]\nurl = 3", "redis.url: expected text, got a value that is not shown"),
-    ("[s3]\nsecret_access_key = 3", "s3.secret_access_key: expected text, got a value that is not shown"),
+    (
+        "[redis]\nurl = 3",
+        "redis.url: expected redis://[user][:password@]host[:port][/database], or rediss:// for TLS, got a value that",
+    ),
+    ("[s3]\nsecret_access_key = 3", "s3.secret_access_key: expected text, beside s3.access_key, got a value that is not shown"),
     ("[s3]\nregion = [1]", "s3.region: expected a list such as"),
     ("[api]\ntls_key = 'k.pem'", "api.tls_certificate: expected the path of a PEM file, beside api.tls_key, got nothing"),
     (
