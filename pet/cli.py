@@ -80,6 +80,9 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "leave": _federation("leave", "Leave a federation."),
             "remove": _federation("remove", "Remove another peer, as the admin."),
             "delete": _federation("delete", "End a federation, as its admin."),
+            "demo": CommandEntry(
+                "pet.commands.federation_demo", "Merge the statistics of three peers, in some seconds.", "demo"
+            ),
             "user": GroupEntry(
                 "Users of a federation server.", {"add": _federation("user_add", "Add a user, and make the key to sign with.")}
             ),

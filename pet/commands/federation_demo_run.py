@@ -1,0 +1,175 @@
+"""What `pet federation demo` runs: a broker, and three federation servers in processes of their own, all on loopback.
+
+Each server has a folder of its own and one user; whoever wants something of it makes signed requests, as over a network.
+Nothing is left behind: the folder is temporary, and every process is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pet.errors import FederationUnavailableError
+from pet.federation.client import Client
+from pet.federation.users import add_user
+
+_HOST: Final = "127.0.0.1"
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0
+_LISTENING: Final = re.compile(r"Listening on (http://[^ ]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """A running broker.
+
+    Attributes:
+        url: where it is.
+        token: what opens it.
+    """
+
+    url: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One peer's own server, as its user sees it.
+
+    Attributes:
+        name: of the user and of the project.
+        client: signs this user's requests.
+        folder: where its server keeps everything.
+    """
+
+    name: str
+    client: Client
+    folder: Path
+
+
+@contextlib.contextmanager
+def running_broker(folder: Path) -> Iterator[Broker]:
+    """Run a nats-server with JetStream on a free loopback port.
+
+    Raises:
+        FederationUnavailableError: there is none on the PATH, or it does not start.
+    """
+    program = shutil.which("nats-server")
+    if program is None:
+        raise FederationUnavailableError(
+            "nats-server: expected it on the PATH, got none; Debian and Ubuntu have it: apt-get install nats-server"
+        )
+    folder.mkdir(mode=0o700)
+    port, token = _free_port(), secrets.token_urlsafe(24)
+    settings = folder / "nats-server.conf"
+    settings.touch(mode=0o600)
+    settings.write_text(
+        f'listen: "{_HOST}:{port}"\njetstream {{ store_dir: "{folder}/jetstream" }}\nauthorization {{ token: "{token}" }}\n'
+    )
+    with (folder / "nats-server.log").open("wb") as log:
+        process = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)  # noqa: S603  found on the PATH
+    try:
+        _await_port(process, port)
+        yield Broker(url=f"nats://{_HOST}:{port}", token=token)
+    finally:
+        _end(process)
+
+
+@contextlib.contextmanager
+def running_site(name: str, folder: Path) -> Iterator[Site]:
+    """Run a federation server with one user, in a process of its own.
+
+    Raises:
+        FederationUnavailableError: it does not start.
+    """
+    folder.mkdir(mode=0o700)
+    key = add_user(folder / "users.json", name)
+    command = [sys.executable, "-u", "-m", "pet", "federation", "serve", "--bind", f"{_HOST}:0"]
+    command += ["--users", str(folder / "users.json"), "--state", str(folder / "state")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)  # noqa: S603  ourselves
+    try:
+        url = _await_url(process, name)
+        with Client(url, name, key) as client:
+            yield Site(name=name, client=client, folder=folder)
+    finally:
+        _end(process)
+
+
+def await_sync(sites: list[Site], number: int, seconds: float = _START_SECONDS) -> None:
+    """Wait until every site has taken so many aggregates.
+
+    Raises:
+        FederationUnavailableError: that does not happen in time; says what the logs say.
+    """
+    deadline = time.monotonic() + seconds
+    waiting = list(sites)
+    while waiting:
+        waiting = [site for site in waiting if _aggregates(site) < number]
+        if waiting and time.monotonic() > deadline:
+            lines = [line for site in sites for line in site.client.error_log(site.name)[-2:]]
+            raise FederationUnavailableError(f"sync: expected it within {seconds:g} s, got none: {'; '.join(lines)}")
+        time.sleep(0.1)
+
+
+def _aggregates(site: Site) -> int:
+    return sum(line.startswith("Sync completed") for line in site.client.sync_log(site.name))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise FederationUnavailableError("nats-server: expected it to listen, got a process that does not")
+
+
+def _await_url(process: subprocess.Popen[bytes], name: str) -> str:
+    """Read what the server prints until it says where it listens, and go on reading so that it never waits for us."""
+    found: list[str] = []
+    is_known = threading.Event()
+
+    def read() -> None:
+        assert process.stdout is not None, "it was asked for"
+        for line in process.stdout:
+            if match := _LISTENING.search(line.decode(errors="replace")):
+                found.append(match[1])
+                is_known.set()
+        is_known.set()
+
+    threading.Thread(target=read, name=f"pet-demo-{name}", daemon=True).start()
+    if not is_known.wait(_START_SECONDS) or not found:
+        raise FederationUnavailableError(f"server of {name}: expected it to listen within {_START_SECONDS:g} s, got nothing")
+    return found[0]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
