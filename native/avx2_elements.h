@@ -63,6 +63,12 @@ PET_INLINE __m256i multiply32(__m256i a, __m256i b) { return _mm256_mul_epu32(a,
 PET_INLINE __m256i high_half(__m256i x) { return _mm256_srli_epi64(x, 32); }
 PET_INLINE __m256i to_high_half(__m256i x) { return _mm256_slli_epi64(x, 32); }
 
+/* The low halves of the products of 64 bits. */
+PET_INLINE __m256i multiply64(__m256i a, __m256i b) {
+    const __m256i crossed = _mm256_add_epi64(multiply32(high_half(a), b), multiply32(a, high_half(b)));
+    return _mm256_add_epi64(multiply32(a, b), to_high_half(crossed));
+}
+
 /* All ones where a < b, unsigned: AVX2 compares signed numbers only. */
 PET_INLINE __m256i below64(__m256i a, __m256i b) {
     const __m256i sign = spread64(UINT64_C(1) << 63);

@@ -67,6 +67,12 @@ PET_INLINE __m256d from_signed(__m256i x) {
     return _mm256_add_pd(_mm256_sub_pd(high, _mm256_set1_pd(0x1.8p68 + 0x1p52)), low);
 }
 
+/* Doubles that are integers below 2^51 in magnitude. */
+PET_INLINE __m256i integers_of(__m256d x) { return to_integer(x); }
+
+PET_INLINE lane_mask below_zero(__m256i x) { return _mm256_cmpgt_epi64(_mm256_setzero_si256(), x); }
+PET_INLINE __m256i choose_words(lane_mask mask, __m256i a, __m256i b) { return _mm256_blendv_epi8(b, a, mask); }
+
 /* ---- weights in memory ------------------------------------------------------------------------------------------------ */
 
 /* Integers of 64 bits are brought between the limits of exact doubles: beyond them they are clipped in any case. */
@@ -90,6 +96,19 @@ PET_INLINE void store_lanes(uint8_t *bytes, __m256d weights, const int data_type
         _mm256_storeu_pd((double *)bytes, weights);
     else
         _mm_storeu_ps((float *)bytes, _mm256_cvtpd_ps(weights));
+}
+
+/* Integers; what a narrower type cannot hold becomes its nearest value. */
+PET_INLINE void store_integers(uint8_t *bytes, __m256i weights, const int data_type) {
+    if (data_type == PET_I64) {
+        _mm256_storeu_si256((__m256i *)bytes, weights);
+        return;
+    }
+    const __m256i highest = spread64(INT32_MAX), lowest = _mm256_set1_epi64x(INT32_MIN);
+    weights = choose_words(_mm256_cmpgt_epi64(weights, highest), highest, weights);
+    weights = choose_words(_mm256_cmpgt_epi64(lowest, weights), lowest, weights);
+    const __m256i low_halves = _mm256_permutevar8x32_epi32(weights, _mm256_set_epi32(7, 5, 3, 1, 6, 4, 2, 0));
+    _mm_storeu_si128((__m128i *)bytes, _mm256_castsi256_si128(low_halves));
 }
 
 /* Lanes with NaN or infinity: the exponent is all ones. */

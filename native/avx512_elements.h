@@ -70,6 +70,8 @@ PET_INLINE __m512i multiply32(__m512i a, __m512i b) { return _mm512_mul_epu32(a,
 PET_INLINE __m512i high_half(__m512i x) { return _mm512_srli_epi64(x, 32); }
 PET_INLINE __m512i to_high_half(__m512i x) { return _mm512_slli_epi64(x, 32); }
 
+PET_INLINE __m512i multiply64(__m512i a, __m512i b) { return _mm512_mullo_epi64(a, b); } /* the low halves of the products */
+
 PET_INLINE lanes add(lanes a, lanes b, const int planes) {
     lanes sum = {add64(a.low, b.low), b.low};
     if (planes == 2) {

@@ -41,6 +41,12 @@ PET_INLINE reals to_double_unsigned(lanes value, const int planes) {
 /* The nearest integer, which is below 2^32, in the low half of each word. */
 PET_INLINE __m512i nearest_word(reals x) { return _mm512_cvtpd_epu64(x); }
 
+/* Doubles that are integers below 2^51 in magnitude. */
+PET_INLINE __m512i integers_of(reals x) { return _mm512_cvtpd_epi64(x); }
+
+PET_INLINE lane_mask below_zero(__m512i x) { return _mm512_movepi64_mask(x); }
+PET_INLINE __m512i choose_words(lane_mask mask, __m512i a, __m512i b) { return _mm512_mask_blend_epi64(mask, b, a); }
+
 /* ---- weights in memory ------------------------------------------------------------------------------------------------ */
 
 /* Integers of 64 bits are brought between the limits of exact doubles: beyond them they are clipped in any case. */
@@ -62,6 +68,14 @@ PET_INLINE void store_lanes(uint8_t *bytes, reals weights, const int data_type) 
         _mm512_storeu_pd((double *)bytes, weights);
     else
         _mm256_storeu_ps((float *)bytes, _mm512_cvtpd_ps(weights));
+}
+
+/* Integers; what a narrower type cannot hold becomes its nearest value. */
+PET_INLINE void store_integers(uint8_t *bytes, __m512i weights, const int data_type) {
+    if (data_type == PET_I64)
+        _mm512_storeu_si512(bytes, weights);
+    else
+        _mm256_storeu_si256((__m256i *)bytes, _mm512_cvtsepi64_epi32(weights));
 }
 
 /* Lanes with NaN or infinity. */

@@ -249,11 +249,7 @@ PET_INLINE void mask_with(masking *m, const int data_type, const encoding_method
             const lanes element = load_packed(m->elements, done + i, length, in_place, &format, planes);
             pack(piece.bytes + i * width, add_mod(element, now.element, &format, planes), &format, planes);
         }
-        uint8_t *target = m->masked + done * width;
-        if (streamed)
-            stream_piece(target, piece.bytes, count * width);
-        else
-            memcpy(target, piece.bytes, count * width);
+        send_piece(m->masked + done * width, piece.bytes, count * width, streamed);
     }
     end_streaming();
     uint64_t counts[LANES];
@@ -311,84 +307,7 @@ static int mask_weights(uint8_t *masked, const void *weights, int data_type, siz
     return PET_OK;
 }
 
-/* ---- unmasking ------------------------------------------------------------------------------------------------------ */
-
-/* What unmasking needs, and whether a difference was outside the bounds. */
-typedef struct {
-    void *model;
-    const uint64_t *total;
-    size_t plane_stride;
-    const uint8_t *mask;
-    size_t length;
-    const pet_order *order;
-    decoding_numbers numbers;
-} unmasking;
-
-/* Differences, moved so that the lowest allowed is 0, and the highest then. */
-PET_INLINE lanes above_lowest(const decoding_numbers *numbers, lanes difference, const int planes) {
-    return sub(difference, spread_wide((uint64_t)numbers->lowest, (uint64_t)(numbers->lowest >> 64)), planes);
-}
-PET_INLINE lanes allowed_range(const decoding_numbers *numbers) {
-    const wide_integer range = numbers->highest - numbers->lowest;
-    return spread_wide((uint64_t)range, (uint64_t)(range >> 64));
-}
-
-/* The index of the first difference outside the bounds: there is one. */
-PET_INLINE size_t find_outside_with(const unmasking *u, const int planes) {
-    const element_format format = format_of(u->order);
-    const size_t in_place = in_place_end(u->length, &format, planes);
-    const lanes range = allowed_range(&u->numbers);
-    for (size_t i = 0;; i += LANES) {
-        const lanes difference =
-            load_difference(u->total, u->plane_stride, u->mask, i, u->length, in_place, &format, planes);
-        const unsigned found = above(above_lowest(&u->numbers, difference, planes), range, planes);
-        if (found) return i + _tzcnt_u32(found);
-    }
-}
-
-/* Returns 0 if a difference was outside the bounds. */
-PET_INLINE int unmask_with(const unmasking *u, const int data_type, const int planes) {
-    const element_format format = format_of(u->order);
-    const decoder d = decoder_of(&u->numbers);
-    const size_t length = u->length, size = weight_size(data_type), in_place = in_place_end(length, &format, planes);
-    const int streamed = is_streamed(length * size);
-    const lanes range = allowed_range(&u->numbers);
-    watch outside = watch_nothing();
-    unsigned outside_at_end = 0; /* what lies behind the end is none of ours */
-    piece_buffer piece;
-    for (size_t done = 0, count; done < length; done += count) {
-        count = least(length - done, PIECE);
-        uint8_t *target = (uint8_t *)u->model + done * size;
-        for (size_t i = 0; i < count; i += LANES) {
-            lanes difference =
-                load_difference(u->total, u->plane_stride, u->mask, done + i, length, in_place, &format, planes);
-            const lanes moved = above_lowest(&u->numbers, difference, planes);
-            if (__builtin_expect(done + i + LANES <= length, 1))
-                watch_for(&outside, moved, range, planes);
-            else
-                outside_at_end = above(moved, range, planes) & ((1u << (length - done - i)) - 1);
-            store_lanes(piece.bytes + i * size, decode(&d, difference, data_type, planes), data_type);
-        }
-        if (streamed)
-            stream_piece(target, piece.bytes, count * size);
-        else
-            memcpy(target, piece.bytes, count * size);
-    }
-    end_streaming();
-    return !watch_found(&outside, range, planes) && !outside_at_end;
-}
-
-static int unmask(void *model, int data_type, const uint64_t *total, size_t plane_stride, const uint8_t *mask, size_t length,
-                  const pet_order *order, const pet_decoding *decoding, size_t *bad_index) {
-    unmasking u = {.model = model, .total = total, .plane_stride = plane_stride, .mask = mask, .length = length,
-                   .order = order};
-    if (!find_decoding_numbers(&u.numbers, order, decoding, data_type))
-        return pet_portable_kernels.unmask(model, data_type, total, plane_stride, mask, length, order, decoding, bad_index);
-    if (data_type == PET_F32 ? FOR_PLANES(order, unmask_with, &u, PET_F32) : FOR_PLANES(order, unmask_with, &u, PET_F64))
-        return PET_OK;
-    *bad_index = FOR_PLANES(order, find_outside_with, &u);
-    return PET_OUT_OF_RANGE;
-}
+#include "unmask_loops.h"
 
 /* What these loops fill of a variant's table. */
 #define MEMORY_MEMBERS                                                                                                      \

@@ -135,7 +135,7 @@ typedef struct {
     wide_integer offset, lowest, highest;
 } decoding_numbers;
 
-/* Returns 0 where doubles cannot do it: integers, offsets or ratios beyond what 128 bits and doubles hold, and bounds that
+/* Returns 0 where doubles cannot do it: offsets or ratios beyond what 128 bits and doubles hold, and bounds that
  * leave nothing. */
 static int find_decoding_numbers(decoding_numbers *numbers, const pet_order *order, const pet_decoding *decoding,
                                  int data_type) {
@@ -143,7 +143,7 @@ static int find_decoding_numbers(decoding_numbers *numbers, const pet_order *ord
     const wide_integer end = wide(order->limbs[1], order->limbs[0]), offset = saturated(decoding->offset);
     const wide_integer lowest = saturated(decoding->lowest);
     wide_integer highest = saturated(decoding->highest);
-    if ((data_type != PET_F32 && data_type != PET_F64) || !ratio.fits || offset >> (64 * order->planes - 2) != 0) return 0;
+    if (!ratio.fits || offset >> (64 * order->planes - 2) != 0) return 0;
     if (highest > end - 1) highest = end - 1;
     if (lowest > highest) return 0;
     numbers->lowest = lowest;

@@ -38,6 +38,13 @@ static void stream_piece(uint8_t *output, const uint8_t *bytes, size_t size) {
     memcpy(output + done, bytes + done, size - done);
 }
 
+static inline void send_piece(uint8_t *output, const uint8_t *bytes, size_t size, int streamed) {
+    if (streamed)
+        stream_piece(output, bytes, size);
+    else
+        memcpy(output, bytes, size);
+}
+
 /* Stores past the caches are ordered against nothing: other threads see them after this. */
 static void end_streaming(void) { _mm_sfence(); }
 

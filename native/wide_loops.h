@@ -1,11 +1,12 @@
 /* The loops over vectors whose elements are wider than what avx2_loops.h has, where the keystream is the limit: expansion, sums
- * of masks, updates. Everything else about such elements is portable code.
+ * of masks, updates. wide_totals.h adds and checks such elements; everything else about them is portable code.
  *
  * Included by a variant's own file, after wide_draw.h and avx2_loops.h. */
 #ifndef PET_WIDE_LOOPS_H
 #define PET_WIDE_LOOPS_H
 
 #include "wide_draw.h"
+#include "wide_totals.h"
 
 enum {
     WIDE_PIECE_BYTES = 16 * 1024,  /* draws that are added while they are in the first-level cache */
@@ -160,6 +161,8 @@ static int update_wide(uint8_t *masked, const void *weights, int data_type, size
 }
 
 /* What these loops fill of a variant's second table. */
-#define WIDE_MEMBERS .covers = covers_wide, .expand = expand_wide, .sum_masks = sum_masks_wide, .update = update_wide
+#define WIDE_MEMBERS                                                                                                   \
+    .covers = covers_wide, .expand = expand_wide, .sum_masks = sum_masks_wide, .update = update_wide,                 \
+    .aggregate = aggregate_wide, .find_invalid = find_invalid_wide
 
 #endif

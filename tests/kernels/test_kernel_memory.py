@@ -11,6 +11,7 @@ import pytest
 from kernel_cases import SEED, assert_untouched, unaligned
 
 from pet import kernels
+from pet.errors import AggregationError
 from pet.kernels import Decoding, Encoding, _backends
 from pet.mask_config import MaskConfig
 from pet.masking import encoding_of
@@ -166,3 +167,54 @@ def test_reduction(vector_backend, portable, order, bound):
     portable.reduce(expected, bound, order)
     vector_backend.reduce(total, bound, order)
     assert (total == expected).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize(
+    ("numerator", "denominator"),
+    [(1, 10**10), (1, 1), (7, 3), (10**10, 3 * 10**10 + 1), (2**63 - 25, 2**62 - 57), (1, 2**62), (2**40, 3), (3, 2**70)],
+)
+@pytest.mark.parametrize("order", [257, 20_000_000_000_021, 2**63])
+def test_integers_are_truncated_exactly(vector_backend, portable, order, numerator, denominator, dtype):
+    """Differences around every multiple of a step, where an estimate of the quotient is wrong by one."""
+    offset = order // 3
+    generator = np.random.default_rng(9)
+    steps = [int(step) * denominator // numerator for step in generator.integers(-1000, 1000, 300)]
+    steps += [int(step) for step in generator.integers(-offset, order - offset, 301)]
+    differences = [(offset + step + around) % order for step in steps for around in (-1, 0, 1)]
+    total = np.array([differences], dtype=np.uint64)
+    mask = np.zeros((len(differences), kernels.element_bytes(order)), dtype=np.uint8)
+    decoding = Decoding(order, offset, numerator, denominator, 0, order - 1)
+    expected, model = np.empty(len(differences), dtype=dtype), np.empty(len(differences), dtype=dtype)
+    portable.unmask(expected, total, mask, decoding)
+    vector_backend.unmask(model, total, mask, decoding)
+    assert (model == expected).all()
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 7, 8, 9, 31, 32, 33, 1003])
+@pytest.mark.parametrize("order", [2**128 + 51, 2**191 + 1, 2**289 - 31, 2**512, 2**512 + 75, 256**268 - 5, 256**272 - 1])
+def test_wide_elements(vector_backend, portable, order, length):
+    """Elements of many limbs: added, checked, and taken away again where one is invalid."""
+    elements, _ = kernels.expand(SEED, order, 3 * length)
+    vectors = []
+    for k in range(3):
+        vector, _ = unaligned((length, kernels.element_bytes(order)), k)
+        vector[:] = elements[k * length : (k + 1) * length]
+        vectors.append(vector)
+    larger = np.full((kernels.plane_count(order), length + 9), 2**64 - 1, dtype=np.uint64)
+    total, expected = larger[:, 1 : length + 1], kernels.new_total(length, order)
+    total[:] = 0
+    for backend, sums in ((portable, expected), (vector_backend, total)):
+        backend.aggregate(sums, vectors, order)
+    assert (total == expected).all()
+    assert vector_backend.find_invalid(vectors[0], order) == length
+    for index in {0, length // 2, length - 1} if length and order < 256 ** kernels.element_bytes(order) - 1 else ():
+        spoiled = vectors[1].copy()
+        spoiled[index] = 255
+        assert vector_backend.find_invalid(spoiled, order) == index
+        with pytest.raises(AggregationError) as caught:
+            vector_backend.aggregate(total, [vectors[0], spoiled, spoiled], order)
+        assert caught.value.vector_index == 1
+        assert (total == expected).all()
+    assert (larger[:, :1] == 2**64 - 1).all()
+    assert (larger[:, length + 1 :] == 2**64 - 1).all()
