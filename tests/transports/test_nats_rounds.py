@@ -185,6 +185,33 @@ def test_dummies_play_rounds(broker):
         transport.get_sums()
 
 
+@pytest.mark.parametrize("storage", ["file", "memory"])
+def test_rounds_go_on_after_the_broker_was_killed(tmp_path, storage):
+    """Killed in the middle of a round, twice; whoever listens or sends finds it again, and with memory its streams are new."""
+    with running_broker(tmp_path) as broker:
+        settings = settings_for(broker, storage=storage)
+        service = CoordinatorService(CoordinatorEngine(live_settings(sum_probability=0.4)))
+        transport = NatsTransport(settings, FEDERATION)
+        fleet = DummyFleet(transport, 8, weight=0.25, period_seconds=0.02)
+        progress = []
+        try:
+            with serving_nats(service, settings):
+                thread = threading.Thread(target=lambda: progress.append(fleet.run(3)))
+                thread.start()
+                for phase in ("update", "sum2"):
+                    eventually(lambda phase=phase: service.engine.status()["phase"] == phase)
+                    broker.kill()
+                    time.sleep(0.1)
+                    broker.start()
+                    time.sleep(1)
+                thread.join(60)
+                fleet.stop()
+                thread.join()
+        finally:
+            transport.close()
+    assert progress[0].rounds_finished >= 3
+
+
 def test_an_absent_coordinator_is_told(broker):
     transport = NatsTransport(settings_for(broker), "nobody0000000000", patience_seconds=0.3)
     try:

@@ -28,6 +28,7 @@ from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broad
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
 from pet.transports.nats.receiver import DEFAULT_SLOTS, UploadReceiver
+from pet.transports.nats.storage_answers import MissingError
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
@@ -77,7 +78,8 @@ class NatsServer:
         self._stored: Final = StoredUploads(connection, subjects, intake, directory=directory)
         self._asking: Subscription | None = None
         self._publishing: asyncio.Task[None] | None = None
-        self._published: dict[str, object] = {}
+        self._published: Final[dict[str, object]] = {}
+        self._has_streams = False
 
     async def start(self) -> None:
         """Make the streams and serve from now on.
@@ -85,14 +87,12 @@ class NatsServer:
         Raises:
             TransportError: broker or streams cannot be used; the subclass says why.
         """
-        if self._creates_streams:
-            await self._broadcasts.create_streams()
+        await self._publish_changes()
         self._connection.on_restored(self._start_anew)
         await self._receiver.start()
         self._asking = await self._connection.serve(self._subjects.ask_all, self._answer)
         if self._connection.settings.mode == "stream":
             await self._stored.start()
-        await self._publish_changes()
         self._publishing = asyncio.create_task(self._keep_publishing(), name="pet-nats-publishing")
 
     async def stop(self) -> None:
@@ -114,10 +114,8 @@ class NatsServer:
         await self.stop()
 
     async def _start_anew(self) -> None:
-        """Make streams that a restart of the broker took away, and publish everything again."""
-        if self._creates_streams:
-            await self._broadcasts.create_streams()
-        self._published.clear()
+        """Have streams made that a restart of the broker took away, and everything published again."""
+        self._has_streams = False
 
     async def _keep_publishing(self) -> None:
         while True:
@@ -126,6 +124,7 @@ class NatsServer:
                 await self._publish_changes()
             except TransportError as error:
                 _logger.warning("not published yet: %s", error)
+                self._has_streams = self._has_streams and not isinstance(error, MissingError)
                 await asyncio.sleep(_RETRY_SECONDS)
             except Exception:
                 _logger.exception("what the round announced could not be published")
@@ -137,6 +136,11 @@ class NatsServer:
         Old dictionaries go before new parameters come, and a model comes before the parameters of the next round: whoever sees
         a round begin must find the model of the one before, and no dictionary of it.
         """
+        if not self._has_streams:
+            if self._creates_streams:
+                await self._broadcasts.create_streams()
+            self._published.clear()
+            self._has_streams = True
         endpoint = self._endpoint
         parameters, sums = endpoint.parameters(), endpoint.sums()
         model = endpoint.model()
