@@ -14,6 +14,8 @@ from pathlib import Path
 from pet import kernels
 
 REPOSITORY = Path(__file__).parents[2]
+#: This file, and the one that looks at what setup.py compiles.
+NOT_COPIED = (Path(__file__).name, "test_kernel_memory_use.py")
 VARIANTS = ("avx2", "avx512", "neon")  # each is native/<name>.c, and perhaps native/<name>_memory.c
 
 
@@ -27,7 +29,7 @@ def run(*command: str, directory: Path, **environment: str) -> str:
 
 def copy_repository(directory: Path) -> None:
     for folder in ("native", "pet", "tests/kernels", "tests/vectors"):
-        ignored = shutil.ignore_patterns("*.so", "__pycache__", Path(__file__).name)
+        ignored = shutil.ignore_patterns("*.so", "__pycache__", *NOT_COPIED)
         shutil.copytree(REPOSITORY / folder, directory / folder, ignore=ignored)
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(REPOSITORY / file, directory / file)
