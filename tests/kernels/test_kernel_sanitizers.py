@@ -21,7 +21,7 @@ VARIANTS = ("avx2", "avx512", "neon")  # each is native/<name>.c, and perhaps na
 
 def run(*command: str, directory: Path, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=directory, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=directory, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
