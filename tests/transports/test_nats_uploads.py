@@ -266,6 +266,26 @@ def test_a_slow_receiver_is_waited_for_and_handles_once(broker):
     run(use())
 
 
+def test_a_receiver_that_stops_tells_what_became_of_the_last_upload(broker):
+    """A coordinator may end with the message that ends its round; the sender must not take that for a failure."""
+
+    async def use():
+        stop = asyncio.Event()
+
+        class Stopping(Keeper):
+            async def handle(self, peer, offer, body):
+                body.close()
+                stop.set()
+
+        async with await connect(settings_for(broker), "peer") as connection:
+            async with receiving(broker, Stopping()) as subjects:
+                sending = asyncio.create_task(send(connection, subjects, b"the last one", patience_seconds=0))
+                await stop.wait()
+            assert (await sending).is_accepted
+
+    run(use())
+
+
 def test_many_senders_share_few_slots(broker):
     async def use():
         keeper, bodies = Keeper(), [some_bytes(10 * CHUNK, seed) for seed in range(12)]

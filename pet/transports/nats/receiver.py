@@ -43,6 +43,8 @@ _WAIT_SECONDS: Final = 0.2
 DEFAULT_MAX_SPOOL_BYTES: Final = 4 * 2**30
 #: How long a slot waits for the sender to ask for the verdict; later it has to ask for a slot to get it.
 _DONE_SECONDS: Final = 5.0
+#: How long a receiver that stops waits for senders to ask: the last message of a round may be what ends it.
+_STOP_SECONDS: Final = 1.0
 #: Verdicts that are remembered for senders whose answer got lost.
 _VERDICTS_KEPT: Final = 4096
 
@@ -115,9 +117,13 @@ class UploadReceiver:
         self._subscription = await self._connection.serve(self._subjects.open_all, self._answer_offer)
 
     async def stop(self) -> None:
-        """Take no more offers, and let go of what is not whole."""
+        """Take no more offers, tell who asks what became of what is whole, and let go of the rest."""
         if self._subscription is not None:
             await self._connection.unsubscribe(self._subscription)
+        if whole := [asyncio.create_task(each.told()) for each in self._receiving.values() if each.is_whole]:
+            await asyncio.wait(whole, timeout=_STOP_SECONDS)
+            for waiting in whole:
+                waiting.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -211,6 +217,10 @@ class _Receiving:
     def is_whole(self) -> bool:
         """Whether every chunk is there: then it needs no slot any more."""
         return self._spool is not None and self._spool.is_whole
+
+    async def told(self) -> None:
+        """Wait until the sender knows the verdict."""
+        await self._is_told.wait()
 
     def require_same(self, offer: UploadOffer) -> None:
         """Check that an offer with a known id is that of the same upload.
