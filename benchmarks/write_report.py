@@ -27,7 +27,7 @@ KERNEL_COMMANDS = {
     "peers": "--sizes 1e6 --configs prime-f32-b0-m3 --peers --peer-size 1e6 --peer-seeds 10",
 }
 SCRIPTS = {
-    "threads": "mask_sum_threads.py --seeds 8 --length 1000000 --threads 1 2 --passes 21",
+    "threads": "thread_gains.py --seeds 8 --length 1000000 --threads 1 2 --passes 21",
     "memory": "peak_memory.py --updates 100 --length 1000000",
     "upload": "bench_upload.py --uploads 4",
 }

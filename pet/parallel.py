@@ -22,7 +22,7 @@ from pet.threads import occupy, run_together
 _Share = TypeVar("_Share")
 
 #: Fewer elements than this for each thread take less time than waking another one.
-_ELEMENTS_WORTH_A_THREAD: Final = 1 << 16
+_ELEMENTS_WORTH_A_THREAD: Final = 1 << 18
 #: Elements that threads sum together before they join their sums. At 16 bytes an element 1 MiB for each thread, which stays in
 #: its cache and bounds what a sum needs beside its result; long enough that joining costs nothing beside the drawing.
 _PIECE_LENGTH: Final = 1 << 16
@@ -184,13 +184,14 @@ def unmask(
     decoding: kernels.Decoding,
     dtype: np.dtype[Any],
     threads: SupportsIndex | None,
+    out: kernels.Model | None = None,
 ) -> kernels.Model:
-    """Unmask as `kernels.unmask` does.
+    """Unmask as `kernels.unmask` does; on an error the model may hold some weights already.
 
     Raises:
         UnmaskError: a difference outside the bounds (reason "out_of_range").
     """
-    model = np.empty(total.shape[1], dtype=dtype)
+    model = np.empty(total.shape[1], dtype=dtype) if out is None else out
 
     def unmask_range(part: slice) -> None:
         kernels.unmask(total[:, part], mask[part], decoding, dtype, out=model[part])

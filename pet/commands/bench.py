@@ -66,7 +66,7 @@ def command(
         str, typer.Option("--backends", metavar="B,B", help="Kernel back-ends; the one in use if not given.")
     ] = "",
     threads: Annotated[
-        int, typer.Option("--threads", min=1, max=256, help="Threads of the mask sum; other kernels use one.")
+        int, typer.Option("--threads", min=1, max=256, help="Threads of a call; small models and fractions use one.")
     ] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure as JSON.")] = None,
     plot_file: Annotated[

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from pet import kernels
+from pet import kernels, parallel
 from pet.mask_config import BoundType, DataType, MaskConfig
 from pet.mask_object import MaskSeed, sum_masks
 from pet.masking import encoding_of, to_exact_scalar
@@ -70,13 +70,13 @@ class Workload:
     Args:
         config: mask config.
         length: number of weights.
-        threads: for the sum over seeds, the one kernel that is split among threads.
+        threads: how many a call uses, but that of fractions, which are written one after the other.
     """
 
     def __init__(self, config: MaskConfig, length: int, threads: int = 1) -> None:
         self.config: Final = config
         self.length: Final = length
-        self._threads = min(threads, VECTOR_COUNT)
+        self._threads = threads
         generator = np.random.default_rng(_RANDOM_SEED)
         self._seeds = [MaskSeed(generator.bytes(kernels.SEED_BYTES)) for _ in range(VECTOR_COUNT)]
         self.weights: Final = _random_weights(generator, config, length)
@@ -93,11 +93,11 @@ class Workload:
 
     def expand(self) -> kernels.Packed:
         """Draw the mask of one seed."""
-        return kernels.expand(self._seeds[0].to_bytes(), self.config.order, self.length)[0]
+        return parallel.expand(self._seeds[0].to_bytes(), self.config.order, self.length, 0, self._threads)
 
     def update(self) -> kernels.Packed:
         """Mask the model with that seed."""
-        return kernels.update(self.weights, self._seeds[0].to_bytes(), 0, self._encoding)[0]
+        return parallel.update(self.weights, self._seeds[0].to_bytes(), 0, self._encoding, self._threads)[0]
 
     def sum_masks(self) -> Any:
         """Add the masks of all seeds."""
@@ -109,12 +109,13 @@ class Workload:
             kernels.reduce(self._total, self._total_bound, self.config.order)
             self._total_bound = 1
         self._total_bound += count
-        kernels.aggregate(self._total, [self._masked] * count, self.config.order)
+        parallel.aggregate(self._total, [self._masked] * count, self.config.order, self._threads)
         return self._total
 
     def unmask(self) -> kernels.Model:
         """Take the mask off again: the model as the data type of the config."""
-        return kernels.unmask(self._reduced, self._mask, self._decoding(), self.config.data_type.dtype, out=self._model)
+        dtype = self.config.data_type.dtype
+        return parallel.unmask(self._reduced, self._mask, self._decoding(), dtype, self._threads, out=self._model)
 
     def encode_fractions(self) -> np.ndarray[Any, Any]:
         """Write the model as exact fractions; returns the bytes written."""
@@ -133,7 +134,7 @@ class Workload:
         return [
             self._case("expand", "keystream", keystream, self.expand),
             self._case("update", "keystream", keystream, self.update),
-            self._case("mask sum", "keystream", keystream, self.sum_masks, VECTOR_COUNT, self._threads),
+            self._case("mask sum", "keystream", keystream, self.sum_masks, VECTOR_COUNT),
             self._case("aggregate 1", "memory", element + total, lambda: self.aggregate(1)),
             self._case(
                 f"aggregate {VECTOR_COUNT}",
@@ -143,13 +144,20 @@ class Workload:
                 VECTOR_COUNT,
             ),
             self._case("unmask", "memory", total + element + model, self.unmask),
-            self._case("fractions", "memory", total + 2 * element + fractions, self.encode_fractions),
+            self._case("fractions", "memory", total + 2 * element + fractions, self.encode_fractions, threads=1),
         ]
 
     def _case(
-        self, name: str, limit: Limit, limit_bytes: float, run: Callable[[], Any], vectors: int = 1, threads: int = 1
+        self,
+        name: str,
+        limit: Limit,
+        limit_bytes: float,
+        run: Callable[[], Any],
+        vectors: int = 1,
+        threads: int | None = None,
     ) -> Case:
-        return Case(name=name, limit=limit, limit_bytes=limit_bytes, units=self.length * vectors, threads=threads, run=run)
+        count = self._threads if threads is None else threads
+        return Case(name=name, limit=limit, limit_bytes=limit_bytes, units=self.length * vectors, threads=count, run=run)
 
     def _decoding(self) -> kernels.Decoding:
         """Return how one masked model with scalar 1 unmasks: exact, so nothing is out of range."""
