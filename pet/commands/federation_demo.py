@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pet.commands.federation_demo_run import Site, await_sync, running_broker, running_site
+from pet.commands.federation_demo_run import Site, await_sync, running_broker, running_sites
 from pet.errors import FederationStateError, MissingExtraError
 from pet.federation.analysis import linear_regression
 from pet.federation.runtime import Regression
@@ -62,7 +62,7 @@ def command() -> None:
         folder = Path(name)
         broker = stack.enter_context(running_broker(folder / "broker"))
         console.print("A nats-server runs on loopback, and three federation servers, each a process.")
-        sites = [stack.enter_context(running_site(site, folder / site)) for site in _SITES]
+        sites = stack.enter_context(running_sites(list(_SITES), folder))
         _federate(sites, broker.url, broker.token)
         for site, part in zip(sites, parts, strict=True):
             site.client.learn(site.name, part)

@@ -16,17 +16,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pet.errors import FederationUnavailableError
 from pet.federation.client import Client
-from pet.federation.users import add_user
+from pet.federation.users import add_user, read_users
 
 _HOST: Final = "127.0.0.1"
-_START_SECONDS: Final = 30.0
+#: Several Pythons that start at once on a busy machine take their time.
+_START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
 _LISTENING: Final = re.compile(r"Listening on (http://[^ ]+)")
 
@@ -52,11 +53,13 @@ class Site:
         name: of the user and of the project.
         client: signs this user's requests.
         folder: where its server keeps everything.
+        process: the server.
     """
 
     name: str
     client: Client
     folder: Path
+    process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
@@ -88,25 +91,42 @@ def running_broker(folder: Path) -> Iterator[Broker]:
 
 
 @contextlib.contextmanager
-def running_site(name: str, folder: Path) -> Iterator[Site]:
-    """Run a federation server with one user, in a process of its own.
+def running_sites(names: Sequence[str], folder: Path) -> Iterator[list[Site]]:
+    """Run federation servers with one user each, every one in a process of its own; they start together.
+
+    A folder that was there before is gone on with.
 
     Raises:
-        FederationUnavailableError: it does not start.
+        FederationUnavailableError: one does not start.
     """
-    folder.mkdir(mode=0o700)
-    key = add_user(folder / "users.json", name)
+    processes: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as stack:
+        try:
+            processes.extend(_start_server(name, folder / name) for name in names)
+            yield [_open_site(stack, name, folder / name, process) for name, process in zip(names, processes, strict=True)]
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                _end(process)
+
+
+def _start_server(name: str, folder: Path) -> subprocess.Popen[bytes]:
+    users = folder / "users.json"
+    if not users.exists():
+        folder.mkdir(mode=0o700)
+        add_user(users, name)
     command = [sys.executable, "-u", "-m", "pet", "federation", "serve", "--bind", f"{_HOST}:0"]
-    command += ["--users", str(folder / "users.json"), "--state", str(folder / "state")]
+    command += ["--users", str(users), "--state", str(folder / "state")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)  # noqa: S603  ourselves
-    try:
-        url = _await_url(process, name)
-        with Client(url, name, key) as client:
-            yield Site(name=name, client=client, folder=folder)
-    finally:
-        _end(process)
+    with (folder / "server.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)  # noqa: S603  ourselves
+
+
+def _open_site(stack: contextlib.ExitStack, name: str, folder: Path, process: subprocess.Popen[bytes]) -> Site:
+    key = read_users(folder / "users.json")[name]
+    client = stack.enter_context(Client(_await_url(process, name), name, key))
+    return Site(name=name, client=client, folder=folder, process=process)
 
 
 def await_sync(sites: list[Site], number: int, seconds: float = _START_SECONDS) -> None:

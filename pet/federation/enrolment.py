@@ -14,7 +14,7 @@ Source: issue "Federations over NATS"; spec/FEDERATION.md 1.7, 1.9.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -23,7 +23,7 @@ from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import RemoteProtocolError
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
 from pet.federation.records import PeerIdentity, PeerKeys
-from pet.federation.sharing_rules import LEAST_CONTRIBUTORS, AggregateLedger, Contribution
+from pet.federation.sharing_rules import LEAST_CONTRIBUTORS, Contribution
 from pet.protocol.strategies import TaskAllowList
 
 SUM_PEERS: Final = 2
@@ -230,13 +230,3 @@ def choose_sum_peers(round_id: int, peers: Iterable[str]) -> tuple[str, ...]:
     """Draw who plays the sum role: those whose hash with the round's number comes first."""
     seed = _LOTTERY + round_id.to_bytes(8, "big")
     return tuple(sorted(peers, key=lambda peer: crypto.hash_sha256(seed + peer.encode()))[:SUM_PEERS])
-
-
-def require_rules(manifest: Manifest, ledgers: Sequence[AggregateLedger], least_rows: int) -> None:
-    """Apply the sharing rules to a manifest, against every ledger given.
-
-    Raises:
-        SharingError: a rule does not let the aggregate be made.
-    """
-    for ledger in ledgers:
-        ledger.require_aggregate(manifest.contributions, least_rows)

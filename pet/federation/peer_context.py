@@ -38,7 +38,7 @@ class Counters:
         applied: sequence of the last message taken from each other peer.
         done_until_seconds: Unix time up to which ticks are dealt with.
         statistics: the counts of `syncStats`.
-        ledger: of the aggregates this peer led.
+        ledger: of the aggregates that this peer led or saw.
         aggregate_contributors: versions in the last aggregate, by peer.
     """
 

@@ -237,8 +237,9 @@ class Rounds:
             raise RemoteProtocolError("bad_manifest", "manifest: expected our enrolment as we signed it, got another")
         try:
             manifest.verify(context.terms.federation_id, context.members)
+            context.counters.ledger.require_hidden(manifest.contributions, self._contributor.least_rows)
             self._play(manifest, bytes.fromhex(message.text("parameters")))
-        except (RemoteProtocolError, ValueError) as error:
+        except (RemoteProtocolError, SharingError, ValueError) as error:
             context.count(receive_errors=1)
             context.log_error(f"Round {manifest.round_id} refused: {error}")
             raise RemoteProtocolError("bad_manifest", str(error)) from None
@@ -270,6 +271,7 @@ class Rounds:
         is_good = isinstance(contributors, dict) and all(type(version) is int for version in contributors.values())
         if not is_good or contributors is None:
             raise RemoteProtocolError("bad_aggregate", "aggregate: expected the versions of its contributors")
+        context.counters.ledger.record_versions(contributors)
         if self._contributor.take(message.attachment, round_id, contributors, message.sender):
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(contributors)} peers")
 

@@ -74,43 +74,53 @@ class AggregateLedger:
     rows: dict[str, int] = field(default_factory=dict)
 
     def require_aggregate(self, contributions: Mapping[str, Contribution], least_rows: int) -> None:
-        """Check whether an aggregate of these contributions may be made.
+        """Check whether an aggregate of these contributions may be made; the leader of a round asks that.
 
         Raises:
-            SharingError: fewer than 3 peers; too few rows together; an earlier aggregate that differs from this one by a
-                single peer (who joined, stayed away or changed alone); or a last one that differs by nothing or too few rows.
+            SharingError: as `require_hidden`; or the last aggregate differs from this one by nothing, or by too few rows.
         """
-        if len(contributions) < LEAST_CONTRIBUTORS:
-            raise SharingError(f"contributing peers: expected at least {LEAST_CONTRIBUTORS}, got {len(contributions)}")
-        rows = sum(contribution.rows for contribution in contributions.values())
-        if rows < least_rows:
-            raise SharingError(f"rows of all peers: expected at least {least_rows} (attributes + 5), got {rows}")
-        versions = {peer: contribution.version for peer, contribution in contributions.items()}
-        for earlier in self.aggregates:
-            changed = _changed(earlier, versions)
-            if 0 < len(changed) < LEAST_CHANGED:
-                raise SharingError(
-                    f"change since an earlier aggregate: expected at least {LEAST_CHANGED} peers, got {len(changed)}"
-                )
+        self.require_hidden(contributions, least_rows)
         if not self.aggregates:
             return
-        changed = _changed(self.aggregates[-1], versions)
+        changed = _changed(self.aggregates[-1], _versions(contributions))
         if not changed:
             raise SharingError("change since the last aggregate: expected some, got none")
         changed_rows = sum(self._changed_rows(peer, contributions) for peer in changed)
         if changed_rows < least_rows:
             raise SharingError(f"changed rows: expected at least {least_rows} (attributes + 5), got {changed_rows}")
 
+    def require_hidden(self, contributions: Mapping[str, Contribution], least_rows: int) -> None:
+        """Check whether an aggregate hides each of these contributions; every peer asks that of its own ledger.
+
+        Raises:
+            SharingError: fewer than 3 peers; too few rows together; or an earlier aggregate that differs from this one by a
+                single peer (who joined, stayed away or changed alone).
+        """
+        if len(contributions) < LEAST_CONTRIBUTORS:
+            raise SharingError(f"contributing peers: expected at least {LEAST_CONTRIBUTORS}, got {len(contributions)}")
+        rows = sum(contribution.rows for contribution in contributions.values())
+        if rows < least_rows:
+            raise SharingError(f"rows of all peers: expected at least {least_rows} (attributes + 5), got {rows}")
+        for earlier in self.aggregates:
+            changed = _changed(earlier, _versions(contributions))
+            if 0 < len(changed) < LEAST_CHANGED:
+                raise SharingError(
+                    f"change since an earlier aggregate: expected at least {LEAST_CHANGED} peers, got {len(changed)}"
+                )
+
     def record(self, contributions: Mapping[str, Contribution]) -> None:
-        """Remember an aggregate that was published."""
-        self.aggregates.append({peer: contribution.version for peer, contribution in contributions.items()})
-        del self.aggregates[:-MAX_AGGREGATES]
+        """Remember an aggregate that is about to be published."""
+        self.record_versions(_versions(contributions))
         self.rows = {peer: contribution.rows for peer, contribution in contributions.items()}
+
+    def record_versions(self, versions: Mapping[str, int]) -> None:
+        """Remember an aggregate that somebody else published."""
+        self.aggregates.append(dict(versions))
+        del self.aggregates[:-MAX_AGGREGATES]
 
     def has_news(self, contributions: Mapping[str, Contribution]) -> bool:
         """Say whether an aggregate of these would differ from the last one."""
-        versions = {peer: contribution.version for peer, contribution in contributions.items()}
-        return not self.aggregates or versions != self.aggregates[-1]
+        return not self.aggregates or _versions(contributions) != self.aggregates[-1]
 
     def to_json(self) -> dict[str, object]:
         """Return the ledger for storage."""
@@ -134,3 +144,7 @@ class AggregateLedger:
 
 def _changed(earlier: Mapping[str, int], versions: Mapping[str, int]) -> set[str]:
     return {peer for peer in earlier.keys() | versions.keys() if earlier.get(peer) != versions.get(peer)}
+
+
+def _versions(contributions: Mapping[str, Contribution]) -> dict[str, int]:
+    return {peer: contribution.version for peer, contribution in contributions.items()}

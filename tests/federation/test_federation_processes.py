@@ -1,0 +1,69 @@
+"""Federations whose peers are servers in processes of their own: three and ten create, invite, join, pulse; one is killed."""
+
+import contextlib
+import signal
+
+import numpy as np
+import pytest
+from nats_broker import require_server
+from peer_driver import SCHEMA, pooled, some_rows
+
+from pet.commands.federation_demo_run import await_sync, running_broker, running_sites
+from pet.federation.analysis import correlation, linear_regression
+from pet.federation.statistics import Statistics
+
+
+def require_pooled(sites, parts):
+    expected = Statistics.of(pooled(*parts), SCHEMA)
+    fit = linear_regression(expected, "weight", ["age", "ill"])
+    for site in sites:
+        found = site.client.linear_regression(site.name, "weight", ["age", "ill"])
+        assert found.row_count == expected.rows
+        np.testing.assert_allclose([found.coefficients["age"], found.coefficients["ill"]], fit.coefficients, rtol=1e-9)
+        assert found.intercept == pytest.approx(fit.intercept, rel=1e-9)
+    together = correlation(expected, ["age", "weight"])[0, 1]
+    assert sites[-1].client.correlation(sites[-1].name, "age", "weight") == pytest.approx(together, rel=1e-9)
+
+
+def test_three_and_ten_servers_federate_and_one_is_killed_and_returns(tmp_path):
+    """One federation that grows from three to ten, so that servers are started once."""
+    require_server()
+    names = [f"peer{number}" for number in range(10)]
+    parts = [some_rows(count, count) for count in (30, 200, 12, 40, 8, 100, 3, 25, 60, 15)]
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(running_broker(tmp_path / "broker"))
+        sites = stack.enter_context(running_sites(names, tmp_path))
+        admin = sites[0]
+        admin.client.create("peer0", "ten", nats_hosts=broker.url, nats_sec_token=broker.token, fed_schema=SCHEMA.to_json())
+        for site, part in zip(sites, parts, strict=True):
+            if site is not admin:
+                site.client.join(site.name, *admin.client.invite("peer0"))
+            site.client.learn(site.name, part)
+        for site in sites[:3]:
+            site.client.start_pulse(site.name)
+        admin.client.sync_now("peer0")
+        await_sync(sites[:3], 1)
+        require_pooled(sites[:3], parts[:3])
+
+        for site in sites[3:]:
+            site.client.start_pulse(site.name)
+        admin.client.sync_now("peer0")
+        await_sync(sites[:1], 2)
+        await_sync(sites[3:], 1)
+        require_pooled(sites, parts)
+
+        killed = sites[4]
+        killed.process.send_signal(signal.SIGKILL)
+        killed.process.wait()
+        more = some_rows(20, 77)
+        sites[1].client.learn("peer1", more)
+        admin.client.sync_now("peer0")
+        await_sync(sites[:1], 3)
+        require_pooled(sites[:1], [*parts[:4], *parts[5:], more])
+
+        (back,) = stack.enter_context(running_sites([killed.name], tmp_path))
+        await_sync([back], 2)
+        sites[2].client.learn("peer2", some_rows(1, 78))
+        admin.client.sync_now("peer0")
+        await_sync([*sites[:1], back], 3)
+        require_pooled([admin, back], [*parts, more, some_rows(1, 78)])
