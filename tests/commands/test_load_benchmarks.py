@@ -1,0 +1,23 @@
+"""The load benchmarks in small: every update counts once, whatever is refused and sent again on the way."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("load_many.py", ["--participants", "150", "--length", "1000"]),
+        ("load_large.py", ["--participants", "4", "--length", "400000", "--senders", "4"]),  # 2.8 MB each: through the spool
+    ],
+)
+def test_nothing_is_lost(script, arguments):
+    process = subprocess.run([sys.executable, BENCHMARKS / script, *arguments], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert "lost: nothing" in process.stdout
+    assert "peak memory of the coordinator" in process.stdout
