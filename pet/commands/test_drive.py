@@ -38,6 +38,7 @@ def command(
         float, typer.Option("--period", "-p", min=0.0, help="Seconds between two looks at the coordinator.")
     ] = 1.0,
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many finished rounds.")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="How many each participant may use for its masks.")] = 1,
     certificate: Annotated[
         Path | None, typer.Option("--certificate", "-c", metavar="FILE", help="The only authority to trust over https (PEM).")
     ] = None,
@@ -52,7 +53,7 @@ def command(
     console = Console(highlight=False)
     transport = open_coordinator(url, certificate, identity)
     try:
-        fleet = DummyFleet(transport, count, model_length=length, period_seconds=period)
+        fleet = DummyFleet(transport, count, model_length=length, period_seconds=period, threads=threads)
         console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
         with _stopped_by_signals(fleet):
             progress = fleet.run(rounds, _ProgressPrinter(console))

@@ -24,6 +24,7 @@ from pet.messages import Tag
 from pet.participant.core import LocalModelConfig
 from pet.participant.participant import TickParticipant
 from pet.protocol.participant_events import Event, MessageDelivered, NewRound, SumSelected, UpdateSelected
+from pet.threads import resolve_threads
 from pet.transports.base import Transport
 
 # Ticks mostly wait for the network; masking releases the GIL. More threads than this only queue up at the coordinator.
@@ -69,6 +70,7 @@ class DummyFleet:
         scalar: Scalar = 1,
         period_seconds: float = 1.0,
         max_message_size: int | None = None,
+        threads: int = 1,
     ) -> None:
         """Make the participants; nothing is sent before `run`.
 
@@ -80,6 +82,7 @@ class DummyFleet:
             scalar: weight of each model in the mean.
             period_seconds: from the beginning of one sweep to that of the next, 0 or more.
             max_message_size: as in `TickParticipant`.
+            threads: how many each may use for its masks. The participants are many, so it is one unless their models are large.
 
         Raises:
             ConfigError: an argument is out of range.
@@ -93,9 +96,8 @@ class DummyFleet:
         self._weight = weight
         self._period_seconds = period_seconds
         self._stop_requested = threading.Event()
-        # The participants are many: each adds up its masks with the thread it ticks in.
         self._participants = [
-            TickParticipant(transport, scalar=scalar, max_message_size=max_message_size, threads=1)
+            TickParticipant(transport, scalar=scalar, max_message_size=max_message_size, threads=resolve_threads(threads))
             for _ in range(participant_count)
         ]
         self._progress = FleetProgress()

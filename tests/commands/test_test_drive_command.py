@@ -39,7 +39,21 @@ def test_a_coordinator_that_is_away_is_no_quiet():
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--rounds", "1"], 1)], ids=["endless", "before it was done"])
 def test_ctrl_c_ends_it_with_a_summary(arguments, status):
-    command = [sys.executable, "-m", "pet", "test-drive", "-u", "http://127.0.0.1:1", "-n", "4", "-p", "0.05", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pet",
+        "test-drive",
+        "-u",
+        "http://127.0.0.1:1",
+        "-n",
+        "4",
+        "-p",
+        "0.05",
+        "--threads",
+        "2",
+        *arguments,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("waiting: "):

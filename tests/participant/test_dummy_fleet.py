@@ -148,3 +148,5 @@ def test_stopping_ends_a_turn_between_two_ticks():
 def test_impossible_fleets_are_refused(count, period, message):
     with pytest.raises(ConfigError, match=message):
         DummyFleet(LiveTransport(None), count, period_seconds=period)
+    with pytest.raises(ConfigError, match="threads: expected 1 or more, got 0"):
+        DummyFleet(LiveTransport(None), 1, threads=0)
