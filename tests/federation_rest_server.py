@@ -10,6 +10,7 @@ from federation_runtime_in_memory import InMemoryRuntime
 
 from pet.federation.authentication import Authenticator
 from pet.federation.rest import RestOptions, create_app
+from pet.federation.runtime import FederationRuntime
 from pet.federation.service import FederationService
 from pet.federation.store import FederationStore
 from pet.federation.users import UserDirectory
@@ -32,7 +33,12 @@ class Clock:
 
 @contextlib.contextmanager
 def federation_server(
-    directory=None, *, runtime=None, allows_compat=False, options: RestOptions | None = None, **clock
+    directory=None,
+    *,
+    runtime: FederationRuntime | None = None,
+    allows_compat=False,
+    options: RestOptions | None = None,
+    **clock,
 ) -> Iterator[str]:
     """Serve and yield the URL."""
     store = FederationStore(directory, **clock)

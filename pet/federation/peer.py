@@ -218,7 +218,11 @@ class NatsPeer:
             if now - self._wishes.get(key, -_WISH_SECONDS) < _WISH_SECONDS:
                 raise FederationStateError(f"{message.kind}: expected at most one request a minute")
             self._wishes[key] = now
-            return await handler(message)
+            try:
+                return await handler(message)
+            except PetError:
+                del self._wishes[key]  # what was refused takes nobody's turn: a peer asks when it joins, before anybody pulses
+                raise
 
         return answer
 

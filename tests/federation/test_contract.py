@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.federation.contract import MAX_LINE_LENGTH, Contract, ContractError
@@ -184,6 +184,7 @@ def test_validation_needs_the_schema_only(line):
         contract.validate(SCHEMA)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from('COUNTMEA(),"<>=!1.e ageANDOR#'), max_size=60))
 def test_any_text_is_read_or_refused(text):
     with contextlib.suppress(ContractError):

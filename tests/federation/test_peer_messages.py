@@ -5,7 +5,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.errors import RemoteProtocolError
@@ -98,6 +98,7 @@ def test_clear_text_is_refused_where_all_is_encrypted():
     assert reason_of(make(replace(TERMS, encrypts=False), recipient=None)) == "unknown_key"
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_byte_can_be_changed(data):
     message = bytearray(make(protection=Protection.FEDERATION))
@@ -107,6 +108,7 @@ def test_no_byte_can_be_changed(data):
         open_(bytes(message))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_other_bytes_are_no_message(data):
     for text in (data, b"PETF\1\0" + data, b"PETF\1\0" + struct.pack(">H", len(data)) + data + bytes(64)):

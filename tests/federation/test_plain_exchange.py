@@ -38,12 +38,12 @@ def test_every_peer_merges_what_the_others_show(broker, tmp_path, encrypts):
             await pulse(started)
             await tick(started)
             await until(lambda: all(has(node, *parts) for node in started.nodes))
-            more, sent = some_rows(20, 7), started.nodes[0].log(LogKind.SYNC).count("Sync sent")
+            more, sent = some_rows(20, 7), started.nodes[0].log(LogKind.SYNC).count("Sync sent, change")
             started.nodes[1].peer.local_project.learn(more)
             await tick(started)
             await until(lambda: all(has(node, *parts, more) for node in started.nodes))
             assert "Sync sent, change" in started.nodes[1].log(LogKind.SYNC)
-            assert started.nodes[0].log(LogKind.SYNC).count("Sync sent") == sent, "nothing new, nothing sent"
+            assert started.nodes[0].log(LogKind.SYNC).count("Sync sent, change") == sent, "nothing new, nothing sent"
             started.nodes[1].peer.local_project.forget(parts[1])
             await tick(started)
             await until(lambda: all(has(node, parts[0], more, parts[2]) for node in started.nodes))
@@ -139,7 +139,7 @@ def test_contracts_hold_on_both_sides(broker, tmp_path):
             careful.peer.local_project.learn(some_rows(20, 2))
             await pulse(started)
             await tick(started)
-            await until(lambda: admin.peer.statistics.receive_contract_errors == {careless.uuid: 1})
+            await until(lambda: admin.peer.statistics.receive_contract_errors.get(careless.uuid, 0) >= 1)
             assert careful.peer.statistics.send_contract_errors >= 1
             assert "Contract validation failed: COUNT(age) >= 35" in careful.log()
             assert "Sync sent" not in careful.log(LogKind.SYNC)

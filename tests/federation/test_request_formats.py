@@ -5,7 +5,7 @@ import json
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.errors import FederationValueError
@@ -133,6 +133,7 @@ def test_a_body_that_is_no_text_can_still_be_signed():
     assert compat.sign(text, encode_base64(SECRET))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_base64_comes_back(data):
     assert decode_base64(encode_base64(data)) == data

@@ -1,75 +1,13 @@
-"""The documented endpoints, called by a client that is written from spec/FEDERATION.md 2 and 3 alone.
-
-Nothing of pet is used by it: AES, MD5, HMAC and the string to sign stand here as the documents state them.
-"""
+"""The documented endpoints, called by a client that is written from spec/FEDERATION.md 2 and 3 alone (documented_client.py)."""
 
 import base64
-import datetime as dt
-import hashlib
-import hmac
 import json
 
-import httpx
 import pytest
-from cryptography.hazmat.primitives import padding
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from documented_client import DocumentedClient, decrypt_invitation, decrypt_map
 from federation_rest_server import KEY, OTHER_KEY, federation_server
 
-IV = base64.b64decode("LzM5QUtXZXWHm7HJ4wAePg==")
 CREATE = {"fed_name": "nh_test_doc", "fed_local_type": "cpu", "sync_sched": "m1", "nats_hosts": "nats://localhost:4222"}
-
-
-def pad(data):
-    padder = padding.PKCS7(128).padder()
-    return padder.update(data) + padder.finalize()
-
-
-def unpad(data):
-    unpadder = padding.PKCS7(128).unpadder()
-    return unpadder.update(data) + unpadder.finalize()
-
-
-def encrypt_map(entries, key):
-    encryptor = Cipher(algorithms.AES(base64.b64decode(key)), modes.CBC(IV)).encryptor()
-    return base64.b64encode(encryptor.update(pad(json.dumps(entries).encode())) + encryptor.finalize())
-
-
-def decrypt_map(text, key):
-    decryptor = Cipher(algorithms.AES(base64.b64decode(key)), modes.CBC(IV)).decryptor()
-    return json.loads(unpad(decryptor.update(base64.b64decode(text)) + decryptor.finalize()))
-
-
-def decrypt_invitation(text, password):
-    decryptor = Cipher(algorithms.AES(password.encode().ljust(16, b"0")), modes.ECB()).decryptor()
-    return json.loads(unpad(decryptor.update(base64.b64decode(text)) + decryptor.finalize()))
-
-
-class DocumentedClient:
-    def __init__(self, url, cid="c1", key=KEY):
-        self.url, self.cid, self.key = url, cid, key
-
-    def call(self, method, path, query="", body=b"", *, offset_seconds=0.0, md5=None, signed_md5=None, **replaced):
-        path = f"/symetry/rest/{self.cid}/{path}"
-        digest = base64.b64encode(hashlib.md5(body).digest()).decode() if body else ""
-        moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=offset_seconds)
-        date = moment.strftime("%Y-%m-%d %H:%M:%S;1245")
-        lines = [method, digest if signed_md5 is None else signed_md5, self.key, date, self.cid]
-        lines += [part for part in (body.decode(), path, query) if part]
-        self.signed = "".join(f"{line}\n" for line in lines)
-        signature = hmac.new(base64.b64decode(self.key), self.signed.encode(), hashlib.sha256).digest()
-        headers = {
-            "authorization": base64.b64encode(signature).decode(),
-            "sym-date": date,
-            "content-md5": digest if md5 is None else md5,
-            "sym-version": "6.3",
-            "content-type": "application/json",
-        }
-        headers = {name: value for name, value in (headers | replaced).items() if value is not None}
-        url = f"{self.url}{path}" + (f"?{query}" if query else "")
-        return httpx.request(method, url, content=body, headers=headers)
-
-    def send_map(self, path, entries, query=""):
-        return self.call("POST", path, query, encrypt_map(entries, self.key))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +18,7 @@ def url():
 
 @pytest.fixture(scope="module")
 def client(url):
-    client = DocumentedClient(url)
+    client = DocumentedClient(url, "c1", KEY)
     assert client.send_map("fedml/create", CREATE, "pid=admin&persist=true").status_code == 201
     return client
 
@@ -251,7 +189,7 @@ def test_401_echoes_what_should_have_been_signed_without_the_key(client, url):
     echoed = answer.json()["values"]["stringToSign"]
     assert echoed == client.signed.replace(KEY, "SECRETKEY").replace("\n", "\\n")
     assert KEY not in answer.text
-    stranger = DocumentedClient(url, "nobody")
+    stranger = DocumentedClient(url, "nobody", KEY)
     answer = stranger.call("GET", "fedml/admin/info")
     assert (answer.status_code, answer.json()["statusString"]) == (401, "Invalid User")
     assert answer.json()["values"]["stringToSign"] == stranger.signed.replace(KEY, "SECRETKEY").replace("\n", "\\n")
@@ -264,7 +202,7 @@ def test_nobody_sees_the_projects_of_others(other):
 
 def test_without_being_told_the_server_does_not_speak_so():
     with federation_server() as url:
-        answer = DocumentedClient(url).send_map("fedml/create", CREATE, "pid=admin")
+        answer = DocumentedClient(url, "c1", KEY).send_map("fedml/create", CREATE, "pid=admin")
         assert answer.status_code == 401
         assert "PET1-HMAC-SHA256" in answer.json()["statusString"]
         assert "stringToSign" not in answer.text
