@@ -1,0 +1,47 @@
+"""Rounds in a world that fails all the time: nothing accepted is lost or counted twice; and planted mistakes are found."""
+
+import logging
+
+import pytest
+from simulator import Simulation, Violation, forgets_to_write, forgets_who_was_counted
+
+ROUNDS_PER_WORLD = 20
+#: A few thousand rounds in all; tests/simulation/simulate.py does more.
+WORLDS = 120
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """The storage refuses on purpose, and the engine says so each time."""
+    logger = logging.getLogger("pet")
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS, 10))
+def test_nothing_accepted_is_lost_or_counted_twice(first):
+    completed = restarts = 0
+    for seed in range(first, first + 10):
+        outcome = Simulation(seed).run(ROUNDS_PER_WORLD)
+        completed += outcome.rounds_completed
+        restarts += outcome.restarts
+    assert completed > 100, "a world in which hardly a round ends proves nothing"
+    assert restarts > 10
+
+
+def test_a_seed_decides_everything():
+    first, second = Simulation(3).run(5), Simulation(3).run(5)
+    assert first == second
+    assert Simulation(4).run(5).digest != first.digest
+
+
+@pytest.mark.parametrize("bug", [forgets_to_write, forgets_who_was_counted])
+def test_a_planted_mistake_is_found_within_a_thousand_rounds(bug):
+    with pytest.raises(Violation):
+        simulate_a_thousand_rounds(bug)
+
+
+def simulate_a_thousand_rounds(bug):
+    for seed in range(1000 // ROUNDS_PER_WORLD):
+        Simulation(seed, bug=bug).run(ROUNDS_PER_WORLD)
