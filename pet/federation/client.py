@@ -310,6 +310,9 @@ class Client:
             intercept=found["intercept"],
             coefficients=found["coefficients"],
             row_count=found["rows"],
+            standard_errors=found.get("standardErrors", {}),
+            intercept_standard_error=found.get("interceptStandardError"),
+            r_squared=found.get("rSquared"),
         )
 
     def set_model(self, project_id: str, weights: NDArray[np.float64], weight: float = 1.0) -> None:

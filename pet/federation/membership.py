@@ -25,7 +25,7 @@ from pet.errors import (
     TokenRefusedError,
     TransportError,
 )
-from pet.federation.encoding import encode_base64
+from pet.federation.encoding import canonical_json, encode_base64
 from pet.federation.messages import PeerMessage, Protection
 from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import PeerLink
@@ -47,6 +47,8 @@ _MAX_FAILED_JOINS: Final = 5
 _MINUTE_SECONDS: Final = 60.0
 _SECRET_KEY_BYTES: Final = 16
 _TELL_SECONDS: Final = 10.0
+#: Room for header, signature, seal and the few fields beside the terms.
+_ENVELOPE_BYTES: Final = 8192
 
 
 class AdminDesk:
@@ -76,9 +78,25 @@ class AdminDesk:
         await asyncio.gather(*self._telling, return_exceptions=True)
 
     def change(self, record: FederationRecord) -> None:
-        """Take a changed record, and tell everybody in the background; who is away asks later."""
+        """Take a changed record, and tell everybody in the background; who is away asks later.
+
+        Raises:
+            FederationValueError: it is too large to be told in one message; nothing was changed.
+        """
+        self.require_room(record)
         self._context.set_record(record)
         self._changed()
+
+    def require_room(self, record: FederationRecord) -> None:
+        """Check that what all have to know fits into one message.
+
+        Raises:
+            FederationValueError: it does not.
+        """
+        size = len(canonical_json(TermsUpdate.of(record, self._context.counters.terms_version).to_fields()))
+        most = self._link.connection.max_chunk_bytes - _ENVELOPE_BYTES
+        if size > most:
+            raise FederationValueError(f"schema, contract and members: expected at most {most} bytes together, got {size}")
 
     async def remove(self, uuid: str, *, tells: bool = True) -> None:
         """Remove a peer, and give the rest a new key.
@@ -165,6 +183,7 @@ class AdminDesk:
             raise FederationStateError(f"join: expected at most {MAX_PEERS} peers, got one more")
         peers = context.record.peers if known is not None else (*context.record.peers, joined)
         record = replace(context.record, peers=peers)
+        self.require_room(record)
         context.store.redeem_token(message.text("token"), joined, record)
         context.record = record
         if known is None:

@@ -102,6 +102,7 @@ class NatsPeer:
         """
         context = self._context
         if self._admin is not None:
+            self._admin.require_room(context.record)
             await self._broadcasts.create_streams()
             await self._admin.serve()
         control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
@@ -175,7 +176,7 @@ class NatsPeer:
         """Do what a tick asks for; whatever goes wrong is a line in the log, and the next tick comes."""
         try:
             if self._admin is None:
-                await self._catch_up_quietly()
+                await self._catch_up_at_tick()
             if self._exchange is not None:
                 await self._exchange.close_gaps()
                 await self._exchange.publish()
@@ -187,10 +188,12 @@ class NatsPeer:
             _logger.exception("a synchronisation failed")
             self._context.log_error("Sync failed for a reason that is in the server's log")
 
-    async def _catch_up_quietly(self) -> None:
-        with suppress(PetError):
+    async def _catch_up_at_tick(self) -> None:
+        try:
             if await self._member.say_hello():
                 await self._ask_admin(AGGREGATE)
+        except PetError as error:
+            self._context.log_error(f"Admin asked in vain: {error}")
 
     async def _take_event(self, name: str, payload: bytes) -> None:
         if not self._context.record.is_pulsing:
@@ -402,4 +405,7 @@ class NatsPeer:
     def _publish_schema(self, schema: Schema) -> None:
         terms = self._context.terms
         if terms.schema is None:
-            self._require_admin().change(replace(self.record, terms=replace(terms, schema=schema.to_json())))
+            try:
+                self._require_admin().change(replace(self.record, terms=replace(terms, schema=schema.to_json())))
+            except FederationValueError as error:
+                self._context.log_error(str(error))

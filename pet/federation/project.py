@@ -78,7 +78,15 @@ class StatisticsView:
         """Fit `target` on `features`; `pet.federation.analysis.linear_regression` says more about a fit."""
         fit = analysis.linear_regression(self.snapshot(), target, features or None)
         coefficients = dict(zip(fit.features, map(float, fit.coefficients), strict=True))
-        return Regression(target=target, intercept=fit.intercept, coefficients=coefficients, row_count=fit.rows)
+        return Regression(
+            target=target,
+            intercept=fit.intercept,
+            coefficients=coefficients,
+            row_count=fit.rows,
+            standard_errors=dict(zip(fit.features, map(float, fit.standard_errors), strict=True)),
+            intercept_standard_error=fit.intercept_standard_error,
+            r_squared=fit.r_squared if math.isfinite(fit.r_squared) else None,
+        )
 
 
 class LocalProject(StatisticsView):

@@ -246,8 +246,16 @@ class RestCalls:
             raise FederationValueError("Bad Request Body")
         project = self._project(call)
         found = await asyncio.to_thread(project.linear_regression, target, features)
-        entity = {"target": found.target, "intercept": found.intercept, "rows": found.row_count}
-        return Answer(values={"linearRegression": entity | {"coefficients": dict(found.coefficients)}})
+        entity = {
+            "target": found.target,
+            "intercept": found.intercept,
+            "rows": found.row_count,
+            "coefficients": dict(found.coefficients),
+            "standardErrors": dict(found.standard_errors),
+            "interceptStandardError": found.intercept_standard_error,
+            "rSquared": found.r_squared,
+        }
+        return Answer(values={"linearRegression": entity})
 
     async def get_model(self, call: Call) -> Answer:
         """Return the averaged model as JSON numbers, which keep every bit of a double."""

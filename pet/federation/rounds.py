@@ -122,7 +122,7 @@ class Rounds:
         ledger.require_aggregate(manifest.contributions, self._contributor.least_rows)
         manifest.verify(context.terms.federation_id, context.members)
         result = await self._run(manifest)
-        aggregate = self._contributor.from_round(result.means, result.scalar_sum)
+        aggregate = await asyncio.to_thread(self._contributor.from_round, result.means, result.scalar_sum)
         ledger.record(manifest.contributions)
         versions = {peer: contribution.version for peer, contribution in manifest.contributions.items()}
         taken = self._contributor.take(aggregate, round_id, versions, context.uuid)

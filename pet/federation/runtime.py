@@ -11,7 +11,7 @@ what is there (no statistics yet, too few rows, the peer was removed).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,12 +70,18 @@ class Regression:
     Attributes:
         coefficients: by feature name.
         row_count: rows behind it.
+        standard_errors: of the coefficients, by feature name; empty where they were not asked for.
+        intercept_standard_error: of the intercept; None as above.
+        r_squared: share of the target's variance that is explained; None as above, or if it does not vary.
     """
 
     target: str
     intercept: float
     coefficients: Mapping[str, float]
     row_count: int
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
+    intercept_standard_error: float | None = None
+    r_squared: float | None = None
 
     def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return the target that the regression expects for rows, given as columns by name (also a pandas table)."""

@@ -7,7 +7,6 @@ Source: spec/FEDERATION.md 1.4.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from pet.errors import FederationValueError
 MAX_PERIOD_SECONDS: Final = 366 * 86_400
 _UNIT_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
 _SYNTAX: Final = re.compile(r"([mhd])([1-9][0-9]{0,9})", re.ASCII)
-_MAX_JITTER_SECONDS: Final = 30.0
-_JITTER_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +53,6 @@ class Schedule:
     def next_tick_seconds(self, now_seconds: float) -> float:
         """Return the Unix time of the first tick after a Unix time."""
         return float((self.last_tick(now_seconds) + 1) * self.period_seconds)
-
-    def jitter_seconds(self, peer: str) -> float:
-        """Return how much later than a tick a peer may begin, so that not all begin at once; the same at each tick."""
-        limit = min(_JITTER_SHARE * self.period_seconds, _MAX_JITTER_SECONDS)
-        return int.from_bytes(hashlib.blake2b(peer.encode(), digest_size=8).digest(), "big") % 10**9 / 10**9 * limit
 
 
 @dataclass(frozen=True, slots=True)

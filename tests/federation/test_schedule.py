@@ -65,11 +65,3 @@ def test_a_change_counts_from_its_first_tick_and_the_highest_counter_wins():
     changed = state.changed(Schedule.parse("m5"), 4, 890)
     assert not changed.is_due(899)
     assert changed.is_due(900)
-
-
-def test_jitter_is_small_and_a_peers_own():
-    schedule = Schedule.parse("m1")
-    jitters = {schedule.jitter_seconds(f"{number:032x}") for number in range(50)}
-    assert len(jitters) == 50
-    assert all(0 <= jitter < 3 for jitter in jitters)
-    assert Schedule.parse("d1").jitter_seconds("a") < 30

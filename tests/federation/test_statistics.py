@@ -1,7 +1,9 @@
 """Statistics against the rows they are of: every number, learning and forgetting, merging, rounds, bytes."""
 
+import contextlib
 import io
 import itertools
+import json
 import math
 from fractions import Fraction
 
@@ -326,3 +328,32 @@ def test_a_proposed_schema_takes_the_rows_it_was_proposed_from():
     assert [feature.kind for feature in schema.features] == [Kind.CONTINUOUS, Kind.BINARY, Kind.BINARY, Kind.CONTINUOUS]
     assert Statistics.of(rows, schema).rows == 500
     assert all(math.frexp(feature.scale)[0] == 0.5 for feature in schema.features)
+
+
+@given(st.binary(max_size=400), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_statistics_or_refused(data, is_difference):
+    whole = Statistics.of(some_rows(9), SCHEMA).to_bytes()
+    for text in (data, whole[:52] + data[: len(whole) - 52].ljust(len(whole) - 52, b"\0")):
+        with contextlib.suppress(RemoteProtocolError):
+            Statistics.from_bytes(text, SCHEMA, is_difference=is_difference)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["features", "name", "kind", "edges", "scale", "z_max"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values | st.fixed_dictionaries({"features": st.lists(json_values, max_size=3)}))
+@settings(max_examples=300, deadline=None)
+def test_any_json_is_a_schema_or_refused(value):
+    try:
+        schema = Schema.from_json(json.dumps(value))
+    except FederationValueError:
+        return
+    assert Schema.from_json(schema.to_json()) == schema

@@ -1,0 +1,126 @@
+"""What else a federation may be: compatible, so with little said in the invitation, or something that is refused at once."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from nats_broker import run, running_broker
+from peer_driver import federation, pulse, some_rows, synchronise, until
+
+from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
+from pet.federation.clock import SystemClock
+from pet.federation.nats_runtime import nats_settings, require_usable
+from pet.federation.records import LocalType, Mode, NatsAccess, ProjectKind
+from pet.federation.secret import Secret
+
+COMPAT = {"mode": Mode.COMPAT, "encrypts": False}
+
+
+def as_invited(terms):
+    """What an invitation in the vendor's format says: nothing of our keys, of SMPC, or of the schema."""
+    return replace(terms, admin=None, schema=None, uses_smpc=True)
+
+
+def test_a_peer_may_join_without_knowing_the_admins_key(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1, uses_smpc=False, **COMPAT) as started:
+            terms = as_invited(started.admin.peer.record.terms)
+            joined = [await started.join(terms=terms) for _ in range(2)]
+            for node in joined:
+                record = node.peer.record
+                assert record.terms.admin == started.admin.peer.record.keys.identity("admin")
+                assert not record.terms.uses_smpc, "the admin decides"
+                assert record.terms.schema == started.admin.peer.record.terms.schema
+            with pytest.raises(TokenRefusedError):
+                await started.join(Secret("0" * 32), terms=terms)
+            # Whoever knows all but the federation's key is nobody.
+            stranger = replace(terms, secret_key=Secret("AAAAAAAAAAAAAAAAAAAAAA=="))
+            with pytest.raises(FederationUnavailableError):
+                await started.join(terms=stranger)
+            started.admin.peer.local_project.learn(some_rows(40, 1))
+            await pulse(started)
+            started.admin.peer._pulse.beat_now()
+            await until(lambda: all(node.rounds() for node in joined))
+
+    run(work())
+
+
+def test_streams_in_memory_are_made_again_when_the_broker_lost_them(tmp_path):
+    async def work(broker):
+        async with federation(broker.url, tmp_path / "peers", phase_seconds=20, **COMPAT) as started:
+            for node in started.nodes:
+                node.peer.local_project.learn(some_rows(30, 1))
+            await pulse(started)
+            await started.admin.peer.request_full_sync()
+            await until(lambda: started.nodes[1].peer.is_in_round)
+            broker.kill()
+            await asyncio.sleep(0.5)
+            broker.start()
+            await until(lambda: all(node.rounds() for node in started.nodes), 50)
+            for node in started.nodes[1:]:
+                node.peer.local_project.learn(some_rows(10, 2))
+            await synchronise(started)
+            assert started.nodes[2].peer.federated_project.row_count == 110
+
+    with running_broker(tmp_path / "broker") as broker:
+        run(work(broker), 100)
+
+
+def test_what_cannot_run_is_refused_at_once(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            record = started.admin.peer.record
+            with pytest.raises(FederationValueError, match="no GPU back-end") as refusal:
+                require_usable(replace(record, local_type=LocalType.GPU))
+            assert refusal.value.key == "fed_local_type"
+            with pytest.raises(FederationValueError, match="expected cpu"):
+                await started.join(local_type=LocalType.GPU)
+            plain_model = replace(record.terms, kind=ProjectKind.MODEL, uses_smpc=False)
+            with pytest.raises(FederationValueError, match="fed_use_smpc"):
+                require_usable(replace(record, terms=plain_model))
+            with pytest.raises(FederationValueError, match="TLS"):
+                await started.join(nats=NatsAccess(hosts=("nats://192.0.2.1:4222",)))
+
+    run(work())
+
+
+def test_what_all_have_to_know_fits_into_one_message(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            peer, long = started.admin.peer, "# " + "x" * 4090
+            with pytest.raises(FederationValueError, match="bytes together"):
+                await peer.set_contract([long] * 256)
+            assert peer.record.terms.contract.counter == 0
+            await peer.set_contract([long] * 200)
+            joined = await started.join()
+            assert len(joined.peer.record.terms.contract.lines) == 200
+
+    run(work())
+
+
+def test_credentials_that_the_broker_refuses_are_said_so(tmp_path):
+    async def work(broker):
+        async with federation(broker.url, tmp_path / "peers", 1):
+            pass
+
+    with running_broker(tmp_path / "broker", 'authorization { token: "right" }') as broker:
+        with pytest.raises(FederationStateError, match="credentials") as refusal:
+            run(work(broker))
+        assert "right" not in str(refusal.value)
+
+
+def test_settings_of_the_broker_come_from_the_record():
+    access = NatsAccess(hosts=("nats://127.0.0.1:4222",), user="u", password=Secret("hush"), request_timeout_seconds=3)
+    settings = nats_settings(access, in_memory=True)
+    assert (settings.user, settings.password, settings.storage, settings.request_timeout_seconds) == ("u", "hush", "memory", 3)
+    assert "hush" not in repr(access) + repr(settings)
+
+
+def test_clocks_can_be_quick():
+    async def work():
+        clock = SystemClock(started_seconds=1000.0, speed=100.0)
+        assert 1000 <= clock.now_seconds() < 1100
+        await clock.sleep_until(1020.0)
+        assert clock.now_seconds() >= 1020
+
+    run(work())
