@@ -41,23 +41,23 @@ def rows(seed, count):
     return {"x": x, "y": 2 * x + random.normal(0, 0.5, count)}
 
 
-def until_merged(client, project):
-    deadline = time.monotonic() + 60
-    while not any(line.startswith("Sync completed") for line in client.sync_log(project)):
-        assert time.monotonic() < deadline, client.error_log(project)
-        time.sleep(0.1)
-
-
-def merged(clients, broker_rows):
-    """Learn, pulse, synchronise; return the merged correlation beside the pooled one."""
-    for (client, project), own in zip(clients, broker_rows, strict=True):
+def merged(clients, parts, *, asking):
+    """Learn, pulse, let some ask for a synchronisation; return the merged correlations and the pooled one."""
+    for (client, project), own in zip(clients, parts, strict=True):
         client.learn(project, own)
         client.start_pulse(project)
-    clients[-1][0].sync_now(clients[-1][1])
-    for client, project in clients:
-        until_merged(client, project)
-    pooled = [np.concatenate([own[name] for own in broker_rows]) for name in ("x", "y")]
-    return [client.correlation(project, "x", "y") for client, project in clients], np.corrcoef(*pooled)[0, 1]
+    for client, project in asking:
+        client.sync_now(project)
+    x, y = (np.concatenate([own[name] for own in parts]) for name in ("x", "y"))
+    wait_for(lambda: all(rows_merged(client, project) == len(x) for client, project in clients), 60)
+    return [client.correlation(project, "x", "y") for client, project in clients], np.corrcoef(x, y)[0, 1]
+
+
+def rows_merged(client, project):
+    try:
+        return client.univariate(project, "x")["count"]
+    except FederationRefusedError:
+        return 0  # nothing was merged yet
 
 
 def test_a_documented_client_founds_and_joins_a_federation(url, broker, clock):
@@ -77,7 +77,7 @@ def test_a_documented_client_founds_and_joins_a_federation(url, broker, clock):
     assert contents["fed_req_token"] not in errors[-1]
     with Client(url, "c1", KEY, clock=clock) as first, Client(url, "c2", OTHER_KEY, clock=clock) as second:
         clients = [(first, "admin"), (second, "one"), (second, "two")]
-        found, pooled = merged(clients, [rows(1, 30), rows(2, 40), rows(3, 50)])
+        found, pooled = merged(clients, [rows(1, 30), rows(2, 40), rows(3, 50)], asking=clients)
     assert found == pytest.approx([pooled] * 3, rel=1e-9)
     info = decrypt_map(other.call("GET", "fedml/one/info").json()["values"]["fedInfoEncrypted"], OTHER_KEY)
     assert info["is_pulsing"] is True
@@ -97,7 +97,7 @@ def test_a_native_federation_with_all_that_an_admin_may_do(url, broker, clock):
         refuse(403, "Invalid federation token", peer.join, "late", text, password)
         assert any("expired" in line for line in admin.error_log("admin"))
         clients = [(admin, "admin"), (peer, "one"), (peer, "two")]
-        found, pooled = merged(clients, [rows(1, 30), rows(2, 40), rows(3, 50)])
+        found, pooled = merged(clients, [rows(1, 30), rows(2, 40), rows(3, 50)], asking=clients[-1:])
         assert found == pytest.approx([pooled] * 3, rel=1e-9)
         assert peer.linear_regression("two", "y", ["x"]).row_count == 120
         admin.new_schedule("admin", "d2")
