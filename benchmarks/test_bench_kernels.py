@@ -60,6 +60,11 @@ def test_update(benchmark, workload):
     assert kernels.find_invalid(masked, workload.config.order) is None
 
 
+def test_mask_only(benchmark, workload):
+    masked = benchmark(workload.mask_only)
+    assert kernels.find_invalid(masked, workload.config.order) is None
+
+
 def test_sum_masks(benchmark, workload):
     mask = benchmark(workload.sum_masks)
     assert kernels.find_invalid(mask.vect, workload.config.order) is None

@@ -99,6 +99,10 @@ class Workload:
         """Mask the model with that seed."""
         return parallel.update(self.weights, self._seeds[0].to_bytes(), 0, self._encoding, self._threads)[0]
 
+    def mask_only(self) -> kernels.Packed:
+        """Mask the model with a mask that is there already."""
+        return kernels.mask_weights(self.weights, self._mask, self._encoding, out=self._masked)[0]
+
     def sum_masks(self) -> Any:
         """Add the masks of all seeds."""
         return sum_masks(self._seeds, self.config, self.length, threads=self._threads)
@@ -135,6 +139,7 @@ class Workload:
             self._case("expand", "keystream", keystream, self.expand),
             self._case("update", "keystream", keystream, self.update),
             self._case("mask sum", "keystream", keystream, self.sum_masks, VECTOR_COUNT),
+            self._case("mask only", "memory", model + 2 * element, self.mask_only, threads=1),
             self._case("aggregate 1", "memory", element + total, lambda: self.aggregate(1)),
             self._case(
                 f"aggregate {VECTOR_COUNT}",

@@ -12,7 +12,7 @@ from pet.commands import bench_ceiling
 from pet.commands.bench_kernels import Case, Workload, measure
 from pet.mask_config import MaskConfig
 
-KERNELS = ["expand", "update", "mask sum", "aggregate 1", "aggregate 8", "unmask", "fractions"]
+KERNELS = ["expand", "update", "mask sum", "mask only", "aggregate 1", "aggregate 8", "unmask", "fractions"]
 
 
 def test_figures_come_with_their_circumstances(capsys, tmp_path):
