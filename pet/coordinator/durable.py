@@ -25,6 +25,7 @@ from pet.protocol.events import Event, ModelPublished, ParametersPublished, Phas
 from pet.protocol.phases import ACCEPTED_TAG
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
+from pet.transports.body import SealedBody
 
 HEARTBEAT_SECONDS: Final = 1.0
 """How often the time that a phase has lasted is written when nothing else is: a crash gives the phase at most so much back."""
@@ -108,8 +109,13 @@ class DurableCoordinator:
         finally:
             self._collect()
 
-    def receive(self, message: Message, now_seconds: float) -> None:
+    def receive(self, message: Message, now_seconds: float, body: SealedBody | None = None) -> None:
         """Take a message, after letting the deadlines up to now pass; those that it brings forward pass in the next call.
+
+        Args:
+            message: opened and verified.
+            now_seconds: the time now.
+            body: what it came in, sealed, to be stored if that is cheaper; open until the next `settle` returns or raises.
 
         Raises:
             RemoteProtocolError: the message is refused. Already counted.
@@ -120,7 +126,8 @@ class DurableCoordinator:
             if entry is not None and self._journal is not None:
                 current = self.protocol.state.round
                 leads = isinstance(entry, Sum2Entry) and current is not None and current.votes.leader is entry.mask
-                self._journal.note_entry(entry, leads=leads)
+                whole = None if isinstance(message.payload, Chunk) else body
+                self._journal.note_entry(entry, leads=leads, body=whole)
             if entry is None:
                 self._note_chunk(message)
         finally:
@@ -148,6 +155,11 @@ class DurableCoordinator:
             self._collect()
 
     # ---- what becomes of it -------------------------------------------------------------------------------------------
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether there is a storage."""
+        return self._journal is not None
 
     @property
     def is_behind(self) -> bool:

@@ -71,10 +71,11 @@ class _Gate:
 class _Waiting:
     """A message that waits for its turn."""
 
-    __slots__ = ("error", "is_done", "message")
+    __slots__ = ("body", "error", "is_done", "message")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, body: SealedBody) -> None:
         self.message = message
+        self.body = body
         self.is_done = False
         self.error: StorageError | None = None
 
@@ -137,6 +138,11 @@ class CoordinatorEngine:
         self._take_status()
 
     @property
+    def is_durable(self) -> bool:
+        """Whether messages are stored before they are answered."""
+        return self._rounds.is_durable
+
+    @property
     def was_restored(self) -> bool:
         """Whether it goes on with a round, or at least the round ids, of an earlier engine."""
         return self._rounds.was_restored
@@ -168,8 +174,9 @@ class CoordinatorEngine:
             StorageError: it could not be stored; the sender should try again.
         """
         try:
-            with as_sealed_body(body).open() as buffer:
-                self._open_and_receive(buffer)
+            sealed = as_sealed_body(body)
+            with sealed.open() as buffer:
+                self._open_and_receive(buffer, sealed)
         except StorageError:
             raise
         except RemoteProtocolError as error:
@@ -194,7 +201,7 @@ class CoordinatorEngine:
         is_stored = not self._rounds.is_behind or self._publish_or_wait()
         if is_stored:
             for waiting in batch:
-                self._receive(waiting.message)
+                self._receive(waiting)
             self._let_time_pass()
             is_stored = self._publish_or_wait()
         for waiting in batch:
@@ -202,18 +209,18 @@ class CoordinatorEngine:
             if not is_stored:
                 waiting.error = StorageError("message: expected it to be stored, but the storage does not take it now")
 
-    def _open_and_receive(self, buffer: memoryview) -> None:
+    def _open_and_receive(self, buffer: memoryview, body: SealedBody) -> None:
         """Decrypt a message where it lies; no view of the buffer is left when this returns, unless the round keeps one."""
         gate = self._gate
         if gate.keys is None:
             raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
         with occupy():  # so that the threads of other calls leave this one its core
             message = open_message(buffer, gate.keys, gate.accepted_tag)
-        self._wait_for_turn(_Waiting(message))
+        self._wait_for_turn(_Waiting(message, body))
 
-    def _receive(self, message: Message) -> None:
+    def _receive(self, waiting: _Waiting) -> None:
         try:
-            self._rounds.receive(message, self._clock())
+            self._rounds.receive(waiting.message, self._clock(), waiting.body)
         except RemoteProtocolError as error:  # counted by the protocol object itself
             _logger.debug("message refused: %s", error)
         except Exception:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from pet.coordinator.storage.base import Storage, Transaction
+from pet.coordinator.storage.base import Blob, Storage, Transaction
 from pet.errors import StateError
 from pet.messages import Message
 from pet.messages.chunks import Chunk
@@ -24,6 +26,7 @@ from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Entry, Sum2Entry, UpdateEntry, encode_entry
 from pet.protocol.phases import Phase
 from pet.protocol.saved_state import save_state
+from pet.transports.body import SealedBody
 from pet.wire import Buffer
 
 FOLD_COUNT: Final = 8
@@ -31,6 +34,9 @@ FOLD_COUNT: Final = 8
 
 FOLD_BYTES: Final = 8 << 20
 """Small masked models are kept up to so many bytes: adding them again takes a restart less than a second."""
+
+SEALED_BYTES: Final = 1 << 20
+"""Of an update from this size on, the sealed body is stored: it lies in a file already. Opening it again takes time, though."""
 
 _CHECKSUM_BYTES: Final = 4
 _MAGIC: Final = b"pet coordinator 1 "
@@ -68,6 +74,8 @@ class Journal:
         self.has_chunks = False
         self._entries: list[bytes] = []
         self._blobs: dict[str, list[Buffer]] = {}
+        #: Bodies that are stored as they came; what to store in their place, should they be gone, is in `_blobs`.
+        self._bodies: dict[str, SealedBody] = {}
         self._dropped: list[str] = []
         self._clears = False
         self._is_changed = False
@@ -84,17 +92,19 @@ class Journal:
             self.leader_blob = None
             self._entries.clear()
             self._blobs.clear()
+            self._bodies.clear()
             self._dropped.clear()
         elif self.has_chunks:
             self._drop(_CHUNKS)
             self.has_chunks = False
 
-    def note_entry(self, entry: Entry, *, leads: bool = False) -> None:
+    def note_entry(self, entry: Entry, *, leads: bool = False, body: SealedBody | None = None) -> None:
         """Note that a message was accepted.
 
         Args:
             entry: what it left in the round.
             leads: of a vote, whether its mask is the one that the coordinator keeps from now on.
+            body: the message as it came, if it came whole; it is only used until the next `save` returns or raises.
         """
         self._is_changed = True
         position = self.entry_count
@@ -103,6 +113,8 @@ class Journal:
         if isinstance(entry, UpdateEntry) and entry.masked_model is not None:
             self.unfolded_bytes += entry.masked_model.size_bytes
             self._put(update_blob(position), entry.masked_model.to_parts())
+            if body is not None and body.size_bytes >= SEALED_BYTES:
+                self._bodies[update_blob(position)] = body
         elif isinstance(entry, Sum2Entry) and entry.mask is not None and leads:
             if self.leader_blob is not None:
                 self._drop(self.leader_blob)
@@ -146,17 +158,23 @@ class Journal:
             StateError: the storage holds something else than was written.
         """
         self.flush()
-        self._transaction = self._next_transaction(coordinator, now_seconds)
+        plain = self._next_transaction(coordinator, now_seconds)
+        bodies = {name: body for name, body in self._bodies.items() if name in plain.blobs}
         self.sequence += 1
-        self._entries, self._blobs, self._dropped = [], {}, []
+        self._entries, self._blobs, self._bodies, self._dropped = [], {}, {}, []
         self._clears = self._is_changed = False
-        self.flush()
+        # Bodies are gone when this call ends; what is tried again later holds what they said.
+        self._transaction = plain
+        self._commit(replace(plain, blobs=with_bodies(plain.blobs, bodies)) if bodies else plain)
 
     def flush(self) -> None:
         """Write what an earlier call could not write; raises as `save`."""
         if self._transaction is not None:
-            self.storage.commit(self._transaction)
-            self._transaction = None
+            self._commit(self._transaction)
+
+    def _commit(self, transaction: Transaction) -> None:
+        self.storage.commit(transaction)
+        self._transaction = None
 
     def _next_transaction(self, coordinator: Coordinator, now_seconds: float) -> Transaction:
         self._fold_if_worth_it(coordinator)
@@ -186,6 +204,7 @@ class Journal:
             return
         parts = current.aggregation.to_parts()
         self._drop("update/")
+        self._drop("sealed/")
         self._drop("total/")
         self.folded_count, self.unfolded_bytes = self.entry_count, 0
         self._put(total_blob(self.folded_count), parts)
@@ -205,6 +224,18 @@ class Journal:
 def update_blob(position: int) -> str:
     """Return the name of the masked model of an entry."""
     return f"update/{position}"
+
+
+def sealed_blob(position: int) -> str:
+    """Return the name of the sealed body that an entry came in, where that is stored in place of the masked model."""
+    return f"sealed/{position}"
+
+
+def with_bodies(blobs: Mapping[str, Blob], bodies: Mapping[str, SealedBody]) -> dict[str, Blob]:
+    """Put sealed bodies in the place of the masked models that they brought."""
+    return {
+        name.replace("update/", "sealed/") if name in bodies else name: bodies.get(name, blob) for name, blob in blobs.items()
+    }
 
 
 def mask_blob(position: int) -> str:

@@ -7,6 +7,7 @@ fit is an error: a coordinator that forgot a part of its round without a word wo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pet.aggregation import Aggregation
@@ -14,6 +15,7 @@ from pet.coordinator.journal import (
     Journal,
     mask_blob,
     parse_chunk_name,
+    sealed_blob,
     total_blob,
     unframe_blob,
     unframe_entry,
@@ -22,7 +24,7 @@ from pet.coordinator.journal import (
 )
 from pet.coordinator.storage.base import Storage, Stored
 from pet.errors import PetError, StateError, StorageError
-from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag
+from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag, UpdatePayload, open_message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_entry, decode_entry, with_large_part
 from pet.protocol.phases import Phase
@@ -131,9 +133,7 @@ class _Restorer:
             _expect(entry.encrypted_seeds.keys() == current.sum_dictionary.keys(), "seeds for every sum participant", "others")
             _expect(entry.participant_public_key not in current.update_participants, "one update of each participant", 2)
             if position >= folded_count:
-                data = self._read(update_blob(position))
-                self._journal.unfolded_bytes += len(data)
-                entry = with_large_part(entry, data)
+                entry = self._with_masked_model(current, position, entry)
         elif isinstance(entry, Sum2Entry):
             _expect(entry.participant_public_key not in current.votes.voters, "one vote of each participant", 2)
             if mask_blob(position) in self._stored.blob_names:
@@ -143,6 +143,21 @@ class _Restorer:
             _expect(entry.participant_public_key not in current.sum_dictionary, "one entry of each sum participant", 2)
         apply_entry(current, entry)
         return type(entry)
+
+    def _with_masked_model(self, current: RoundState, position: int, entry: UpdateEntry) -> UpdateEntry:
+        """Return the entry with the masked model that it was stored with, alone or in the body that brought it."""
+        if sealed_blob(position) not in self._stored.blob_names:
+            data = self._read(update_blob(position))
+            self._journal.unfolded_bytes += len(data)
+            whole = with_large_part(entry, data)
+            assert isinstance(whole, UpdateEntry), "a large part does not change the kind"
+            return whole
+        body = bytearray(self._storage.read_blob(sealed_blob(position)))
+        self._journal.unfolded_bytes += len(body)
+        message = open_message(body, current.keys, Tag.UPDATE)
+        _expect(message.participant_public_key == entry.participant_public_key, "the body of this participant", "another one")
+        assert isinstance(message.payload, UpdatePayload), "chunks are not stored as they came"
+        return replace(entry, masked_model=message.payload.masked_model)
 
     def _put_back_chunks(self, current: RoundState, now_seconds: float) -> None:
         for name in sorted(self._stored.blob_names):

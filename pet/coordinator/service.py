@@ -42,6 +42,7 @@ LEAST_SPOOL_BYTES: Final = 2**30
 _SPOOLED_MESSAGES: Final = 16
 """Large bodies on disk: while one is handled, many can be received. Sixteen updates of 150 MB are 2.4 GB."""
 
+_THREADS_PER_DURABLE_WORKER: Final = 2
 #: Large bodies that are opened at the same time, each in a buffer of its own; small ones overtake them.
 _LARGE_MESSAGES_OPEN: Final = 1
 #: How long to wait after an error that should not have happened, before time is tried again.
@@ -133,7 +134,9 @@ class CoordinatorService:
         """
         if self._worker_threads is not None:
             raise LocalProtocolError("CoordinatorService.start: expected a service that was not started yet")
-        self._worker_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-worker")
+        # While some wait for the disk, which writes what they bring together, others open messages.
+        threads = self.workers * (_THREADS_PER_DURABLE_WORKER if self.engine.is_durable else 1)
+        self._worker_threads = ThreadPoolExecutor(threads, thread_name_prefix="pet-worker")
         self._answer_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-answer")
         self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
         self._spool_threads = ThreadPoolExecutor(1, thread_name_prefix="pet-spool")

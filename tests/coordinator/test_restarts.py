@@ -13,6 +13,7 @@ from sealed_rounds import SealedRound
 from pet.coordinator import journal
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import MemoryModelStore
+from pet.coordinator.spool import Spool
 from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.redis import RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage
@@ -201,11 +202,14 @@ def storage(request, tmp_path):
     storage.close()
 
 
-@pytest.fixture(params=[1, None], ids=["folded at once", "never folded"])
+@pytest.fixture(params=["folded at once", "kept", "kept sealed"])
 def folding(request, monkeypatch):
-    if request.param:
+    """What becomes of masked models: added to a stored total, or stored one by one, alone or in the bodies they came in."""
+    if request.param == "folded at once":
         monkeypatch.setattr(journal, "FOLD_BYTES", 1)
-        monkeypatch.setattr(journal, "FOLD_COUNT", request.param)
+        monkeypatch.setattr(journal, "FOLD_COUNT", 1)
+    elif request.param == "kept sealed":
+        monkeypatch.setattr(journal, "SEALED_BYTES", 1)
 
 
 def test_every_step_of_a_round_survives(storage, folding):
@@ -509,3 +513,78 @@ def test_no_secret_in_logs_or_errors(caplog):
         Life(storage)
     shown = caplog.text + repr(storage.load()) + str(caught.value)
     assert secret.hex() not in shown
+
+
+def large_body(life, body, spool):
+    """Write a body to a file, as one that is large."""
+    spooled = spool.create(len(body))
+    spooled.write(body)
+    return spooled
+
+
+def test_large_bodies_are_kept_as_they_came(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "SEALED_BYTES", 100)
+    monkeypatch.setattr("pet.coordinator.storage.sqlite.LARGEST_ROW_BYTES", 100)
+    storage = SqliteStorage(tmp_path)
+    life = Life(storage)
+    spool = Spool(tmp_path / "spool", 1 << 20)
+    round_ = life.round()
+    life.send(round_.sum(*round_.keys("sum", 1)))
+    life.wait()
+    sums = decode_sum_dictionary(life.engine.sums())
+    bodies = [round_.update(key, sums, weights_of(index)) for index, key in enumerate(round_.keys("update", 2))]
+    for body in bodies:
+        spooled = large_body(life, body, spool)
+        life.engine.handle_message(spooled)
+        spooled.close()
+    assert sorted(path.read_bytes() for path in (tmp_path / "blobs").iterdir()) == sorted(map(bytes, bodies))
+    before = comparable(life)
+    life.start()
+    assert comparable(life)["round"] == before["round"]
+    storage.close()
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["was not made", "was made"])
+def test_a_body_that_is_gone_when_the_storage_is_back(tmp_path, monkeypatch, is_known):
+    """What is tried again is what the body said."""
+    monkeypatch.setattr(journal, "SEALED_BYTES", 100)
+
+    class Unreliable(MemoryStorage):
+        is_down = False
+
+        def commit(self, transaction):
+            if not self.is_down or is_known:
+                super().commit(transaction)
+            if self.is_down:
+                raise StorageError("no answer")
+
+    storage = Unreliable()
+    life = Life(storage)
+    spool = Spool(tmp_path / "spool", 1 << 20)
+    round_ = life.round()
+    life.send(round_.sum(*round_.keys("sum", 1)))
+    life.wait()
+    (key,) = round_.keys("update", 1)
+    spooled = large_body(life, round_.update(key, decode_sum_dictionary(life.engine.sums()), weights_of(0)), spool)
+    storage.is_down = True
+    with pytest.raises(StorageError):
+        life.engine.handle_message(spooled)
+    spooled.close()
+    storage.is_down = False
+    life.engine.tick()
+    assert storage.load().blob_names == ({"sealed/1"} if is_known else {"update/1"})
+    before = comparable(life)
+    life.start()
+    assert comparable(life)["round"] == before["round"]
+
+
+def test_a_body_of_another_participant_is_noticed(monkeypatch):
+    monkeypatch.setattr(journal, "SEALED_BYTES", 100)
+    storage = MemoryStorage()
+    other_round(storage)
+    storage._blobs["sealed/5"], storage._blobs["sealed/6"] = storage._blobs["sealed/6"], storage._blobs["sealed/5"]
+    with pytest.raises(StateError, match="expected the body of this participant"):
+        Life(storage)
+    storage._blobs["sealed/5"] = bytes(300)
+    with pytest.raises(StateError, match="does not open"):
+        Life(storage)

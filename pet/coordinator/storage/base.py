@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pet.errors import StateError
+from pet.transports.body import SealedBody
 from pet.wire import Buffer
+
+Blob: TypeAlias = Sequence[Buffer] | SealedBody
+"""What is to be stored under a name: buffers in order, or a body, which may lie in a file that only has to be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,7 @@ class Transaction:
         state: replaces the state; no two writers ever write the same.
         clears: begins with an empty journal and without blobs.
         entries: appended to the journal.
-        blobs: written, in place of those of the same name; each as buffers in order.
+        blobs: written, in place of those of the same name.
         dropped_blobs: names of blobs that are not needed any more; a name can end with "*" and stands for all that begin so.
     """
 
@@ -36,7 +40,7 @@ class Transaction:
     state: bytes = field(repr=False)
     clears: bool = False
     entries: Sequence[bytes] = field(default=(), repr=False)
-    blobs: Mapping[str, Sequence[Buffer]] = field(default_factory=dict, repr=False)
+    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
     dropped_blobs: Sequence[str] = ()
 
 
@@ -120,3 +124,16 @@ def is_next(transaction: Transaction, sequence: int, state: bytes) -> bool:
 def is_meant(name: str, pattern: str) -> bool:
     """Say whether a pattern of `Transaction.dropped_blobs` stands for a name."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def size_of(blob: Blob) -> int:
+    """Return how many bytes a blob has."""
+    return blob.size_bytes if isinstance(blob, SealedBody) else sum(map(len, blob))
+
+
+def join(blob: Blob) -> bytes:
+    """Return the bytes of a blob."""
+    if isinstance(blob, SealedBody):
+        with blob.open() as buffer:
+            return bytes(buffer)
+    return b"".join(blob)

@@ -5,7 +5,7 @@ Nothing is written to disk. Blobs are copied, as a storage must not keep the mes
 
 from __future__ import annotations
 
-from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next
+from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next, join
 from pet.errors import StateError
 from pet.wire import Buffer
 
@@ -44,7 +44,7 @@ class MemoryStorage:
         for pattern in transaction.dropped_blobs:
             for name in [name for name in self._blobs if is_meant(name, pattern)]:
                 del self._blobs[name]
-        self._blobs.update({name: b"".join(parts) for name, parts in transaction.blobs.items()})
+        self._blobs.update({name: join(blob) for name, blob in transaction.blobs.items()})
         self._entries += transaction.entries
         self._sequence, self._state = transaction.sequence, transaction.state
 

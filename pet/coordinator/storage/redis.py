@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
-from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next
+from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next, join
 from pet.errors import MissingExtraError, StateError, StorageError
 from pet.wire import Buffer
 
@@ -154,8 +154,8 @@ class RedisStorage:
         if dropped:
             pipeline.delete(*[_BLOB_KEY + name.encode() for name in dropped])
             pipeline.srem(NAMES_KEY, *dropped)
-        for name, parts in transaction.blobs.items():
-            pipeline.set(_BLOB_KEY + name.encode(), b"".join(parts))
+        for name, blob in transaction.blobs.items():
+            pipeline.set(_BLOB_KEY + name.encode(), join(blob))
             pipeline.sadd(NAMES_KEY, name)
         if transaction.entries:
             pipeline.rpush(ENTRIES_KEY, *transaction.entries)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from pet.coordinator.durable_files import make_private_folder, sync_folder, write_durably
-from pet.coordinator.storage.base import Stored, Transaction, is_next
+from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
 from pet.errors import StateError, StorageError
+from pet.transports.body import SealedBody
 from pet.wire import Buffer
 
 DATABASE_NAME: Final = "coordinator.sqlite"
@@ -177,12 +178,17 @@ class SqliteStorage:
     def _write_files(self, transaction: Transaction) -> list[tuple[str, bytes | None, str | None]]:
         """Write large blobs to files that nothing counts yet; return the rows of all blobs."""
         rows: list[tuple[str, bytes | None, str | None]] = []
-        for index, (name, parts) in enumerate(transaction.blobs.items()):
-            if sum(map(len, parts)) <= LARGEST_ROW_BYTES:
-                rows.append((name, b"".join(parts), None))
+        for index, (name, blob) in enumerate(transaction.blobs.items()):
+            if size_of(blob) <= LARGEST_ROW_BYTES:
+                rows.append((name, join(blob), None))
                 continue
             file = f"{transaction.sequence}-{index}"
-            write_durably(self._blob_folder / file, parts)
+            path = self._blob_folder / file
+            if isinstance(blob, SealedBody):
+                path.unlink(missing_ok=True)  # of an attempt that failed
+                blob.keep(path)
+            else:
+                write_durably(path, blob)
             rows.append((name, None, file))
         if any(file is not None for _, _, file in rows):
             sync_folder(self._blob_folder)
