@@ -53,6 +53,7 @@ class AsyncParticipant:
         signing_key: SigningKeyPair | None = None,
         max_message_size: int | None = None,
         back_off: BackOff | None = None,
+        threads: int | None = None,
     ) -> None:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
         self._state_file = None if state_file is None else StateFile(state_file)
@@ -60,10 +61,10 @@ class AsyncParticipant:
             state = (self._state_file.load() if self._state_file else None) or state
             if state is None:
                 self._ticks = AsyncTickParticipant(
-                    coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size
+                    coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, threads=threads
                 )
             else:
-                self._ticks = AsyncTickParticipant.restore(state, coordinator)
+                self._ticks = AsyncTickParticipant.restore(state, coordinator, threads=threads)
         except BaseException:
             if self._state_file is not None:
                 self._state_file.close()

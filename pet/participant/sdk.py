@@ -83,6 +83,7 @@ def spawn_participant(
     signing_key: SigningKeyPair | None = None,
     max_message_size: int | None = None,
     back_off: BackOff | None = None,
+    threads: int | None = None,
 ) -> ParticipantThread:
     """Start a participant in a daemon thread of its own.
 
@@ -98,6 +99,7 @@ def spawn_participant(
         signing_key: the participant's identity; a fresh one if None.
         max_message_size: largest sealed message in bytes, 194 or more. None is unlimited.
         back_off: the waits between ticks.
+        threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
 
     Raises:
         ConfigError: the URL or `max_message_size` cannot be used.
@@ -108,9 +110,11 @@ def spawn_participant(
     try:
         state = (file.load() if file else None) or state
         if state is None:
-            ticks = TickParticipant(coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size)
+            ticks = TickParticipant(
+                coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, threads=threads
+            )
         else:
-            ticks = TickParticipant.restore(state, coordinator)
+            ticks = TickParticipant.restore(state, coordinator, threads=threads)
     except BaseException:
         if file is not None:
             file.close()

@@ -49,7 +49,7 @@ async def until(condition) -> None:
 def test_participants_on_one_event_loop_finish_rounds():
     async def take_part(coordinator: LiveCoordinator, weight: float) -> list[np.ndarray]:
         models = []
-        async with AsyncParticipant(AsyncLiveTransport(coordinator), back_off=QUICK) as participant:
+        async with AsyncParticipant(AsyncLiveTransport(coordinator), back_off=QUICK, threads=2) as participant:
             await until(lambda: participant.local_model_config.length)
             participant.set_local_model(np.full(4, weight, np.float32))
             async for model in participant.global_models():

@@ -90,7 +90,7 @@ def test_threads_finish_rounds_together_and_see_the_global_model():
     with LiveCoordinator(live_settings(sum_probability=0.4)) as coordinator:
         kinds = [Trainer, Converting] * 4
         threads = [
-            spawn_participant(LiveTransport(coordinator), kind, (number / 8,), {"length": 4}, back_off=QUICK)
+            spawn_participant(LiveTransport(coordinator), kind, (number / 8,), {"length": 4}, back_off=QUICK, threads=2)
             for number, kind in enumerate(kinds)
         ]
         try:
@@ -114,7 +114,7 @@ def test_a_stopped_participant_goes_on_from_its_state():
     first = spawn_participant(transport, Trainer, (0.5,), scalar=0.25, back_off=QUICK)
     wait_until(lambda: bool(INSTANCES and INSTANCES[0].inputs))
     state = first.stop()
-    second = spawn_participant(transport, Trainer, (0.5,), state=state, back_off=QUICK)
+    second = spawn_participant(transport, Trainer, (0.5,), state=state, back_off=QUICK, threads=1)
     wait_until(lambda: bool(len(INSTANCES) == 2 and INSTANCES[1].inputs))
     second.stop()
     restored = TickParticipant.restore(state, transport)
