@@ -277,9 +277,16 @@ def test_a_receiver_that_stops_tells_what_became_of_the_last_upload(broker):
                 body.close()
                 stop.set()
 
+        class LateConnection(CountedConnection):
+            async def request(self, subject, payload=b"", **options):
+                if ".done." in subject:
+                    await asyncio.sleep(0.2)
+                return await super().request(subject, payload, **options)
+
         async with await connect(settings_for(broker), "peer") as connection:
             async with receiving(broker, Stopping()) as subjects:
-                sending = asyncio.create_task(send(connection, subjects, b"the last one", patience_seconds=0))
+                late = LateConnection(connection)
+                sending = asyncio.create_task(send(late, subjects, b"the last one", patience_seconds=0))
                 await stop.wait()
             assert (await sending).is_accepted
 
