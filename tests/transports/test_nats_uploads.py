@@ -25,8 +25,9 @@ def broker(tmp_path_factory):
         yield broker
 
 
+@pytest.mark.parametrize("is_sealed", [False, True])
 @pytest.mark.parametrize("directory", [False, True], ids=["temporary", "kept"])
-def test_every_size_arrives_as_it_was(broker, tmp_path, directory):
+def test_every_size_arrives_as_it_was(broker, tmp_path, directory, is_sealed):
     async def use():
         keeper = Keeper()
         async with (
@@ -36,7 +37,7 @@ def test_every_size_arrives_as_it_was(broker, tmp_path, directory):
             for size in (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20 * CHUNK):
                 body = some_bytes(size)
                 counted = CountedConnection(connection)
-                verdict = await send(counted, subjects, memoryview(body))
+                verdict = await send(counted, subjects, memoryview(body), is_sealed=is_sealed)
                 assert verdict.is_accepted
                 assert keeper.bodies[-1] == body
                 assert counted.counts == {"open": 1, "rx": max(1, -(-size // CHUNK)), "done": 1}
@@ -128,6 +129,13 @@ def test_refusals(broker):
                     await connection.request(subjects.chunk(answer.slot), bad, timeout_seconds=0.1)
             await connection.request(subjects.chunk(answer.slot), ChunkHeader(bytes(16), 0, 1, 3).to_bytes() + b"abc")
             done = OpenAnswer.from_bytes(await connection.request(subjects.done(answer.slot)))
+            assert done.verdict.reason == "wrong_digest"
+            late = UploadOffer(upload_id=b"l" * 16, size_bytes=1, sha256=b"", kind="test", round="", chunk_bytes=10)
+            answer = OpenAnswer.from_bytes(await connection.request(subjects.open("peer"), late.to_bytes()))
+            await connection.request(subjects.chunk(answer.slot), ChunkHeader(b"l" * 16, 0, 1, 1).to_bytes() + b"a")
+            with pytest.raises(UnreachableError):
+                await connection.request(subjects.done(answer.slot), b"no digest", timeout_seconds=0.1)
+            done = OpenAnswer.from_bytes(await connection.request(subjects.done(answer.slot), bytes(32)))
             assert done.verdict.reason == "wrong_digest"
             # Another upload under a known id is none of ours.
             answer = OpenAnswer.from_bytes(await connection.request(subjects.open("peer"), wrong.to_bytes()))

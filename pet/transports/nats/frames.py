@@ -64,7 +64,7 @@ class UploadOffer:
     Attributes:
         upload_id: 16 bytes; the same again for the same upload, so that it goes on where it stopped.
         size_bytes: of the whole.
-        sha256: of the whole, 32 bytes.
+        sha256: of the whole, 32 bytes; empty if it comes with `done`, so that sending need not wait for it.
         kind: what it is, for the receiver's handler.
         round: which round it belongs to; empty where nobody needs to know.
         chunk_bytes: data in each chunk but the last: the most the sender can, or in mode `stream` what it does.
@@ -115,7 +115,9 @@ class UploadOffer:
                 round=_text(record["round"]),
                 chunk_bytes=_whole(record["chunk_bytes"], 1, 2**26),
             )
-            is_good = len(offer.upload_id) == UPLOAD_ID_BYTES and len(offer.sha256) == 32 and offer.chunk_count <= _MAX_CHUNKS
+            is_good = (
+                len(offer.upload_id) == UPLOAD_ID_BYTES and len(offer.sha256) in {0, 32} and offer.chunk_count <= _MAX_CHUNKS
+            )
         except (ValueError, TypeError, KeyError):
             is_good = False
         if not is_good:

@@ -10,6 +10,7 @@ Source: spec/FEDERATION.md 5.4, mode `direct`.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import secrets
@@ -22,7 +23,7 @@ from typing import Any, Final, Protocol
 from pet.errors import MissingExtraError, RemoteProtocolError, TransportError
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
-from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict, decode_chunk
+from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict, decode_chunk, has_bit, set_bit
 from pet.transports.nats.spool import Spool, SpoolRoom
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription, respond
@@ -201,9 +202,12 @@ class _Receiving:
         self._offer = offer
         self._loop: Final = asyncio.get_running_loop()
         self._token: Final = secrets.token_hex(16)
-        #: Twice the window: what a sender sends again may come beside what it sent before.
-        self._chunks: Final[asyncio.Queue[Msg]] = asyncio.Queue(2 * window)
+        #: What was taken and is not written yet; while it is full, nothing more is answered.
+        self._chunks: Final[asyncio.Queue[tuple[int, memoryview, Msg]]] = asyncio.Queue(window)
+        self._received = bytearray()
+        self._is_durable = False
         self._spool: Spool | None = None
+        self._late_digest: Final[asyncio.Future[bytes]] = asyncio.get_running_loop().create_future()
         self._is_open = asyncio.Event()
         self._is_told = asyncio.Event()
         self._verdict: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
@@ -262,6 +266,7 @@ class _Receiving:
         try:
             self._spool = await asyncio.to_thread(room.open, self.peer, self._offer)
             self._offer = self._spool.offer
+            self._received, self._is_durable = bytearray(self._spool.bitmap), room.is_durable
             limit = 2 * self._window * (self._offer.chunk_bytes + HEADER_BYTES)
             chunk, done = self._subjects.chunk(self._token), self._subjects.done(self._token)
             # Unchecked: what we may not listen on, we may not listen on for any slot, and the answer to the offer goes the same
@@ -272,7 +277,9 @@ class _Receiving:
             subscriptions.append(await self._connection.serve(done, self._answer_done, is_checked=False))
             self._is_open.set()
             await self._take_chunks(self._spool)
-            verdict = await self._judge(self._spool)
+            async with asyncio.timeout(self._handler.stall_seconds):
+                sha256 = self._offer.sha256 or await self._late_digest
+            verdict = await self._judge(self._spool, sha256)
             self._verdict.set_result(verdict)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DONE_SECONDS):
@@ -289,45 +296,55 @@ class _Receiving:
                 await self._connection.unsubscribe(subscription)
 
     async def _queue_chunk(self, message: Msg) -> None:
-        if self.is_whole:
+        """Take one chunk. It is answered when it is written, or where nothing outlives the process anyway: at once."""
+        spool = self._spool
+        assert spool is not None, "chunks come after the slot was opened"
+        try:
+            header, data = decode_chunk(message.data)
+            spool.require_place(header, data)
+        except RemoteProtocolError as error:
+            _logger.info("chunk ignored: %s", error)
+            return
+        if has_bit(spool.bitmap if self._is_durable else self._received, header.index):
             await respond(message, b"")  # the first answer got lost
-        else:
-            await self._chunks.put(message)
+            return
+        set_bit(self._received, header.index)
+        await self._chunks.put((header.index, data, message))
+        if not self._is_durable:
+            await respond(message, b"")
 
     async def _take_chunks(self, spool: Spool) -> None:
-        """Write chunks until all are there."""
+        """Write chunks until all are there, as many at a time as have come."""
         while not spool.is_whole:
             async with asyncio.timeout(self._handler.stall_seconds):
-                message = await self._chunks.get()
-            try:
-                header, data = decode_chunk(message.data)
-                spool.require_place(header, data)
-            except RemoteProtocolError as error:
-                _logger.info("chunk ignored: %s", error)
-                continue
-            await asyncio.to_thread(self._store, spool, header.index, data, message)
-        while not self._chunks.empty():
-            await respond(self._chunks.get_nowait(), b"")
+                chunks = [await self._chunks.get()]
+            while not self._chunks.empty():
+                chunks.append(self._chunks.get_nowait())
+            await asyncio.to_thread(self._store, spool, chunks)
 
-    def _store(self, spool: Spool, index: int, data: memoryview, message: Msg) -> None:
-        """Write a chunk, have it answered, and digest it meanwhile; in a worker thread."""
-        spool.write(index, data)
-        asyncio.run_coroutine_threadsafe(respond(message, b""), self._loop)
-        spool.digest_more(index, data)
+    def _store(self, spool: Spool, chunks: list[tuple[int, memoryview, Msg]]) -> None:
+        """Write chunks, have them answered, and digest them meanwhile; in a worker thread."""
+        for index, data, message in chunks:
+            spool.write(index, data)
+            if self._is_durable:
+                asyncio.run_coroutine_threadsafe(respond(message, b""), self._loop)
+            spool.digest_more(index, data)
 
-    async def _judge(self, spool: Spool) -> Verdict:
+    async def _judge(self, spool: Spool, sha256: bytes) -> Verdict:
         """Check the digest and give the upload to the handler."""
-        body = await asyncio.to_thread(spool.take)
+        body = await asyncio.to_thread(spool.take, sha256)
         if body is None:
             await asyncio.to_thread(spool.discard)
             return Verdict(is_accepted=False, reason="wrong_digest")
         reason = await self._handler.handle(self.peer, self._offer, body)
         return Verdict(is_accepted=reason is None, reason=reason or "")
 
-    async def _answer_done(self, _subject: str, _payload: bytes) -> bytes:
-        """Answer with the verdict, or with what is missing."""
-        if not self.is_whole:
+    async def _answer_done(self, _subject: str, payload: bytes) -> bytes:
+        """Answer with the verdict, or with what is missing. The payload is the digest, if the offer had none."""
+        if sum(byte.bit_count() for byte in self._received) < self._offer.chunk_count:
             return (await self.answer()).to_bytes()
+        if len(payload) == hashlib.sha256().digest_size and not self._late_digest.done():
+            self._late_digest.set_result(payload)
         verdict = await asyncio.shield(self._verdict)
         self._is_told.set()
         return (OpenAnswer(wait_seconds=_WAIT_SECONDS) if verdict is None else OpenAnswer(verdict=verdict)).to_bytes()

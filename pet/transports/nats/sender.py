@@ -29,16 +29,32 @@ from pet.transports.nats.frames import (
 from pet.transports.nats.retry import Patience
 from pet.transports.nats.subjects import Subjects
 
+#: So much of both ends of a sealed body names it.
+_END_BYTES: Final = 4096
 #: How many request timeouts the receiver may take to handle an upload.
 _MOST_HANDLING: Final = 20
 #: A receiver that asks for more under way than this is not trusted with it.
 _MOST_WINDOW: Final = 32
 
 
-async def make_offer(connection: NatsConnection, body: Body, kind: str, round_name: str) -> UploadOffer:
-    """Return the offer of an upload. Its id follows from what it is, so that whoever sends it again goes on with it."""
-    digest = (await asyncio.to_thread(hashlib.sha256, body)).digest()
-    upload_id = hashlib.sha256(f"{kind}|{round_name}|".encode() + digest).digest()[:UPLOAD_ID_BYTES]
+async def digest_of(body: Body) -> bytes:
+    """Return the SHA-256 of a body; computed in a worker thread."""
+    return (await asyncio.to_thread(hashlib.sha256, body)).digest()
+
+
+def make_offer(connection: NatsConnection, body: Body, kind: str, round_name: str, digest: bytes) -> UploadOffer:
+    """Return the offer of an upload. Its id follows from what it is, so that whoever sends it again goes on with it.
+
+    Args:
+        connection: says how large chunks may be.
+        body: what to send.
+        kind: what it is, for the receiver.
+        round_name: which round it belongs to.
+        digest: of the body; empty if it follows later. Then the id is made of size, beginning and end.
+    """
+    ends = (body[:_END_BYTES], body[max(0, len(body) - _END_BYTES) :])
+    identity = digest or hashlib.sha256(b"".join((len(body).to_bytes(8, "big"), *ends))).digest()
+    upload_id = hashlib.sha256(f"{kind}|{round_name}|".encode() + identity).digest()[:UPLOAD_ID_BYTES]
     return UploadOffer(
         upload_id=upload_id,
         size_bytes=len(body),
@@ -64,6 +80,7 @@ async def send_upload(
     *,
     kind: str,
     round_name: str = "",
+    is_sealed: bool = False,
     patience_seconds: float,
     deadline: float | None = None,
 ) -> Verdict:
@@ -76,6 +93,8 @@ async def send_upload(
         body: what to send; must not change meanwhile.
         kind: what it is, for the receiver.
         round_name: which round it belongs to.
+        is_sealed: no two of these bodies begin alike, as each begins with a key drawn for it. Then it need not be digested
+            before it is sent, but meanwhile.
         patience_seconds: how long to try again without any progress.
         deadline: in the time of the event loop, after which nothing is tried again.
 
@@ -85,9 +104,13 @@ async def send_upload(
     Raises:
         TransportError: it could not be sent; the subclass says why.
     """
-    offer = await make_offer(connection, body, kind, round_name)
-    sending = _Sending(connection, subjects, peer, offer, memoryview(body), Patience(patience_seconds, deadline))
-    return await sending.run()
+    digesting = asyncio.ensure_future(digest_of(body))
+    try:
+        offer = make_offer(connection, body, kind, round_name, b"" if is_sealed else await digesting)
+        patience = Patience(patience_seconds, deadline)
+        return await _Sending(connection, subjects, peer, offer, memoryview(body), patience, digesting).run()
+    finally:
+        digesting.cancel()
 
 
 class _SlotGoneError(TransportError):
@@ -105,6 +128,7 @@ class _Sending:
         offer: UploadOffer,
         body: memoryview,
         patience: Patience,
+        digesting: asyncio.Future[bytes],
     ) -> None:
         self._connection: Final = connection
         self._subjects: Final = subjects
@@ -112,6 +136,7 @@ class _Sending:
         self._offer: Final = offer
         self._body: Final = body
         self._patience: Final = patience
+        self._digesting: Final = digesting
 
     async def run(self) -> Verdict:
         """Go on until there is a verdict."""
@@ -124,7 +149,7 @@ class _Sending:
                         # It is all there, and being handled: that takes as long as it takes.
                         handling += 1
                         self._patience.progress()
-                    answer = await self._ask(self._subjects.done(answer.slot), b"")
+                    answer = await self._ask(self._subjects.done(answer.slot), await self._digesting)
                 if answer.verdict is not None:
                     return answer.verdict
                 # Not a failure: the receiver has its hands full, or wants some chunks again.

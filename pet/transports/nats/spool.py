@@ -116,10 +116,10 @@ class Spool:
                 self._digest.update(self._store.read(step, min(_DIGEST_STEP_BYTES, end - step)))
             self._digested += 1
 
-    def take(self) -> SealedBody | None:
-        """Return the whole upload, or None if it is not what was offered. Closing the body discards the spool."""
+    def take(self, sha256: bytes) -> SealedBody | None:
+        """Return the whole upload, or None if it has another digest. Closing the body discards the spool."""
         self.digest_more()
-        if not hmac.compare_digest(self._digest.digest(), self.offer.sha256):
+        if not hmac.compare_digest(self._digest.digest(), sha256):
             return None
         return self._store.to_body()
 

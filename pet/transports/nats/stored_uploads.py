@@ -22,7 +22,7 @@ from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer, decode_chunk
 from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, UploadHandler
 from pet.transports.nats.retry import Patience
-from pet.transports.nats.sender import encode_chunk, make_offer
+from pet.transports.nats.sender import digest_of, encode_chunk, make_offer
 from pet.transports.nats.spool import ABANDONED_SECONDS, Spool, SpoolRoom
 from pet.transports.nats.subjects import Subjects
 
@@ -40,9 +40,10 @@ _ACK_WAIT_SECONDS: Final = 30
 _MOST_UNACKNOWLEDGED: Final = 256
 #: Messages in one pull: 16 MiB, a quarter of what the broker holds for a connection (fact 2).
 _BATCH: Final = 16
-_PULL_SECONDS: Final = 2.0
+#: Not a multiple of the delay of what is given back: what the broker delivers just when a pull ends waits for 30 s.
+_PULL_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.5
-_NO_ROOM_SECONDS: Final = 2.0
+_NO_ROOM_SECONDS: Final = 0.7
 _CONSUMER: Final = "coordinator"
 _FINISHED_KEPT: Final = 4096
 _NANOSECONDS: Final = 10**9
@@ -66,7 +67,7 @@ async def store_upload(
     Raises:
         TransportError: it could not be stored; the subclass says why.
     """
-    offer = await make_offer(connection, body, kind, round_name)
+    offer = make_offer(connection, body, kind, round_name, await digest_of(body))
     view, patience = memoryview(body), Patience(patience_seconds, deadline)
     while True:
         losses = connection.losses
@@ -279,7 +280,7 @@ class StoredUploads:
         """Give a whole upload to the handler."""
         key = peer, spool.offer.upload_id
         try:
-            body = await asyncio.to_thread(spool.take)
+            body = await asyncio.to_thread(spool.take, spool.offer.sha256)
             reason = "wrong_digest" if body is None else await self._handler.handle(peer, spool.offer, body)
             if reason is not None:
                 _logger.info("stored upload of %s refused: %s", peer, reason)

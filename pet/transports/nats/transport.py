@@ -104,6 +104,7 @@ class AsyncNatsTransport:
             self._peer,
             body,
             kind=PET_MESSAGE,
+            is_sealed=True,
             patience_seconds=self._patience_seconds,
         )
         require_accepted(verdict)
