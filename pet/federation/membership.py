@@ -122,7 +122,7 @@ class AdminDesk:
         """Tell everybody that the federation is over."""
         await asyncio.gather(*(self._tell(peer, REMOVED, {}) for peer in self._context.others))
 
-    def hello(self, message: PeerMessage) -> dict[str, Any]:
+    async def answer_hello(self, message: PeerMessage) -> dict[str, Any]:
         """Answer a peer that asks what it missed."""
         counters = self._context.counters
         update = TermsUpdate.of(self._context.record, counters.terms_version)

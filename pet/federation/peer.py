@@ -31,7 +31,7 @@ from pet.federation.exchange import WANT, PlainExchange
 from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminDesk, MemberDesk
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
-from pet.federation.peer_link import Handler, PeerLink
+from pet.federation.peer_link import Handler, PeerLink, WishLimit
 from pet.federation.peer_projects import PeerProjects
 from pet.federation.project import FederatedProject, LocalProject
 from pet.federation.pulse import Pulse
@@ -46,8 +46,6 @@ _logger: Final = logging.getLogger(__name__)
 
 SYNC: Final = "sync"
 EXPLORE: Final = "explore"
-#: A peer answers each other one's wishes at most so often (spec 1.4).
-_WISH_SECONDS: Final = 60.0
 _RECONNECT_SECONDS: Final = 1.0
 
 
@@ -80,12 +78,17 @@ class NatsPeer:
         self._member: Final = MemberDesk(context, self._link, self._subjects, self._terms_changed)
         self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
         self._rounds: Final = Rounds(
-            context, self._link, nats, self._subjects, self._projects.contributor, phase_seconds=phase_seconds
+            context,
+            self._link,
+            nats,
+            self._subjects,
+            self._projects.contributor,
+            self._catch_up_at_tick,
+            phase_seconds=phase_seconds,
         )
         self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
         self._pulse: Final = Pulse(context, self._synchronise)
         self._is_started = False
-        self._wishes: Final[dict[tuple[str, str], float]] = {}
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
 
     def _make_exchange(self) -> PlainExchange:
@@ -207,31 +210,14 @@ class NatsPeer:
 
     def _wish_handlers(self) -> dict[str, Handler]:
         handlers: dict[str, Handler] = {}
+        once_a_minute = WishLimit(self._context)
         if self._admin is not None:
-            handlers |= {HELLO: self._answer_hello, LEAVE: self._admin.answer_leave}
+            handlers |= {HELLO: self._admin.answer_hello, LEAVE: self._admin.answer_leave}
         if self._exchange is not None:
-            handlers[WANT] = self._once_a_minute(self._exchange.answer_want)
+            handlers[WANT] = once_a_minute(self._exchange.answer_want)
         elif self._admin is not None:
-            handlers |= {SYNC: self._once_a_minute(self._answer_sync), AGGREGATE: self._once_a_minute(self._answer_aggregate)}
+            handlers |= {SYNC: once_a_minute(self._answer_sync), AGGREGATE: once_a_minute(self._answer_aggregate)}
         return handlers
-
-    def _once_a_minute(self, handler: Handler) -> Handler:
-        async def answer(message: PeerMessage) -> dict[str, Any]:
-            now, key = self._context.clock.now_seconds(), (message.sender, message.kind)
-            if now - self._wishes.get(key, -_WISH_SECONDS) < _WISH_SECONDS:
-                raise FederationStateError(f"{message.kind}: expected at most one request a minute")
-            self._wishes[key] = now
-            try:
-                return await handler(message)
-            except PetError:
-                del self._wishes[key]  # what was refused takes nobody's turn: a peer asks when it joins, before anybody pulses
-                raise
-
-        return answer
-
-    async def _answer_hello(self, message: PeerMessage) -> dict[str, Any]:
-        assert self._admin is not None, "only the admin listens for it"
-        return self._admin.hello(message)
 
     async def _answer_sync(self, _message: PeerMessage) -> dict[str, Any]:
         self._pulse.beat_now()

@@ -13,7 +13,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from pet.errors import FederationError, FederationUnavailableError, RemoteProtocolError, TransportError
+from pet.errors import (
+    FederationError,
+    FederationStateError,
+    FederationUnavailableError,
+    RemoteProtocolError,
+    TransportError,
+)
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
 from pet.federation.records import PeerIdentity
@@ -28,6 +34,7 @@ Handler = Callable[[PeerMessage], Awaitable[dict[str, Any]]]
 _TELL: Final = frozenset({"clock_skew", "replayed", "unknown_key"})
 #: What may be refused without being worth a line: broadcasts and questions of others' making.
 _REFUSED: Final = "refused"
+_WISH_SECONDS: Final = 60.0
 
 
 class RefusedError(FederationError):
@@ -141,3 +148,23 @@ class PeerLink:
         context = self._context
         data, _ = context.codec.make(context.terms, kind, subject, context.clock.now_seconds(), fields, recipient=recipient)
         return data
+
+
+class WishLimit:
+    """Wraps handlers of what a peer may wish for: each peer's wish of a kind is granted once a minute (spec 1.4)."""
+
+    def __init__(self, context: PeerContext) -> None:
+        self._context: Final = context
+        self._granted: Final[dict[tuple[str, str], float]] = {}
+
+    def __call__(self, handler: Handler) -> Handler:
+        """Return a handler that refuses what comes too early."""
+
+        async def answer(message: PeerMessage) -> dict[str, Any]:
+            now, key = self._context.clock.now_seconds(), (message.sender, message.kind)
+            if now - self._granted.get(key, -_WISH_SECONDS) < _WISH_SECONDS:
+                raise FederationStateError(f"{message.kind}: expected at most one request a minute")
+            self._granted[key] = now
+            return await handler(message)
+
+        return answer

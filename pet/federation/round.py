@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,7 +30,7 @@ from pet.federation.statistics import STATISTICS_MASK_CONFIG
 from pet.global_model import GlobalModel
 from pet.messages import RoundParameters, Tag, decode_seed_dictionary, decode_sum_dictionary
 from pet.participant import AsyncTickParticipant
-from pet.protocol.events import Event, ModelPublished, RoundFailed
+from pet.protocol.events import Event, MessageAccepted, ModelPublished, RoundFailed
 from pet.protocol.participant_events import MessageDelivered, TaskAbandoned
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import Strategies, take_assigned_task
@@ -45,7 +45,15 @@ _PROBABILITY: Final = 0.5
 
 
 class RoundError(FederationError):
-    """A round that did not come to a result; nothing was shown to anybody, and it can be tried again."""
+    """A round that did not come to a result; nothing was shown to anybody, and it can be tried again.
+
+    Attributes:
+        without: peers that did not do their part, and better stay out of the next attempt.
+    """
+
+    def __init__(self, message: str, without: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.without: Final = frozenset(without)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +117,7 @@ class RoundLeader:
             sum2=window(1, sums),
         )
         self._engine: CoordinatorEngine | None = None
+        self._accepted: Final[set[bytes]] = set()
 
     async def __aenter__(self) -> Self:
         """Begin the round.
@@ -147,9 +156,16 @@ class RoundLeader:
         """
         outcome = await self._outcome
         if isinstance(outcome, str):
-            raise RoundError(f"round {self._manifest.round_id}: {outcome}")
+            raise RoundError(f"round {self._manifest.round_id}: {outcome}", self._silent_peers())
         means = await asyncio.to_thread(outcome.to_array)
         return RoundResult(means=means.astype(np.float64, copy=False), scalar_sum=outcome.scalar_sum)
+
+    def _silent_peers(self) -> set[str]:
+        """Return who did not send what the phase that failed waited for."""
+        sum_keys = self._manifest.tasks.sum_keys
+        if not sum_keys <= self._accepted:
+            return {one.peer for one in self._manifest.enrolments if one.sum_key in sum_keys - self._accepted}
+        return {one.peer for one in self._manifest.enrolments if one.update_key not in self._accepted}
 
     def _note_from_any_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[Event], None]:
         def settle(outcome: GlobalModel | str) -> None:
@@ -157,7 +173,9 @@ class RoundLeader:
                 self._outcome.set_result(outcome)
 
         def note(event: Event) -> None:
-            if isinstance(event, ModelPublished):
+            if isinstance(event, MessageAccepted):
+                self._accepted.add(event.participant_public_key)
+            elif isinstance(event, ModelPublished):
                 loop.call_soon_threadsafe(settle, event.model)
             elif isinstance(event, RoundFailed):
                 loop.call_soon_threadsafe(settle, f"{event.reason}: {event.description}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ class Rounds:
         nats: how to reach the broker; a leader opens a connection per round.
         subjects: of the federation.
         contributor: its project.
+        catch_up: asks the admin for what was missed.
         phase_seconds: how long each phase of a round waits for those who were announced.
     """
 
@@ -69,6 +70,7 @@ class Rounds:
         nats: NatsSettings,
         subjects: Subjects,
         contributor: Contributor,
+        catch_up: Callable[[], Awaitable[None]],
         *,
         phase_seconds: float = DEFAULT_PHASE_SECONDS,
     ) -> None:
@@ -77,6 +79,7 @@ class Rounds:
         self._nats: Final = nats
         self._subjects: Final = subjects
         self._contributor: Final = contributor
+        self._catch_up: Final = catch_up
         self._phase_seconds: Final = phase_seconds
         self._broadcasts: Final = Broadcasts(link.connection, subjects)
         self._pending: _Pending | None = None
@@ -95,10 +98,14 @@ class Rounds:
     # ---- leader -------------------------------------------------------------------------------------------------------
 
     async def lead(self) -> bool:
-        """Lead one round, called again if it fails; tells whether there is a new aggregate."""
+        """Lead one round, called again if it fails; tells whether there is a new aggregate.
+
+        Whoever let an attempt fail is left out of the next ones, so nobody can keep the others from their aggregate.
+        """
+        without: frozenset[str] = frozenset()
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._attempt()
+                return await self._attempt(without)
             except SharingError as error:
                 self._context.log_error(f"Sync refused: {error}")
                 return False
@@ -106,15 +113,17 @@ class Rounds:
                 self._context.log_error(
                     f"Round {self._context.counters.round_id} failed, attempt {attempt} of {ATTEMPTS}: {error}"
                 )
+                if isinstance(error, RoundError):
+                    without |= error.without
                 await asyncio.sleep(_RETRY_SECONDS)
         return False
 
-    async def _attempt(self) -> bool:
+    async def _attempt(self, without: frozenset[str]) -> bool:
         context = self._context
         context.counters.round_id += 1
         context.save()
         round_id = context.counters.round_id
-        enrolments = [one for one in await self._call(round_id) if one is not None]
+        enrolments = [one for one in await self._call(round_id, without) if one is not None]
         manifest = Manifest(round_id=round_id, leader=context.uuid, enrolments=tuple(enrolments))
         ledger = context.counters.ledger
         if not enrolments or not ledger.has_news(manifest.contributions):
@@ -134,10 +143,11 @@ class Rounds:
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(enrolments)} peers")
         return True
 
-    async def _call(self, round_id: int) -> list[Enrolment | None]:
-        """Call everybody; returns who enrolled."""
-        own = self._enrol_self(round_id)
-        return [own, *await asyncio.gather(*(self._call_one(peer, round_id) for peer in self._context.others))]
+    async def _call(self, round_id: int, without: frozenset[str]) -> list[Enrolment | None]:
+        """Call everybody but those; returns who enrolled."""
+        own = None if self._context.uuid in without else self._enrol_self(round_id)
+        called = [peer for peer in self._context.others if peer.uuid not in without]
+        return [own, *await asyncio.gather(*(self._call_one(peer, round_id) for peer in called))]
 
     def _enrol_self(self, round_id: int) -> Enrolment | None:
         try:
@@ -152,7 +162,8 @@ class Rounds:
         context = self._context
         try:
             subject = self._subjects.control(peer.uuid)
-            answer = await self._link.ask(subject, peer, CALL, {"round": round_id}, timeout_seconds=_CALL_SECONDS)
+            fields = {"round": round_id, "terms": context.counters.terms_version}
+            answer = await self._link.ask(subject, peer, CALL, fields, timeout_seconds=_CALL_SECONDS)
             enrolment = Enrolment.from_fields(answer.fields.get("enrolment"))
             enrolment.require_signed(context.terms.federation_id, {peer.uuid: peer})
             if enrolment.round_id != round_id:
@@ -178,7 +189,7 @@ class Rounds:
         try:
             await self._link.ask(self._subjects.control(peer.uuid), peer, GO, fields, timeout_seconds=_CALL_SECONDS)
         except FederationError as error:
-            raise RoundError(f"peer {peer.uuid}: expected to take part, got: {error}") from None
+            raise RoundError(f"peer {peer.uuid}: expected to take part, got: {error}", {peer.uuid}) from None
 
     async def publish_aggregate(self) -> None:
         """Publish the last aggregate, freshly signed."""
@@ -215,6 +226,8 @@ class Rounds:
             raise FederationStateError("pulse: this peer does not pulse")
         context.counters.round_id = round_id
         context.save()
+        if message.number("terms") > context.counters.terms_version:
+            await self._catch_up()  # or members that joined meanwhile would be strangers in the manifest
         try:
             return {"enrolment": self._enrol(round_id, is_leader=False).to_fields()}
         except NothingNewError:

@@ -100,6 +100,52 @@ def test_a_peer_that_dies_in_the_middle_of_a_round_costs_nobody_the_round(broker
     run(work())
 
 
+def test_a_peer_that_only_pretends_to_take_part_is_left_out_of_the_next_attempt(broker, tmp_path, monkeypatch):
+    async def work():
+        async with federation(broker.url, tmp_path, 5, phase_seconds=1.0) as started:
+            learn(started, 40, 50, 60, 70, 80)
+            await pulse(started)
+            idle, stubborn = started.nodes[3], started.nodes[4]
+
+            async def contribute_or_idle(part, connection, subjects):
+                if part.peer != idle.uuid:
+                    await contribute(part, connection, subjects)
+
+            monkeypatch.setattr(RoundPart, "run", contribute_or_idle)
+            # This one believes that an aggregate without it was there before, so it refuses to be the only difference.
+            others = [node.uuid for node in started.nodes[:3]]
+            stubborn.peer._context.counters.ledger.record_versions(dict.fromkeys([*others, idle.uuid], 1))
+            await synchronise(started, nodes=started.nodes[:3])
+            assert started.admin.peer.federated_project.row_count == 150
+            assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
+            assert "at least 2 peers, got 1" in stubborn.log()
+
+    contribute = RoundPart.run
+    run(work())
+
+
+def test_a_peer_that_missed_a_newcomer_asks_before_it_enrols(broker, tmp_path, monkeypatch):
+    async def work():
+        async with federation(broker.url, tmp_path, 2) as started:
+            away = started.nodes[1]
+            monkeypatch.setattr(type(started.admin.peer._admin), "_changed", lambda self, **_: bump(self))
+            await started.join()
+            monkeypatch.undo()
+            assert len(away.peer.record.peers) == 2
+            learn(started, 40, 50, 60)
+            await pulse(started)
+            await synchronise(started)
+            assert len(away.peer.record.peers) == 3
+            assert started.admin.log() == ""
+
+    def bump(desk):
+        """A change that nobody is told of."""
+        desk._context.counters.terms_version += 1
+        desk._context.save()
+
+    run(work())
+
+
 def test_a_broker_killed_in_the_middle_of_a_round_delays_it(tmp_path):
     """What was on its way is sent again when the broker is back; the peers reconnect by themselves."""
 
