@@ -290,7 +290,7 @@ def _report(
         f"{load.participants} participants, {load.length} weights each, {load.senders} at the same time,"
         f" kernels {kernels.active_backend()}\n"
         f"duration: sum {sum_seconds:.2f} s, update {update_seconds:.2f} s, sum2 and model {sum2_seconds:.2f} s\n"
-        f"update phase: {load.participants / update_seconds:.1f} updates/s, {update_requests / update_seconds:.1f} requests/s\n"
+        f"update phase: {load.participants / update_seconds:.3g} updates/s, {update_requests / update_seconds:.3g} requests/s\n"
         f"refused and sent again: {dict(refused) or 'nothing'}; lost: nothing"
         f" (largest difference from the mean {difference:.1e})\n"
         f"peak memory of the coordinator: {megabytes:.0f} MB"
