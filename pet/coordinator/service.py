@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from pet.coordinator.allow_list import read_allow_list
 from pet.coordinator.byte_budget import ByteBudget
 from pet.coordinator.chunk_file import ChunkFile
 from pet.coordinator.engine import CoordinatorEngine
@@ -26,6 +27,7 @@ from pet.coordinator.settings import Settings
 from pet.coordinator.spool import Spool
 from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, StorageError
+from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
 from pet.transports.body import SealedBody, as_sealed_body
 from pet.transports.service import IncomingBody, ServiceBusyError
@@ -105,16 +107,18 @@ class CoordinatorService:
             stores: where rounds and models are kept, to be closed by the caller; None keeps them in memory.
 
         Raises:
-            ConfigError: the protocol refuses the settings.
+            ConfigError: the protocol refuses the settings, or the list of participants cannot be used.
             StateError: what is stored is damaged, or not of a coordinator of this version.
             StorageError: a store cannot be reached.
         """
+        allowed = settings.service.allowed_participants
         spool_folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
         engine = CoordinatorEngine(
             settings.to_round_settings(),
             storage=stores.storage if stores else None,
             model_store=stores.model_store if stores else None,
             chunk_store=ChunkFile(spool_folder),
+            strategies=DEFAULT_STRATEGIES if allowed is None else Strategies(admit=read_allow_list(allowed)),
         )
         engine.subscribe(EventLog())
         return cls(

@@ -61,6 +61,7 @@ RULES: Final[dict[str, str]] = {
     "service.max_chunked_messages": _COUNT.format(least=1),
     "service.chunk_patience_seconds": _MIN_SECONDS,
     "service.stall_seconds": "a number of seconds, above 0",
+    "service.allowed_participants": "the path of a file with a public key on each line (absent: anybody may take part)",
     "service.model_history": "a whole number of global models, at least 1",
     "nats.hosts": "URLs nats://host:port or tls://host:port, several with commas (absent: HTTP only)",
     "nats.federation_id": "16 characters a-z and 0-9",

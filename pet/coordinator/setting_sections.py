@@ -164,6 +164,7 @@ class ServiceSettings(_Section):
         max_chunked_messages: unfinished messages in chunks.
         chunk_patience_seconds: one that did not grow for so long gives way to another one.
         stall_seconds: how long a body may make no progress before its request is given up.
+        allowed_participants: file of the public keys that may take part; None lets everybody.
         model_history: so many global models are kept.
     """
 
@@ -181,6 +182,7 @@ class ServiceSettings(_Section):
     max_chunked_messages: _Count
     chunk_patience_seconds: Annotated[_Number, Field(ge=0)]
     stall_seconds: Annotated[_Number, Field(gt=0)]
+    allowed_participants: _Path | None = None
     model_history: _Count
 
 

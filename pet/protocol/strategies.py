@@ -29,6 +29,26 @@ def admit_anybody(participant_public_key: bytes) -> None:
     """
 
 
+@dataclass(frozen=True, slots=True)
+class ParticipantAllowList:
+    """Let those on a list take part, and nobody else; for `Strategies.admit`.
+
+    Attributes:
+        keys: their public keys.
+    """
+
+    keys: frozenset[bytes]
+
+    def __call__(self, participant_public_key: bytes) -> None:
+        """Check one participant, whose signature is valid.
+
+        Raises:
+            RemoteProtocolError: "not_admitted".
+        """
+        if participant_public_key not in self.keys:
+            raise RemoteProtocolError("not_admitted", "expected a participant on the list of those who may, got another one")
+
+
 def check_task_by_signature(participant_public_key: bytes, payload: Payload, parameters: RoundParameters) -> None:
     """Check that a participant has the task it claims, from the task signatures in its payload (spec 9.2).
 

@@ -12,7 +12,7 @@ from pet.crypto import SUM_TASK, UPDATE_TASK
 from pet.errors import ConfigError, RemoteProtocolError
 from pet.protocol import ModelPublished, Phase, Strategies
 from pet.protocol.participant_events import SumSelected, UpdateSelected
-from pet.protocol.strategies import TaskAllowList, take_assigned_task
+from pet.protocol.strategies import ParticipantAllowList, TaskAllowList, take_assigned_task
 
 SUM_KEYS = [numbered_key(number) for number in (1, 2)]
 UPDATE_KEYS = [numbered_key(number) for number in (3, 4, 5)]
@@ -82,3 +82,11 @@ def test_a_participant_takes_the_task_it_was_made_for(task, event, by_chance):
     step(machine, script)
     step(machine, script)
     assert event in [type(happened) for happened in take_events(machine)]
+
+
+def test_a_list_of_participants_lets_nobody_else_in():
+    admit = ParticipantAllowList(frozenset({bytes(32)}))
+    admit(bytes(32))
+    with pytest.raises(RemoteProtocolError) as refused:
+        admit(bytes(31) + b"\x01")
+    assert refused.value.reason == "not_admitted"
