@@ -1,10 +1,8 @@
-"""What every test may use: each kernel back-end in turn, and the vectors of the originals."""
+"""What every test may use: each kernel back-end in turn."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +12,6 @@ from pet import kernels
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and every process they start would inherit that,
 # also those that have to end on it. With a handler here they start with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-VECTORS = Path(__file__).parent / "vectors"
 
 
 @pytest.fixture(params=kernels.available_backends())
@@ -46,8 +42,3 @@ def neon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     assert not missing, "CI tests every variant"
     with emulated.start_neon(emulated.build_driver(tmp_path_factory.mktemp("neon"))) as backend:
         yield backend
-
-
-def load_vectors(name: str) -> Any:
-    """Read a file of tests/vectors."""
-    return json.loads((VECTORS / name).read_text())

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from conftest import load_vectors
+from vector_files import load_vectors
 
 from pet import BoundType, ConfigError, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType, _orders, wire
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import load_vectors
+from vector_files import load_vectors
 
 import pet
 

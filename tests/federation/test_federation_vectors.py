@@ -5,7 +5,7 @@ import hmac
 import json
 
 import pytest
-from conftest import load_vectors
+from vector_files import load_vectors
 
 from pet.crypto import decrypt_authenticated, derive_password_key, encrypt_authenticated
 from pet.federation import compat, invitation

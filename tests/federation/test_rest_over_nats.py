@@ -18,12 +18,6 @@ from pet.federation.schema import Feature, Schema
 SCHEMA = Schema((Feature(name="x", centre=0, scale=4), Feature(name="y", centre=0, scale=4))).to_json()
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    with running_broker(tmp_path_factory.mktemp("broker")) as broker:
-        yield broker
-
-
 @pytest.fixture
 def clock():
     return Clock(time.time())

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from conftest import load_vectors
+from vector_files import load_vectors
 
 from pet import kernels
 from pet.kernels import _reference as reference

@@ -5,8 +5,8 @@ import time
 
 import nkeys
 import pytest
-from conftest import VECTORS
 from nats_broker import run, running_broker
+from vector_files import VECTORS
 
 from pet.errors import (
     CounterpartOfflineError,
