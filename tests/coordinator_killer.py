@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -51,7 +52,7 @@ LENGTH = 50_000
 SETTINGS = """
 bind_address = "127.0.0.1:{port}"
 size = {length}
-sum = 0.4
+sum = 0.3
 update = 0.9
 min_sum_count = {sums.start}
 max_sum_count = {sums.stop}
@@ -62,6 +63,9 @@ max_sum2_count = {sums.stop}
 min_sum_time = {seconds}
 min_update_time = {seconds}
 min_sum2_time = {seconds}
+max_sum_time = {patience}
+max_update_time = {patience}
+max_sum2_time = {patience}
 {more}
 """
 
@@ -268,7 +272,6 @@ class RealRounds:
             status = httpx.get(f"{self._url}/status", timeout=5).json()
             if status["phase"] == "update":
                 self._most_accepted[status["round"]] = max(self._most_accepted[status["round"]], status["accepted"])
-            assert status["rounds_failed"] == 0, status
             answer = httpx.get(f"{self._url}/model", headers={"accept": NPY}, timeout=5)
             if answer.status_code == 200 and answer.headers["etag"] not in self._checked:
                 self._check(answer)
@@ -287,6 +290,17 @@ class RealRounds:
             finally:
                 process.kill()
                 process.wait()
+
+    def check_failures(self, log: str) -> None:
+        """Check that rounds failed only for want of participants: chance decides who has which task."""
+        pattern = r"round failed round_id=(\d+) reason=(\w+) description=phase (\w+): expected (\d+) messages .*, got (\d+)"
+        failures = re.findall(pattern, log)
+        assert len(failures) == log.count("round failed "), log[-3000:]
+        for round_id, reason, phase, needed, count in failures:
+            assert reason == "timeout"
+            assert int(count) < int(needed)
+            if phase == "update":
+                assert int(count) >= self._most_accepted[int(round_id)], f"round {round_id}: an accepted update was lost"
 
     def _check(self, answer: httpx.Response) -> None:
         round_id = int(answer.headers["etag"].strip('"').split("-")[0])
@@ -307,6 +321,7 @@ def run(
     storage: str = "sqlite",
     participants: str = "own",
     seed: int = 0,
+    length: int = LENGTH,
     longest_seconds: float = 1.5,
     patience_seconds: float = 120.0,
 ) -> dict:
@@ -317,7 +332,7 @@ def run(
     """
     generator = random.Random(seed)
     is_real = participants == "xaynet"
-    length = REAL_COUNT if is_real else LENGTH
+    length = REAL_COUNT if is_real else length
     port = free_port()
     server = RedisServer(folder) if storage == "redis" else None
     settings = SETTINGS.format(
@@ -326,6 +341,7 @@ def run(
         sums=range(1, 100) if is_real else range(SUM_COUNT, SUM_COUNT),
         updates=range(3, 100) if is_real else range(UPDATE_COUNT, UPDATE_COUNT),
         seconds=0.7 if is_real else 0,
+        patience=15 if is_real else 3600,
         more=f'[redis]\nurl = "{server.url}"' if server else "",
     )
     coordinator = Coordinator(folder, settings, port)
@@ -346,7 +362,10 @@ def run(
         if server is not None:
             server.kill()
     assert status is not None
-    assert status["rounds_failed"] == 0, status
+    if isinstance(rounds, RealRounds):
+        rounds.check_failures(coordinator.log.read_text())
+    else:
+        assert status["rounds_failed"] == 0, status
     answered = coordinator.restart_seconds
     return {
         "storage": storage,
@@ -356,6 +375,7 @@ def run(
         "kills_of_redis": killer.server_kills,
         "rounds_checked": rounds.rounds,
         "rounds_completed": status["rounds_completed"],
+        "rounds_failed": status["rounds_failed"],
         "restart_seconds_median": float(np.median(answered)) if answered else None,
     }
 
@@ -416,6 +436,7 @@ def main() -> None:
     parser.add_argument("--storage", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--participants", choices=["own", "xaynet"], default="own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--length", type=int, default=LENGTH, help="weights of a model; from 180000 on bodies are spooled")
     parser.add_argument("--longest", type=float, default=1.5, help="longest life in seconds")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -426,6 +447,7 @@ def main() -> None:
             storage=arguments.storage,
             participants=arguments.participants,
             seed=arguments.seed,
+            length=arguments.length,
             longest_seconds=arguments.longest,
         )
     print(json.dumps(result | {"seconds": round(time.monotonic() - began)}, indent=1))

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from pet.coordinator.journal import Journal
 from pet.coordinator.model_store import ModelStore
 from pet.coordinator.restore import restore
 from pet.coordinator.round_model import RoundModel
 from pet.coordinator.storage.base import Storage
+from pet.errors import StateError
 from pet.messages import Chunk, ChunkStore, Message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Sum2Entry
@@ -96,7 +97,7 @@ class DurableCoordinator:
             return
         self.protocol, self._journal = restored
         if model_store is not None and self._journal.model is not None:
-            self.model = model_store.load(self._journal.model)
+            self.model = _load_model(model_store, self._journal.model)
         self.protocol.announce_again()
         self._collect(is_news=False)
 
@@ -239,3 +240,10 @@ class DurableCoordinator:
         public_key, message_id = message.participant_public_key, message.payload.message_id
         if not current.chunks.holds(public_key, message_id):
             self._journal.note_dropped_chunks(public_key, message_id)
+
+
+def _load_model(model_store: ModelStore, record: dict[str, Any]) -> RoundModel:
+    try:
+        return model_store.load(record)
+    except StateError as error:
+        raise StateError(f"{error} (--fresh begins without one)") from None

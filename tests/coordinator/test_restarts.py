@@ -12,7 +12,7 @@ from sealed_rounds import SealedRound
 
 from pet.coordinator import journal
 from pet.coordinator.engine import CoordinatorEngine
-from pet.coordinator.model_store import MemoryModelStore
+from pet.coordinator.model_store import FolderModelStore, MemoryModelStore
 from pet.coordinator.spool import Spool
 from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.redis import RedisStorage
@@ -588,3 +588,23 @@ def test_a_body_of_another_participant_is_noticed(monkeypatch):
     storage._blobs["sealed/5"] = bytes(300)
     with pytest.raises(StateError, match="does not open"):
         Life(storage)
+
+
+def test_a_last_model_that_is_gone_or_another_one_is_noticed(tmp_path):
+    storage = MemoryStorage()
+    life = Life(storage)
+    life.model_store = FolderModelStore(tmp_path, history=2)
+    life.start()
+    for _ in steps(life):
+        pass
+    life.start()
+    assert_is_mean_of_five(life.engine.model())
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    for damage in (data[:-1], bytes([data[0] ^ 1]) + data[1:], data[:200] + b"x" + data[201:]):
+        path.write_bytes(damage)
+        with pytest.raises(StateError, match="--fresh begins without one"):
+            life.start()
+    path.unlink()
+    with pytest.raises(StateError, match="expected the last global model, got no file"):
+        life.start()

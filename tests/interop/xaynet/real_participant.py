@@ -4,12 +4,13 @@ Run as: python real_participant.py URL SCALAR JSON-OF-THE-LOCAL-MODEL. Prints a 
 and every local model it hands over; ends when its standard input does.
 """
 
+import contextlib
 import json
 import sys
 import threading
 import time
 
-from xaynet_sdk.xaynet_sdk import Participant
+from xaynet_sdk.xaynet_sdk import GlobalModelUnavailable, Participant
 
 
 def main(url: str, scalar: float, local_model: list) -> None:
@@ -19,7 +20,9 @@ def main(url: str, scalar: float, local_model: list) -> None:
     while not is_stopped.is_set():
         participant.tick()
         if participant.new_global_model():
-            print(json.dumps({"global_model": participant.global_model()}), flush=True)
+            # A coordinator that was killed in between is back soon (tests/coordinator_killer.py).
+            with contextlib.suppress(GlobalModelUnavailable):
+                print(json.dumps({"global_model": participant.global_model()}), flush=True)
         if participant.should_set_model():
             participant.set_model(local_model)
             print(json.dumps({"local_model": "set"}), flush=True)
