@@ -9,6 +9,7 @@ Source: spec/FEDERATION.md 2.3.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ from pet.federation.compat import SECRET_KEY_BYTES
 from pet.federation.encoding import canonical_json, decode_base64, encode_base64, parse_json_object
 from pet.federation.secret import Secret
 
+_logger: Final = logging.getLogger(__name__)
 USERS_VARIABLE: Final = "PET_FEDERATION_USERS"
 #: What may stand in a path and in an Authorization header without being encoded.
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -44,7 +46,7 @@ class UserDirectory:
         self._path: Final = path
         self._fixed: Final = _from_text((os.environ if environ is None else environ).get(USERS_VARIABLE, ""))
         self._lock: Final = threading.Lock()
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._users: dict[str, Secret] = {}
         self._refresh()
 
@@ -67,9 +69,18 @@ class UserDirectory:
             except FileNotFoundError:
                 self._users, self._stamp = {}, None
                 return
-            stamp = found.st_mtime_ns, found.st_ino
-            if stamp != self._stamp:
-                self._users, self._stamp = read_users(self._path), stamp
+            stamp = found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+            if stamp == self._stamp:
+                return
+            is_first, self._stamp = self._stamp is None, stamp
+            try:
+                self._users = read_users(self._path)
+            except SettingsError as error:
+                self._users = {}
+                if is_first:
+                    raise
+                # While it serves: whoever was to lose access must not keep it because of a slip in the file.
+                _logger.error("nobody of the users' file can call: %s", error)
 
 
 def read_users(path: Path) -> dict[str, Secret]:

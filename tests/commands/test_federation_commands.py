@@ -1,5 +1,10 @@
 """`pet federation ...` against a server with peers in memory: files, words, exit statuses."""
 
+import contextlib
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,8 +12,12 @@ from federation_rest_server import KEY, OTHER_KEY, federation_server
 from federation_runtime_in_memory import InMemoryRuntime
 
 from pet import cli
+from pet.errors import FederationUnavailableError
+from pet.federation import Client
 from pet.federation.secret import Secret
-from pet.federation.users import read_users, write_key_file
+from pet.federation.users import read_users, write_key_file, write_private
+
+TLS = Path(__file__).parent.parent / "vectors" / "tls"
 
 
 @pytest.fixture
@@ -160,3 +169,56 @@ def test_a_server_that_must_not_start(run, words, message):
     Path("bad.json").chmod(0o600)
     bind = [] if "--bind" in words else ["--bind", "127.0.0.1:0"]
     assert message in run("serve", *bind, *words, status=1)
+
+
+@contextlib.contextmanager
+def serving_process(*words):
+    """Run `pet federation serve` as a process; yield it, its URL, and what it printed so far."""
+    command = [sys.executable, "-c", "from pet.cli import main; main()", "federation", "serve", "--bind", "127.0.0.1:0", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    printed = ""
+    try:
+        for line in process.stdout:
+            printed += line
+            if found := re.search(r"Listening on (\S+) ", line):
+                yield process, found[1], printed
+                break
+        else:
+            raise AssertionError(process.stderr.read())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_with_tls_and_the_weak_formats(tmp_path, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    write_private(Path("users.json"), f'{{"users": {{"c1": "{KEY}"}}}}')
+    certificate = str(TLS / "server.pem")
+    with serving_process("--tls-certificate", certificate, "--tls-key", certificate, "--compat", "--no-changing-gets") as (
+        process,
+        url,
+        printed,
+    ):
+        assert url.startswith("https://")
+        assert "Users: c1\n" in printed
+        for compat in (False, True):
+            with Client(url, "c1", KEY, authority=TLS / "authority.pem", compat=compat) as client:
+                assert client.projects() == []
+        with Client(url, "c1", KEY) as client, pytest.raises(FederationUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+            client.projects()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out == "Stopped.\n"
+    assert "the vendor's formats are accepted here: they are insecure" in err
+    assert "Traceback" not in err
+    assert {path.stat().st_mode & 0o077 for path in Path("federation-state").iterdir()} == {0}
+
+
+def test_a_state_that_is_damaged_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("federation-state").mkdir()
+    Path("federation-state/federations.sqlite3").write_bytes(b"x" * 5000)
+    assert cli.run(["federation", "serve", "--bind", "127.0.0.1:0"]) == 1
+    assert "expected the store of a federation server" in capsys.readouterr().err

@@ -28,6 +28,20 @@ def test_users_are_added_and_found_without_a_restart(tmp_path):
     assert directory.secret_key("alice") is None
 
 
+def test_a_file_that_breaks_while_the_server_runs_lets_nobody_in(tmp_path, caplog):
+    path = tmp_path / "users.json"
+    directory = UserDirectory(path, {"PET_FEDERATION_USERS": f"c1={KEY}"})
+    key = add_user(path, "alice")
+    assert directory.secret_key("alice") == key
+    path.chmod(0o644)
+    assert directory.secret_key("alice") is None
+    assert directory.names() == ["c1"]
+    assert caplog.text.count("nobody of the users' file can call") == 1
+    assert key.reveal() not in caplog.text
+    path.chmod(0o600)
+    assert directory.secret_key("alice") == key
+
+
 def test_a_name_is_added_once(tmp_path):
     path = tmp_path / "users.json"
     key = add_user(path, "alice")
