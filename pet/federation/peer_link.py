@@ -32,7 +32,7 @@ Handler = Callable[[PeerMessage], Awaitable[dict[str, Any]]]
 
 #: Reasons that are found out after the signature was verified, so that saying them helps a member and nobody else.
 _TELL: Final = frozenset({"clock_skew", "replayed", "unknown_key"})
-#: What may be refused without being worth a line: broadcasts and questions of others' making.
+#: The kind of every answer that says no.
 _REFUSED: Final = "refused"
 _WISH_SECONDS: Final = 60.0
 

@@ -1,18 +1,27 @@
 """What else a federation may be: compatible, so with little said in the invitation, or something that is refused at once."""
 
 import asyncio
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nats_broker import run, running_broker
-from peer_driver import federation, pulse, some_rows, synchronise, until
+from peer_driver import Federation, federation, pulse, some_rows, synchronise, until
 
-from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
+from pet.errors import (
+    FederationStateError,
+    FederationUnavailableError,
+    FederationValueError,
+    ForbiddenSubjectError,
+    TokenRefusedError,
+)
 from pet.federation.clock import SystemClock
 from pet.federation.nats_runtime import nats_settings, require_usable
 from pet.federation.records import LocalType, Mode, NatsAccess, ProjectKind
 from pet.federation.secret import Secret
 
+PAGE = Path(__file__).parents[2] / "docs" / "federation.md"
 COMPAT = {"mode": Mode.COMPAT, "encrypts": False}
 
 
@@ -107,6 +116,39 @@ def test_credentials_that_the_broker_refuses_are_said_so(tmp_path):
         with pytest.raises(FederationStateError, match="credentials") as refusal:
             run(work(broker))
         assert "right" not in str(refusal.value)
+
+
+def test_the_documented_broker_lets_peers_do_what_they_need_and_no_more(tmp_path, monkeypatch):
+    (config,) = re.findall(r"<!-- broker -->\n```\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for user in ("ADMIN", "PEER1", "PEER2"):
+        monkeypatch.setenv(f"PET_{user}_PASSWORD", f"hush-{user}")
+
+    def access(broker, user):
+        return NatsAccess(hosts=(broker.url,), user=user, password=Secret(f"hush-{user.upper()}"), request_timeout_seconds=5)
+
+    async def work(broker):
+        started = Federation(broker.url, tmp_path / "peers", terms={"federation_id": "abcdefghij012345"})
+        try:
+            started.access = lambda: access(broker, "admin")
+            await started.create()
+            for user in ("peer1", "peer2"):
+                await started.join(nats=access(broker, user))
+            for node in started.nodes:
+                node.peer.local_project.learn(some_rows(30, 1))
+            await pulse(started)
+            await synchronise(started)
+            connection, subjects = started.nodes[1].peer._connection, started.nodes[1].peer._subjects
+            for subject in (subjects.event("aggregate"), subjects.model("aggregate-1") + ".0"):
+                with pytest.raises(ForbiddenSubjectError):
+                    await connection.store(subject, b"forged")
+            with pytest.raises(ForbiddenSubjectError):
+                await connection.ask_storage(f"STREAM.DELETE.{subjects.event_stream}")
+        finally:
+            await started.close()
+
+    folder = tmp_path / "broker"
+    with running_broker(folder, config.replace("store_dir: jetstream", f'store_dir: "{folder}/jetstream"')) as broker:
+        run(work(broker))
 
 
 def test_settings_of_the_broker_come_from_the_record():
