@@ -29,8 +29,8 @@ from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bi
 ABANDONED_SECONDS: Final = 3600.0
 #: Uploads up to this size are kept in memory, unless they have to outlive the process.
 SMALL_BYTES: Final = 2**20
-#: As many as are received at the same time on a coordinator that is not busy.
-_SPARE_FILES: Final = 4
+#: As many as are received at the same time.
+_SPARE_FILES: Final = 8
 _DIGEST_STEP_BYTES: Final = 2**20
 #: The offer in a note, padded; the bitmap follows.
 _NOTE_BYTES: Final = 1024
