@@ -7,6 +7,7 @@ from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronis
 
 from pet.errors import FederationStateError, FederationValueError, NotAdministratorError
 from pet.federation.analysis import covariance, linear_regression
+from pet.federation.peer_link import RefusedError
 from pet.federation.records import FailureAction, LogKind, ProjectKind
 from pet.federation.statistics import Statistics
 
@@ -213,5 +214,64 @@ def test_what_a_round_costs_no_peer_sees(broker, tmp_path):
                     await node.peer.explore(started.nodes[1].uuid, "univariate", {"feature": "age"})
                 assert node.storage.load_state("sent") is None
             assert "with 3 peers" in started.nodes[2].log(LogKind.SYNC)
+
+    run(work())
+
+
+def test_any_peer_may_wish_for_a_round_once_a_minute(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, (40, 50, 60))
+            eager = started.nodes[2]
+            with pytest.raises(FederationStateError, match="pulses"):
+                await eager.peer.request_full_sync()
+            await pulse(started)
+            await pulse(started)  # changes nothing
+            await eager.peer.request_full_sync()
+            await until(lambda: all(node.rounds() == 1 for node in started.nodes))
+            with pytest.raises(RefusedError, match="one request a minute"):
+                await eager.peer.request_full_sync()
+            await eager.peer.stop_pulse()
+            await eager.peer.stop_pulse()
+            assert not eager.peer.record.is_pulsing
+
+    run(work())
+
+
+def test_models_and_averages_survive_a_restart(broker, tmp_path):
+    async def work():
+        options = {"kind": ProjectKind.MODEL, "schema": '{"length":3}'}
+        async with federation(broker.url, tmp_path, **options) as started:
+            await pulse(started)
+            models = [np.array([1.0, 2, number]) for number in range(3)]
+            for node, model in zip(started.nodes, models, strict=True):
+                await node.peer.set_model(model, 1)
+            again = await started.restart(started.nodes[2])
+            await until(lambda: again.peer.is_running)
+            await synchronise(started)
+            again = await started.restart(again)
+            average, rounds = again.peer.global_model()
+            assert rounds == 1
+            np.testing.assert_allclose(average, [1, 2, 1])
+            with pytest.raises(FederationValueError, match="statistics"):
+                await started.admin.peer.set_contract(["COUNT(a) > 1"])
+
+    run(work())
+
+
+def test_rows_may_come_as_csv_and_go_again(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            local = started.admin.peer.local_project
+            assert local.learn_csv(["weight,age,ill,note", "70,50,1,x", "80,60,0,y"]) == 2
+            assert local.row_count == 2
+            assert list(local.features) == ["age", "ill", "weight"]
+            assert local.univariate("age")["mean"] == pytest.approx(55)
+            assert local.univariate("ill")["median"] is None
+            assert local.covariance("age", "weight") == pytest.approx(25)
+            with pytest.raises(FederationValueError, match="row 1, feature ill"):
+                local.learn_csv(["weight,age,ill", "70,50,1", "70,50,2"])
+            assert local.forget({"age": [50.0, 60.0], "ill": [1.0, 0.0], "weight": [70.0, 80.0]}) == 2
+            assert local.row_count == 0
 
     run(work())

@@ -1,6 +1,7 @@
 """What goes wrong between peers, and what comes of it: each trouble with its stated outcome, and nothing lost."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from nats_broker import run, running_broker
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
+from pet.federation.messages import MessageCodec
 from pet.federation.records import LogKind, PeerKeys
 from pet.federation.round import RoundPart
 from pet.federation.secret import Secret
@@ -355,3 +357,64 @@ def test_nothing_secret_is_logged(broker, tmp_path, caplog):
                     assert secret not in printed
 
     run(work())
+
+
+def test_too_many_bad_joins_are_not_even_read(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            good = started.invite()
+            for _ in range(5):
+                with pytest.raises(TokenRefusedError):
+                    await started.join(Secret("0" * 64))
+            with pytest.raises(FederationUnavailableError):
+                await started.join(good)
+            assert started.admin.log().count("Join refused") == 5
+            started.admin.clock.offset_seconds = 50  # a later minute, within what clocks may differ
+            started.admin.peer._admin._failures[0] -= 11
+            await started.join(good)
+
+    run(work())
+
+
+def test_forged_announcements_change_nothing(broker, tmp_path):
+    """Whoever has the broker's credential may announce things; nothing of it is taken."""
+
+    async def work(started, name):
+        learn(started, 40, 50, 60)
+        await pulse(started)
+        peer, forger = started.nodes[1], started.nodes[2]
+        before = peer.peer.statistics.receive_errors
+        broadcasts, context = forger.peer._broadcasts, forger.peer._context
+        subject = forger.peer._subjects.model("forged")
+        fields = {"round": 99, "contributors": {}, "sequence": 99, "from": 0}
+        attachment = Statistics.of(some_rows(500, 5), SCHEMA).to_bytes()
+
+        def forge(codec):
+            now = context.clock.now_seconds()
+            return codec.make(context.terms, "aggregate", subject, now, fields, attachment=attachment)[0]
+
+        forged = [
+            forge(MessageCodec(PeerKeys.generate())),
+            forge(context.codec),
+            b"no message at all",
+        ]
+        for number, data in enumerate(forged, 1):
+            reference = (await broadcasts.publish_blob(subject, data)).to_bytes()
+            event = reference if name == "aggregate" else json.dumps({"sequence": 99, "reference": reference.decode()}).encode()
+            await broadcasts.publish_event(name.replace("someone", forger.uuid), event)
+            await until(lambda wanted=before + number: peer.peer.statistics.receive_errors == wanted)
+        await broadcasts.publish_event(name.replace("someone", forger.uuid), b"{}" if name != "aggregate" else b"nonsense")
+        assert "Message refused" in peer.log()
+        if name == "aggregate":
+            with pytest.raises(FederationStateError):
+                assert peer.peer.federated_project
+        else:
+            await until(lambda: peer.peer.federated_project.row_count == 150)
+
+    async def both():
+        async with federation(broker.url, tmp_path / "masked") as started:
+            await work(started, "aggregate")
+        async with federation(broker.url, tmp_path / "plain", uses_smpc=False) as started:
+            await work(started, "sync-someone")
+
+    run(both())

@@ -173,3 +173,23 @@ def test_exploration_is_for_those_who_are_allowed(broker, tmp_path):
                 await ask("0" * 32, "univariate", {"feature": "age"})
 
     run(work())
+
+
+def test_a_removed_peers_rows_go_with_it_and_a_wish_brings_everything(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path, **PLAIN) as started:
+            parts = [some_rows(count, count) for count in (40, 30, 20)]
+            for node, part in zip(started.nodes, parts, strict=True):
+                node.peer.local_project.learn(part)
+            await pulse(started)
+            await tick(started)
+            await until(lambda: all(has(node, *parts) for node in started.nodes))
+            await started.admin.peer.remove_peer(started.nodes[2].uuid)
+            await until(lambda: all(has(node, *parts[:2]) for node in started.nodes[:2]))
+            for node in started.nodes:
+                node.clock.offset_seconds = 61
+            before = started.nodes[1].log(LogKind.SYNC).count("Sync sent, whole")
+            await started.admin.peer.request_full_sync()
+            await until(lambda: started.nodes[1].log(LogKind.SYNC).count("Sync sent, whole") > before)
+
+    run(work())
