@@ -17,6 +17,7 @@ from pet.errors import (
     FederationError,
     FederationStateError,
     FederationUnavailableError,
+    PetError,
     RemoteProtocolError,
     TransportError,
 )
@@ -165,6 +166,10 @@ class WishLimit:
             if now - self._granted.get(key, -_WISH_SECONDS) < _WISH_SECONDS:
                 raise FederationStateError(f"{message.kind}: expected at most one request a minute")
             self._granted[key] = now
-            return await handler(message)
+            try:
+                return await handler(message)
+            except PetError:
+                del self._granted[key]  # what was refused takes nobody's turn: a peer asks when it joins, before anybody pulses
+                raise
 
         return answer

@@ -21,7 +21,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from pet.crypto import PUBLIC_KEY_BYTES
-from pet.errors import FederationValueError, NotAdministratorError, PetError, TokenRefusedError
+from pet.errors import (
+    FederationError,
+    FederationStateError,
+    FederationValueError,
+    NotAdministratorError,
+    PetError,
+    TokenRefusedError,
+)
 from pet.federation import compat, invitation
 from pet.federation.answers import invalid_key, project_exists, refuse, unknown_project
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
@@ -81,9 +88,17 @@ class FederationService:
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
-        """Run every stored peer; disconnect all at the end. Pulsing peers pulse again after a restart."""
+        """Run every stored peer; disconnect all at the end. Pulsing peers pulse again after a restart.
+
+        One that cannot run does not keep the others from running; it stays in the store, and the log says why.
+        """
         for record, storage in self._store.peers():
-            peer = await self._runtime.restore(record, storage)
+            try:
+                self._require_allowed(record)
+                peer = await self._runtime.restore(record, storage)
+            except FederationError as error:
+                _logger.error("cid=%s pid=%s does not run: %s", record.customer_id, record.project_id, error)
+                continue
             self._running[record.customer_id, record.project_id] = RunningPeer(peer, storage)
         try:
             yield
@@ -192,6 +207,7 @@ class FederationService:
 
     async def _add(self, record: FederationRecord, *, persist: bool, token: Secret | None) -> None:
         customer_id, project_id = record.customer_id, record.project_id
+        self._require_allowed(record)
         try:
             storage = self._store.add(record, persist=persist)
         except ProjectExistsError:
@@ -208,8 +224,13 @@ class FederationService:
         self._running[customer_id, project_id] = RunningPeer(peer, storage)
         what = "created" if token is None else "joined"
         _logger.info("federation %s cid=%s pid=%s fid=%s", what, customer_id, project_id, record.terms.federation_id)
+
+    def _require_allowed(self, record: FederationRecord) -> None:
+        """Let a federation in the vendor's formats run only where the server was told to, and say what it is."""
         if record.terms.mode is Mode.COMPAT:
-            _logger.warning("federation pid=%s speaks the compatible formats, which are insecure", project_id)
+            if not self._allows_compat:
+                raise FederationStateError("it speaks the vendor's formats, and this server was not told to (--compat)")
+            _logger.warning("federation pid=%s speaks the compatible formats, which are insecure", record.project_id)
 
     async def _forget(self, customer_id: str, project_id: str) -> None:
         running = self._running.pop((customer_id, project_id))

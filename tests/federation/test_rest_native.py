@@ -411,6 +411,20 @@ def test_everything_that_persists_is_there_after_a_restart(tmp_path):
         peer.join("mine", text, password)
 
 
+def test_a_stored_federation_that_may_not_run_keeps_no_other_from_running(tmp_path, caplog):
+    with federation_server(tmp_path, allows_compat=True) as url, Client(url, "c1", KEY) as client:
+        client.create("native", "f", nats_hosts=HOSTS)
+        client.create("weak", "f", nats_hosts=HOSTS, fed_mode="compat")
+        assert "pid=weak speaks the compatible formats, which are insecure" in caplog.text
+    caplog.clear()
+    with federation_server(tmp_path) as url, Client(url, "c1", KEY) as client:
+        assert client.projects() == ["native"]
+        assert "cid=c1 pid=weak does not run: it speaks the vendor's formats" in caplog.text
+        refused(409, "Customer [c1] already have SYMETRYML with id[weak], ", client.create, "weak", "f", nats_hosts=HOSTS)
+    with federation_server(tmp_path, allows_compat=True) as url, Client(url, "c1", KEY) as client:
+        assert client.projects() == ["native", "weak"]
+
+
 def test_mounted_in_another_application():
     store = FederationStore(None)
     service = FederationService(InMemoryRuntime(), store)
