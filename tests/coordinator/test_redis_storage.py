@@ -172,3 +172,33 @@ def test_closing_gives_the_storage_back(server):
     storage.close()
     assert client.get(OWNER_KEY) is None
     client.close()
+
+
+def content_of(client):
+    """Every byte that lies in the database."""
+    parts = []
+    for key in client.scan_iter():
+        kind = client.type(key)
+        parts += {
+            b"string": lambda key: [client.get(key)],
+            b"list": lambda key: client.lrange(key, 0, -1),
+            b"set": lambda key: list(client.smembers(key)),
+            b"hash": lambda key: list(client.hgetall(key).values()),
+        }[kind](key)
+    return b"\n".join(parts)
+
+
+def test_keys_and_seeds_of_a_finished_round_are_nowhere(server):
+    storage, client = RedisStorage(server.url), redis.Redis.from_url(server.url)
+    life = Life(storage)
+    secrets = []
+    for _ in steps(life):
+        if life.engine.status()["round"] == 1:
+            current = life.state.round
+            seeds = [seed for seeds in current.seed_dictionary.values() for seed in seeds.values()]
+            secrets = [current.keys.secret_key.hex().encode(), *seeds]
+            assert all(secret in content_of(client) for secret in secrets)
+    assert (len(secrets), life.engine.status()["round"]) == (26, 2)
+    assert not [secret for secret in secrets if secret in content_of(client)]
+    client.close()
+    storage.close()

@@ -3,16 +3,20 @@
 import itertools
 import logging
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+from asgi_server import serving
 from redis_server import redis_server
 from sealed_rounds import SealedRound
 
 from pet.coordinator import journal
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import FolderModelStore, MemoryModelStore
+from pet.coordinator.service import CoordinatorService
 from pet.coordinator.spool import Spool
 from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.redis import RedisStorage
@@ -31,6 +35,7 @@ from pet.messages import (
 )
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
+from pet.transports import asgi
 
 sys.path.append(str(Path(__file__).parents[1] / "protocol"))
 from coordinator_driver import snapshot
@@ -608,3 +613,36 @@ def test_a_last_model_that_is_gone_or_another_one_is_noticed(tmp_path):
     path.unlink()
     with pytest.raises(StateError, match="expected the last global model, got no file"):
         life.start()
+
+
+def test_over_http_an_outage_is_503_and_nothing_is_lost():
+    class Switched(MemoryStorage):
+        is_down = False
+
+        def commit(self, transaction):
+            if self.is_down:
+                raise StorageError("no connection")
+            super().commit(transaction)
+
+    storage = Switched()
+    window = PhaseWindow(min_count=1, max_count=5, min_seconds=0, max_seconds=60)
+    engine = CoordinatorEngine(RoundSettings.of(CONFIG, LENGTH, sum=window, sum2=window), storage=storage)
+    with serving(asgi.create_app(CoordinatorService(engine))) as url, httpx.Client(base_url=url) as client:
+        round_ = SealedRound(client.get("/params").content)
+        body = bytes(round_.sum(*round_.keys("sum", 1)))
+        storage.is_down = True
+        refused = client.post("/message", content=body)
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+        assert client.get("/status").json()["phase"] == "sum"
+        assert client.get("/sums").status_code == 204
+        deadline = time.monotonic() + 20
+        while client.get("/healthz").status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        storage.is_down = False
+        while client.get("/status").json()["phase"] != "update":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert client.get("/healthz").status_code == 200
+        assert client.post("/message", content=body).status_code == 200
+        assert round_.keys("sum", 1)[0].public_key in decode_sum_dictionary(client.get("/sums").content)
