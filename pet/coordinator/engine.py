@@ -133,6 +133,7 @@ class CoordinatorEngine:
         self._sum_dictionary_sizes = (0, 0)
         #: Events of the protocol that are stored and not published yet.
         self._pending: Final[deque[Event]] = deque()
+        self._must_retry = False
         # What a restored round has to announce waits for the first tick: nobody can have subscribed yet.
         self._open_gate()
         self._take_status()
@@ -258,7 +259,7 @@ class CoordinatorEngine:
     def seconds_until_tick(self) -> float | None:
         """Return after how many seconds `tick` should be called next, 0 or less for at once; None if never."""
         deadline = self._deadline
-        if self._pending or self._rounds.is_behind:
+        if self._must_retry:
             return 0.0
         return None if deadline is None else deadline - self._clock()
 
@@ -313,7 +314,16 @@ class CoordinatorEngine:
         return not self._rounds.is_behind
 
     def _publish(self) -> None:
-        """Store what happened, then put aside what the protocol announced, in order; what fails stays for the next call.
+        """Store what happened and tell it; what fails stays for the next call."""
+        try:
+            self._store_and_tell()
+        except BaseException:
+            self._must_retry = True
+            raise
+        self._must_retry = False
+
+    def _store_and_tell(self) -> None:
+        """Store what happened, then put aside what the protocol announced, in order.
 
         The gate goes first: whoever sees a dictionary must find its answer accepted (spec 13, "gap"). A model goes before the
         status: whoever reads that a round is completed must find its model.

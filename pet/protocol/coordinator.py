@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from pet.crypto import EncryptionKeyPair, derive_round_seed
 from pet.errors import RemoteProtocolError, UnmaskError
 from pet.messages import PET_PROFILE, Chunk, ChunkStore, Message, Payload, Profile, RoundParameters, Tag
 from pet.protocol import events
+from pet.protocol.announcements import announcements_of, publish_seed_dictionary, publish_sum_dictionary
 from pet.protocol.entries import Entry
 from pet.protocol.events import Event
 from pet.protocol.intake import require_first, take_payload
@@ -169,15 +169,7 @@ class Coordinator:
 
     def announce_again(self) -> None:
         """Emit what the owner of a fresh coordinator would have heard of the round that a state is in: for a restart."""
-        state = self.state
-        if state.round is None or state.phase is Phase.SHUTDOWN:
-            return
-        self._emit(events.PhaseEntered(round_id=state.round_id, phase=state.phase))
-        self._emit(events.ParametersPublished(round_id=state.round_id, parameters=state.round.parameters))
-        if state.phase in (Phase.UPDATE, Phase.SUM2):
-            self._emit(self._sum_dictionary_published(state.round))
-        if state.phase is Phase.SUM2:
-            self._emit(self._seed_dictionary_published(state.round))
+        self._events.extend(announcements_of(self.state))
 
     def next_event(self) -> Event | None:
         """Take the oldest event that nobody took yet; None if there is none."""
@@ -360,21 +352,10 @@ class Coordinator:
         state = self.state
         assert state.round is not None, "messages are collected in a round only"
         if state.phase is Phase.SUM:
-            return self._sum_dictionary_published(state.round)
+            return publish_sum_dictionary(state.round_id, state.round)
         if state.phase is Phase.UPDATE:
-            return self._seed_dictionary_published(state.round)
+            return publish_seed_dictionary(state.round_id, state.round)
         return events.DictionariesWithdrawn(round_id=state.round_id)
-
-    def _sum_dictionary_published(self, current: RoundState) -> Event:
-        return events.SumDictionaryPublished(
-            round_id=self.state.round_id,
-            sum_dictionary=MappingProxyType(current.sum_dictionary),
-            signed_sums=MappingProxyType(current.signed_sums),
-        )
-
-    def _seed_dictionary_published(self, current: RoundState) -> Event:
-        seeds = {public_key: MappingProxyType(entries) for public_key, entries in current.seed_dictionary.items()}
-        return events.SeedDictionaryPublished(round_id=self.state.round_id, seed_dictionary=MappingProxyType(seeds))
 
     def _unmask(self) -> _Outcome:
         """Choose a mask and take it off the sum; without a mask, or without a mean, the round fails."""
