@@ -36,6 +36,22 @@ SIGNATURES = {
     "kernels.active_backend": [],
 }
 COMMANDS = ["coordinator", "demo", "test-drive", "model get", "bench", "config check", "config advise"]
+FEDERATION_COMMANDS = [
+    "serve",
+    "create",
+    "invite",
+    "join",
+    "learn",
+    "start",
+    "stop",
+    "sync",
+    "status",
+    "leave",
+    "remove",
+    "delete",
+    "user",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -102,4 +118,4 @@ def test_commands():
         for name, entry in cli.COMMANDS.items()
         for inner in ([""] if isinstance(entry, cli.CommandEntry) else entry.commands)
     ]
-    assert sorted(named) == sorted(COMMANDS)
+    assert sorted(named) == sorted([*COMMANDS, *(f"federation {name}" for name in FEDERATION_COMMANDS)])
