@@ -14,9 +14,10 @@ typedef struct {
 
 PET_INLINE two spread_integer(wide_integer x) { return spread_wide((uint64_t)x, (uint64_t)(x >> 64)); }
 
-/* Returns 0 where doubles cannot do it. */
+/* Returns 0 where doubles cannot do it: integers are the portable code's. */
 static int prepare_decoder(decoder *d, const pet_order *order, const pet_decoding *decoding, int data_type) {
     decoding_numbers numbers;
+    if (data_type != PET_F32 && data_type != PET_F64) return 0;
     if (!find_decoding_numbers(&numbers, order, decoding, data_type)) return 0;
     d->ratio_high = vdupq_n_f64(numbers.ratio.high);
     d->ratio_low = vdupq_n_f64(numbers.ratio.low);

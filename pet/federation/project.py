@@ -12,6 +12,7 @@ import json
 import math
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -39,16 +40,16 @@ MAX_MODEL_VALUE: Final = float(STATISTICS_MASK_CONFIG.vect.add_shift)
 """The largest absolute value of a model's weight that the mask config holds."""
 
 
-class StatisticsView:
+class StatisticsView(ABC):
     """What can be asked of a project with statistics."""
 
+    @abstractmethod
     def snapshot(self) -> Statistics:
         """Return the statistics as they are now; nobody changes them afterwards.
 
         Raises:
             FederationStateError: there are none yet.
         """
-        raise NotImplementedError
 
     @property
     def row_count(self) -> int:
