@@ -31,7 +31,7 @@ def copy_repository(directory: Path) -> None:
     for folder in ("native", "pet", "tests/kernels", "tests/vectors"):
         ignored = shutil.ignore_patterns("*.so", "__pycache__", *NOT_COPIED)
         shutil.copytree(REPOSITORY / folder, directory / folder, ignore=ignored)
-    for file in ("pyproject.toml", "tests/conftest.py"):
+    for file in ("pyproject.toml", "tests/conftest.py", "tests/vector_files.py"):
         shutil.copy(REPOSITORY / file, directory / file)
 
 

@@ -1,0 +1,46 @@
+"""Compile the kernels with libFuzzer and the address sanitizer, and fuzz them; needs clang (Debian: clang, libclang-rt-14-dev).
+
+python tests/fuzzing/fuzz_native.py -max_total_time=600        arguments are libFuzzer's
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ["-std=gnu11", "-O1", "-g", "-fsanitize=fuzzer,address", "-march=native", f"-I{ROOT / 'native'}"]
+
+
+def build(folder: Path) -> Path:
+    """Compile the program into a folder; variants that this machine cannot run are left out."""
+    from pet import kernels
+
+    variants = ("avx2", "avx512", "neon")
+    absent = [name for name in variants if name not in kernels.available_backends()]
+    sources = [path for path in sorted((ROOT / "native").glob("*.c")) if path.stem.removesuffix("_memory") not in absent]
+    program = folder / "fuzz_kernels"
+    left_out = [f"-DPET_WITHOUT_{name.upper()}" for name in absent]
+
+    def compile_one(source: Path) -> Path:
+        result = folder / f"{source.stem}.o"
+        subprocess.run(["clang", *FLAGS, *left_out, "-c", str(source), "-o", str(result)], check=True)
+        return result
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        objects = list(threads.map(compile_one, [*sources, ROOT / "tests/fuzzing/native/fuzz_kernels.c"]))
+    subprocess.run(["clang", *FLAGS, *map(str, objects), "-o", str(program)], check=True)
+    return program
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(Path(folder))
+        print("compiled", flush=True)
+        sys.exit(subprocess.run([str(program), *sys.argv[1:]]).returncode)
+
+
+if __name__ == "__main__":
+    main()
