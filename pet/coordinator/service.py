@@ -84,7 +84,7 @@ class CoordinatorService:
         if max_spool_bytes is None:
             max_spool_bytes = max(LEAST_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
         self._budget: Final = ByteBudget(max_bytes_in_flight, stall_seconds)
-        self.spool: Final = Spool(spool_folder, max_spool_bytes)
+        self.spool: Final = Spool(spool_folder, max_spool_bytes, expects_keeping=engine.is_durable)
         self._large_turn: Final = asyncio.Semaphore(_LARGE_MESSAGES_OPEN)
         self._intake: Intake | None = None
         self._spool_threads: ThreadPoolExecutor | None = None

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -35,9 +36,12 @@ class Spool:
     Args:
         folder: where the files lie; made if it does not exist. None means the system's temporary folder.
         capacity_bytes: the most bytes that may be out at the same time.
+        expects_keeping: bodies will mostly be kept, so that writing one to the disk begins when it is opened: what decrypting
+            and verifying take is then not lost.
     """
 
-    def __init__(self, folder: Path | None, capacity_bytes: int) -> None:
+    def __init__(self, folder: Path | None, capacity_bytes: int, *, expects_keeping: bool = False) -> None:
+        self.expects_keeping: Final = expects_keeping
         self.folder: Final = make_folder(folder)
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
@@ -91,6 +95,7 @@ class SpooledBody:
         self._buffers = buffers
         # Whoever gives a body up must not close the file under a thread that is using it.
         self._lock = threading.Lock()
+        self._writing: Future[None] | None = None
 
     def write(self, data: Buffer) -> None:
         """Append bytes.
@@ -116,6 +121,8 @@ class SpooledBody:
             with self._lock:
                 self._file.seek(0)
                 read_exactly(self._file, buffer)
+                if self._spool.expects_keeping and self._writing is None:
+                    self._writing = _write_out(os.dup(self._file.fileno()))
             yield buffer
 
     def keep(self, path: Path) -> None:
@@ -125,6 +132,8 @@ class SpooledBody:
             OSError: there is such a file already, or it cannot be made.
         """
         with self._lock:
+            if self._writing is not None:
+                self._writing.result()  # an error is told once: here, or to nobody
             os.fsync(self._file.fileno())
             if not _link_unnamed(self._file, path):
                 with create_private(path) as copy:
@@ -212,6 +221,24 @@ class _Buffers:
         with self._lock:
             if not self._free:
                 self._free.append(buffer)
+
+
+def _write_out(descriptor: int) -> Future[None]:
+    """Write a file to the disk in a thread of its own, and close this descriptor of it."""
+    written: Future[None] = Future()
+
+    def write() -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            written.set_exception(error)
+        else:
+            written.set_result(None)
+        finally:
+            os.close(descriptor)
+
+    threading.Thread(target=write, name="pet-write-out").start()
+    return written
 
 
 def make_folder(folder: Path | None) -> Path:

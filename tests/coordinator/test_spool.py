@@ -157,3 +157,37 @@ def test_a_buffer_that_is_still_looked_at_is_not_used_again(spool):
 def test_without_a_folder_the_temporary_one_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(spool_module.tempfile, "gettempdir", lambda: str(tmp_path))
     assert Spool(None, 1).folder == tmp_path
+
+
+def test_what_will_be_kept_is_written_while_it_is_opened(tmp_path, monkeypatch):
+    written = []
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (written.append(descriptor), fdatasync(descriptor)))
+    spool = Spool(tmp_path / "spool", 10_000, expects_keeping=True)
+    body = spool.create(5000)
+    body.write(DATA)
+    for _ in range(2):
+        with body.open() as buffer:
+            assert bytes(buffer) == DATA
+    body.keep(tmp_path / "kept")
+    body.close()
+    assert (tmp_path / "kept").read_bytes() == DATA
+    assert len(written) == 1
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(written[0])
+
+
+def test_a_disk_that_fails_meanwhile_is_told_when_the_body_is_kept(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    spool = Spool(tmp_path / "spool", 10_000, expects_keeping=True)
+    body = spool.create(5000)
+    body.write(DATA)
+    with body.open():
+        pass
+    with pytest.raises(OSError, match="Input/output"):
+        body.keep(tmp_path / "kept")
+    body.close()
+    assert not (tmp_path / "kept").exists()
