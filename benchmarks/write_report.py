@@ -29,7 +29,7 @@ KERNEL_COMMANDS = {
 SCRIPTS = {
     "threads": "thread_gains.py --seeds 8 --length 1000000 --threads 1 2 --passes 21",
     "memory": "peak_memory.py --updates 100 --length 1000000",
-    "upload": "bench_upload.py --uploads 4",
+    "upload": "bench_upload.py --uploads 6",
 }
 
 
