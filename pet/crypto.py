@@ -1,10 +1,15 @@
 """Keys, signatures, sealed boxes, hashes and eligibility: the only file that knows which primitives there are.
 
 Ed25519 signs, an X25519 sealed box encrypts, SHA-256 hashes; federations also use Argon2id and XChaCha20-Poly1305. All of it is
-libsodium, through PyNaCl. Large buffers go to the
-compiled module of PyNaCl directly: its public functions return new bytes objects, which for a message of 150 MB is a copy per
-step. Those calls release the GIL; whoever makes one leaves the buffer alone meanwhile. This file must never know a message,
-a mask or a phase.
+libsodium, through PyNaCl. Large buffers go to the compiled module of PyNaCl directly: its public functions return new bytes
+objects, which for a message of 150 MB is a copy per step. Those calls release the GIL; whoever makes one leaves the buffer
+alone meanwhile.
+
+One exception: a large message is signed by OpenSSL where `cryptography` is installed, whose SHA-512 is twice as fast. There is
+one right signature for a key and a message, so nobody can tell which of the two made it. Verifying stays libsodium's throughout:
+the two disagree about what hostile keys and signatures are worth.
+
+This file must never know a message, a mask or a phase.
 
 Source: spec/PET.md 1.1, 1.5, 1.7; spec/FEDERATION.md 4.1, 4.2.
 """
@@ -16,7 +21,7 @@ import hmac
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import nacl.bindings
 import nacl.exceptions
@@ -24,6 +29,9 @@ import nacl.pwhash.argon2id
 from nacl._sodium import ffi, lib
 
 from pet.errors import CryptoError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 #: What may hold bytes. A function that changes its argument needs one that is writable.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -44,6 +52,8 @@ SUM_TASK: Final = b"sum"
 UPDATE_TASK: Final = b"update"
 
 _LARGEST_DIGEST: Final = 2**256 - 1
+#: From so many bytes on OpenSSL signs, if it is there: 20 ms to load it, and 6 ms less for each 3 MB.
+_LARGE_BYTES: Final = 2**20
 # X25519 clamps a scalar to a multiple of 8, the largest order of a low-order point: one scalar tells as well as another.
 _ANY_SCALAR: Final = bytes(32)
 
@@ -155,7 +165,24 @@ def sign_in_place(signed: bytearray | memoryview, key: SigningKeyPair) -> None:
     pointer = _writable(signed)
     if len(pointer) < SIGNATURE_BYTES:
         raise CryptoError(f"buffer to sign in: expected at least {SIGNATURE_BYTES} bytes, got {len(pointer)}")
+    if len(pointer) >= _LARGE_BYTES and (openssl_key := _openssl_key(key)) is not None:
+        with memoryview(signed).cast("B") as view, view[SIGNATURE_BYTES:] as content:
+            view[:SIGNATURE_BYTES] = openssl_key.sign(content)
+        return
     lib.crypto_sign(pointer, ffi.NULL, pointer + SIGNATURE_BYTES, len(pointer) - SIGNATURE_BYTES, key.secret_key)
+
+
+def _openssl_key(key: SigningKeyPair) -> Ed25519PrivateKey | None:
+    """Return the key as OpenSSL's; None without `cryptography`, or where OpenSSL is built without Ed25519."""
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError:
+        return None
+    try:
+        return Ed25519PrivateKey.from_private_bytes(key.secret_key[:KEY_SEED_BYTES])
+    except UnsupportedAlgorithm:
+        return None
 
 
 def verify(signature: bytes, data: Buffer, public_key: bytes) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 import threading
 import time
 from fractions import Fraction
 
+import nacl.bindings
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import encryption_key_pairs, signatures, signing_key_pairs
@@ -166,6 +170,26 @@ def test_signing_in_place_overwrites_only_the_place_of_the_signature() -> None:
     buffer = bytearray(b"x" * SIGNATURE_BYTES + b"content")
     sign_in_place(memoryview(buffer), PARTICIPANT)
     assert buffer == PARTICIPANT.sign(b"content") + b"content"
+
+
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20 + 5])
+def test_large_messages_get_the_signature_that_libsodium_makes(size: int) -> None:
+    content = random.Random(size).randbytes(size - SIGNATURE_BYTES)
+    signed = bytearray(SIGNATURE_BYTES) + content
+    sign_in_place(signed, PARTICIPANT)
+    assert signed == nacl.bindings.crypto_sign(content, PARTICIPANT.secret_key)
+
+
+def test_large_messages_are_signed_without_ed25519_in_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(data: bytes) -> None:
+        raise UnsupportedAlgorithm("as in a build for FIPS 140-2")
+
+    signed = bytearray(2**20)
+    sign_in_place(signed, PARTICIPANT)
+    again = bytearray(2**20)
+    monkeypatch.setattr(Ed25519PrivateKey, "from_private_bytes", refuse)
+    sign_in_place(again, PARTICIPANT)
+    assert again == signed
 
 
 def test_buffers_too_short_are_refused() -> None:

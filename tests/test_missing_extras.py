@@ -72,3 +72,19 @@ def test_everything_without_io_needs_no_extra():
     )
     done = subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_large_messages_are_signed_without_cryptography():
+    code = (
+        "from pet.crypto import SigningKeyPair, sign_in_place, verify_signed; key = SigningKeyPair.from_seed(bytes(32));"
+        "signed = bytearray(2**20); sign_in_place(signed, key);"
+        "import sys; print(verify_signed(signed, key.public_key), 'cryptography' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(blocked=["cryptography"]) + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == "True False"

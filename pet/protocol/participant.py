@@ -48,14 +48,13 @@ from pet.protocol.participant_events import (
     TaskAbandoned,
     UpdateSelected,
 )
-from pet.protocol.participant_outbox import Envelope, Outbox, payload_digest
+from pet.protocol.participant_outbox import Envelope, Outbox
 from pet.protocol.participant_state import (
     EPHEMERAL_KEY_STATES,
     PARTICIPANT_TRANSITIONS,
     ParticipantState,
     ParticipantTrigger,
     SavedParticipant,
-    SignedUpdate,
 )
 from pet.protocol.participant_work import (
     TaskSignatures,
@@ -118,7 +117,8 @@ class ParticipantMachine:
         self._parameters: RoundParameters | None = None
         self._model: NDArray[Any] | None = None
         self._ephemeral_seed: bytes | None = None
-        self._signed: SignedUpdate | None = None
+        #: In which round a masked model was signed: the digest of its parameters.
+        self._signed_round: bytes | None = None
         self._outbox: Outbox | None = None
         self._request: Request | None = None
         self._is_step_over = False
@@ -223,7 +223,7 @@ class ParticipantMachine:
             max_message_size=self._max_message_size,
             parameters=self._parameters,
             ephemeral_seed=self._ephemeral_seed,
-            signed=self._signed,
+            signed_round=self._signed_round,
             outbox=self._outbox.save() if self._outbox else None,
         ).encode()
 
@@ -256,7 +256,7 @@ class ParticipantMachine:
         machine._state = saved.state
         machine._parameters = saved.parameters
         machine._ephemeral_seed = saved.ephemeral_seed
-        machine._signed = saved.signed
+        machine._signed_round = saved.signed_round
         if saved.parameters is not None:
             if saved.outbox is not None:
                 machine._outbox = Outbox(machine._envelope(saved.parameters), saved.outbox)
@@ -339,7 +339,7 @@ class ParticipantMachine:
         elif task is None:
             self._fire(ParticipantTrigger.NOT_SELECTED)
             self._events.append(NotSelected())
-        elif self._signed and self._signed.round_digest == parameters.digest():
+        elif self._signed_round == parameters.digest():
             # Reached when a coordinator shows this round, another one, and this one again.
             self._abandon("already_signed", "a masked model was signed in this round before; there must be no second one")
         else:
@@ -360,9 +360,8 @@ class ParticipantMachine:
         assert model is not None, "and only when there is a model"
         work = UpdateWork(model=model, scalar=self._scalar, entropy=self._entropy, threads=self._threads)
         payload = build_update(TaskSignatures.sign(self._signing_key, parameters), parameters, sum_dictionary, work)
-        signed = SignedUpdate(round_digest=parameters.digest(), payload_digest=payload_digest(payload))
         if self._queue(payload, parameters):
-            self._signed = signed
+            self._signed_round = parameters.digest()
             self._events.append(ModelMasked(clipped_count=payload.masked_model.clipped_count or 0))
         # Another thread may have set the next model while this one was masked.
         if self._model is model:

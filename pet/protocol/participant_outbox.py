@@ -8,7 +8,6 @@ Source: spec/PET.md 4.7 (encoder) and 8.1 (SendingSum, SendingUpdate, SendingSum
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,11 +116,3 @@ class Outbox:
         for chunk in itertools.islice(self._chunks, 1):
             self._sealed = self._envelope.seal(chunk, self.tag)
             self._next_chunk_id += 1
-
-
-def payload_digest(payload: Payload) -> bytes:
-    """Return the SHA-256 of a payload as it is signed."""
-    digest = hashlib.sha256()
-    for part in payload.encode_parts():
-        digest.update(part)
-    return digest.digest()

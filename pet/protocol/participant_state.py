@@ -87,22 +87,6 @@ EPHEMERAL_KEY_STATES: Final = frozenset({_State.SUM, _State.SENDING_SUM, _State.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedUpdate:
-    """The masked model that was signed last: kept so that no second, different one is signed in the same round.
-
-    Two masked models of one participant in one round, under two seeds, would let a coordinator that shows the same round twice
-    choose which of them counts, or take both.
-
-    Attributes:
-        round_digest: digest of the parameters of the round.
-        payload_digest: SHA-256 of the signed payload.
-    """
-
-    round_digest: bytes
-    payload_digest: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedOutbox:
     """What is left to send of a message.
 
@@ -135,6 +119,10 @@ class SavedParticipant:
     """Everything a participant needs to go on where it was; the model it was given is not part of it.
 
     A model that was set and not yet taken is asked for again: it is the application's, and may be large.
+
+    The digest of the parameters of the round in which a masked model was signed last is kept, so that no second, different one
+    is signed in the same round: two of them, under two seeds, would let a coordinator that shows the same round twice choose
+    which of them counts, or take both.
     """
 
     state: ParticipantState
@@ -143,7 +131,7 @@ class SavedParticipant:
     max_message_size: int | None
     parameters: RoundParameters | None
     ephemeral_seed: bytes | None = field(repr=False)  # as does the ephemeral one
-    signed: SignedUpdate | None
+    signed_round: bytes | None  # digest of its parameters
     outbox: SavedOutbox | None
 
     def __post_init__(self) -> None:
@@ -163,10 +151,8 @@ class SavedParticipant:
             self.parameters is not None or self.state is ParticipantState.AWAITING,
             f"state {self.state.value} needs round parameters",
         )
-        if self.outbox and self.outbox.tag is Tag.UPDATE and self.outbox.payload:
-            signed_digest = self.signed.payload_digest if self.signed else None
-            is_signed = hashlib.sha256(self.outbox.payload).digest() == signed_digest
-            _expect(is_signed, "the payload is not the one that was signed")
+        if tag is Tag.UPDATE and self.parameters:
+            _expect(self.signed_round == self.parameters.digest(), "a masked model was signed for another round")
 
     def encode(self) -> bytes:
         """Return the saved form. It contains secret keys in clear."""
@@ -185,7 +171,7 @@ class SavedParticipant:
             "max_message_size": self.max_message_size,
             "parameters": self.parameters.to_bytes().hex() if self.parameters else None,
             "ephemeral_seed": self.ephemeral_seed.hex() if self.ephemeral_seed is not None else None,
-            "signed": [self.signed.round_digest.hex(), self.signed.payload_digest.hex()] if self.signed else None,
+            "signed_round": self.signed_round.hex() if self.signed_round is not None else None,
             "outbox": {
                 "tag": int(self.outbox.tag),
                 "message_id": self.outbox.message_id,
@@ -216,7 +202,7 @@ class SavedParticipant:
     @classmethod
     def _from_header(cls, header: dict[str, Any], blobs: memoryview) -> SavedParticipant:
         numerator, denominator = header["scalar"]
-        parameters, signed, ephemeral = header["parameters"], header["signed"], header["ephemeral_seed"]
+        parameters, signed_round, ephemeral = header["parameters"], header["signed_round"], header["ephemeral_seed"]
         return cls(
             state=ParticipantState(header["state"]),
             signing_seed=_key(header["signing_seed"]),
@@ -224,13 +210,13 @@ class SavedParticipant:
             max_message_size=int(header["max_message_size"]) if header["max_message_size"] is not None else None,
             parameters=RoundParameters.from_bytes(bytes.fromhex(parameters)) if parameters is not None else None,
             ephemeral_seed=_key(ephemeral) if ephemeral is not None else None,
-            signed=SignedUpdate(round_digest=_key(signed[0]), payload_digest=_key(signed[1])) if signed else None,
+            signed_round=_key(signed_round) if signed_round is not None else None,
             outbox=_outbox(header["outbox"], blobs),
         )
 
 
 _MAGIC: Final = b"PETPARTC"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _PREFIX: Final = struct.Struct("<8sHI")
 _DIGEST_BYTES: Final = 32
 _KEY_BYTES: Final = 32

@@ -17,7 +17,7 @@ from pet.errors import StateError, TransportError
 from pet.messages import Tag, encode_seed_dictionary, encode_sum_dictionary
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import MessageDelivered, ModelWanted
-from pet.protocol.participant_state import ParticipantState, SavedOutbox, SavedParticipant, SignedUpdate
+from pet.protocol.participant_state import ParticipantState, SavedOutbox, SavedParticipant
 
 SUMS = encode_sum_dictionary({b"s" * 32: EncryptionKeyPair.from_seed(bytes([9]) * 32).public_key})
 PREFIX = struct.Struct("<8sHI")
@@ -133,7 +133,7 @@ def test_other_bytes_are_refused(data):
 
 
 def rewritten(
-    data: bytes, header: object = None, *, version: int = 1, header_bytes: int | None = None, **changes: object
+    data: bytes, header: object = None, *, version: int = 2, header_bytes: int | None = None, **changes: object
 ) -> bytes:
     """Change the header and make the digest right again, as a broken or hostile writer could."""
     _, _, length = PREFIX.unpack_from(data)
@@ -156,7 +156,7 @@ def test_a_rewritten_state_with_nothing_changed_is_accepted():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "expected version 1, got 2"),
+        ({"version": 1}, "expected version 2, got 1"),
         ({"header_bytes": 10**6}, "expected a header of 1000000 bytes"),
         ({"header": []}, "complete header"),
         ({"header": {}}, "complete header"),
@@ -174,8 +174,8 @@ def test_a_rewritten_state_with_nothing_changed_is_accepted():
         ({"parameters": None}, "needs round parameters"),
         ({"parameters": "00"}, "complete header"),
         ({"ephemeral_seed": "11" * 32}, "an ephemeral key in state sending_update: True"),
-        ({"signed": None}, "not the one that was signed"),
-        ({"signed": ["11" * 32, "22" * 32]}, "not the one that was signed"),
+        ({"signed_round": None}, "signed for another round"),
+        ({"signed_round": "11" * 32}, "signed for another round"),
         ({"outbox": None}, "bytes of messages follow where 0 should"),
         ({"outbox": 5}, "complete header"),
     ],
@@ -211,7 +211,7 @@ def test_a_state_with_nothing_left_to_send_is_refused():
         max_message_size=saved.max_message_size,
         parameters=saved.parameters,
         ephemeral_seed=None,
-        signed=SignedUpdate(round_digest=bytes(32), payload_digest=hashlib.sha256(payload).digest()),
+        signed_round=saved.signed_round,
         outbox=SavedOutbox(tag=Tag.UPDATE, message_id=1, next_chunk_id=2**16, payload=payload, sealed=b""),
     )
     with pytest.raises(StateError, match="expected a part left to send"):
@@ -228,7 +228,7 @@ def test_a_chunk_that_was_not_sealed_yet_is_sealed_on_restore():
         max_message_size=saved.max_message_size,
         parameters=saved.parameters,
         ephemeral_seed=None,
-        signed=saved.signed,
+        signed_round=saved.signed_round,
         outbox=SavedOutbox(tag=Tag.UPDATE, message_id=1, next_chunk_id=0, payload=payload, sealed=b""),
     )
     assert restore(rewound.encode())._outbox.save().next_chunk_id == 1
