@@ -6,8 +6,8 @@ objects, which for a message of 150 MB is a copy per step. Those calls release t
 alone meanwhile.
 
 One exception: a large message is signed by OpenSSL where `cryptography` is installed, whose SHA-512 is twice as fast. There is
-one right signature for a key and a message, so nobody can tell which of the two made it. Verifying stays libsodium's throughout:
-the two disagree about what hostile keys and signatures are worth.
+one right signature for a key and a message, so nobody can tell which of the two made it. Verifying stays libsodium's: the two
+disagree about what hostile keys and signatures are worth.
 
 This file must never know a message, a mask or a phase.
 
