@@ -158,14 +158,21 @@ class Journal:
             StateError: the storage holds something else than was written.
         """
         self.flush()
-        plain = self._next_transaction(coordinator, now_seconds)
-        bodies = {name: body for name, body in self._bodies.items() if name in plain.blobs}
+        self._fold_if_worth_it(coordinator)
+        bodies = {name: body for name, body in self._bodies.items() if name in self._blobs}
+        brought = {name: self._blobs.pop(name) for name in bodies}
+        transaction = self._next_transaction(coordinator, now_seconds)
         self.sequence += 1
         self._entries, self._blobs, self._bodies, self._dropped = [], {}, {}, []
         self._clears = self._is_changed = False
-        # Bodies are gone when this call ends; what is tried again later holds what they said.
-        self._transaction = plain
-        self._commit(replace(plain, blobs=with_bodies(plain.blobs, bodies)) if bodies else plain)
+        self._transaction = transaction
+        sealed = {name.replace("update/", "sealed/"): body for name, body in bodies.items()}
+        try:
+            self._commit(replace(transaction, blobs={**transaction.blobs, **sealed}))
+        except BaseException:
+            # Bodies are gone when this call ends; what is tried again later holds what they said.
+            self._transaction = replace(transaction, blobs={**transaction.blobs, **self._frame(brought)})
+            raise
 
     def flush(self) -> None:
         """Write what an earlier call could not write; raises as `save`."""
@@ -177,7 +184,6 @@ class Journal:
         self._transaction = None
 
     def _next_transaction(self, coordinator: Coordinator, now_seconds: float) -> Transaction:
-        self._fold_if_worth_it(coordinator)
         record = {
             "coordinator": save_state(coordinator, now_seconds),
             "entries": self.entry_count,
@@ -190,9 +196,12 @@ class Journal:
             state=frame_state(record),
             clears=self._clears,
             entries=self._entries,
-            blobs={name: frame_blob(self.round_seed, name, parts) for name, parts in self._blobs.items()},
+            blobs=self._frame(self._blobs),
             dropped_blobs=self._dropped,
         )
+
+    def _frame(self, blobs: Mapping[str, list[Buffer]]) -> dict[str, Blob]:
+        return {name: frame_blob(self.round_seed, name, parts) for name, parts in blobs.items()}
 
     def _fold_if_worth_it(self, coordinator: Coordinator) -> None:
         """Let the total take the place of the masked models in it, if these are many by now."""
@@ -229,13 +238,6 @@ def update_blob(position: int) -> str:
 def sealed_blob(position: int) -> str:
     """Return the name of the sealed body that an entry came in, where that is stored in place of the masked model."""
     return f"sealed/{position}"
-
-
-def with_bodies(blobs: Mapping[str, Blob], bodies: Mapping[str, SealedBody]) -> dict[str, Blob]:
-    """Put sealed bodies in the place of the masked models that they brought."""
-    return {
-        name.replace("update/", "sealed/") if name in bodies else name: bodies.get(name, blob) for name, blob in blobs.items()
-    }
 
 
 def mask_blob(position: int) -> str:

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from pet.transports.body import create_private, sync_folder
+from pet.transports.body import create_private
 from pet.wire import Buffer
 
 _COPY_BYTES: Final = 1 << 20
@@ -126,22 +126,22 @@ class SpooledBody:
             yield buffer
 
     def keep(self, path: Path) -> None:
-        """Write the bytes to the disk and give them a name; within one file system nothing is copied.
+        """Write the bytes to the disk and give them a name, durable after `sync_folder`; within a file system without a copy.
 
         Raises:
             OSError: there is such a file already, or it cannot be made.
         """
         with self._lock:
-            if self._writing is not None:
+            if self._writing is None:
+                os.fdatasync(self._file.fileno())
+            else:
                 self._writing.result()  # an error is told once: here, or to nobody
-            os.fsync(self._file.fileno())
             if not _link_unnamed(self._file, path):
                 with create_private(path) as copy:
                     self._file.seek(0)
                     shutil.copyfileobj(self._file, copy, _COPY_BYTES)
                     copy.flush()
                     os.fsync(copy.fileno())
-        sync_folder(path.parent)
 
     def close(self) -> None:
         """Free the file, unless it was kept, and the room it had."""
@@ -177,9 +177,8 @@ class FileBody:
             yield buffer
 
     def keep(self, path: Path) -> None:
-        """Give the file another name too."""
+        """Give the file another name too (durable after `sync_folder`)."""
         os.link(self._path, path)
-        sync_folder(path.parent)
 
     def close(self) -> None:
         """Close the file."""

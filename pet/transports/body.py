@@ -33,7 +33,9 @@ class SealedBody(Protocol):
         ...
 
     def keep(self, path: Path) -> None:
-        """Make the sealed bytes a file that survives the body and a loss of power: written to the disk, then named.
+        """Make the sealed bytes a file that outlives the body: written to the disk, then named.
+
+        A loss of power leaves the bytes as soon as this returns, and their name after `sync_folder`.
 
         Raises:
             OSError: there is such a file already, or it cannot be made.
@@ -67,7 +69,6 @@ class MemoryBody:
             file.write(self._data)
             file.flush()
             os.fsync(file.fileno())
-        sync_folder(path.parent)
 
     def close(self) -> None:
         """Forget the bytes."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from pet.errors import RemoteProtocolError
-from pet.transports.body import MemoryBody, SealedBody, create_private, sync_folder
+from pet.transports.body import MemoryBody, SealedBody, create_private
 from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bit
 
 #: A file that nobody has written to for so long belongs to a sender that has given up.
@@ -287,7 +287,6 @@ class _FileBody:
                     shutil.copyfileobj(file, copy)
                     copy.flush()
                     os.fsync(copy.fileno())
-        sync_folder(path.parent)
 
     def close(self) -> None:
         """Delete the file."""
