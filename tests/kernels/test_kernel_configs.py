@@ -27,8 +27,6 @@ from pet.masking import encoding_of
 LENGTHS = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 FULL_LENGTH = 100_003
 KEYSTREAM_LIMIT = 20_000_000
-#: The emulator needs a hundred times as long.
-EMULATED_KEYSTREAM_LIMIT = 500_000
 THREADS = (1, 2, 3, 7)
 CONFIGS = [
     MaskConfig(group, data, bound, model)
@@ -53,12 +51,11 @@ def portable():
 
 @pytest.fixture
 def length_for(request):
-    """How long vectors are, by the keystream that an element takes and by back-end."""
+    """How long vectors are, by the keystream that an element takes."""
     is_full = request.config.getoption("--full-length")
 
-    def length_for(element_keystream: float, backend: str = "portable") -> int:
-        limit = EMULATED_KEYSTREAM_LIMIT if backend == "neon" else KEYSTREAM_LIMIT
-        return FULL_LENGTH if is_full else max(LENGTHS[-1], min(FULL_LENGTH, int(limit / element_keystream)))
+    def length_for(element_keystream: float) -> int:
+        return FULL_LENGTH if is_full else max(LENGTHS[-1], min(FULL_LENGTH, int(KEYSTREAM_LIMIT / element_keystream)))
 
     return length_for
 
@@ -82,11 +79,11 @@ def test_masks(order, portable, backends, length_for):
     ends = {short: portable.expand(expected[:short], SEED, position, order) for short in LENGTHS}
     ends[length] = portable.expand(expected, SEED, position, order)
     for name, backend in backends.items():
-        for own_length in (*LENGTHS, length_for(keystream_bytes(order), name)):
+        for own_length in (*LENGTHS, length):
             elements, memory = unaligned((own_length, kernels.element_bytes(order)))
             after = backend.expand(elements, SEED, position, order)
             assert np.array_equal(elements, expected[:own_length]), name
-            assert after == ends.get(own_length, after), name
+            assert after == ends[own_length], name
             assert_untouched(memory, elements)
     for threads in THREADS:
         assert np.array_equal(parallel.expand(SEED, order, length, position, threads), expected)
@@ -96,7 +93,7 @@ def test_masks(order, portable, backends, length_for):
 def test_sums_of_masks(order, portable, backends, length_for):
     seeds, positions = SEED + bytes(32) + b"\1" * 32, np.array([0, 3, 16], dtype=np.uint64)
     for name, backend in backends.items():
-        for length in (*LENGTHS[:9], max(LENGTHS[-1], length_for(keystream_bytes(order), name) // 12)):
+        for length in (*LENGTHS[:9], max(LENGTHS[-1], length_for(keystream_bytes(order)) // 12)):
             expected, got = larger_total(length, order), larger_total(length, order)
             ends, own_ends = positions.copy(), positions.copy()
             portable.sum_masks(expected[:, 3 : 3 + length], seeds, ends, order)
@@ -127,13 +124,12 @@ def test_models(config, portable, backends, length_for):
     mask, _ = kernels.expand(SEED, config.order, length, position)
     masked, end, clipped_count = run_update(portable, weights, position, encoding)
     for name, backend in backends.items():
-        longest = length_for(config.mean_keystream_bytes, name)
-        for own_length in (0, 1, 9, 33, longest):
+        for own_length in (0, 1, 9, 33, length):
             own_masked, own_end, own_clipped = run_update(backend, weights[:own_length], position, encoding)
             assert np.array_equal(own_masked, masked[:own_length]), name
             if own_length == length:
                 assert (own_end, own_clipped) == (end, clipped_count), name
-        assert_same_sums(config, backend, portable, masked[:longest], mask[:longest])
+        assert_same_sums(config, backend, portable, masked, mask)
     for threads in THREADS:
         got, got_clipped = parallel.update(weights, SEED, position, encoding, threads)
         assert np.array_equal(got, masked)
