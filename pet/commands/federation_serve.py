@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,10 +24,18 @@ from pet.federation.rest import RestOptions, create_app
 from pet.federation.service import FederationService
 from pet.federation.store import FederationStore
 from pet.federation.users import UserDirectory
+from pet.transports.guarded_http import ConnectionLimits, guarded_protocol
+from pet.transports.peer_limits import PeerLimits
 
 _logger: Final = logging.getLogger("pet.federation")
 #: How long requests may go on after Ctrl-C.
 _GRACE_SECONDS: Final = 5
+#: A federation has tens of members, each with a few clients: far fewer than a coordinator's participants.
+_MAX_CONNECTIONS: Final = 512
+_MAX_CONNECTIONS_PER_PEER: Final = 128
+_HEADER_SECONDS: Final = 10.0
+_MAX_HEADER_BYTES: Final = 1 << 16
+_MAX_REQUESTS_PER_SECOND: Final = 100.0
 
 
 def command(
@@ -101,9 +110,15 @@ def _tls(certificate: Path | None, key: Path | None) -> dict[str, Any]:
 
 
 def _server_config(app: Any, tls: dict[str, Any]) -> uvicorn.Config:
+    limits = ConnectionLimits(
+        max_connections=_MAX_CONNECTIONS,
+        max_connections_per_peer=_MAX_CONNECTIONS_PER_PEER,
+        header_seconds=_HEADER_SECONDS,
+        max_header_bytes=_MAX_HEADER_BYTES,
+    )
     config = uvicorn.Config(
-        app,
-        http="httptools",
+        PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf),
+        http=guarded_protocol(limits),
         ws="none",
         loop="asyncio",
         lifespan="on",

@@ -1,17 +1,23 @@
 """`pet federation ...` against a server with peers in memory: files, words, exit statuses."""
 
+import asyncio
 import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from federation_rest_server import KEY, OTHER_KEY, federation_server
 from federation_runtime_in_memory import InMemoryRuntime
+from starlette.responses import PlainTextResponse
 
 from pet import cli
+from pet.commands import federation_serve
 from pet.errors import FederationUnavailableError
 from pet.federation import Client
 from pet.federation.secret import Secret
@@ -214,6 +220,35 @@ def test_a_server_with_tls_and_the_weak_formats(tmp_path, monkeypatch, number):
     assert "the vendor's formats are accepted here: they are insecure" in err
     assert "Traceback" not in err
     assert {path.stat().st_mode & 0o077 for path in Path("federation-state").iterdir()} == {0}
+
+
+def test_one_address_cannot_take_all_connections(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving_process() as (_, url, _), contextlib.ExitStack() as stack:
+        port = int(url.rpartition(":")[2])
+
+        def connect():
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+
+        taken = [connect() for _ in range(federation_serve._MAX_CONNECTIONS_PER_PEER)]
+        assert connect().recv(64).startswith(b"HTTP/1.1 503 ")
+        for connection in taken[:2]:
+            connection.close()
+        time.sleep(0.2)
+        again = connect()
+        again.sendall(b"GET /symetry/rest/c1/fedml HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert again.recv(64).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_flood_of_requests_is_refused():
+    async def flood():
+        transport = httpx.ASGITransport(federation_serve._server_config(PlainTextResponse("fine"), {}).loaded_app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://federation") as client:
+            return [(await client.get("/")).status_code for _ in range(1100)]
+
+    answers = asyncio.run(flood())
+    assert answers[:1000] == [200] * 1000
+    assert answers[-1] == 429
 
 
 def test_a_state_that_is_damaged_is_refused(tmp_path, monkeypatch, capsys):
