@@ -4,6 +4,7 @@ import itertools
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -313,6 +314,26 @@ def test_refusals_counted_up_to_the_last_write_survive(storage):
     life.send(bytes(300))
     life.start()
     assert life.engine.status()["rejected"] == {"decryption": 3}
+
+
+def test_chunks_that_gave_way_do_not_come_back(storage):
+    life = Life(storage, replace(SETTINGS, max_chunked_messages=1, chunk_patience_seconds=1.0))
+    round_ = life.round()
+    (sum_key,), update_keys = round_.keys("sum", 1), round_.keys("update", 2)
+    life.send(round_.sum(sum_key))
+    life.wait(1.5)
+    sums = decode_sum_dictionary(life.engine.sums())
+    for key in update_keys:
+        chunks = life.chunks(round_.update(key, sums, weights_of(0)), key)
+        life.send(chunks[0])
+        life.wait(2.0)
+    kept = [public_key for public_key, _ in life.state.round.chunks._payloads]
+    assert kept == [update_keys[1].public_key]
+    life.start()
+    assert [public_key for public_key, _ in life.state.round.chunks._payloads] == kept
+    for chunk in chunks[1:]:
+        life.send(chunk)
+    assert life.state.round.aggregation.count == 1
 
 
 def test_changed_settings_count_from_the_next_round_on(storage):
