@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -45,6 +45,20 @@ WINDOW = 4
 #: Of each sender; the last one counts.
 UPLOADS = 2
 REQUEST_BYTES = 2**20
+
+
+class Measured(NamedTuple):
+    """What one run took.
+
+    Attributes:
+        rate: megabytes per second over all senders.
+        broker_memory: the most, in MB.
+        cpu_seconds: for each upload, of its sender, of the broker and of the receiver.
+    """
+
+    rate: float
+    broker_memory: float
+    cpu_seconds: list[float]
 
 
 class DiscardingService(CoordinatorService):
@@ -177,11 +191,13 @@ async def send(way: str, url: str, megabytes: int, number: int) -> None:
 
 
 async def send_all(bodies: list[bytes], send_one: Callable[[bytes], Awaitable[None]]) -> None:
+    """Send when told to, one body after the other."""
     say("ready")
     for body in bodies:
         await heard("go")
         await send_one(body)
         say("sent")
+    await heard("end")  # who ends early must not take the CPU from those who still send
 
 
 @contextlib.contextmanager
@@ -227,8 +243,12 @@ def hear(process: subprocess.Popen[str]) -> str:
     return line.strip()
 
 
-def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Process) -> tuple[float, float]:
-    """Return megabytes per second over all senders, and the most memory of the broker in MB."""
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Process) -> Measured:
+    """Have all senders send, several times over; the last time counts, and the most memory of all."""
     receiver = start("receive", way, url, megabytes, senders)
     processes = [receiver]
     most_bytes, is_over = [0], threading.Event()
@@ -245,8 +265,9 @@ def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Pr
         processes += sending
         for process in sending:
             hear(process)
+        roles = [[psutil.Process(process.pid) for process in sending], [watched], [psutil.Process(receiver.pid)]]
         for _ in range(UPLOADS):
-            begun = time.perf_counter()
+            used, begun = [cpu_seconds(role) for role in roles], time.perf_counter()
             for process in sending:
                 tell(process, "go")
             for process in sending:
@@ -254,8 +275,9 @@ def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Pr
             if way != "bare":
                 hear(receiver)
             seconds = time.perf_counter() - begun
-        tell(receiver, "end")
+            used = [cpu_seconds(role) - before for role, before in zip(roles, used, strict=True)]
         for process in processes:
+            tell(process, "end")
             process.wait(60)
     finally:
         is_over.set()
@@ -263,27 +285,27 @@ def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Pr
         for process in processes:
             process.kill()
             process.communicate()
-    return megabytes * senders / seconds, most_bytes[0] / 1e6
+    return Measured(megabytes * senders / seconds, most_bytes[0] / 1e6, [each / senders for each in used])
 
 
 def compare(ways: list[str], megabytes: int, senders: int, repeats: int) -> list[str]:
     """Measure every way in turn, over and over, and return lines of a table."""
-    rates: dict[str, list[float]] = {way: [] for way in ways}
-    memory: dict[str, float] = dict.fromkeys(ways, 0.0)
+    runs: dict[str, list[Measured]] = {way: [] for way in ways}
     for _ in range(repeats):
         for way in ways:
             # A broker of its own for each: what one way leaves in memory must not count for the next.
             with broker() as (url, process):
-                rate, most = measure(way, url, megabytes, senders, process)
-            rates[way].append(rate)
-            memory[way] = max(memory[way], most)
+                runs[way].append(measure(way, url, megabytes, senders, process))
     lines = []
     for way in ways:
-        middle = statistics.median(rates[way])
-        shares = [rate / bare for rate, bare in zip(rates[way], rates["bare"], strict=True)] if "bare" in ways else []
+        rates = [run.rate for run in runs[way]]
+        shares = [run.rate / bare.rate for run, bare in zip(runs[way], runs["bare"], strict=True)] if "bare" in ways else []
         share = f"{statistics.median(shares):.2f} ({min(shares):.2f}-{max(shares):.2f})" if shares else ""
-        used = "" if way == "http" else f"{memory[way]:.0f}"
-        lines.append(f"| {way} | {senders} | {middle:.0f} ({min(rates[way]):.0f}-{max(rates[way]):.0f}) | {share} | {used} |")
+        seconds = [statistics.median(run.cpu_seconds[role] for run in runs[way]) for role in range(3)]
+        used = "" if way == "http" else f"{max(run.broker_memory for run in runs[way]):.0f}"
+        cells = [way, str(senders), f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})", share]
+        cells += [" + ".join(f"{each:.2f}" for each in seconds), used]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -300,8 +322,11 @@ def main() -> None:
         role, way, url, megabytes, number = options.role
         asyncio.run((receive if role == "receive" else send)(way, url, int(megabytes), int(number)))
         return
-    print("| way | senders | MB/s, all senders: median (range) | share of bare: median (range) | memory of the broker, MB |")
-    print("|---|---|---|---|---|")
+    print(
+        "| way | senders | MB/s, all senders: median (range) | share of bare: median (range) "
+        "| CPU seconds for each upload: sender + broker + receiver | memory of the broker, MB |"
+    )
+    print("|---|---|---|---|---|---|")
     for senders in options.senders:
         print("\n".join(compare(options.ways, options.megabytes, senders, options.repeats)), flush=True)
 

@@ -58,10 +58,10 @@ class CountedConnection:
     def __getattr__(self, name):
         return getattr(self._connection, name)
 
-    async def request(self, subject, payload=b"", **options):
+    async def request(self, subject, *payload, **options):
         word = subject.split(".")[3]
         self.counts[word] = self.counts.get(word, 0) + 1
-        return await self._connection.request(subject, payload, **options)
+        return await self._connection.request(subject, *payload, **options)
 
 
 @contextlib.asynccontextmanager

@@ -237,10 +237,16 @@ def test_a_broker_without_storage(tmp_path):
 def test_tls(tmp_path):
     authority, server = TLS / "authority.pem", TLS / "server.pem"
 
+    async def mirror(subject, payload):
+        return payload
+
     async def use(broker):
         async with await connect(settings(broker, ca_file=authority), "me") as connection:
             with pytest.raises(CounterpartOfflineError):
                 await connection.request("nobody.there")
+            await connection.serve("mirror", mirror)
+            large = bytes(range(256)) * 2**11
+            assert await connection.request("mirror", b"head", memoryview(large)) == b"head" + large
         with pytest.raises(TransportConfigError, match="TLS"):
             await connect(NatsSettings(hosts=(broker.url.replace("nats:", "tls:"),), request_timeout_seconds=TIMEOUT), "me")
 

@@ -286,10 +286,10 @@ def test_a_receiver_that_stops_tells_what_became_of_the_last_upload(broker):
                 stop.set()
 
         class LateConnection(CountedConnection):
-            async def request(self, subject, payload=b"", **options):
+            async def request(self, subject, *payload, **options):
                 if ".done." in subject:
                     await asyncio.sleep(0.2)
-                return await super().request(subject, payload, **options)
+                return await super().request(subject, *payload, **options)
 
         async with await connect(settings_for(broker), "peer") as connection:
             async with receiving(broker, Stopping()) as subjects:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Self
 
 from pet.errors import (
@@ -24,6 +24,7 @@ from pet.errors import (
     TransportError,
     UnreachableError,
 )
+from pet.transports.base import Body
 from pet.transports.nats.session import Session
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.storage_answers import MissingError, read_storage_answer
@@ -98,12 +99,17 @@ class NatsConnection:
     async def request(
         self,
         subject: str,
-        payload: bytes = b"",
-        *,
+        *payload: Body,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> bytes:
         """Send, and wait for the answer. It may arrive twice, if the connection breaks and the caller tries again.
+
+        Args:
+            subject: where to.
+            payload: what to send, in any number of parts. Large ones are not copied and must not change meanwhile.
+            headers: sent with it.
+            timeout_seconds: how long to wait; None means the request timeout.
 
         Raises:
             CounterpartOfflineError: nobody listens on the subject.
@@ -111,13 +117,12 @@ class NatsConnection:
             UnreachableError: no connection, or no answer in time.
             CredentialsError: the broker does not accept us any more.
         """
-        return bytes((await self.exchange(subject, payload, headers=headers, timeout_seconds=timeout_seconds)).data)
+        return bytes((await self.exchange(subject, *payload, headers=headers, timeout_seconds=timeout_seconds)).data)
 
     async def exchange(
         self,
         subject: str,
-        payload: bytes = b"",
-        *,
+        *payload: Body,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Msg:
@@ -145,7 +150,7 @@ class NatsConnection:
             UnreachableError: no connection in time.
         """
         session = await self._connected(self.settings.request_timeout_seconds)
-        await self._publish(session, subject, payload, reply="", headers=headers)
+        await self._publish(session, subject, (payload,), reply="", headers=headers)
 
     async def subscribe(
         self,
@@ -281,13 +286,13 @@ class NatsConnection:
         return self._session
 
     async def _publish(
-        self, session: Session, subject: str, payload: bytes, *, reply: str, headers: Mapping[str, str] | None
+        self, session: Session, subject: str, payload: Sequence[Body], *, reply: str, headers: Mapping[str, str] | None
     ) -> None:
-        size = len(payload) + sum(len(key) + len(value) + 4 for key, value in (headers or {}).items()) + 14
+        size = sum(map(len, payload)) + sum(len(key) + len(value) + 4 for key, value in (headers or {}).items()) + 14
         if size > session.client.max_payload:
             raise LocalProtocolError(f"{subject}: expected at most {session.client.max_payload} bytes, got {size}")
         try:
-            await session.client.publish(subject, payload, reply=reply, headers=None if headers is None else dict(headers))
+            await session.publish(subject, payload, reply, None if headers is None else dict(headers))
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError, OSError) as error:
             raise UnreachableError(f"{subject}: expected a connection, got {type(error).__name__}") from None
         task = asyncio.current_task()

@@ -107,6 +107,9 @@ class UploadReceiver:
         self._verdicts: Final[OrderedDict[tuple[str, bytes], Verdict]] = OrderedDict()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._subscription: Subscription | None = None
+        #: One upload after the other is written to: as many threads as uploads would keep the event loop from its work, and
+        #: what comes meanwhile is then written together.
+        self._turn: Final = asyncio.Lock()
 
     async def start(self) -> None:
         """Take offers from now on.
@@ -159,7 +162,7 @@ class UploadReceiver:
             return OpenAnswer(wait_seconds=_WAIT_SECONDS * (0.5 + random.random() / 2))  # noqa: S311 - no secret
         chunk_bytes = min(offer.chunk_bytes, self._connection.max_chunk_bytes - HEADER_BYTES)
         offer = replace(offer, chunk_bytes=chunk_bytes)
-        receiving = _Receiving(self._connection, self._subjects, self._handler, self._window, peer, offer)
+        receiving = _Receiving(self._connection, self._subjects, self._handler, self._window, peer, offer, self._turn)
         self._receiving[key] = receiving
         task = asyncio.create_task(self._receive(key, receiving), name="pet-nats-upload")
         self._tasks.add(task)
@@ -193,6 +196,7 @@ class _Receiving:
         window: int,
         peer: str,
         offer: UploadOffer,
+        turn: asyncio.Lock,
     ) -> None:
         self.peer: Final = peer
         self._connection: Final = connection
@@ -200,6 +204,7 @@ class _Receiving:
         self._handler: Final = handler
         self._window: Final = window
         self._offer = offer
+        self._turn: Final = turn
         self._loop: Final = asyncio.get_running_loop()
         self._token: Final = secrets.token_hex(16)
         #: What was taken and is not written yet; while it is full, nothing more is answered.
@@ -318,9 +323,11 @@ class _Receiving:
         while not spool.is_whole:
             async with asyncio.timeout(self._handler.stall_seconds):
                 chunks = [await self._chunks.get()]
-            while not self._chunks.empty():
-                chunks.append(self._chunks.get_nowait())
-            await asyncio.to_thread(self._store, spool, chunks)
+            async with self._turn:
+                while not self._chunks.empty():
+                    chunks.append(self._chunks.get_nowait())
+                await asyncio.to_thread(self._store, spool, chunks)
+            del chunks  # their buffers, too, while the next one is waited for
 
     def _store(self, spool: Spool, chunks: list[tuple[int, memoryview, Msg]]) -> None:
         """Write chunks, have them answered, and digest them meanwhile; in a worker thread."""

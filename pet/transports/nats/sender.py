@@ -65,11 +65,11 @@ def make_offer(connection: NatsConnection, body: Body, kind: str, round_name: st
     )
 
 
-def encode_chunk(offer: UploadOffer, body: memoryview, index: int) -> bytes:
-    """Return one chunk with its header; the one copy that is made of the data before it reaches the library."""
+def encode_chunk(offer: UploadOffer, body: memoryview, index: int) -> tuple[bytes, memoryview]:
+    """Return header and data of one chunk; the data is not copied."""
     start = index * offer.chunk_bytes
     header = ChunkHeader(offer.upload_id, index, offer.chunk_count, offer.size_bytes)
-    return b"".join((header.to_bytes(), body[start : start + offer.chunk_bytes]))
+    return header.to_bytes(), body[start : start + offer.chunk_bytes]
 
 
 async def send_upload(
@@ -198,7 +198,7 @@ class _Sending:
             chunk, failures = encode_chunk(offer, self._body, index), 0
             while True:
                 try:
-                    await self._connection.request(subject, chunk)
+                    await self._connection.request(subject, *chunk)
                 except CounterpartOfflineError as error:
                     raise _SlotGoneError(str(error)) from None
                 except TransportError as error:

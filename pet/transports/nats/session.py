@@ -11,10 +11,14 @@ import asyncio
 import logging
 import re
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from pet.errors import CredentialsError, MissingExtraError, TransportConfigError, TransportError, UnreachableError
+from pet.transports.base import Body
 from pet.transports.nats.settings import NatsSettings
+from pet.transports.nats.splitter import LARGE_BYTES
+from pet.transports.nats.wire import Wire
 
 with MissingExtraError.naming("nats"):
     import nats.errors
@@ -79,6 +83,7 @@ class Session:
         self._owner: Final = owner
         self.client: Final = _TlsClient()
         self.client.must_encrypt = settings.uses_tls
+        self._wire: Final = Wire.into(self.client)
         self._refusal: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
         self._last_error: Exception | None = None
         self._is_open = False
@@ -118,6 +123,17 @@ class Session:
         except (nats.errors.Error, OSError, AttributeError) as error:
             # AttributeError: the library closes a transport that it never opened.
             _logger.debug("closing: %s", error)
+
+    async def publish(self, subject: str, parts: Sequence[Body], reply: str, headers: dict[str, str] | None) -> None:
+        """Send a message made of parts; large ones are not copied, and must not change until it is answered.
+
+        Raises:
+            nats.errors.Error, OSError: it could not be sent.
+        """
+        if self._wire is not None and headers is None and sum(map(len, parts)) >= LARGE_BYTES:
+            await self._wire.send_message(self.client, subject, reply, parts)
+        else:
+            await self.client.publish(subject, b"".join(parts), reply=reply, headers=headers)
 
     async def flush(self) -> None:
         """Wait until the broker has read everything so far, or the request timeout is over; must not be cancelled."""

@@ -84,7 +84,7 @@ async def _store_all(
 
     async def store_some(indexes: Iterator[int]) -> None:
         for index in indexes:
-            chunk, failures = encode_chunk(offer, body, index), 0
+            chunk, failures = b"".join(encode_chunk(offer, body, index)), 0
             while True:
                 try:
                     message_id = f"{offer.upload_id.hex()}:{index}"

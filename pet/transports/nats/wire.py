@@ -1,0 +1,295 @@
+"""The library's way to the broker, made for large messages: received where they stay, and sent from where they are.
+
+The library leaves carrying bytes to a transport, and understanding them to a parser. Both are put in place here: a transport
+that takes large messages apart from all else (splitter.py), and a parser that hands these on as they are. Where the library
+is not built as it was when this was written, it keeps its own, and everything works as before, only slower.
+
+Knows no subject, and does not connect by itself: the library decides when, and encrypts when it has to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import ssl
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import ParseResult
+
+from pet.errors import MissingExtraError
+from pet.transports.base import Body
+from pet.transports.nats.splitter import FrameSplitter, LargeMessage, MalformedFrameError
+
+with MissingExtraError.naming("nats"):
+    import nats.errors
+    from nats.aio.client import Client
+    from nats.aio.transport import Transport
+    from nats.protocol.parser import Parser
+
+_logger: Final = logging.getLogger(__name__)
+
+#: Received and not read yet; nothing more is received meanwhile.
+_MOST_WAITING_BYTES: Final = 2**23
+#: So much of both ends of a large part is copied, to be sent together with what is before and behind it.
+_EDGE_BYTES: Final = 2**16
+_LINE_END: Final = b"\r\n"
+_DEFAULT_PORT: Final = 4222
+
+
+class _Link(asyncio.BufferedProtocol):
+    """One connection, from its first byte on; a connection that becomes encrypted is another one from then on."""
+
+    def __init__(self) -> None:
+        self.items: Final[deque[bytes | LargeMessage]] = deque()
+        self.transport: asyncio.Transport | None = None
+        self.is_over = False
+        self.error: Exception | None = None
+        self.has_news: Final = asyncio.Event()
+        self.can_write: Final = asyncio.Event()
+        self.is_closed: Final = asyncio.Event()
+        self._splitter: Final = FrameSplitter()
+        self._waiting_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection that asyncio has made."""
+        assert isinstance(transport, asyncio.Transport), "a stream of bytes"
+        self.transport = transport
+        self.can_write.set()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        """Say where to put what is received."""
+        return self._splitter.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was received."""
+        try:
+            items = self._splitter.take(nbytes)
+        except MalformedFrameError as error:
+            _logger.warning("%s", error)
+            self._end(nats.errors.ProtocolError())
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        if items:
+            self.items.extend(items)
+            self._waiting_bytes += sum(map(_size_of, items))
+            self.has_news.set()
+            if self._waiting_bytes > _MOST_WAITING_BYTES and self.transport is not None:
+                self.transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """Note that the broker is done."""
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that there is no connection any more."""
+        self._end(exc)
+        self.is_closed.set()
+
+    def pause_writing(self) -> None:
+        """Have writers wait."""
+        self.can_write.clear()
+
+    def resume_writing(self) -> None:
+        """Have them go on."""
+        self.can_write.set()
+
+    def take_item(self) -> bytes | LargeMessage:
+        """Return what came first."""
+        item = self.items.popleft()
+        before = self._waiting_bytes
+        self._waiting_bytes -= _size_of(item)
+        if before > _MOST_WAITING_BYTES >= self._waiting_bytes and self.transport is not None:
+            self.transport.resume_reading()
+        if not (self.items or self.is_over):
+            self.has_news.clear()
+        return item
+
+    def put_back(self, data: bytes) -> None:
+        """Leave what was not needed for whoever reads next."""
+        self.items.appendleft(data)
+        self._waiting_bytes += len(data)
+        self.has_news.set()
+
+    def _end(self, error: Exception | None) -> None:
+        self.is_over, self.error = True, self.error or error
+        self.has_news.set()
+        self.can_write.set()
+
+
+def _pieces(*parts: Body) -> Iterator[Body]:
+    """Yield what to write for some parts: the middle of large ones as it is, and no piece that is small.
+
+    A broker that has read small pieces takes smaller buffers for what follows, and more CPU time.
+    """
+    joined: list[Body] = []
+    for part in parts:
+        if len(part) > 2 * _EDGE_BYTES:
+            yield b"".join((*joined, part[:_EDGE_BYTES]))
+            yield part[_EDGE_BYTES:-_EDGE_BYTES]
+            joined = [part[-_EDGE_BYTES:]]
+        else:
+            joined.append(part)
+    yield b"".join(joined)
+
+
+def _size_of(item: bytes | LargeMessage) -> int:
+    return len(item) if isinstance(item, bytes) else len(item.payload)
+
+
+class Wire(Transport):
+    """Carries what a client of the library sends and receives, over any number of connections."""
+
+    def __init__(self) -> None:
+        self._present: _Link | None = None
+        self._turn: Final = asyncio.Lock()
+
+    @classmethod
+    def into(cls, client: Client) -> Wire | None:
+        """Have a client that is not connected yet use a wire; None if the library is not what this was made for."""
+        if not _is_known(client):
+            return None
+        client._transport, client._ps = wire, _ = cls(), LargeMessageParser(client)
+        return wire
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - the library's
+        """Connect, in place of an earlier connection."""
+        self.close()
+        assert uri.hostname is not None, "the library asks for no other URLs"
+        connecting = asyncio.get_running_loop().create_connection(_Link, uri.hostname, uri.port or _DEFAULT_PORT)
+        _, self._present = await asyncio.wait_for(connecting, connect_timeout)
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,  # noqa: ARG002 - the library's
+        connect_timeout: int,
+    ) -> None:
+        """Encrypt the connection. What came before in plain text does not count any more."""
+        before, link = self._link(), _Link()
+        name = uri if isinstance(uri, str) else uri.hostname
+        loop = asyncio.get_running_loop()
+        assert before.transport is not None, "made when it was connected"
+        upgrading = loop.start_tls(before.transport, link, ssl_context, server_hostname=name)
+        try:
+            transport = await asyncio.wait_for(upgrading, connect_timeout)
+        except BaseException:
+            before.connection_lost(None)  # asyncio has closed it, but tells nobody any more
+            raise
+        assert transport is not None, "start_tls returns a transport or raises"
+        link.connection_made(transport)
+        self._present = link
+
+    def write(self, payload: bytes) -> None:
+        """Send bytes, as soon as there is room for them."""
+        self._writer().write(payload)
+
+    def writelines(self, payload: Sequence[bytes]) -> None:
+        """Send several pieces of bytes."""
+        self._writer().writelines(payload)
+
+    async def read(self, buffer_size: int) -> Any:  # noqa: ARG002 - the library's
+        """Return what came first: bytes, or a `LargeMessage`; no bytes at the end.
+
+        Raises:
+            OSError, ProtocolError: the connection broke, or what comes makes no sense.
+        """
+        link = self._link()
+        await link.has_news.wait()
+        if link.items:
+            return link.take_item()
+        if link.error is not None:
+            raise link.error
+        return b""
+
+    async def readline(self) -> bytes:
+        """Return a line; only for what is said before there are messages."""
+        item = await self.read(0)
+        if isinstance(item, LargeMessage):
+            raise nats.errors.ProtocolError  # a message in the place of a line
+        line, end, rest = item.partition(b"\n")
+        if rest:
+            self._link().put_back(rest)
+        return bytes(line + end)
+
+    async def drain(self) -> None:
+        """Wait until there is room to send more.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        link = self._link()
+        await link.can_write.wait()
+        if link.is_over:
+            raise ConnectionResetError("connection lost")
+
+    async def send_message(self, client: Client, subject: str, reply: str, parts: Sequence[Body]) -> None:
+        """Send a message without copying it, as soon as there is room; its parts must not change until it is answered.
+
+        Raises:
+            OSError: the connection is gone, or not made again yet.
+        """
+        if f"{subject} {reply or subject}".split() != [subject, reply or subject]:
+            raise nats.errors.BadSubjectError
+        async with self._turn:  # else everybody who waits for room would think that it is theirs
+            await self.drain()
+            if not client.is_connected:
+                raise ConnectionResetError("not connected")
+            writer = self._writer()
+            for piece in _pieces(f"PUB {subject} {reply} {sum(map(len, parts))}\r\n".encode(), *parts, _LINE_END):
+                writer.write(piece)
+
+    async def wait_closed(self) -> None:
+        """Wait until what was closed is closed."""
+        if self._present is not None:
+            await self._present.is_closed.wait()
+
+    def close(self) -> None:
+        """Close the connection, if there is one, when everything is sent."""
+        if self._present is not None and self._present.transport is not None:
+            self._present.transport.close()
+
+    def at_eof(self) -> bool:
+        """Say whether nothing more will come."""
+        return self._present is None or (self._present.is_over and not self._present.items)
+
+    def __bool__(self) -> bool:
+        """Be there from the beginning: in place of one that is not there, the library makes its own."""
+        return True
+
+    def _link(self) -> _Link:
+        if self._present is None:
+            raise ConnectionResetError("never connected")
+        return self._present
+
+    def _writer(self) -> asyncio.Transport:
+        transport = self._link().transport
+        assert transport is not None, "there as soon as there is a connection"
+        return transport
+
+
+class LargeMessageParser(Parser):
+    """The library's parser, which leaves large messages as they are."""
+
+    async def parse(self, data: Any = b"") -> None:
+        """Handle what `Wire.read` returned."""
+        if isinstance(data, LargeMessage):
+            await self.nc._process_msg(data.sid, data.subject, data.reply, data.payload, data.header)
+        else:
+            await super().parse(data)
+
+
+def _is_known(client: Client) -> bool:
+    """Say whether the library has the places where a wire and its parser belong, and asks of them what they can do."""
+    needed = Transport.__abstractmethods__ | {"__bool__"}
+    process = getattr(client, "_process_msg", None)
+    return (
+        getattr(client, "_transport", ...) is None
+        and type(getattr(client, "_ps", None)) is Parser
+        and needed <= vars(Wire).keys()
+        and process is not None
+        and list(inspect.signature(process).parameters) == ["sid", "subject", "reply", "data", "headers"]
+    )
