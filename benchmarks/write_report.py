@@ -25,6 +25,7 @@ KERNEL_COMMANDS = {
     "prime-f32-b0-m6,power2-f32-b0-m3,prime-f32-b2-m3,prime-f64-b6-m6,prime-i64-b0-m3",
     "wide": "--sizes 1e4 --configs prime-f32-bmax-m3,prime-f64-bmax-m3 --backends avx512,avx2,portable",
     "peers": "--sizes 1e6 --configs prime-f32-b0-m3 --peers --peer-size 1e6 --peer-seeds 10",
+    "peers-large": "--sizes 1e6 --configs prime-f32-b0-m3 --peers --peer-size 5e6 --peer-seeds 10",
 }
 SCRIPTS = {
     "threads": "thread_gains.py --seeds 8 --length 1000000 --threads 1 2 --passes 21",
@@ -115,7 +116,7 @@ def replace_part(page: str, name: str, text: str) -> str:
 
 def main() -> None:
     parts: dict[str, tuple[Callable[[str], str], str]] = {
-        **{name: (peers_text if name == "peers" else kernels_text, options) for name, options in KERNEL_COMMANDS.items()},
+        **{name: (peers_text if "--peers" in options else kernels_text, options) for name, options in KERNEL_COMMANDS.items()},
         **{name: (script_text, options) for name, options in SCRIPTS.items()},
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -26,6 +26,11 @@ _logger: Final = logging.getLogger(__name__)
 SMALL_BODY_BYTES: Final = 1 << 20
 #: What is written to a file at once; as much again can arrive meanwhile.
 _WRITE_BYTES: Final = 1 << 19
+#: Smaller pieces are put together: each has a price of its own, and a sender chooses how many there are.
+_LARGE_PIECE_BYTES: Final = 1 << 16
+#: Freed once, so that the C library keeps up to twice as much of what is freed later (mallopt(3), M_MMAP_THRESHOLD). It would
+#: give every piece back to the system, and the next one would come in fresh pages, which cost more than receiving it.
+_KEPT_BYTES: Final = 4 << 20
 
 
 class Intake:
@@ -44,6 +49,8 @@ class Intake:
         self._threads = threads
         self._patience_seconds = patience_seconds
         self._spooling: set[SpoolingBody] = set()
+        freed = bytearray(_KEPT_BYTES)
+        del freed
 
     @asynccontextmanager
     async def receive_body(self, most_bytes: int) -> AsyncIterator[SpoolingBody]:
@@ -95,7 +102,8 @@ class SpoolingBody:
         self._intake = intake
         self._reservation = reservation
         self._most_bytes = most_bytes
-        self._pending = bytearray()
+        self._pending = list[bytes | bytearray]()
+        self._pending_bytes = 0
         self._file: SpooledBody | None = None
         self._writing: asyncio.Future[None] | None = None
         self._milestone_bytes = 0
@@ -113,8 +121,8 @@ class SpoolingBody:
             self._note_progress()
         if self._file is None:
             await self._reservation.grow(self.size_bytes)
-        self._pending += piece
-        if self._file is not None and len(self._pending) >= _WRITE_BYTES:
+        self._put_aside(piece)
+        if self._file is not None and self._pending_bytes >= _WRITE_BYTES:
             await self._write_pending(self._file)
             self._note_progress()
 
@@ -126,7 +134,7 @@ class SpoolingBody:
         """
         if self._file is None:
             self._reservation.finish()
-            return MemoryBody(self._pending)
+            return MemoryBody(b"".join(self._pending))
         await self._write_pending(self._file)
         await self._wait_for_writing()
         self._reservation.finish()
@@ -149,11 +157,21 @@ class SpoolingBody:
         if self._milestone_seconds < since_seconds:
             self._reservation.lose()
 
+    def _put_aside(self, piece: bytes) -> None:
+        """Keep a piece for the next write; a large one as it is."""
+        self._pending_bytes += len(piece)
+        if len(piece) >= _LARGE_PIECE_BYTES:
+            self._pending.append(piece)
+        elif self._pending and isinstance(self._pending[-1], bytearray):
+            self._pending[-1] += piece
+        else:
+            self._pending.append(bytearray(piece))
+
     async def _write_pending(self, file: SpooledBody) -> None:
         """Write in a thread; the next bytes can arrive meanwhile, but not more than these."""
         await self._wait_for_writing()
-        pending, self._pending = self._pending, bytearray()
-        self._writing = asyncio.get_running_loop().run_in_executor(self._intake._threads, file.write, pending)
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        self._writing = asyncio.get_running_loop().run_in_executor(self._intake._threads, file.write, *pending)
 
     async def _wait_for_writing(self) -> None:
         writing, self._writing = self._writing, None

@@ -97,18 +97,21 @@ class SpooledBody:
         self._lock = threading.Lock()
         self._writing: Future[None] | None = None
 
-    def write(self, data: Buffer) -> None:
-        """Append bytes.
+    def write(self, *pieces: Buffer) -> None:
+        """Append bytes, one piece after the other.
 
         Raises:
             NoRoomError: these are more than was asked room for.
             OSError: they cannot be written.
         """
-        if self.size_bytes + len(data) > self._most_bytes:
-            raise NoRoomError(f"body: expected at most {self._most_bytes} bytes, got {self.size_bytes + len(data)}")
-        with self._lock, memoryview(data) as view:
-            write_all(self._file, view)
-        self.size_bytes += len(data)
+        size_bytes = self.size_bytes + sum(map(len, pieces))
+        if size_bytes > self._most_bytes:
+            raise NoRoomError(f"body: expected at most {self._most_bytes} bytes, got {size_bytes}")
+        with self._lock:
+            for piece in pieces:
+                with memoryview(piece) as view:
+                    write_all(self._file, view)
+        self.size_bytes = size_bytes
 
     @contextmanager
     def open(self) -> Iterator[memoryview]:

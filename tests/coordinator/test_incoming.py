@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -59,6 +61,36 @@ def test_bodies_come_out_as_they_went_in(tmp_path, size, step):
             assert isinstance(body, MemoryBody if size <= SMALL_BODY_BYTES else SpooledBody)
         assert read(body) == DATA[:size]  # its own master now
         body.close()
+
+    with Place(tmp_path) as place:
+        run(scenario(place))
+
+
+def test_pieces_of_all_sizes_stay_in_order(tmp_path):
+    async def scenario(place):
+        sizes, start = itertools.cycle([1, 70_000, 65_536, 5, 65_535, 3, 200_000]), 0
+        async with place.intake.receive_body(len(DATA)) as incoming:
+            while start < len(DATA):
+                size = next(sizes)
+                await incoming.append(DATA[start : start + size])
+                start += size
+            body = await incoming.finish()
+        assert read(body) == DATA
+        body.close()
+
+    with Place(tmp_path) as place:
+        run(scenario(place))
+
+
+def test_tiny_pieces_take_no_more_memory_than_their_bytes(tmp_path):
+    async def scenario(place):
+        async with place.intake.receive_body(SMALL_BODY_BYTES) as incoming:
+            tracemalloc.start()
+            for _ in range(100_000):
+                await incoming.append(b"x")
+            held_bytes, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert held_bytes < 300_000
 
     with Place(tmp_path) as place:
         run(scenario(place))

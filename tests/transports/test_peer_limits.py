@@ -74,11 +74,11 @@ def test_peers_are_forgotten_when_there_are_too_many():
 
 
 def test_a_coordinator_tells_a_peer_to_wait_before_it_reads():
-    app = create_app(Settings(service={"max_requests_per_second": 0.5}))
+    app = create_app(Settings(service={"max_requests_per_second": 0.1}))
     with serving(app) as url:
-        answers = [httpx.post(f"{url}/message", content=bytes(4000)) for _ in range(6)]
-        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
-        assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
+        answers = [httpx.post(f"{url}/message", content=bytes(4000)) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 10
 
 
 def test_a_coordinator_counts_bytes():
