@@ -10,8 +10,17 @@ from nats_broker import run, running_broker
 from nats_uploads import CHUNK, Keeper, receiving, settings_for, some_bytes, store, until
 
 from pet.errors import BackPressureError, TransportConfigError
-from pet.transports.nats import Broadcasts, MissingError, StoredUploads, Subjects, connect, generate_federation_id
+from pet.transports.nats import (
+    Broadcasts,
+    MissingError,
+    StoredUploads,
+    Subjects,
+    connect,
+    generate_federation_id,
+    stored_uploads,
+)
 from pet.transports.nats.frames import ChunkHeader
+from pet.transports.service import ServiceBusyError
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +86,36 @@ def test_a_whole_upload_that_was_not_handled_is_handled_after_a_restart(broker, 
                     await asyncio.sleep(0.01)
             async with receiving(broker, keeper, subjects=subjects, kind=StoredUploads, directory=tmp_path):
                 await until(lambda: keeper.bodies == [b"abc"])
+
+    run(use())
+
+
+@pytest.mark.parametrize("seconds", [5.0, 0.0])
+def test_a_handler_that_is_busy_gets_it_again(broker, monkeypatch, seconds):
+    """Nobody would send it once more; but a handler that stays busy is not asked for ever."""
+    monkeypatch.setattr(stored_uploads, "_RETRY_SECONDS", 0.05)
+
+    class Busy(Keeper):
+        stall_seconds, asked = seconds, 0
+
+        async def handle(self, peer, offer, body):
+            self.asked += 1
+            if self.asked <= 3:
+                body.close()
+                raise ServiceBusyError("expected room, got none")
+            return await super().handle(peer, offer, body)
+
+    async def use():
+        keeper, body = Busy(), some_bytes(3 * CHUNK)
+        async with (
+            receiving(broker, keeper, kind=StoredUploads) as subjects,
+            await connect(settings_for(broker), "peer") as connection,
+        ):
+            await store(connection, subjects, body)
+            await until(lambda: keeper.bodies if seconds else keeper.asked)
+            await asyncio.sleep(0.2)
+        assert keeper.bodies == ([body] if seconds else [])
+        assert keeper.asked == (4 if seconds else 1)
 
     run(use())
 

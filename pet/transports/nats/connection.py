@@ -105,11 +105,7 @@ class NatsConnection:
     ) -> bytes:
         """Send, and wait for the answer. It may arrive twice, if the connection breaks and the caller tries again.
 
-        Args:
-            subject: where to.
-            payload: what to send, in any number of parts. Large ones are not copied and must not change meanwhile.
-            headers: sent with it.
-            timeout_seconds: how long to wait; None means the request timeout.
+        Large parts of the payload are not copied, and must not change meanwhile.
 
         Raises:
             CounterpartOfflineError: nobody listens on the subject.

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pet.errors import MissingExtraError, RemoteProtocolError, TransportError
 from pet.transports.base import Body
+from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer, decode_chunk
 from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, UploadHandler
@@ -25,6 +26,7 @@ from pet.transports.nats.retry import Patience
 from pet.transports.nats.sender import digest_of, encode_chunk, make_offer
 from pet.transports.nats.spool import ABANDONED_SECONDS, Spool, SpoolRoom
 from pet.transports.nats.subjects import Subjects
+from pet.transports.service import ServiceBusyError
 
 with MissingExtraError.naming("nats"):
     import nats.errors
@@ -107,6 +109,18 @@ async def _store_all(
 
 class _NoRoomError(Exception):
     """The chunk stays in the queue for now."""
+
+
+class _LastingBody:
+    """A `SealedBody` that a handler may close, and get once more; its spool is what is discarded in the end."""
+
+    def __init__(self, body: SealedBody) -> None:
+        self.size_bytes: Final = body.size_bytes
+        self.open: Final = body.open
+        self.keep: Final = body.keep
+
+    def close(self) -> None:
+        """Leave it as it is."""
 
 
 class StoredUploads:
@@ -281,7 +295,7 @@ class StoredUploads:
         key = peer, spool.offer.upload_id
         try:
             body = await asyncio.to_thread(spool.take, spool.offer.sha256)
-            reason = "wrong_digest" if body is None else await self._handler.handle(peer, spool.offer, body)
+            reason = "wrong_digest" if body is None else await self._handle(peer, spool.offer, _LastingBody(body))
             if reason is not None:
                 _logger.info("stored upload of %s refused: %s", peer, reason)
         except Exception:
@@ -289,6 +303,22 @@ class StoredUploads:
         self._spools.pop(key, None)
         self._touched.pop(key, None)
         await asyncio.to_thread(spool.discard)
+
+    async def _handle(self, peer: str, offer: UploadOffer, body: SealedBody) -> str | None:
+        """Give a body to the handler, again and again while it is busy: nobody would send it once more.
+
+        Raises:
+            ServiceBusyError: the handler was busy for as long as an upload may make no progress.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._handler.stall_seconds
+        while True:
+            try:
+                return await self._handler.handle(peer, offer, body)
+            except ServiceBusyError:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
