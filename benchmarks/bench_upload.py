@@ -3,7 +3,7 @@
 Runs `pet coordinator` as a process of its own, registers one sum participant, and uploads updates of 25 million weights (150
 MB) over loopback HTTP, one after the other and then several at the same time. Beside each, in the same run: what libsodium
 alone needs to open and verify as many bytes, and what a bare socket needs to carry them. For the participant's side: what
-masking, and signing and sealing take, beside libsodium's own signing and sealing.
+masking, and signing and sealing take, beside what OpenSSL and libsodium alone need to sign and seal.
 
     python benchmarks/bench_upload.py [--length 25000000] [--uploads 3] [--at-once 4]
 """
@@ -124,16 +124,17 @@ def update_body(parameters: RoundParameters, key: SigningKeyPair, sums: dict[byt
     body = seal_message(message(parameters, key, payload), key)
     sealed = time.perf_counter()
     if is_shown:
-        sign_seconds, seal_seconds = libsodium_sealing_seconds(key, parameters.coordinator_public_key, bytearray(body))
+        sign_seconds, seal_seconds = libraries_sealing_seconds(key, parameters.coordinator_public_key, bytearray(body))
         own = sign_seconds + seal_seconds
         print(
             f"  participant: mask {masked - start:.3f} s, sign and seal {sealed - masked:.3f} s"
-            f" = {(sealed - masked) / own:.2f} x libsodium's {own:.3f} s (sign {sign_seconds:.3f}, seal {seal_seconds:.3f})"
+            f" = {(sealed - masked) / own:.2f} x the libraries' own {own:.3f} s"
+            f" (sign {sign_seconds:.3f}, seal {seal_seconds:.3f})"
         )
     return body
 
 
-def libsodium_sealing_seconds(key: SigningKeyPair, public_key: bytes, buffer: bytearray) -> tuple[float, float]:
+def libraries_sealing_seconds(key: SigningKeyPair, public_key: bytes, buffer: bytearray) -> tuple[float, float]:
     """Return the seconds that signing and sealing alone take, in place, in a buffer that is already there."""
     start = time.perf_counter()
     with memoryview(buffer) as view:
