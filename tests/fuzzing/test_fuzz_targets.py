@@ -1,5 +1,7 @@
 """A short run of every fuzzing target, guided by coverage, from the inputs that are kept."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,16 @@ def test_a_short_campaign_finds_nothing(tmp_path):
     finished = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.count("executions") == 2
+
+
+@pytest.mark.skipif(
+    shutil.which("clang") is None and os.environ.get("CI") != "true", reason="needs clang (Debian: clang, libclang-rt-14-dev)"
+)
+def test_a_short_run_over_the_kernels_finds_nothing():
+    command = [sys.executable, str(HERE / "fuzz_native.py"), "--unoptimised", "-runs=1000", "-print_final_stats=1"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, errors="replace")
+    assert finished.returncode == 0, finished.stdout + finished.stderr[-4000:]
+    assert "stat::number_of_executed_units: 1000" in finished.stderr
 
 
 def test_a_wrong_decoder_is_found(tmp_path):

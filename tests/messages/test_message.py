@@ -122,6 +122,7 @@ def test_sending_copies_a_vector_once_and_receiving_never() -> None:
     config = MaskConfig.parse("prime-f32-b0-m3")
     vect = np.zeros((500_000, config.element_bytes), dtype=np.uint8)
     message = message_of(Sum2Payload(sum_signature=SIGNATURE, mask=Mask(config, vect, 0)))
+    sign_in_place(bytearray(2**21), PARTICIPANT)  # loads what signs large messages
     tracemalloc.start()
     body = seal_message(message, PARTICIPANT)
     _, sending = tracemalloc.get_traced_memory()
