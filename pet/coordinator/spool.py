@@ -230,14 +230,16 @@ def _write_out(descriptor: int) -> Future[None]:
     written: Future[None] = Future()
 
     def write() -> None:
+        # Closed before it is told, so that whoever has waited finds the descriptor gone.
         try:
-            os.fdatasync(descriptor)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             written.set_exception(error)
         else:
             written.set_result(None)
-        finally:
-            os.close(descriptor)
 
     threading.Thread(target=write, name="pet-write-out").start()
     return written
