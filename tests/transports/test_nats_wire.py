@@ -14,6 +14,7 @@ from nats.protocol.parser import Parser
 from nats_broker import run, running_broker
 from nats_uploads import Keeper, receiving, send, settings_for, some_bytes, until
 
+from pet.errors import CounterpartOfflineError, UnreachableError
 from pet.transports.nats import connect, wire
 from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage, MalformedFrameError
 from pet.transports.nats.wire import LargeMessageParser, Wire
@@ -65,14 +66,20 @@ def frames(seed):
 
 
 def split(data, source, most):
-    """Feed a splitter in pieces of random sizes."""
+    """Feed a splitter in pieces of random sizes; every other large message is copied, and its buffer used again."""
     splitter, items, data = FrameSplitter(), [], memoryview(data)
     while len(data):
         room = splitter.room()
         count = min(len(room), len(data), source.randint(1, most))
         room[:count] = data[:count]
         data = data[count:]
-        items += splitter.take(count)
+        for item in splitter.take(count):
+            if isinstance(item, LargeMessage) and source.random() < 0.5:
+                copy = item._replace(payload=memoryview(bytes(item.payload)))
+                splitter.use_again(item.payload)
+                items.append(copy)
+            else:
+                items.append(item)
     return items
 
 
@@ -134,6 +141,43 @@ def test_large_uploads_with_and_without_a_wire(broker, monkeypatch, is_known):
             assert isinstance(connection._require_session().client._transport, Wire) == is_known
             assert (await send(connection, subjects, body)).is_accepted
         assert keeper.bodies == [body]
+
+    run(use())
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["wire", "library alone"])
+def test_messages_that_are_taken_at_once(broker, monkeypatch, is_known):
+    """Small and large ones, with and without headers; one that cannot be taken costs nobody else anything."""
+    if not is_known:
+        monkeypatch.setattr(wire, "_is_known", lambda client: False)
+
+    async def use():
+        taken = []
+
+        def take(message):
+            if message.data == b"bad":
+                raise ValueError(message.data)
+            taken.append((bytes(message.data), message.headers))
+            server.use_again(memoryview(message.data))
+            server.answer(message)
+
+        settings = settings_for(broker, chunk_bytes=2**20)
+        async with await connect(settings, "server") as server, await connect(settings, "peer") as peer:
+            subscription = await server.take("takers", take)
+            sent = [(some_bytes(size, seed=size), None) for size in (0, 5, LARGE_BYTES, LARGE_BYTES + 1, 700_000)]
+            for data, _ in sent:
+                assert await peer.request("takers", data) == b""
+                with pytest.raises(UnreachableError):
+                    await peer.request("takers", b"bad", timeout_seconds=0.05)
+            for size in (5, 700_000):
+                sent.append((some_bytes(size), {"key": "value"}))
+                assert await peer.request("takers", sent[-1][0], headers=sent[-1][1]) == b""
+            assert taken == sent
+            await peer.publish("takers", b"no answer wanted")
+            await until(lambda: taken[-1] == (b"no answer wanted", None))
+            await server.unsubscribe(subscription)
+            with pytest.raises(CounterpartOfflineError):
+                await peer.request("takers", b"abc")
 
     run(use())
 

@@ -34,6 +34,7 @@ from pet.transports.nats.subscription import (
     MessageHandler,
     RequestHandler,
     Subscription,
+    Taker,
     answering,
 )
 from pet.transports.nats.waiting import WaitingRequests
@@ -128,12 +129,14 @@ class NatsConnection:
         deadline = loop.time() + timeout
         session = await self._connected(timeout)
         token, answer = self._waiting.add(subject)
+        timer = loop.call_at(deadline, self._waiting.expire, token)
         try:
             await self._publish(session, subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
-            message = await asyncio.wait_for(answer, max(0.0, deadline - loop.time()))
+            message = await answer
         except TimeoutError:
             raise UnreachableError(f"{subject}: expected an answer within {timeout:g} s, got none") from None
         finally:
+            timer.cancel()
             self._waiting.remove(token)
         if not message.data and message.headers and message.headers.get("Status") == "503":
             raise CounterpartOfflineError(f"{subject}: expected somebody who listens, got nobody")
@@ -148,11 +151,30 @@ class NatsConnection:
         session = await self._connected(self.settings.request_timeout_seconds)
         await self._publish(session, subject, (payload,), reply="", headers=headers)
 
+    async def take(self, subject: str, taker: Taker, *, is_checked: bool = True) -> Subscription:
+        """Listen as `subscribe` does, and get each message in the moment it comes: `taker` must not wait for anything."""
+
+        async def handle(message: Msg) -> None:
+            taker(message)
+
+        return await self.subscribe(subject, handle, taker=taker, is_checked=is_checked)
+
+    def answer(self, message: Msg) -> None:
+        """Answer a request with nothing, without waiting. Whether the answer arrives, nobody knows."""
+        if self._session is not None:
+            self._session.answer(message)
+
+    def use_again(self, payload: memoryview) -> None:
+        """Receive into the buffer of a message that was taken, and that nobody looks at any more."""
+        if self._session is not None:
+            self._session.use_again(payload)
+
     async def subscribe(
         self,
         subject: str,
         handler: MessageHandler,
         *,
+        taker: Taker | None = None,
         pending_bytes: int = DEFAULT_PENDING_BYTES,
         is_checked: bool = True,
     ) -> Subscription:
@@ -161,6 +183,7 @@ class NatsConnection:
         Args:
             subject: what to listen on; * and > stand for one word and for all that follow.
             handler: gets each message.
+            taker: gets messages without headers instead, at once; for `take`.
             pending_bytes: what may wait for the handler; messages beyond are dropped.
             is_checked: ask the broker whether it lets us, which takes a round trip.
 
@@ -169,7 +192,7 @@ class NatsConnection:
             UnreachableError: no connection in time.
         """
         session = await self._connected(self.settings.request_timeout_seconds)
-        subscription = Subscription(subject, handler, pending_bytes)
+        subscription = Subscription(subject, handler, taker, pending_bytes)
         self._forbidden.discard(subject.lower())
         await self._listen(session, subscription)
         if is_checked:
@@ -197,10 +220,11 @@ class NatsConnection:
         """Stop listening; answers that are being made are still given. Afterwards the broker knows that nobody is there."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
-        if subscription.client_side is not None and self.is_connected:
+        if self.is_connected:
+            session = self._require_session()
             try:
-                await subscription.client_side.unsubscribe()
-                await self._flush(self._require_session())
+                await session.forget(subscription)
+                await self._flush(session)
             except (nats.errors.Error, OSError) as error:
                 _logger.debug("%s: unsubscribing: %s", subscription.subject, error)
 
@@ -301,16 +325,14 @@ class NatsConnection:
         await session.open()
         self._session = session
         self._inbox = session.client.new_inbox()
-        await self._listen(session, Subscription(f"{self._inbox}.*", self._waiting.take))
+        await self._listen(session, Subscription(f"{self._inbox}.*", self._waiting.take_late, self._waiting.take))
         for subscription in self._subscriptions:
             await self._listen(session, subscription)
         self._is_connected.set()
 
     async def _listen(self, session: Session, subscription: Subscription) -> None:
         try:
-            subscription.client_side = await session.client.subscribe(
-                subscription.subject, cb=subscription.handler, pending_bytes_limit=subscription.pending_bytes
-            )
+            await session.listen(subscription)
         except (nats.errors.Error, OSError) as error:
             raise UnreachableError(f"{subscription.subject}: expected to listen, got {type(error).__name__}: {error}") from None
 

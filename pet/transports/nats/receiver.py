@@ -26,7 +26,7 @@ from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict, decode_chunk, has_bit, set_bit
 from pet.transports.nats.spool import Spool, SpoolRoom
 from pet.transports.nats.subjects import Subjects
-from pet.transports.nats.subscription import Subscription, respond
+from pet.transports.nats.subscription import Subscription
 
 with MissingExtraError.naming("nats"):
     from nats.aio.msg import Msg
@@ -36,6 +36,9 @@ _logger: Final = logging.getLogger(__name__)
 #: Chunks under way for one upload. With eight slots and 1 MiB they are 32 MiB, half of what the broker holds (fact 2).
 DEFAULT_WINDOW: Final = 4
 DEFAULT_SLOTS: Final = 8
+#: Windows of chunks that one upload may have in memory: one that is answered already and one that is not are what a sender
+#: that keeps to its window can cause; what comes beyond is dropped.
+_MOST_WINDOWS: Final = 3
 #: Slots of one sender: nobody alone can keep all others waiting.
 _SLOTS_PER_PEER: Final = 4
 #: When to ask again for a slot. Half of it is random, so that those who wait do not come all at once.
@@ -207,8 +210,11 @@ class _Receiving:
         self._turn: Final = turn
         self._loop: Final = asyncio.get_running_loop()
         self._token: Final = secrets.token_hex(16)
-        #: What was taken and is not written yet; while it is full, nothing more is answered.
-        self._chunks: Final[asyncio.Queue[tuple[int, memoryview, Msg]]] = asyncio.Queue(window)
+        #: What was taken and nobody writes yet, each with the request that is not answered before it is written.
+        self._chunks: list[tuple[int, memoryview, Msg | None]] = []
+        self._has_chunks: Final = asyncio.Event()
+        #: How many were taken and are not written yet.
+        self._held = 0
         self._received = bytearray()
         self._is_durable = False
         self._spool: Spool | None = None
@@ -272,16 +278,13 @@ class _Receiving:
             self._spool = await asyncio.to_thread(room.open, self.peer, self._offer)
             self._offer = self._spool.offer
             self._received, self._is_durable = bytearray(self._spool.bitmap), room.is_durable
-            limit = 2 * self._window * (self._offer.chunk_bytes + HEADER_BYTES)
             chunk, done = self._subjects.chunk(self._token), self._subjects.done(self._token)
             # Unchecked: what we may not listen on, we may not listen on for any slot, and the answer to the offer goes the same
             # way after this, so that the sender cannot be earlier.
-            subscriptions.append(
-                await self._connection.subscribe(chunk, self._queue_chunk, pending_bytes=limit, is_checked=False)
-            )
+            subscriptions.append(await self._connection.take(chunk, self._take_chunk, is_checked=False))
             subscriptions.append(await self._connection.serve(done, self._answer_done, is_checked=False))
             self._is_open.set()
-            await self._take_chunks(self._spool)
+            await self._write_chunks(self._spool)
             async with asyncio.timeout(self._handler.stall_seconds):
                 sha256 = self._offer.sha256 or await self._late_digest
             verdict = await self._judge(self._spool, sha256)
@@ -300,8 +303,8 @@ class _Receiving:
             for subscription in subscriptions:
                 await self._connection.unsubscribe(subscription)
 
-    async def _queue_chunk(self, message: Msg) -> None:
-        """Take one chunk. It is answered when it is written, or where nothing outlives the process anyway: at once."""
+    def _take_chunk(self, message: Msg) -> None:
+        """Take one chunk, and answer: at once where nothing outlives the process anyway, else when it is written."""
         spool = self._spool
         assert spool is not None, "chunks come after the slot was opened"
         try:
@@ -311,31 +314,43 @@ class _Receiving:
             _logger.info("chunk ignored: %s", error)
             return
         if has_bit(spool.bitmap if self._is_durable else self._received, header.index):
-            await respond(message, b"")  # the first answer got lost
+            self._connection.answer(message)  # the first answer got lost
             return
+        if self._held >= _MOST_WINDOWS * self._window:
+            return  # more than was agreed; it will come again
+        waits = self._is_durable or self._held >= self._window
         set_bit(self._received, header.index)
-        await self._chunks.put((header.index, data, message))
-        if not self._is_durable:
-            await respond(message, b"")
+        self._chunks.append((header.index, data, message if waits else None))
+        self._held += 1
+        self._has_chunks.set()
+        if not waits:
+            self._connection.answer(message)
 
-    async def _take_chunks(self, spool: Spool) -> None:
+    async def _write_chunks(self, spool: Spool) -> None:
         """Write chunks until all are there, as many at a time as have come."""
         while not spool.is_whole:
             async with asyncio.timeout(self._handler.stall_seconds):
-                chunks = [await self._chunks.get()]
+                await self._has_chunks.wait()
             async with self._turn:
-                while not self._chunks.empty():
-                    chunks.append(self._chunks.get_nowait())
+                chunks, self._chunks = self._chunks, []
+                self._has_chunks.clear()
                 await asyncio.to_thread(self._store, spool, chunks)
-            del chunks  # their buffers, too, while the next one is waited for
+            self._held -= len(chunks)
+            for _, data, _ in chunks:
+                self._connection.use_again(data)
+            del chunks
 
-    def _store(self, spool: Spool, chunks: list[tuple[int, memoryview, Msg]]) -> None:
+    def _store(self, spool: Spool, chunks: list[tuple[int, memoryview, Msg | None]]) -> None:
         """Write chunks, have them answered, and digest them meanwhile; in a worker thread."""
-        for index, data, message in chunks:
-            spool.write(index, data)
-            if self._is_durable:
-                asyncio.run_coroutine_threadsafe(respond(message, b""), self._loop)
+        new = spool.write((index, data) for index, data, _ in chunks)
+        if messages := [message for _, _, message in chunks if message is not None]:
+            self._loop.call_soon_threadsafe(self._answer, messages)
+        for index, data in new:
             spool.digest_more(index, data)
+
+    def _answer(self, messages: list[Msg]) -> None:
+        for message in messages:
+            self._connection.answer(message)
 
     async def _judge(self, spool: Spool, sha256: bytes) -> Verdict:
         """Check the digest and give the upload to the handler."""

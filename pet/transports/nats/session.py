@@ -8,6 +8,7 @@ This file turns them into exceptions and three signals to its owner; what is sen
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import ssl
@@ -17,12 +18,14 @@ from typing import Any, Final, Protocol
 from pet.errors import CredentialsError, MissingExtraError, TransportConfigError, TransportError, UnreachableError
 from pet.transports.base import Body
 from pet.transports.nats.settings import NatsSettings
-from pet.transports.nats.splitter import LARGE_BYTES
+from pet.transports.nats.splitter import LARGE_BYTES, LargeMessage
+from pet.transports.nats.subscription import Subscription, Taker, may_answer, respond
 from pet.transports.nats.wire import Wire
 
 with MissingExtraError.naming("nats"):
     import nats.errors
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -58,10 +61,41 @@ class Owner(Protocol):
         ...
 
 
-class _TlsClient(Client):
-    """The library's client, which would go on in plain text with a broker that offers no TLS."""
+class _Client(Client):
+    """The library's client, which would go on in plain text with a broker that offers no TLS, and queues every message."""
 
     must_encrypt = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takers: Final[dict[int, Taker]] = {}
+
+    @functools.wraps(Client._process_msg)  # also its signature, by which a wire knows the library
+    async def _process_msg(self, sid: int, *details: Any) -> None:  # type: ignore[override]
+        """Give a message to whoever takes it at once, or leave it to the library."""
+        taker = self.takers.get(sid)
+        if taker is None:
+            await super()._process_msg(sid, *details)
+            return
+        subject, reply, data, headers = details
+        if headers:
+            await super()._process_msg(sid, *details)
+        else:
+            self._hand_over(taker, subject, reply, data)
+
+    def take_at_once(self, message: LargeMessage) -> bool:
+        """Give a large message to whoever takes it at once; False if nobody does."""
+        taker = self.takers.get(message.sid)
+        if taker is None or message.header:
+            return False
+        self._hand_over(taker, message.subject, message.reply, message.payload)
+        return True
+
+    def _hand_over(self, taker: Taker, subject: bytes, reply: bytes, data: Any) -> None:
+        try:
+            taker(Msg(self, subject.decode(), reply.decode(), data))
+        except Exception:  # anything would end the library's reading
+            _logger.exception("%r: a message could not be taken", subject)
 
     def _connect_command(self) -> bytes:
         """Make the first thing that is sent, with user and password in it."""
@@ -81,9 +115,12 @@ class Session:
         self._settings: Final = settings
         self._name: Final = name
         self._owner: Final = owner
-        self.client: Final = _TlsClient()
+        self.client: Final = _Client()
         self.client.must_encrypt = settings.uses_tls
         self._wire: Final = Wire.into(self.client)
+        if self._wire is not None:
+            self._wire.take_at_once = self.client.take_at_once
+        self._answering: Final[set[asyncio.Task[None]]] = set()
         self._refusal: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
         self._last_error: Exception | None = None
         self._is_open = False
@@ -134,6 +171,45 @@ class Session:
             await self._wire.send_message(self.client, subject, reply, parts)
         else:
             await self.client.publish(subject, b"".join(parts), reply=reply, headers=headers)
+
+    async def listen(self, subscription: Subscription) -> None:
+        """Have the broker send what comes on a subject.
+
+        Raises:
+            nats.errors.Error, OSError: it cannot be asked.
+        """
+        listening = await self.client.subscribe(
+            subscription.subject, cb=subscription.handler, pending_bytes_limit=subscription.pending_bytes
+        )
+        subscription.client_side = listening
+        if subscription.taker is not None and self._wire is not None:
+            self.client.takers[listening._id] = subscription.taker
+
+    async def forget(self, subscription: Subscription) -> None:
+        """Have the broker send nothing more.
+
+        Raises:
+            nats.errors.Error, OSError: it cannot be asked.
+        """
+        if subscription.client_side is not None:
+            self.client.takers.pop(subscription.client_side._id, None)
+            await subscription.client_side.unsubscribe()
+
+    def answer(self, message: Msg) -> None:
+        """Answer a request with nothing, without waiting; it is lost without a connection."""
+        if not (self.client.is_connected and may_answer(message)):
+            return
+        if self._wire is None:
+            task = asyncio.create_task(respond(message, b""))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+        else:
+            self._wire.write(f"PUB {message.reply} 0\r\n\r\n".encode())
+
+    def use_again(self, payload: memoryview) -> None:
+        """Receive into the buffer of a message that nobody looks at any more."""
+        if self._wire is not None:
+            self._wire.use_again(payload)
 
     async def flush(self) -> None:
         """Wait until the broker has read everything so far, or the request timeout is over; must not be cancelled."""

@@ -17,6 +17,9 @@ from typing import Final, NamedTuple
 LARGE_BYTES: Final = 2**16
 #: The most that a broker can be set to let through (spec/FEDERATION.md 5.1, fact 1).
 _MOST_BYTES: Final = 2**26
+#: Buffers that wait to be used again, and the largest of them: what was never touched costs more than receiving into it.
+_SPARES: Final = 16
+_LARGEST_SPARE_BYTES: Final = 2**20 + 2 * LARGE_BYTES
 _LINE_END: Final = b"\r\n"
 
 
@@ -67,9 +70,11 @@ class FrameSplitter:
         self._held = 0
         #: Bytes of a small message that are still to come.
         self._passing = 0
-        #: The large message that is being received, its buffer, and what is left of that.
+        #: The large message that is being received, its buffer, and what is left of that; behind the message there is room for
+        #: what follows it, so that both are received at once.
         self._announced: _Announced | None = None
         self._own = self._rest = memoryview(b"")
+        self._spares: Final[list[bytearray]] = []
 
     def room(self) -> memoryview:
         """Return where to put what is received next; never empty."""
@@ -81,18 +86,29 @@ class FrameSplitter:
         Raises:
             MalformedFrameError: these bytes cannot be part of the protocol.
         """
+        items: list[bytes | LargeMessage] = []
+        end = self._held + count
         if self._announced is not None:
             self._rest = self._rest[count:]
-            return [] if len(self._rest) else [self._finish(self._announced)]
-        end = self._held + count
+            if (end := LARGE_BYTES - len(self._rest)) < 0:
+                return items
+            self._shared[:end] = self._own[self._announced.frame_bytes :][:end]
+            items.append(self._finish(self._announced))
         passed, announced, begun = self._pass_small(end)
-        items: list[bytes | LargeMessage] = [bytes(self._shared[:passed])] if passed else []
+        if passed:
+            items.append(bytes(self._shared[:passed]))
         self._held = 0
         if announced is not None:
             self._begin(announced, self._shared[begun:end])
         elif passed < end:
             self._hold(passed, end)
         return items
+
+    def use_again(self, payload: memoryview) -> None:
+        """Take back the buffer of a message that nobody looks at any more."""
+        buffer = payload.obj
+        if isinstance(buffer, bytearray) and LARGE_BYTES < len(buffer) <= _LARGEST_SPARE_BYTES and len(self._spares) < _SPARES:
+            self._spares.append(buffer)
 
     def _pass_small(self, end: int) -> tuple[int, _Announced | None, int]:
         """Look at what is in the shared buffer up to `end`.
@@ -123,14 +139,18 @@ class FrameSplitter:
         if announced.size_bytes > _MOST_BYTES or announced.header_bytes > announced.size_bytes:
             raise MalformedFrameError(f"broker: expected a message of at most {_MOST_BYTES} bytes, got {announced.size_bytes}")
         self._announced = announced
-        self._own = memoryview(bytearray(announced.frame_bytes))
+        buffer = self._spares.pop() if self._spares else b""
+        size_bytes = announced.frame_bytes + LARGE_BYTES
+        if len(buffer) < size_bytes:
+            buffer = bytearray(size_bytes)
+        self._own = memoryview(buffer)[:size_bytes]
         self._own[: len(begun)] = begun
         self._rest = self._own[len(begun) :]
 
     def _finish(self, announced: _Announced) -> LargeMessage:
         own, self._own, self._rest, self._announced = self._own, memoryview(b""), memoryview(b""), None
         header, size = announced.header_bytes, announced.size_bytes
-        if (end := bytes(own[size:])) != _LINE_END:
+        if (end := bytes(own[size : announced.frame_bytes])) != _LINE_END:
             raise MalformedFrameError(f"broker: expected a line end after {size} bytes, got {end!r}")
         subject, sid, reply = announced.subject, announced.sid, announced.reply
         return LargeMessage(subject, sid, reply, bytes(own[:header]) if header else None, own[header:size])

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -86,19 +86,23 @@ class Spool:
                 f"chunk {header.index}: expected one of this upload, got {len(data)} of {header.size_bytes} bytes",
             )
 
-    def write(self, index: int, data: memoryview) -> bool:
-        """Put a chunk in its place; one that is there already stays as it is.
+    def write(self, chunks: Iterable[tuple[int, memoryview]]) -> list[tuple[int, memoryview]]:
+        """Put chunks, each with its index, in their places; one that is there already stays as it is.
 
         Returns:
-            Whether it is new.
+            Those that are new.
         """
-        if has_bit(self.bitmap, index):
-            return False
-        self._store.write(index * self.offer.chunk_bytes, data)
-        set_bit(self.bitmap, index)
-        self._store.keep_bitmap(self.bitmap)
-        self._missing -= 1
-        return True
+        bitmap, new = bytearray(self.bitmap), []
+        for index, data in chunks:
+            if not has_bit(bitmap, index):
+                self._store.write(index * self.offer.chunk_bytes, data)
+                set_bit(bitmap, index)
+                new.append((index, data))
+        # After the data: a bit that is set must never promise more than there is.
+        self._store.keep_bitmap(bitmap)
+        self.bitmap[:] = bitmap
+        self._missing -= len(new)
+        return new
 
     def digest_more(self, index: int = -1, data: memoryview | None = None) -> None:
         """Digest what is there without a gap, so that little is left to do at the end.
@@ -174,7 +178,6 @@ class _File:
         return os.pread(self._file, size, start)
 
     def keep_bitmap(self, bitmap: bytearray) -> None:
-        # After the data: a bit that is set must never promise more than there is.
         os.pwrite(self._note, bitmap, _NOTE_BYTES)
 
     def to_body(self) -> SealedBody:

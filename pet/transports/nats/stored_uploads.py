@@ -239,7 +239,7 @@ class StoredUploads:
             if (peer, offer.upload_id) not in self._finished:
                 spool = await self._spool_for(peer, offer)
                 spool.require_place(header, data)
-                await asyncio.to_thread(spool.write, header.index, data)
+                await asyncio.to_thread(spool.write, [(header.index, data)])
                 self._touch(peer, spool)
                 self._finish_if_whole(peer, spool)
         except (RemoteProtocolError, ValueError) as error:

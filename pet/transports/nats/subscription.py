@@ -1,5 +1,7 @@
 """What a connection listens on, and how requests are answered: several at the same time, and a failing handler hurts nobody.
 
+A `Taker` gets each message in the moment it comes and must not wait; a `MessageHandler` may, and messages wait for it.
+
 Knows no subject by name.
 """
 
@@ -25,6 +27,7 @@ _CONCURRENT_REQUESTS: Final = 64
 #: Messages that wait for a handler; what comes beyond is dropped. As much as may be under way to a receiver (spec 5.1, fact 2).
 DEFAULT_PENDING_BYTES: Final = 32 * 2**20
 
+Taker = Callable[[Msg], None]
 MessageHandler = Callable[[Msg], Awaitable[None]]
 RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
 
@@ -36,6 +39,7 @@ class Subscription:
     Attributes:
         subject: what to listen on.
         handler: gets each message.
+        taker: gets each message without headers instead, where the library lets it.
         pending_bytes: what may wait for the handler.
         client_side: the library's part, in the current session.
         tasks: answers that are being made.
@@ -43,19 +47,27 @@ class Subscription:
 
     subject: str
     handler: MessageHandler
+    taker: Taker | None = None
     pending_bytes: int = DEFAULT_PENDING_BYTES
     client_side: ClientSubscription | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-async def respond(message: Msg, data: bytes) -> None:
-    """Answer a request, if it is one.
+def may_answer(message: Msg) -> bool:
+    """Say whether a message may be answered.
 
     Who asks chooses where the answer goes, and it is sent with our rights, which may be more: an answer to a subject such as
     "$JS.API.STREAM.DELETE.name" would be obeyed. So answers go to inboxes only.
     """
-    if not message.reply.startswith("_INBOX"):
-        _logger.warning("%s: not answered: expected an inbox to answer to, got %r", message.subject, message.reply[:80])
+    if message.reply.startswith("_INBOX"):
+        return True
+    _logger.warning("%s: not answered: expected an inbox to answer to, got %r", message.subject, message.reply[:80])
+    return False
+
+
+async def respond(message: Msg, data: bytes) -> None:
+    """Answer a request, if it is one."""
+    if not may_answer(message):
         return
     try:
         await message.respond(data)

@@ -36,11 +36,21 @@ class WaitingRequests:
         if answer.done() and not answer.cancelled():
             answer.exception()
 
-    async def take(self, message: Msg) -> None:
+    def take(self, message: Msg) -> None:
         """Take an answer; one that nobody waits for is dropped."""
         _, answer = self._answers.get(message.subject.rpartition(".")[2], (None, None))
         if answer is not None and not answer.done():
             answer.set_result(message)
+
+    async def take_late(self, message: Msg) -> None:
+        """Take an answer that comes in a task."""
+        self.take(message)
+
+    def expire(self, token: str) -> None:
+        """Fail a request that waited long enough, with a `TimeoutError`."""
+        _, answer = self._answers[token]
+        if not answer.done():
+            answer.set_exception(TimeoutError())
 
     def fail_all(self, error: TransportError) -> None:
         """Fail every request."""

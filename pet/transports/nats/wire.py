@@ -14,7 +14,7 @@ import inspect
 import logging
 import ssl
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import ParseResult
 
@@ -41,7 +41,8 @@ _DEFAULT_PORT: Final = 4222
 class _Link(asyncio.BufferedProtocol):
     """One connection, from its first byte on; a connection that becomes encrypted is another one from then on."""
 
-    def __init__(self) -> None:
+    def __init__(self, take_at_once: Callable[[LargeMessage], bool]) -> None:
+        self._take_at_once: Final = take_at_once
         self.items: Final[deque[bytes | LargeMessage]] = deque()
         self.transport: asyncio.Transport | None = None
         self.is_over = False
@@ -49,7 +50,7 @@ class _Link(asyncio.BufferedProtocol):
         self.has_news: Final = asyncio.Event()
         self.can_write: Final = asyncio.Event()
         self.is_closed: Final = asyncio.Event()
-        self._splitter: Final = FrameSplitter()
+        self.splitter: Final = FrameSplitter()
         self._waiting_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,21 +61,24 @@ class _Link(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         """Say where to put what is received."""
-        return self._splitter.room()
+        return self.splitter.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received."""
         try:
-            items = self._splitter.take(nbytes)
+            items = self.splitter.take(nbytes)
         except MalformedFrameError as error:
             _logger.warning("%s", error)
             self._end(nats.errors.ProtocolError())
             if self.transport is not None:
                 self.transport.abort()
             return
-        if items:
-            self.items.extend(items)
-            self._waiting_bytes += sum(map(_size_of, items))
+        for item in items:
+            if isinstance(item, LargeMessage) and self._take_at_once(item):
+                continue
+            self.items.append(item)
+            self._waiting_bytes += _size_of(item)
+        if self.items:
             self.has_news.set()
             if self._waiting_bytes > _MOST_WAITING_BYTES and self.transport is not None:
                 self.transport.pause_reading()
@@ -135,6 +139,10 @@ def _pieces(*parts: Body) -> Iterator[Body]:
     yield b"".join(joined)
 
 
+def _leave(_message: LargeMessage) -> bool:
+    return False
+
+
 def _size_of(item: bytes | LargeMessage) -> int:
     return len(item) if isinstance(item, bytes) else len(item.payload)
 
@@ -143,6 +151,8 @@ class Wire(Transport):
     """Carries what a client of the library sends and receives, over any number of connections."""
 
     def __init__(self) -> None:
+        #: Gets each large message first, and says whether it was for it; the others wait to be read.
+        self.take_at_once: Callable[[LargeMessage], bool] = _leave
         self._present: _Link | None = None
         self._turn: Final = asyncio.Lock()
 
@@ -158,7 +168,7 @@ class Wire(Transport):
         """Connect, in place of an earlier connection."""
         self.close()
         assert uri.hostname is not None, "the library asks for no other URLs"
-        connecting = asyncio.get_running_loop().create_connection(_Link, uri.hostname, uri.port or _DEFAULT_PORT)
+        connecting = asyncio.get_running_loop().create_connection(self._make_link, uri.hostname, uri.port or _DEFAULT_PORT)
         _, self._present = await asyncio.wait_for(connecting, connect_timeout)
 
     async def connect_tls(
@@ -169,7 +179,7 @@ class Wire(Transport):
         connect_timeout: int,
     ) -> None:
         """Encrypt the connection. What came before in plain text does not count any more."""
-        before, link = self._link(), _Link()
+        before, link = self._link(), self._make_link()
         name = uri if isinstance(uri, str) else uri.hostname
         loop = asyncio.get_running_loop()
         assert before.transport is not None, "made when it was connected"
@@ -242,6 +252,11 @@ class Wire(Transport):
             for piece in _pieces(f"PUB {subject} {reply} {sum(map(len, parts))}\r\n".encode(), *parts, _LINE_END):
                 writer.write(piece)
 
+    def use_again(self, payload: memoryview) -> None:
+        """Receive into the buffer of a message that nobody looks at any more."""
+        if self._present is not None:
+            self._present.splitter.use_again(payload)
+
     async def wait_closed(self) -> None:
         """Wait until what was closed is closed."""
         if self._present is not None:
@@ -259,6 +274,9 @@ class Wire(Transport):
     def __bool__(self) -> bool:
         """Be there from the beginning: in place of one that is not there, the library makes its own."""
         return True
+
+    def _make_link(self) -> _Link:
+        return _Link(self.take_at_once)
 
     def _link(self) -> _Link:
         if self._present is None:

@@ -1,0 +1,63 @@
+"""Where uploads over NATS are put: every chunk once, and digested as it was written."""
+
+import hashlib
+import random
+
+import pytest
+
+from pet.transports.nats.frames import UploadOffer
+from pet.transports.nats.spool import SpoolRoom
+
+CHUNK, COUNT = 2**18, 7
+SIZE = CHUNK * COUNT - 1000
+
+
+def offer_of(body):
+    digest = hashlib.sha256(body).digest()
+    return UploadOffer(upload_id=bytes(16), size_bytes=len(body), sha256=digest, kind="test", round="", chunk_bytes=CHUNK)
+
+
+def chunk_of(body, index):
+    return index, memoryview(body)[index * CHUNK : (index + 1) * CHUNK]
+
+
+@pytest.mark.parametrize("size", [SIZE, 3 * 2**18], ids=["file", "memory"])
+def test_what_comes_first_is_written_and_digested(tmp_path, size):
+    """Also where another chunk of the same number comes in the same breath, and in whatever order."""
+    source = random.Random(1)
+    body, other = source.randbytes(size), source.randbytes(size)
+    room = SpoolRoom(None)
+    spool = room.open("peer", offer_of(body))
+    count = spool.offer.chunk_count
+    pending = [chunk_of(body, index) for index in source.sample(range(count), count)]
+    while pending:
+        some, pending = pending[:3], pending[3:]
+        twice = [each for chunk in some for each in (chunk, chunk_of(other, chunk[0]))]
+        assert spool.write(twice) == some
+        assert spool.write(twice) == []
+        for index, data in some:
+            spool.digest_more(index, data)
+    assert spool.is_whole
+    taken = spool.take(spool.offer.sha256)
+    assert taken is not None
+    with taken.open() as data:
+        assert data == body
+    taken.close()
+    room.close()
+
+
+def test_a_bit_is_set_when_its_chunk_is_noted(tmp_path, monkeypatch):
+    """So that nobody is told of a chunk that the next process would not know of."""
+    body = random.Random(2).randbytes(SIZE)
+    room = SpoolRoom(tmp_path)
+    spool = room.open("peer", offer_of(body))
+    spool.write([chunk_of(body, 0), chunk_of(body, 3)])
+    noted = []
+    monkeypatch.setattr(spool._store, "keep_bitmap", lambda bitmap: noted.append((bytes(spool.bitmap), bytes(bitmap))))
+    spool.write([chunk_of(body, 4), chunk_of(body, 5)])
+    (before, after), now = noted[0], bytes(spool.bitmap)
+    assert after == now != before
+    spool.close()
+    again = room.open("peer", offer_of(body))
+    assert bytes(again.bitmap) == before
+    again.discard()
