@@ -97,6 +97,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         json.dumps({"fed_name": "one", "sync_sched": "m1"}),
     ):
         yield "federation_texts", text.encode()
+    yield "nats_stream", b"\x07PING\r\nMSG a 1 b 3\r\nabc\r\nMSG a.b 2 65537\r\n\xfe1\r\nPONG\r\n"
+    yield "nats_stream", b"\x50HMSG a 1 r 12 65548\r\nNATS/1.0\r\n\r\n\xfe\r\nMSG a 1 65536\r\n\xfe\r\nMSG a 1 1\r\nx\r\n"
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ from pet.protocol.participant_state import SavedParticipant
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 from pet.transports.nats.frames import decode_chunk
+from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage, MalformedFrameError
 
 CONFIG = MaskConfig.parse("prime-f32-b0-m3")
 Target = Callable[[bytes], None]
@@ -119,6 +120,40 @@ def fuzz_nats_chunk(data: bytes) -> None:
     """Chunks of an upload over NATS."""
     with contextlib.suppress(PetError):
         decode_chunk(data)
+
+
+def fuzz_nats_stream(data: bytes) -> None:
+    """What a broker sends: it is the same in whatever pieces it comes.
+
+    The first byte says how large the pieces are, in 1/256 of the whole; two bytes 0xFE stand for what makes a message large.
+    """
+    if data:
+        stream = data[1:].replace(b"\xfe", bytes(LARGE_BYTES), 2)
+        assert _split(stream, LARGE_BYTES) == _split(stream, 1 + data[0] * len(stream) // 256)
+
+
+def _split(stream: bytes, most: int) -> list[bytes | LargeMessage] | None:
+    """Return what is found in pieces of some size, with what goes on to the library in one; None if it cannot be a stream."""
+    splitter, rest, found = FrameSplitter(), memoryview(stream), list[bytes | LargeMessage]()
+    while rest:
+        room = splitter.room()
+        assert len(room) > 0
+        count = min(len(room), len(rest), most)
+        room[:count], rest = rest[:count], rest[count:]
+        try:
+            items = splitter.take(count)
+        except MalformedFrameError:
+            return None
+        for item in items:
+            if isinstance(item, bytes) and found and isinstance(found[-1], bytes):
+                found[-1] += item
+            elif isinstance(item, bytes):
+                found.append(item)
+            else:
+                assert len(item.payload) + len(item.header or b"") >= LARGE_BYTES
+                found.append(item._replace(payload=memoryview(bytes(item.payload))))
+                splitter.use_again(item.payload)
+    return found
 
 
 def fuzz_federation_texts(data: bytes) -> None:
@@ -212,6 +247,7 @@ DECODERS: Mapping[str, Target] = {
     "saved_participant": fuzz_saved_participant,
     "journal_entry": fuzz_journal_entry,
     "nats_chunk": fuzz_nats_chunk,
+    "nats_stream": fuzz_nats_stream,
     "federation_texts": fuzz_federation_texts,
 }
 
