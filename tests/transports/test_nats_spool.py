@@ -2,6 +2,9 @@
 
 import hashlib
 import random
+import subprocess
+import sys
+import tempfile
 
 import pytest
 
@@ -61,3 +64,33 @@ def test_a_bit_is_set_when_its_chunk_is_noted(tmp_path, monkeypatch):
     again = room.open("peer", offer_of(body))
     assert bytes(again.bitmap) == before
     again.discard()
+
+
+HOLDER = """
+import sys, time
+from pet.transports.nats.spool import SpoolRoom
+room = SpoolRoom(None)
+print(room._folder, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+    """By the next one; what another process uses stays, and what only looks alike."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "pet-nats-other").mkdir()
+    holders = [subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        folders = [holder.stdout.readline().strip() for holder in holders]
+        SpoolRoom(None).close()
+        assert sorted(map(str, tmp_path.iterdir())) == sorted([str(tmp_path / "pet-nats-other"), *folders])
+        holders[0].kill()
+        holders[0].wait()
+        room = SpoolRoom(None)
+        assert {str(path) for path in tmp_path.iterdir()} == {str(tmp_path / "pet-nats-other"), folders[1], str(room._folder)}
+        room.close()
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()

@@ -14,7 +14,6 @@ import hashlib
 import hmac
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from typing import Final, Protocol
 from pet.errors import RemoteProtocolError
 from pet.transports.body import MemoryBody, SealedBody, create_private
 from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bit
+from pet.transports.nats.temporary_folder import TemporaryFolder
 
 #: A file that nobody has written to for so long belongs to a sender that has given up.
 ABANDONED_SECONDS: Final = 3600.0
@@ -304,8 +304,11 @@ class SpoolRoom:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="pet-nats-") if folder is None else None
-        self._folder: Final = Path(self._temporary.name if folder is None else folder)  # type: ignore[union-attr]
+        self._temporary: TemporaryFolder | None = None
+        if folder is None:
+            self._temporary = TemporaryFolder()
+            folder = self._temporary.path
+        self._folder: Final = folder
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._spares: Final = _Spares(self._folder)
 
@@ -347,7 +350,7 @@ class SpoolRoom:
         """Remove the folder, if it is a temporary one, and files that wait to be used again."""
         self._spares.close()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
 
 
 def _note_of(path: Path) -> Path:
