@@ -1,16 +1,17 @@
 """How fast large uploads go from process to process over NATS, beside bare requests, and beside HTTP, in the same run.
 
-Starts a nats-server, one process that receives and one or more that send, for each way in turn and several times over:
+Starts a nats-server, one process that receives and one or more that send, for each way, and has the ways used in turn, over and
+over, all of them ready before: a machine that others use changes its speed from one half minute to the next.
 
 - bare: requests of 1 MiB with the same window and the library alone, answered with nothing and thrown away: the ceiling.
 - direct: PET's transport in mode `direct`, whole: offer, chunks into a file, digest on both sides, verdict.
 - stream: the same by way of the broker's storage, until the coordinator has it.
 - http: PET over HTTP, whole.
 
-What is received is thrown away unopened; only carrying it is measured, and the second time: files and buffers that the first
-upload of each sender touched are used again, as in a coordinator at work.
+What is received is thrown away unopened; only carrying it is measured, and not the first time: files and buffers that the first
+upload of each sender touched are used again, as in a coordinator at work. All senders map the same file.
 
-    python benchmarks/bench_nats.py [--megabytes 150] [--senders 1 10] [--repeats 5] [--ways bare direct stream http]
+    python benchmarks/bench_nats.py [--megabytes 150] [--senders 1 10] [--repeats 10] [--ways bare direct stream http]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import mmap
 import os
 import shutil
 import socket
@@ -25,9 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -42,22 +44,18 @@ from pet.transports.nats import AsyncNatsTransport, NatsServer, NatsSettings, Su
 FEDERATION = Subjects("benchmark0000000")
 WAYS = ("bare", "direct", "stream", "http")
 WINDOW = 4
-#: Of each sender; the last one counts.
-UPLOADS = 2
 REQUEST_BYTES = 2**20
 
 
 class Measured(NamedTuple):
-    """What one run took.
+    """What one upload of every sender took.
 
     Attributes:
         rate: megabytes per second over all senders.
-        broker_memory: the most, in MB.
         cpu_seconds: for each upload, of its sender, of the broker and of the receiver.
     """
 
     rate: float
-    broker_memory: float
     cpu_seconds: list[float]
 
 
@@ -92,10 +90,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-async def heard(word: str) -> None:
+async def heard(*words: str) -> str:
     line = await asyncio.to_thread(sys.stdin.readline)
-    if line.strip() != word:
-        raise SystemExit(f"expected {word}, got {line!r}")
+    if line.strip() not in words:
+        raise SystemExit(f"expected {' or '.join(words)}, got {line!r}")
+    return line.strip()
 
 
 def nats_settings(url: str, way: str) -> NatsSettings:
@@ -127,11 +126,16 @@ async def receive(way: str, url: str, megabytes: int, senders: int) -> None:
             connection = await stack.enter_async_context(await connect(nats_settings(url, way), "coordinator"))
             await stack.enter_async_context(NatsServer(service, connection, FEDERATION))
         say(url)
-        for _ in range(UPLOADS):
-            await service.is_done.wait()
-            service.is_done.clear()
-            say("done")
+        telling = asyncio.create_task(tell_when_done(service))
         await heard("end")
+        telling.cancel()
+
+
+async def tell_when_done(service: DiscardingService) -> None:
+    while True:
+        await service.is_done.wait()
+        service.is_done.clear()
+        say("done")
 
 
 async def serve_http(service: CoordinatorService, stack: contextlib.AsyncExitStack) -> str:
@@ -156,48 +160,46 @@ async def serve_http(service: CoordinatorService, stack: contextlib.AsyncExitSta
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-async def send(way: str, url: str, megabytes: int, number: int) -> None:
-    """Be a process that sends: say that it is ready, send when told to, say that it is done."""
-    size = megabytes * 10**6
-    block = os.urandom(2**20)
-    bodies = [(block * (size // len(block) + 1))[: size - 8] + bytes([number, turn]).rjust(8) for turn in range(UPLOADS)]
+async def send(way: str, url: str, number: int, path: Path) -> None:
+    """Be a process that sends: say that it is ready, send whenever told to, and say when it is done."""
+    with path.open("rb") as file:
+        body = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     if way == "bare":
         import nats
 
         client = await nats.connect(url)
 
-        async def send_parts(body: bytes, starts: Iterator[int]) -> None:
+        async def send_parts(starts: Iterator[int]) -> None:
             for start in starts:
-                await client.request(f"bare.{number}", body[start : start + REQUEST_BYTES], timeout=60)
+                await client.request(f"bare.{number}", bytes(body[start : start + REQUEST_BYTES]), timeout=60)
 
-        async def send_one(body: bytes) -> None:
-            starts = iter(range(0, size, REQUEST_BYTES))
-            await asyncio.gather(*(send_parts(body, starts) for _ in range(WINDOW)))
+        async def send_one(_: memoryview) -> None:
+            starts = iter(range(0, len(body), REQUEST_BYTES))
+            await asyncio.gather(*(send_parts(starts) for _ in range(WINDOW)))
 
-        await send_all(bodies, send_one)
+        await send_whenever_told(body, send_one)
         await client.close()
     elif way == "http":
         from pet.transports.http import AsyncHttpTransport
 
         http = AsyncHttpTransport(url, timeout_seconds=120)
         await http.get_parameters()
-        await send_all(bodies, http.send_message)
+        await send_whenever_told(body, http.send_message)
         await http.aclose()
     else:
         async with await connect(nats_settings(url, way), f"sender{number}") as connection:
             transport = AsyncNatsTransport(connection, FEDERATION, patience_seconds=120)
             await transport.get_parameters()
-            await send_all(bodies, transport.send_message)
+            await send_whenever_told(body, transport.send_message)
 
 
-async def send_all(bodies: list[bytes], send_one: Callable[[bytes], Awaitable[None]]) -> None:
-    """Send when told to, one body after the other."""
+async def send_whenever_told(body: memoryview, send_one: Callable[[memoryview], Awaitable[None]]) -> None:
+    """Send a body again and again, each time with other ends: no two sealed messages are alike."""
     say("ready")
-    for body in bodies:
-        await heard("go")
+    while await heard("go", "end") == "go":
+        body[:32] = body[-32:] = os.urandom(32)
         await send_one(body)
         say("sent")
-    await heard("end")  # who ends early must not take the CPU from those who still send
 
 
 @contextlib.contextmanager
@@ -247,66 +249,81 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def measure(way: str, url: str, megabytes: int, senders: int, watched: psutil.Process) -> Measured:
-    """Have all senders send, several times over; the last time counts, and the most memory of all."""
-    receiver = start("receive", way, url, megabytes, senders)
-    processes = [receiver]
-    most_bytes, is_over = [0], threading.Event()
+class Line:
+    """One way from senders to a receiver, by a broker of its own, ready to be used.
 
-    def watch() -> None:
-        while not is_over.wait(0.05):
-            most_bytes[0] = max(most_bytes[0], watched.memory_info().rss)
+    What one way leaves in the memory of its broker does not count for another.
+    """
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        url = hear(receiver)
-        sending = [start("send", way, url, megabytes, number) for number in range(senders)]
-        processes += sending
-        for process in sending:
+    def __init__(self, way: str, megabytes: int, senders: int, path: Path, stack: contextlib.ExitStack) -> None:
+        self.way = way
+        self._bytes = megabytes * 10**6 * senders
+        url, self._broker = stack.enter_context(broker())
+        self._receiver = started("receive", way, url, megabytes, senders, stack=stack)
+        url = hear(self._receiver)
+        self._senders = [started("send", way, url, number, path, stack=stack) for number in range(senders)]
+        for process in self._senders:
             hear(process)
-        roles = [[psutil.Process(process.pid) for process in sending], [watched], [psutil.Process(receiver.pid)]]
-        for _ in range(UPLOADS):
-            used, begun = [cpu_seconds(role) for role in roles], time.perf_counter()
-            for process in sending:
-                tell(process, "go")
-            for process in sending:
-                hear(process)
-            if way != "bare":
-                hear(receiver)
-            seconds = time.perf_counter() - begun
-            used = [cpu_seconds(role) - before for role, before in zip(roles, used, strict=True)]
-        for process in processes:
+
+    def upload(self) -> Measured:
+        """Have every sender send once."""
+        roles = [
+            [psutil.Process(process.pid) for process in self._senders],
+            [self._broker],
+            [psutil.Process(self._receiver.pid)],
+        ]
+        used, begun = [cpu_seconds(role) for role in roles], time.perf_counter()
+        for process in self._senders:
+            tell(process, "go")
+        for process in self._senders:
+            hear(process)
+        if self.way != "bare":
+            hear(self._receiver)
+        seconds = time.perf_counter() - begun
+        used = [cpu_seconds(role) - before for role, before in zip(roles, used, strict=True)]
+        return Measured(self._bytes / 1e6 / seconds, [each / len(self._senders) for each in used])
+
+    def end(self) -> float:
+        """Have all processes but the broker end; returns the most memory that this took, in MB."""
+        for process in (*self._senders, self._receiver):
             tell(process, "end")
             process.wait(60)
-    finally:
-        is_over.set()
-        watching.join()
-        for process in processes:
-            process.kill()
-            process.communicate()
-    return Measured(megabytes * senders / seconds, most_bytes[0] / 1e6, [each / senders for each in used])
+        status = Path(f"/proc/{self._broker.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1000
+
+
+def started(role: str, *arguments: object, stack: contextlib.ExitStack) -> subprocess.Popen[str]:
+    process = start(role, *arguments)
+    stack.callback(process.communicate)
+    stack.callback(process.kill)
+    return process
 
 
 def compare(ways: list[str], megabytes: int, senders: int, repeats: int) -> list[str]:
-    """Measure every way in turn, over and over, and return lines of a table."""
-    runs: dict[str, list[Measured]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way in ways:
-            # A broker of its own for each: what one way leaves in memory must not count for the next.
-            with broker() as (url, process):
-                runs[way].append(measure(way, url, megabytes, senders, process))
-    lines = []
-    for way in ways:
-        rates = [run.rate for run in runs[way]]
-        shares = [run.rate / bare.rate for run, bare in zip(runs[way], runs["bare"], strict=True)] if "bare" in ways else []
-        share = f"{statistics.median(shares):.2f} ({min(shares):.2f}-{max(shares):.2f})" if shares else ""
-        seconds = [statistics.median(run.cpu_seconds[role] for run in runs[way]) for role in range(3)]
-        used = "" if way == "http" else f"{max(run.broker_memory for run in runs[way]):.0f}"
-        cells = [way, str(senders), f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})", share]
-        cells += [" + ".join(f"{each:.2f}" for each in seconds), used]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    """Use every way in turn, over and over, and return lines of a table."""
+    with contextlib.ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "body"
+        path.write_bytes(os.urandom(megabytes * 10**6))
+        lines = [Line(way, megabytes, senders, path, stack) for way in ways]
+        for line in lines:
+            line.upload()
+        runs: dict[str, list[Measured]] = {way: [] for way in ways}
+        for _ in range(repeats):
+            for line in lines:
+                runs[line.way].append(line.upload())
+        memory = {line.way: line.end() for line in lines}
+    return [row(way, senders, runs[way], runs.get("bare"), memory[way]) for way in ways]
+
+
+def row(way: str, senders: int, runs: list[Measured], bare: list[Measured] | None, memory: float) -> str:
+    """Return a line of the table."""
+    rates = [run.rate for run in runs]
+    shares = [run.rate / other.rate for run, other in zip(runs, bare, strict=True)] if bare else []
+    share = f"{statistics.median(shares):.2f} ({min(shares):.2f}-{max(shares):.2f})" if shares else ""
+    seconds = [statistics.median(run.cpu_seconds[role] for run in runs) for role in range(3)]
+    cells = [way, str(senders), f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})", share]
+    cells += [" + ".join(f"{each:.2f}" for each in seconds), "" if way == "http" else f"{memory:.0f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -314,13 +331,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=150)
     parser.add_argument("--senders", type=int, nargs="+", default=[1, 10])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
-        role, way, url, megabytes, number = options.role
-        asyncio.run((receive if role == "receive" else send)(way, url, int(megabytes), int(number)))
+        role, way, url, *others = options.role
+        if role == "receive":
+            asyncio.run(receive(way, url, *map(int, others)))
+        else:
+            asyncio.run(send(way, url, int(others[0]), Path(others[1])))
         return
     print(
         "| way | senders | MB/s, all senders: median (range) | share of bare: median (range) "
