@@ -51,6 +51,8 @@ model_type = "M3"
 length = {length}
 """
 _DEADLINE_SECONDS: Final = 600.0
+#: A coordinator that does not answer within this time did not start.
+_START_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.02
 
 
@@ -119,7 +121,7 @@ def _running_coordinator(length: int, seed_count: int) -> Iterator[str]:
 
 
 def _parameters(url: str) -> RoundParameters:
-    deadline = time.monotonic() + _DEADLINE_SECONDS
+    deadline = time.monotonic() + _START_SECONDS
     transport = HttpTransport(url)
     try:
         while True:
@@ -127,7 +129,7 @@ def _parameters(url: str) -> RoundParameters:
                 return RoundParameters.from_bytes(transport.get_parameters())
             except TransportError as error:
                 if time.monotonic() > deadline:
-                    raise PetError(f"coordinator: expected an answer within {_DEADLINE_SECONDS:g} s, got {error}") from None
+                    raise PetError(f"coordinator: expected an answer within {_START_SECONDS:g} s, got {error}") from None
                 time.sleep(_PAUSE_SECONDS)
     finally:
         transport.close()

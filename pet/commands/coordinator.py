@@ -78,10 +78,11 @@ def _require_broker(settings: Settings, console: Console) -> None:
     if broker is None:
         return
     from pet.transports.nats import connect
+    from pet.transports.nats.storage import ask_storage
 
     async def knock() -> None:
         async with await connect(broker, NATS_NAME) as connection:
-            await connection.ask_storage("INFO")
+            await ask_storage(connection, "INFO")
 
     asyncio.run(knock())
     console.print(

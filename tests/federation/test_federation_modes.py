@@ -20,6 +20,7 @@ from pet.federation.clock import SystemClock
 from pet.federation.nats_runtime import nats_settings, require_usable
 from pet.federation.records import LocalType, Mode, NatsAccess, ProjectKind
 from pet.federation.secret import Secret
+from pet.transports.nats.storage import ask_storage, store_message
 
 PAGE = Path(__file__).parents[2] / "docs" / "federation.md"
 COMPAT = {"mode": Mode.COMPAT, "encrypts": False}
@@ -140,9 +141,9 @@ def test_the_documented_broker_lets_peers_do_what_they_need_and_no_more(tmp_path
             connection, subjects = started.nodes[1].peer._connection, started.nodes[1].peer._subjects
             for subject in (subjects.event("aggregate"), subjects.model("aggregate-1") + ".0"):
                 with pytest.raises(ForbiddenSubjectError):
-                    await connection.store(subject, b"forged")
+                    await store_message(connection, subject, b"forged")
             with pytest.raises(ForbiddenSubjectError):
-                await connection.ask_storage(f"STREAM.DELETE.{subjects.event_stream}")
+                await ask_storage(connection, f"STREAM.DELETE.{subjects.event_stream}")
         finally:
             await started.close()
 

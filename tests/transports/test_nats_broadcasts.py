@@ -13,6 +13,7 @@ from pet.errors import RemoteProtocolError, TransportConfigError, TransportError
 from pet.transports.base import AnswerTooLargeError
 from pet.transports.nats import BlobReference, Broadcasts, MissingError, Subjects, connect, generate_federation_id
 from pet.transports.nats.answers import decode_answer, encode_answer
+from pet.transports.nats.storage import ask_storage
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_events(broker):
             assert await broadcasts.last_event("empty") == b""
             await until(lambda: len(seen) == 31)
             assert seen[0] == ("phase", b"0")
-            record = await connection.ask_storage(f"STREAM.INFO.{broadcasts.subjects.event_stream}")
+            record = await ask_storage(connection, f"STREAM.INFO.{broadcasts.subjects.event_stream}")
             assert record["state"]["messages"] == 2
             with pytest.raises(TransportConfigError, match="65536"):
                 await broadcasts.publish_event("phase", bytes(2**16 + 1))

@@ -17,6 +17,7 @@ from pet.errors import (
     UnreachableError,
 )
 from pet.transports.nats import MissingError, NatsSettings, connect
+from pet.transports.nats.storage import ask_storage, store_message
 
 TIMEOUT = 3.0
 TLS = VECTORS / "tls"
@@ -128,7 +129,7 @@ def test_what_the_broker_forbids(tmp_path):
             with pytest.raises(ForbiddenSubjectError, match=r"other\.place"):
                 await connection.subscribe("other.place", None)
             with pytest.raises(ForbiddenSubjectError):
-                await connection.ask_storage("INFO")
+                await ask_storage(connection, "INFO")
             assert time.monotonic() - started < TIMEOUT
             with pytest.raises(CounterpartOfflineError):
                 await connection.request("allowed.place")
@@ -226,9 +227,9 @@ def test_a_broker_without_storage(tmp_path):
     async def use(broker):
         async with await connect(settings(broker), "me") as connection:
             with pytest.raises(TransportConfigError, match="JetStream"):
-                await connection.ask_storage("INFO")
+                await ask_storage(connection, "INFO")
             with pytest.raises(MissingError):
-                await connection.store("nowhere", b"")
+                await store_message(connection, "nowhere", b"")
 
     with running_broker(tmp_path, jetstream=False) as broker:
         run(use(broker))

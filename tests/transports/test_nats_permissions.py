@@ -26,6 +26,7 @@ from pet.transports.nats import (
     connect,
     store_upload,
 )
+from pet.transports.nats.storage import ask_storage
 
 PAGE = (Path(__file__).parents[2] / "docs" / "nats.md").read_text()
 CONFIG = re.search(r"```\n(jetstream \{.*?)```", PAGE, re.DOTALL)[1]
@@ -127,7 +128,7 @@ def test_an_answer_goes_to_inboxes_only(broker):
                 await client.publish(subjects.open(NAMES[4]), b"nonsense", reply=reply)
             await asyncio.sleep(0.2)
             assert await AsyncNatsTransport(peer, subjects).get_parameters() == before
-            record = await connection.ask_storage(f"STREAM.INFO.{subjects.event_stream}")
+            record = await ask_storage(connection, f"STREAM.INFO.{subjects.event_stream}")
             assert record["config"]["name"] == subjects.event_stream
 
     run(use())
@@ -153,7 +154,7 @@ def test_a_participant_cannot_read_what_another_stored(broker):
             await store_upload(peer, subjects, NAMES[4], b"sealed", kind="pet", patience_seconds=1)
             for call in (f"STREAM.MSG.GET.{subjects.upload_stream}", f"CONSUMER.CREATE.{subjects.upload_stream}"):
                 with pytest.raises(ForbiddenSubjectError):
-                    await other.ask_storage(call, {"seq": 1})
+                    await ask_storage(other, call, {"seq": 1})
 
     run(use())
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from pet.errors import CounterpartOfflineError, RemoteProtocolError, TransportConfigError, TransportError
 from pet.transports.base import AnswerTooLargeError
 from pet.transports.nats.connection import NatsConnection
-from pet.transports.nats.storage_answers import MissingError
+from pet.transports.nats.storage import MissingError, ask_storage, store_message
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 
@@ -109,7 +109,7 @@ class Broadcasts:
             TransportConfigError: there are others under these names, or the broker has too little room.
         """
         for config in self.stream_configs():
-            record = await self._connection.ask_storage(f"STREAM.CREATE.{config['name']}", config)
+            record = await ask_storage(self._connection, f"STREAM.CREATE.{config['name']}", config)
             made = record.get("config", {})
             # Old servers ignore what they do not know (fact 10).
             if ignored := [key for key, value in config.items() if made.get(key, False) != value]:
@@ -122,7 +122,7 @@ class Broadcasts:
         """Delete the streams and all they hold; absent ones do not matter."""
         for config in self.stream_configs():
             try:
-                await self._connection.ask_storage(f"STREAM.DELETE.{config['name']}")
+                await ask_storage(self._connection, f"STREAM.DELETE.{config['name']}")
             except MissingError:
                 continue
 
@@ -166,7 +166,7 @@ class Broadcasts:
         """
         if len(payload) > MAX_EVENT_BYTES:
             raise TransportConfigError(f"event {name}: expected at most {MAX_EVENT_BYTES} bytes, got {len(payload)}")
-        await self._connection.store(self.subjects.event(name), payload)
+        await store_message(self._connection, self.subjects.event(name), payload)
 
     async def last_event(self, name: str) -> bytes | None:
         """Return the last value of an event, or None if there was none.
@@ -175,7 +175,7 @@ class Broadcasts:
         """
         body = {"last_by_subj": self.subjects.event(name)}
         try:
-            record = await self._connection.ask_storage(f"STREAM.MSG.GET.{self.subjects.event_stream}", body)
+            record = await ask_storage(self._connection, f"STREAM.MSG.GET.{self.subjects.event_stream}", body)
             return base64.b64decode(record["message"].get("data", ""), validate=True)
         except MissingError:
             return None
@@ -224,7 +224,7 @@ class Broadcasts:
                     raise TransportConfigError(
                         f"{subject}: expected at most {most} bytes, got more; raise nats_stream_max_memory"
                     )
-                under_way.add(asyncio.create_task(self._connection.store(f"{subject}.{index}", chunk)))
+                under_way.add(asyncio.create_task(store_message(self._connection, f"{subject}.{index}", chunk)))
                 index += 1
                 if len(under_way) >= _WINDOW:
                     under_way = await _settle(under_way, asyncio.FIRST_COMPLETED)

@@ -10,7 +10,6 @@ Knows no message of PET and no federation.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Self
@@ -20,14 +19,12 @@ from pet.errors import (
     ForbiddenSubjectError,
     LocalProtocolError,
     MissingExtraError,
-    TransportConfigError,
     TransportError,
     UnreachableError,
 )
 from pet.transports.base import Body
 from pet.transports.nats.session import Session
 from pet.transports.nats.settings import NatsSettings
-from pet.transports.nats.storage_answers import MissingError, read_storage_answer
 from pet.transports.nats.subjects import require_token
 from pet.transports.nats.subscription import (
     DEFAULT_PENDING_BYTES,
@@ -232,48 +229,9 @@ class NatsConnection:
         """Call back in a task whenever the connection is back: streams and consumers may be gone (spec 5.1, fact 5)."""
         self._callbacks.append(callback)
 
-    async def ask_storage(self, call: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Make one call of the broker's JetStream interface, such as "STREAM.INFO.name".
-
-        Raises:
-            MissingError: there is no such stream, consumer or message.
-            BackPressureError: the stream is full.
-            TransportConfigError: the broker has something else under this name, too little room, or no storage at all.
-        """
-        try:
-            answer = await self.request(f"$JS.API.{call}", json.dumps(body).encode() if body else b"")
-        except CounterpartOfflineError:
-            raise TransportConfigError(f"{call}: expected a broker with JetStream enabled, got one without") from None
-        return read_storage_answer(call, answer)
-
     def jetstream(self) -> JetStreamContext:
         """Return the library's own interface to the broker's storage, for this session; another one may follow it."""
         return self._require_session().client.jetstream(timeout=self.settings.request_timeout_seconds)
-
-    async def store(
-        self, subject: str, payload: bytes, message_id: str = "", *, headers: Mapping[str, str] | None = None
-    ) -> bool:
-        """Publish into a stream and wait until it is stored.
-
-        Args:
-            subject: one that a stream takes.
-            payload: at most `max_chunk_bytes`.
-            message_id: two messages with the same id are stored once. Needed by everybody who tries again (spec 5.1, fact 6).
-            headers: kept with the message.
-
-        Returns:
-            Whether it is new; False for a duplicate.
-
-        Raises:
-            MissingError: no stream takes the subject.
-            BackPressureError: the stream is full.
-        """
-        sent = {"Nats-Msg-Id": message_id, **(headers or {})} if message_id else headers
-        try:
-            answer = await self.request(subject, payload, headers=sent)
-        except CounterpartOfflineError:
-            raise MissingError(f"{subject}: expected a stream that stores it, got none") from None
-        return not read_storage_answer(subject, answer).get("duplicate", False)
 
     async def aclose(self) -> None:
         """Close for good; calling it twice does no harm."""

@@ -28,7 +28,7 @@ from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broad
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
 from pet.transports.nats.receiver import DEFAULT_SLOTS, UploadReceiver
-from pet.transports.nats.storage_answers import MissingError
+from pet.transports.nats.storage import MissingError
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
