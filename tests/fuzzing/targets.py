@@ -125,11 +125,11 @@ def fuzz_nats_chunk(data: bytes) -> None:
 def fuzz_nats_stream(data: bytes) -> None:
     """What a broker sends: it is the same in whatever pieces it comes.
 
-    The first byte says how large the pieces are, in 1/256 of the whole; two bytes 0xFE stand for what makes a message large.
+    The first byte says in how many pieces, at most 32; two bytes 0xFE stand for what makes a message large.
     """
     if data:
         stream = data[1:].replace(b"\xfe", bytes(LARGE_BYTES), 2)
-        assert _split(stream, LARGE_BYTES) == _split(stream, 1 + data[0] * len(stream) // 256)
+        assert _split(stream, LARGE_BYTES) == _split(stream, 1 + len(stream) // (1 + data[0] % 32))
 
 
 def _split(stream: bytes, most: int) -> list[bytes | LargeMessage] | None:
