@@ -8,7 +8,7 @@ import numpy as np
 from pet import MaskConfig
 from pet.coordinator.engine import CoordinatorEngine
 from pet.crypto import SigningKeyPair
-from pet.participant.participant import TickParticipant
+from pet.participant.ticks import TickParticipant
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 from pet.transports.in_process import InProcessTransport

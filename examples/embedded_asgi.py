@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
 from pet.messages import Tag
-from pet.participant.participant import TickParticipant
+from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import MessageDelivered
 from pet.transports import asgi
 from pet.transports.http import HttpTransport

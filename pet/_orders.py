@@ -1,6 +1,6 @@
 """The orders of xaynet's 240 groups, as data.
 
-Nearly every order follows from a rule (spec/PET.md 2.4), so the rule is what stands here: with `span` twice the largest
+Nearly every order follows from a rule (docs/spec/pet.md 2.4), so the rule is what stands here: with `span` twice the largest
 absolute value, `S = span * exp_shift * max_model_count`, the orders are S + 1 (integer group), the smallest prime above S
 (prime group) and the smallest power of two above S (power-of-two group). What a rule does not give is tabulated:
 

@@ -4,7 +4,7 @@ A mask costs keystream, a message costs bytes; both follow from the order of the
 draw is thrown away when it is not below the order, so an order just below a power of 256 can cost a tenth of a smaller one that
 lies far below it. This file knows mask configs and arithmetic; it never measures (the rate comes in) and never prints.
 
-Source: spec/PET.md 2, 3.1 and 3.7.
+Source: docs/spec/pet.md 2, 3.1 and 3.7.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _describe(config: MaskConfig, task: Task) -> Advice:
 
 
 def needs_dyadic_fractions(config: MaskConfig) -> bool:
-    """Tell whether real xaynet clients hang on the exact fractions of a global model (spec/PET.md 3.8, 13).
+    """Tell whether real xaynet clients hang on the exact fractions of a global model (docs/spec/pet.md 3.8, 13).
 
     A coordinator that serves them publishes the exact fraction of each weight's nearest float instead, as pet does by default.
     """

@@ -1,4 +1,4 @@
-"""Adding masked models and unmasking their sum (spec/PET.md 3.6 and 3.7): the coordinator's half of the arithmetic."""
+"""Adding masked models and unmasking their sum (docs/spec/pet.md 3.6 and 3.7): the coordinator's half of the arithmetic."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final, Self, SupportsIndex
 from pet import kernels, parallel
 from pet.errors import AggregationError, ModelError, StateError, UnmaskError
 from pet.global_model import GlobalModel
+from pet.mask_codec import Buffer
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import Mask, MaskedModel, validate_count, validate_length
-from pet.wire import Buffer
 
 _MAGIC: Final = b"pet aggregation 1\n"
 _COUNT_BYTES: Final = 8

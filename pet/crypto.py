@@ -11,7 +11,7 @@ disagree about what hostile keys and signatures are worth.
 
 This file must never know a message, a mask or a phase.
 
-Source: spec/PET.md 1.1, 1.5, 1.7; spec/FEDERATION.md 4.1, 4.2.
+Source: docs/spec/pet.md 1.1, 1.5, 1.7; docs/spec/federation.md 4.1, 4.2.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ def _decrypt_or_none(box: bytes, associated_data: bytes, nonce: bytes, key: byte
 def derive_password_key(password: bytes, salt: bytes, *, passes: int, memory_kib: int) -> bytes:
     """Derive a 32-byte key from a password with Argon2id v1.3, one lane.
 
-    Takes 0.13 s with 3 passes over 64 MiB on the machine of spec/FEDERATION.md 5.6. The caller bounds both numbers.
+    Takes 0.13 s with 3 passes over 64 MiB on the machine of docs/spec/federation.md 5.6. The caller bounds both numbers.
 
     Raises:
         CryptoError: the salt is not of 16 bytes.

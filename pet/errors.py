@@ -11,7 +11,7 @@ PetError
 ├── ProtocolError
 │   ├── LocalProtocolError (RuntimeError)   our caller's fault: a call that the current state does not allow
 │   └── RemoteProtocolError (ValueError)    the peer's fault: bytes that do not decode, a message that is refused
-├── FederationError                     what a federation refuses or cannot do now (spec/FEDERATION.md)
+├── FederationError                     what a federation refuses or cannot do now (docs/spec/federation.md)
 │   ├── FederationValueError (ValueError)       a value that cannot be used; names the key, never a secret
 │   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
 │   ├── NotAdministratorError (PermissionError) only the peer that created the federation may do this

@@ -1,6 +1,7 @@
 """The global model: the weighted mean that a round ends with, as arrays, as exact fractions, as the bytes that are published.
 
-Source: spec/PET.md 3.7, 3.8 and 5.6. A global model is lazy: it holds the total and the mask, and computes what is asked of it.
+Source: docs/spec/pet.md 3.7, 3.8 and 5.6. A global model is lazy: it holds the total and the mask, and computes
+what is asked of it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Mask configs: which group a model is masked in, and the numbers that follow from the choice.
 
 A mask config is four choices (group, data, bound and model type); everything else is arithmetic on them. This file knows
-numbers only: neither the four wire bytes of a config (pet/wire.py) nor how a mask is made (pet/masking.py).
+numbers only: neither the four wire bytes of a config (pet/mask_codec.py) nor how a mask is made (pet/masking.py).
 
-Source: spec/PET.md 2.
+Source: docs/spec/pet.md 2.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _UNBOUNDED_EXPONENTS: Final = {**_EXPONENTS, DataType.F32: 45, DataType.F64: 324
 
 @dataclass(frozen=True, slots=True)
 class MaskConfig:
-    """One of the 240 ways to mask a model (spec/PET.md 2).
+    """One of the 240 ways to mask a model (docs/spec/pet.md 2).
 
     Attributes:
         group_type: which kind of order the group has.

@@ -1,4 +1,4 @@
-"""Masks, masked models and the seeds masks grow from (spec/PET.md 3.2, 3.5 and 4.5).
+"""Masks, masked models and the seeds masks grow from (docs/spec/pet.md 3.2, 3.5 and 4.5).
 
 A mask object is a packed vector and a unit (the masked scalar), each with its mask config. Nothing here adds masked models
 or unmasks them; that is pet/aggregation.py.
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pet import kernels, parallel
 from pet.errors import AggregationError, CryptoError, ModelError, RemoteProtocolError
+from pet.mask_codec import Buffer, decode_mask_object, encode_mask_object, mask_object_bytes
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.wire import Buffer, decode_mask_object, encode_mask_object, mask_object_bytes
 
 MASK_SEED_BYTES: Final = 32
 

@@ -1,4 +1,4 @@
-"""Masking a model: weights and a scalar in, a mask seed and a masked model out (spec/PET.md 3.4).
+"""Masking a model: weights and a scalar in, a mask seed and a masked model out (docs/spec/pet.md 3.4).
 
 The participant's half of the arithmetic; the coordinator's is pet/aggregation.py.
 """

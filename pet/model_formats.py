@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pet import kernels
 from pet.errors import MissingExtraError, RemoteProtocolError
-from pet.wire import Buffer
+from pet.mask_codec import Buffer
 
 BINCODE: Final = "application/octet-stream"
 NPY: Final = "application/x-npy"

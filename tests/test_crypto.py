@@ -1,4 +1,4 @@
-"""Keys, signatures, sealed boxes and eligibility; the vectors are those of spec/PET.md 14.1 to 14.3, made with libsodium."""
+"""Keys, signatures, sealed boxes and eligibility; the vectors are of docs/spec/pet.md 14.1 to 14.3, made with libsodium."""
 
 from __future__ import annotations
 

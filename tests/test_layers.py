@@ -12,12 +12,13 @@ ROOT = Path(pet.__file__).parent
 #: Lowest first. A name covers everything under it; the longest match counts.
 LAYERS = [
     ["pet.errors"],
+    ["pet.secret"],
     ["pet._orders", "pet.threads"],
     ["pet.mask_config"],
     ["pet.kernels", "pet.crypto", "pet.layout"],
     ["pet.parallel_draws"],
     ["pet.parallel"],
-    ["pet.wire"],
+    ["pet.mask_codec"],
     ["pet.mask_object"],
     ["pet.masking", "pet.global_model", "pet.model_formats"],
     ["pet.aggregation"],

@@ -5,7 +5,7 @@ import random
 import pytest
 from vector_files import load_vectors
 
-from pet import BoundType, ConfigError, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType, _orders, wire
+from pet import BoundType, ConfigError, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType, _orders, mask_codec
 
 CATALOGUE = load_vectors("mask_orders.json")["orders"]
 
@@ -26,8 +26,8 @@ def test_numbers_of_every_config(entry):
     assert config.draw_bytes == entry["draw_bytes"]
     assert config.keystream_bytes_per_draw == entry["keystream_bytes_per_draw"]
     assert config.mean_keystream_bytes == pytest.approx(entry["mean_keystream_bytes_per_element"], rel=1e-5)
-    assert list(wire.encode_mask_config(config)) == entry["code"]
-    assert wire.decode_mask_config(bytes(entry["code"])) == config
+    assert list(mask_codec.encode_mask_config(config)) == entry["code"]
+    assert mask_codec.decode_mask_config(bytes(entry["code"])) == config
     assert MaskConfig.parse(str(config)) == config
     assert MaskConfig.parse(str(config).upper()) == config
     sums_fit = config.order > 2 * config.add_shift * config.exp_shift * config.max_model_count

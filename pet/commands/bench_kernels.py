@@ -1,7 +1,7 @@
 """What `pet bench` measures: one case per kernel, all on the same random model, and how a case is timed.
 
 This file calls pet.kernels and takes times; it knows neither tables nor plots nor ceilings. The byte counts of a case are what
-KERNELS counts: the mean keystream of a draw, or each byte read or written once.
+docs/kernels.md counts: the mean keystream of a draw, or each byte read or written once.
 """
 
 from __future__ import annotations

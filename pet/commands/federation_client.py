@@ -16,7 +16,7 @@ import typer
 
 from pet.errors import SettingsError
 from pet.federation.client import Client
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 DEFAULT_URL: Final = "http://127.0.0.1:8090"
 PASSWORD_VARIABLE: Final = "PET_FEDERATION_PASSWORD"  # noqa: S105  the name of a variable

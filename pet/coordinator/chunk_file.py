@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from pet.coordinator.spool import make_folder, open_unnamed, read_exactly, write_all
+from pet.mask_codec import Buffer
 from pet.messages.chunk_store import Extent
-from pet.wire import Buffer
 
 #: What is given out at once: a message wastes half of it on average, and a list of so many numbers takes little memory.
 BLOCK_BYTES: Final = 16 * 1024

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from pet.mask_codec import Buffer
 from pet.transports.body import sync_folder
-from pet.wire import Buffer
 
 __all__ = ["make_private_folder", "sync_folder", "write_durably"]
 

@@ -26,6 +26,7 @@ from pet.coordinator.model_store import ModelStore
 from pet.coordinator.storage.base import Storage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError, StorageError
+from pet.mask_codec import Buffer
 from pet.messages import (
     MIN_BODY_BYTES,
     ChunkStore,
@@ -50,7 +51,6 @@ from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.threads import occupy
 from pet.transports.base import PublishedModel
 from pet.transports.body import SealedBody, as_sealed_body
-from pet.wire import Buffer
 
 _logger: Final = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from pet.coordinator.storage.base import Blob, Storage, Transaction
 from pet.errors import StateError
+from pet.mask_codec import Buffer
 from pet.messages import Message
 from pet.messages.chunks import Chunk
 from pet.protocol.coordinator import Coordinator
@@ -27,7 +28,6 @@ from pet.protocol.entries import Entry, Sum2Entry, UpdateEntry, encode_entry
 from pet.protocol.phases import Phase
 from pet.protocol.saved_state import save_state
 from pet.transports.body import SealedBody
-from pet.wire import Buffer
 
 FOLD_COUNT: Final = 8
 """So many masked models are kept before the total takes their place: what is written for totals is an eighth of the models."""

@@ -19,8 +19,8 @@ import numpy as np
 from pet.coordinator.round_model import RoundModel
 from pet.errors import PetError, StateError
 from pet.global_model import GlobalModel
+from pet.mask_codec import Buffer
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.wire import Buffer
 
 _MAGIC: Final = b"pet model 1\n"
 _LENGTH_BYTES: Final = 4

@@ -9,7 +9,7 @@ from pet.coordinator.durable_files import make_private_folder, sync_folder, writ
 from pet.coordinator.model_file import decode_model, encode_model, model_name
 from pet.coordinator.round_model import RoundModel
 from pet.errors import StateError, StorageError
-from pet.wire import Buffer
+from pet.mask_codec import Buffer
 
 
 class ModelStore(Protocol):

@@ -27,11 +27,11 @@ from pet.coordinator.settings import Settings
 from pet.coordinator.spool import Spool
 from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, StorageError
+from pet.mask_codec import Buffer
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
 from pet.transports.body import SealedBody, as_sealed_body
 from pet.transports.service import IncomingBody, ServiceBusyError
-from pet.wire import Buffer
 
 _logger: Final = logging.getLogger(__name__)
 _Arguments = ParamSpec("_Arguments")

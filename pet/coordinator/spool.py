@@ -20,8 +20,8 @@ from typing import Final
 
 import numpy as np
 
+from pet.mask_codec import Buffer
 from pet.transports.body import create_private
-from pet.wire import Buffer
 
 _COPY_BYTES: Final = 1 << 20
 

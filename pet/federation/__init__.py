@@ -2,6 +2,6 @@
 
 from pet.federation.client import Client
 from pet.federation.runtime import Regression
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 __all__ = ["Client", "Regression", "Secret"]

@@ -6,7 +6,7 @@ variance of z: with a centre within a few standard deviations of the mean that i
 normal equations of the correlation matrix by Cholesky; their relative error is about 10^-16 times its condition number, and a
 matrix beyond 10^12 is refused as collinear. What comes out is the same, within that, whether rows were pooled or merged.
 
-Source: spec/FEDERATION.md 1.6, 1.9.
+Source: docs/spec/federation.md 1.6, 1.9.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The envelope of every answer, and which error becomes which answer. Knows status codes and texts, and no request.
 
-Source: spec/FEDERATION.md 2.1.
+Source: docs/spec/federation.md 2.1.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The order of the checks, their texts and codes are the specification's. Nothing 
 right; nothing secret is in an answer, except that compatibility mode echoes the string to sign with the key taken out, because
 its clients print it.
 
-Source: spec/FEDERATION.md 2.2, 4.2.
+Source: docs/spec/federation.md 2.2, 4.2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pet.federation import compat, secure
 from pet.federation.answers import RefusedError, refuse
 from pet.federation.encoding import decode_base64, encode_base64, parse_json_object
 from pet.federation.records import Mode
-from pet.federation.secret import Secret
 from pet.federation.secure import NonceCache, SignedParts
 from pet.federation.users import UserDirectory
+from pet.secret import Secret
 
 _CLOCK_TEXT: Final = "Please update your server time, it is likely out of sync with UTC"
 #: An unknown user costs as much time as a wrong signature.

@@ -3,7 +3,7 @@
 Every call is one signed request; maps are encrypted on top of TLS, and nothing secret is in a URL, an error or a log. Native
 formats by default; `compat=True` speaks the vendor's, for servers that know no others.
 
-Source: spec/FEDERATION.md 2, 4.2.
+Source: docs/spec/federation.md 2, 4.2.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pet.federation.client_rows import as_columns, csv_pieces
 from pet.federation.encoding import parse_json_object
 from pet.federation.records import Mode
 from pet.federation.runtime import Regression
-from pet.federation.secret import Secret
 from pet.federation.users import read_key_file
+from pet.secret import Secret
 
 #: A join waits for the broker and the admin, 30 s by default; the server answers a little later than that.
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
@@ -111,7 +111,7 @@ class Client:
             nats_hosts: URL of the broker, or several with commas between.
             schedule: "m30", "h3", "d7": every 30 minutes, 3 hours, 7 days.
             persist: whether the server remembers the project after a restart.
-            **options: further keys of spec/FEDERATION.md 2.4, for example fed_schema, nats_sec_token, fed_use_smpc.
+            **options: further keys of docs/spec/federation.md 2.4, for example fed_schema, nats_sec_token, fed_use_smpc.
         """
         entries = {"fed_name": name, "sync_sched": schedule, "nats_hosts": nats_hosts}
         self._post("create", entries | _texts(options), query={"pid": project_id, "persist": _text(persist)})

@@ -1,6 +1,6 @@
 """Signed requests of a client, and what their answers say. Knows no path and no entity.
 
-Source: spec/FEDERATION.md 2.1 - 2.3, 4.2.
+Source: docs/spec/federation.md 2.1 - 2.3, 4.2.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pet.errors import FederationRefusedError, FederationUnavailableError, Feder
 from pet.federation import compat, secure
 from pet.federation.encoding import decode_base64, parse_json_object
 from pet.federation.records import Mode
-from pet.federation.secret import Secret
 from pet.federation.secure import SignedParts
+from pet.secret import Secret
 
 
 class SignedRequests:

@@ -27,7 +27,7 @@ _MAX_SLEEP_SECONDS: Final = 30.0
 
 
 class SystemClock:
-    """The clock of the machine, kept by NTP as a federation needs it (spec/FEDERATION.md 1.2).
+    """The clock of the machine, kept by NTP as a federation needs it (docs/spec/federation.md 1.2).
 
     Args:
         started_seconds: what it shows now; None means the time of the machine.

@@ -2,7 +2,7 @@
 
 This file is the language; what each function computes is pet/federation/contract_functions.py.
 
-Source: spec/FEDERATION.md 1.6, with its full grammar. OR binds weaker than AND; words of the language are upper case.
+Source: docs/spec/federation.md 1.6, with its full grammar. OR binds weaker than AND; words of the language are upper case.
 """
 
 from __future__ import annotations

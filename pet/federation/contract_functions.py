@@ -1,8 +1,8 @@
 """The functions of contracts: which kinds of features each takes, and its value from statistics alone.
 
 Values are in the features' own units; where no rows define a value it is NaN. Each formula is a line of the table in
-spec/FEDERATION.md 1.6. With missing values, what is asked over the rows where a binary feature is 0 is defined only if that
-feature was seen wherever the other was: sums over such rows are differences.
+docs/spec/federation.md 1.6. With missing values, what is asked over the rows where a binary feature is 0 is defined only if
+that feature was seen wherever the other was: sums over such rows are differences.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Two small classes with the same methods. They check the contract and note what was offered and shared; rounds and messages are
 not known here.
 
-Source: spec/FEDERATION.md 1.5 - 1.7, 1.9.
+Source: docs/spec/federation.md 1.5 - 1.7, 1.9.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A message is a blob that everybody may fetch, announced by an event with the sequence it has. A whole one replaces what a peer
 sent before; a change is added to it and names the sequence it starts from, and a gap is closed by asking for the whole.
 
-Source: spec/FEDERATION.md 1.4 (manual sync), 1.5, 1.7, 5.2.
+Source: docs/spec/federation.md 1.4 (manual sync), 1.5, 1.7, 5.2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A peer as it is shown: the entity `FederationInfo`, the flags of a project, sync statistics. Secrets are left out.
 
-Source: spec/FEDERATION.md 2.5, 2.16.
+Source: docs/spec/federation.md 2.5, 2.16.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 is in compat.py; the prefix decides which one a text is. The contents are the same in all three (spec 2.6), plus keys of ours.
 No token is made or checked here, and no clock is read: whoever opens an invitation says what time it is.
 
-Source: spec/FEDERATION.md 2.6, 3, 4.1.
+Source: docs/spec/federation.md 2.6, 3, 4.1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pet.crypto import (
 from pet.errors import CryptoError, FederationValueError
 from pet.federation import compat
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url, parse_json_object
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 PREFIX: Final = "PETINV1."
 KEY_PREFIX: Final = "PETINV1K."

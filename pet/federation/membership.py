@@ -3,7 +3,7 @@
 The admin lets peers in, tells everybody each change, and gives the rest a new key when somebody goes. A peer asks the admin
 whenever it begins, reconnects or pulses ("hello"), so it finds out what it missed.
 
-Source: spec/FEDERATION.md 1.3, 1.4, 4 (13), 4.1, 5.3.
+Source: docs/spec/federation.md 1.3, 1.4, 4 (13), 4.1, 5.3.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pet.federation.messages import PeerMessage, Protection
 from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import PeerLink
 from pet.federation.records import FederationRecord, FederationTerms, PeerIdentity, ProjectKind
-from pet.federation.secret import Secret
 from pet.federation.terms_update import MAX_PEERS, TermsUpdate, decode_identity, encode_identity
+from pet.secret import Secret
 from pet.transports.nats import NatsConnection, Subjects
 
 _logger: Final = logging.getLogger(__name__)

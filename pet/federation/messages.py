@@ -4,7 +4,7 @@ An envelope is "PETF", a header as JSON, a body (fields as JSON and an attachmen
 that. Whoever opens one learns who sent it, that it is meant for this federation and subject, that it is recent, and that it was
 not opened before; nothing is decrypted until that is known. What a message means is not known here, and nothing is sent here.
 
-Source: spec/FEDERATION.md 1.5 (receive rule 1), 4.3.
+Source: docs/spec/federation.md 1.5 (receive rule 1), 4.3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Makes peers run over NATS: implements `pet.federation.runtime.FederationRuntime`.
 
-Source: spec/FEDERATION.md 2.4, 2.7, 5.3, 5.5.
+Source: docs/spec/federation.md 2.4, 2.7, 5.3, 5.5.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pet.federation.peer_context import PeerContext
 from pet.federation.records import FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
 from pet.federation.rounds import DEFAULT_PHASE_SECONDS
 from pet.federation.runtime import PeerStore
-from pet.federation.secret import Secret
+from pet.secret import Secret
 from pet.transports.nats import NatsConnection, NatsSettings, Subjects
 from pet.transports.nats import connect as connect_nats
 

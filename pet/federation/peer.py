@@ -3,7 +3,7 @@
 This file is the frame: it connects, listens, lets the pulse beat, and hands everything else to the parts that know it
 (rounds.py, exchange.py, membership.py, peer_projects.py). All of it runs in one event loop.
 
-Source: spec/FEDERATION.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
+Source: docs/spec/federation.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the parts of a running peer share: its record, its counters, its logs, the time. What changes is saved at once.
 
-Source: spec/FEDERATION.md 1.5, 2.15, 2.16.
+Source: docs/spec/federation.md 1.5, 2.15, 2.16.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A question is a sealed message to one peer, its answer another one that names th
 business of its handler. A message that is not taken is a line in the error log; who sent it learns the reason only if it is
 a member.
 
-Source: spec/FEDERATION.md 4.3, 5.2.
+Source: docs/spec/federation.md 4.3, 5.2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The projects of one peer, of either kind, and how they follow the federation's schema.
 
-Source: spec/FEDERATION.md 1.1, 1.10.
+Source: docs/spec/federation.md 1.1, 1.10.
 """
 
 from __future__ import annotations

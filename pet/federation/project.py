@@ -3,7 +3,7 @@
 They hold numbers and save them; they send nothing and know no message. Thread-safe: statistics are replaced, never changed
 while somebody reads them.
 
-Source: spec/FEDERATION.md 1.1, 1.5 (receive rule 4), 1.9.
+Source: docs/spec/federation.md 1.1, 1.5 (receive rule 4), 1.9.
 """
 
 from __future__ import annotations

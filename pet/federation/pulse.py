@@ -1,6 +1,6 @@
 """The pulse of a peer: calls back at each tick of the schedule while the peer pulses, and once more where somebody wishes it.
 
-Ticks that were missed are one (spec/FEDERATION.md 1.4). What happens at a tick is not known here.
+Ticks that were missed are one (docs/spec/federation.md 1.4). What happens at a tick is not known here.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pet.federation.records import (
     ProjectKind,
     ScheduleRecord,
 )
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 _VERSION: Final = 1
 

@@ -3,7 +3,7 @@
 Frozen; a change is a new record. Secrets are `Secret` or hidden fields, so any record can be printed. This file does no I/O and
 knows no format: JSON is in record_codec.py, invitations are in invitation.py.
 
-Source: spec/FEDERATION.md 1.1, 1.6, 2.4 - 2.7, 5.2.
+Source: docs/spec/federation.md 1.1, 1.6, 2.4 - 2.7, 5.2.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 DEFAULT_NATS_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_STREAM_BYTES: Final = 1 << 30

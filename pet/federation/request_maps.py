@@ -3,7 +3,7 @@
 One place for every key: its rule, its default in each mode. A value that breaks its rule is named by key and reason, and never
 shown: it may be a secret. No encryption and no HTTP is known here.
 
-Source: spec/FEDERATION.md 1.6, 1.8, 2.4, 2.6, 2.7.
+Source: docs/spec/federation.md 1.6, 1.8, 2.4, 2.6, 2.7.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pet.federation.records import (
 )
 from pet.federation.schedule import Schedule
 from pet.federation.schema import Schema
-from pet.federation.secret import Secret
+from pet.secret import Secret
 from pet.transports.nats.settings import NatsSettings
 
 FEDERATION_ID_LENGTH: Final = 16

@@ -3,7 +3,7 @@
 It can be served as it is or mounted in another application. What a path does is in rest_calls.py, who may call in
 authentication.py; this file reads requests and writes answers.
 
-Source: spec/FEDERATION.md 2.
+Source: docs/spec/federation.md 2.
 """
 
 from __future__ import annotations

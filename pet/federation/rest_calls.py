@@ -2,7 +2,7 @@
 
 No signature is checked and no envelope is written here; a `Call` comes from somebody who proved who they are.
 
-Source: spec/FEDERATION.md 2.4 - 2.17.
+Source: docs/spec/federation.md 2.4 - 2.17.
 """
 
 from __future__ import annotations

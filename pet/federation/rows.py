@@ -2,7 +2,7 @@
 
 A block is checked against the schema here: columns, missing values, range. Nothing is kept; sums are made elsewhere.
 
-Source: spec/FEDERATION.md 1.9 ("a value outside is refused with its row and feature, not clipped").
+Source: docs/spec/federation.md 1.9 ("a value outside is refused with its row and feature, not clipped").
 """
 
 from __future__ import annotations

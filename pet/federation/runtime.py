@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 
 class PeerStore(Protocol):

@@ -2,7 +2,7 @@
 
 Pure arithmetic on Unix times; nobody sleeps here.
 
-Source: spec/FEDERATION.md 1.4.
+Source: docs/spec/federation.md 1.4.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A schema says nothing about anybody's rows: whoever proposes one chooses centres
 knowledge (or rounds them, as `Schema.propose` does). This file never sees a sum; what is added up is the business of
 pet/federation/statistics.py.
 
-Source: spec/FEDERATION.md 1.9.
+Source: docs/spec/federation.md 1.9.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Nothing here reads a socket or a clock: the time comes in, as Unix seconds. What a request means is not known here.
 
-Source: spec/FEDERATION.md 4.2.
+Source: docs/spec/federation.md 4.2.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It holds the running peers by user and project, keeps the store in step with them, makes tokens, and limits failed joins. What a
 peer does once it runs is the runtime's business; signatures and envelopes are those of rest.py.
 
-Source: spec/FEDERATION.md 1.2, 1.3, 2.4 - 2.7, 4.1.
+Source: docs/spec/federation.md 1.2, 1.3, 2.4 - 2.7, 4.1.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from pet.federation.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SEC
 from pet.federation.records import FederationRecord, InvitationContents, Mode
 from pet.federation.request_maps import MapContext, created_record, invitation_map, joined_record, with_local_keys
 from pet.federation.runtime import FederationPeer, FederationRuntime
-from pet.federation.secret import Secret
 from pet.federation.store import FederationStore, PeerStorage, ProjectExistsError
+from pet.secret import Secret
 
 _logger: Final = logging.getLogger(__name__)
 _TOKEN_BYTES: Final = 32

@@ -3,7 +3,7 @@
 Pure bookkeeping over counts; the same rules run at the peer that leads a round and, on the list of those who take part, at each
 of the others.
 
-Source: spec/FEDERATION.md 1.7.
+Source: docs/spec/federation.md 1.7.
 """
 
 from __future__ import annotations

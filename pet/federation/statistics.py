@@ -4,7 +4,7 @@ Every number of it adds up over peers. The numbers are those of z = (x - centre)
 of squares lose. They are held as unevaluated sums of two float64 (about 106 bits), so that merging and subtracting lose nothing
 that matters: a statistic that grew and shrank again is what it was, to the last bit or nearly. Rows themselves are never held.
 
-Source: spec/FEDERATION.md 1.9.
+Source: docs/spec/federation.md 1.9.
 """
 
 from __future__ import annotations

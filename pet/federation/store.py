@@ -4,7 +4,7 @@ A peer that must not persist lives in a second database in memory, with the same
 their SHA-256, so nobody who reads the file can join; secret keys of peers are in it in clear, which is why its mode is 0600.
 Nothing here knows HTTP, NATS, or what a blob means.
 
-Source: spec/FEDERATION.md 1.3, 2.15, 4.1.
+Source: docs/spec/federation.md 1.3, 2.15, 4.1.
 """
 
 from __future__ import annotations

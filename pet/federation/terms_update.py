@@ -3,7 +3,7 @@
 Always all of it, with a version: the highest wins, so a peer that missed some has missed nothing once it has the last. The
 bytes that describe a member are here too.
 
-Source: spec/FEDERATION.md 1.4, 1.6, 4 (13: rekey on removal), 5.3.
+Source: docs/spec/federation.md 1.4, 1.6, 4 (13: rekey on removal), 5.3.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pet.federation.encoding import decode_base64, decode_base64url, encode_base
 from pet.federation.records import ContractRecord, FederationRecord, PeerIdentity, ProjectKind, ScheduleRecord
 from pet.federation.schedule import Schedule
 from pet.federation.schema import Schema
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 MAX_PEERS: Final = 1000
 """As many as a manifest of a round, with a few hundred bytes for each, leaves room for in one message of 1 MiB."""

@@ -3,7 +3,7 @@
 The file is JSON, `{"users": {"alice": "<base64 of 16 bytes>"}}`, readable by its owner only, and read again when it changes;
 the environment's `PET_FEDERATION_USERS` is `alice=<base64>,bob=<base64>` and wins. Keys are made here and shown nowhere.
 
-Source: spec/FEDERATION.md 2.3.
+Source: docs/spec/federation.md 2.3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 from pet.errors import FederationValueError, SettingsError
 from pet.federation.compat import SECRET_KEY_BYTES
 from pet.federation.encoding import canonical_json, decode_base64, encode_base64, parse_json_object
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 _logger: Final = logging.getLogger(__name__)
 USERS_VARIABLE: Final = "PET_FEDERATION_USERS"

@@ -3,7 +3,7 @@
 What the payload says is not known here, nor where the pieces lie (pet/messages/chunk_store.py). Whoever owns a collector tells
 it the time, and clears it when the phase ends.
 
-Source: spec/PET.md 4.7.
+Source: docs/spec/pet.md 4.7.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each chunk travels in a signed, sealed message of its own; only the payload of the large message is split. What the payload
 says is not known here, nor how chunks are put back together (pet/messages/chunk_collector.py).
 
-Source: spec/PET.md 4.7.
+Source: docs/spec/pet.md 4.7.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 
 from pet.crypto import SEAL_BYTES
 from pet.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from pet.mask_codec import Buffer
 from pet.messages.header import HEADER_BYTES
-from pet.wire import Buffer
 
 _LAYOUT: Final = struct.Struct(">HHB3x")
 _LAST_FLAG: Final = 0x01

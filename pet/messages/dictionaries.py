@@ -4,7 +4,7 @@ Two codecs with two purposes. The *local* seed dictionary is the part of an upda
 once per sum participant. The sum dictionary and the seed dictionary are what the coordinator publishes, in bincode. Order of
 entries never matters. What an encrypted seed contains, this file must not know.
 
-Source: spec/PET.md 4.6, 5.4, 5.5.
+Source: docs/spec/pet.md 4.6, 5.4, 5.5.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 
 from pet.crypto import PUBLIC_KEY_BYTES, SEAL_BYTES
 from pet.errors import CryptoError, RemoteProtocolError
+from pet.mask_codec import Buffer
 from pet.mask_object import MASK_SEED_BYTES
-from pet.wire import Buffer
 
 #: Public signing keys of the sum participants, and the ephemeral public key of each.
 SumDictionary: TypeAlias = dict[bytes, bytes]

@@ -3,7 +3,7 @@
 Knows nothing of payloads, and does not check signatures: the signature's place is skipped here, because signing and verifying
 work on the whole message in its buffer (pet/messages/message.py).
 
-Source: spec/PET.md 4.1.
+Source: docs/spec/pet.md 4.1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from pet.errors import RemoteProtocolError
-from pet.wire import Buffer
+from pet.mask_codec import Buffer
 
 
 class Tag(enum.IntEnum):

@@ -4,7 +4,7 @@ Both ways work within one buffer. Sending copies the payload once, into its plac
 encrypts it there; receiving decrypts where the body lies, and the payload is a view of it. Whether the sender may say what it
 says is the coordinator's question (pet/protocol/); how the body travelled is a transport's.
 
-Source: spec/PET.md 4.1, 9.1.
+Source: docs/spec/pet.md 4.1, 9.1.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pet.crypto import (
     verify_signed,
 )
 from pet.errors import CryptoError, LocalProtocolError, RemoteProtocolError
+from pet.mask_codec import Buffer
 from pet.messages.chunks import Chunk, max_payload_bytes, split_payload
 from pet.messages.header import HEADER_BYTES, MAX_MESSAGE_BYTES, Header, Tag
 from pet.messages.payloads import Payload, SumPayload
 from pet.messages.profile import PET_PROFILE, Profile
-from pet.wire import Buffer
 
 AnyPayload: TypeAlias = Payload | Chunk
 

@@ -3,7 +3,7 @@
 A record with a digest; the 136 bytes of bincode that xaynet serves as /params are one rendering of it. How the seed came about
 or who fetched the record is not known here.
 
-Source: spec/PET.md 1.4, 5.3.
+Source: docs/spec/pet.md 1.4, 5.3.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 
 from pet.crypto import PUBLIC_KEY_BYTES, ROUND_SEED_BYTES, hash_sha256
 from pet.errors import ConfigError, CryptoError, RemoteProtocolError
+from pet.mask_codec import VARIANT_INDICES_BYTES, Buffer, decode_variant_indices, encode_variant_indices
 from pet.mask_config import MaskConfigPair
-from pet.wire import VARIANT_INDICES_BYTES, Buffer, decode_variant_indices, encode_variant_indices
 
 _LAYOUT: Final = struct.Struct(
     f"<Q {PUBLIC_KEY_BYTES}s d d Q {ROUND_SEED_BYTES}s {VARIANT_INDICES_BYTES}s {VARIANT_INDICES_BYTES}s Q"

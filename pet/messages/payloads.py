@@ -4,7 +4,7 @@ A payload is read where it lies: masks and masked models are views of the buffer
 says may be believed (who is eligible, whether elements are below the order) is decided elsewhere; nothing here knows a
 round, a phase or a signing key.
 
-Source: spec/PET.md 4.2, 4.3, 4.4.
+Source: docs/spec/pet.md 4.2, 4.3, 4.4.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from pet.errors import CryptoError, RemoteProtocolError
+from pet.mask_codec import Buffer, mask_object_bytes
 from pet.mask_config import MaskConfigPair
 from pet.mask_object import Mask, MaskedModel
 from pet.messages.dictionaries import (
@@ -24,7 +25,6 @@ from pet.messages.dictionaries import (
     local_seed_dictionary_bytes,
 )
 from pet.messages.header import Tag
-from pet.wire import Buffer, mask_object_bytes
 
 _SUM_PAYLOAD_BYTES: Final = SIGNATURE_BYTES + PUBLIC_KEY_BYTES
 

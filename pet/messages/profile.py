@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from pet.mask_codec import Buffer
 from pet.messages.dictionaries import ENCRYPTED_SEED_BYTES
 from pet.messages.header import Tag
 from pet.messages.payloads import Payload, Sum2Payload, SumPayload, UpdatePayload
-from pet.wire import Buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Profile:
     encrypted_seed_bytes: int
 
 
-#: PET as xaynet v0.11.0 and later speak it (spec/PET.md).
+#: PET as xaynet v0.11.0 and later speak it (docs/spec/pet.md).
 PET_PROFILE: Final = Profile(
     name="pet",
     payload_decoders=MappingProxyType(

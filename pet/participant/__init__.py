@@ -4,11 +4,11 @@
 client is loaded only when a participant is made with a URL.
 """
 
-from pet.participant.async_sdk import AsyncParticipant
 from pet.participant.back_off import BackOff
 from pet.participant.core import LocalModelConfig, Task
-from pet.participant.participant import AsyncTickParticipant, TickParticipant
-from pet.participant.sdk import Participant, ParticipantThread, spawn_participant
+from pet.participant.task import AsyncParticipant
+from pet.participant.thread import Participant, ParticipantThread, spawn_participant
+from pet.participant.ticks import AsyncTickParticipant, TickParticipant
 
 __all__ = [
     "AsyncParticipant",

@@ -1,6 +1,6 @@
 """What the blocking and the asyncio participant share: the flags that events set, and the reading of global models.
 
-Nothing here does I/O or waits. Source: spec/PET.md 8.2, 3.8.
+Nothing here does I/O or waits. Source: docs/spec/pet.md 8.2, 3.8.
 """
 
 from __future__ import annotations

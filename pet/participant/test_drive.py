@@ -4,7 +4,7 @@ All participants share one transport and a few threads, and take turns: a sweep 
 to do, then the fleet sleeps. Their models are constant. Nothing is printed here, and nothing of the protocol is known beyond
 what participants report.
 
-Source: spec/PET.md 8.5.
+Source: docs/spec/pet.md 8.5.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pet.errors import ConfigError, ModelError, RemoteProtocolError, TransportEr
 from pet.masking import Scalar
 from pet.messages import Tag
 from pet.participant.core import LocalModelConfig
-from pet.participant.participant import TickParticipant
+from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import Event, MessageDelivered, NewRound, SumSelected, UpdateSelected
 from pet.threads import resolve_threads
 from pet.transports.base import Transport

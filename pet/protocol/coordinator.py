@@ -8,7 +8,7 @@ runs again exactly as it did (pet/protocol/replay.py).
 Which phase follows which is in pet/protocol/phases.py, what a message does to a round in pet/protocol/intake.py. Message bytes,
 sockets, storage and logs are none of this file's business.
 
-Source: spec/PET.md 1.3, 1.8, 6.3, 9.
+Source: docs/spec/pet.md 1.3, 1.8, 6.3, 9.
 """
 
 from __future__ import annotations

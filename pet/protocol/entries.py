@@ -18,11 +18,11 @@ from typing import Final, TypeAlias
 
 from pet.crypto import PUBLIC_KEY_BYTES
 from pet.errors import RemoteProtocolError, StateError
+from pet.mask_codec import Buffer
 from pet.mask_object import Mask, MaskedModel
 from pet.messages.dictionaries import decode_local_seed_dictionary, encode_local_seed_dictionary
 from pet.protocol.round_state import RoundState
 from pet.protocol.votes import MASK_DIGEST_BYTES, digest_mask
-from pet.wire import Buffer
 
 _SUM: Final = 1
 _UPDATE: Final = 2

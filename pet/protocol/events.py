@@ -5,7 +5,7 @@ stores, logs, counts. An event is complete in itself; nobody has to look into th
 when events are made nor what becomes of them.
 
 Order that the owner can rely on: `PhaseEntered` comes before whatever is published at the start of that phase, so a participant
-that sees a dictionary can already answer it (spec/PET.md 1.3, 13).
+that sees a dictionary can already answer it (docs/spec/pet.md 1.3, 13).
 """
 
 from __future__ import annotations

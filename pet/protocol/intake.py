@@ -4,7 +4,7 @@ One function per kind checks, and makes the entry that the message leaves in the
 (pet/protocol/entries.py). By the time they are called, the message is known to be of the right kind for the phase and from a
 participant that has the task. They know neither phases nor time, and do not count.
 
-Source: spec/PET.md 3.6, 7.1, 9.3.
+Source: docs/spec/pet.md 3.6, 7.1, 9.3.
 """
 
 from __future__ import annotations

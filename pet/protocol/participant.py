@@ -12,7 +12,7 @@ entropy is given at construction (the one exception is libsodium, which draws th
         else:
             machine.receive(answer)
 
-Source: spec/PET.md 8.1, with the handling of defects of spec 13.
+Source: docs/spec/pet.md 8.1, with the handling of defects of spec 13.
 """
 
 from __future__ import annotations

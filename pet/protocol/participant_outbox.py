@@ -3,7 +3,7 @@
 A part is sealed once. If sending it fails it is kept and sent again as it is: the coordinator then sees the very same bytes,
 and the message is not signed a second time. This file knows nothing of phases or of how parts are sent.
 
-Source: spec/PET.md 4.7 (encoder) and 8.1 (SendingSum, SendingUpdate, SendingSum2).
+Source: docs/spec/pet.md 4.7 (encoder) and 8.1 (SendingSum, SendingUpdate, SendingSum2).
 """
 
 from __future__ import annotations

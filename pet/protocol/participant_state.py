@@ -7,7 +7,7 @@ of its state, which either fires one trigger of the table or nothing ("pending")
     AWAITING <- NEW_ROUND -> SUM -> SENDING_SUM -> SUM2 -> SENDING_SUM2 -> AWAITING
                          \-> UPDATE -> SENDING_UPDATE -> AWAITING
 
-This file parses no message and does no work of a state: that is pet/protocol/participant.py. Source: spec/PET.md 8.1.
+This file parses no message and does no work of a state: that is pet/protocol/participant.py. Source: docs/spec/pet.md 8.1.
 
 A saved state is of our own format; xaynet's is not even compatible between its own versions. It contains **secret keys in
 clear**.

@@ -2,7 +2,7 @@
 
 Pure functions of their arguments and of the entropy they are given; they know no state and no request.
 
-Source: spec/PET.md 8.1 (Sum, Update and Sum2), with the handling of low-order keys of 9.3.
+Source: docs/spec/pet.md 8.1 (Sum, Update and Sum2), with the handling of low-order keys of 9.3.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ and then `TRANSITIONS` alone says where the coordinator goes.
 A pair that is missing from the table cannot happen; asking for it is an error of the caller. The diagram in docs/protocol.md is
 drawn from this table. This file parses nothing and knows neither messages' content nor time.
 
-Source: spec/PET.md 1.3.
+Source: docs/spec/pet.md 1.3.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The settings are checked when they are built; a coordinator can rely on them. This file knows neither settings files and their
 key names (pet/coordinator/settings.py) nor what a coordinator does with the numbers.
 
-Source: spec/PET.md 1.6, 6.1.
+Source: docs/spec/pet.md 1.6, 6.1.
 """
 
 from __future__ import annotations

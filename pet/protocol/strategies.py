@@ -6,7 +6,7 @@ in pet/protocol decides these. This file keeps no state.
 
 Where the participants of a round are known beforehand, `TaskAllowList` and `take_assigned_task` take the place of chance.
 
-Source: spec/PET.md 1.7, 9.2.
+Source: docs/spec/pet.md 1.7, 9.2.
 """
 
 from __future__ import annotations

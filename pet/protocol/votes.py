@@ -4,7 +4,7 @@ An honest majority is not asked for: the mask with the most votes wins, as in xa
 nobody can say which mask is right. Of all masks only one is kept, so that a hundred different ones of 150 MB cost no more than
 a hundred equal ones. This file knows neither who may vote (pet/protocol/intake.py) nor how a mask is taken off.
 
-Source: spec/PET.md 7.1, "Mask choice in Unmask".
+Source: docs/spec/pet.md 7.1, "Mask choice in Unmask".
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ and beyond the maximum count messages are discarded unread.
 
 This file compares numbers: it knows no phase, no message and no clock. The rules are also here as text, for settings files.
 
-Source: spec/PET.md 6.1, 6.3.
+Source: docs/spec/pet.md 6.1, 6.3.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A participant talks to a `Transport`, a transport carries bytes to an `Endpoint`. Bytes go through as they are: nothing here
 knows a phase, a key or a message, and no implementation may.
 
-The order of the calls, and what an answer of `None` means, is spec/PET.md 5.1 (`None` is HTTP's 204).
+The order of the calls, and what an answer of `None` means, is docs/spec/pet.md 5.1 (`None` is HTTP's 204).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from pet.errors import TransportError
+from pet.mask_codec import Buffer
 from pet.transports.body import SealedBody
-from pet.wire import Buffer
 
 Body = bytes | bytearray | memoryview
 """A sealed message, or an answer: transports pass it on without a copy where they can."""

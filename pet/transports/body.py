@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
-from pet.wire import Buffer
+from pet.mask_codec import Buffer
 
 
 @runtime_checkable

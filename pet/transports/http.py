@@ -1,4 +1,4 @@
-"""The HTTP client: the calls of a transport as requests to the routes of spec/PET.md 5.1, on top of httpx.
+"""The HTTP client: the calls of a transport as requests to the routes of docs/spec/pet.md 5.1, on top of httpx.
 
 httpx is loaded when the first transport is made, so that `import pet` stays quick and needs no extra. Requests and the
 judgement of answers are pure functions here, shared by the blocking and the asyncio client; neither knows a phase, and what an

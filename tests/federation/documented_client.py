@@ -1,4 +1,4 @@
-"""A client written from spec/FEDERATION.md 2 and 3 alone.
+"""A client written from docs/spec/federation.md 2 and 3 alone.
 
 Nothing of pet is used by it: AES, MD5, HMAC and the string to sign stand here as the documents state them.
 """

@@ -19,8 +19,8 @@ from pet.federation.nats_runtime import NatsFederationRuntime
 from pet.federation.peer import NatsPeer
 from pet.federation.records import FederationRecord, FederationTerms, LogKind, NatsAccess, PeerKeys, ScheduleRecord
 from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.secret import Secret
 from pet.federation.store import FederationStore, PeerStorage
+from pet.secret import Secret
 from pet.transports.nats import generate_federation_id
 
 SCHEMA = Schema(

@@ -13,8 +13,8 @@ from pet.errors import FederationStateError, FederationUnavailableError, Federat
 from pet.federation.messages import MessageCodec
 from pet.federation.records import LogKind, PeerKeys
 from pet.federation.round import RoundPart
-from pet.federation.secret import Secret
 from pet.federation.statistics import Statistics
+from pet.secret import Secret
 from pet.transports.nats import Subjects
 
 

@@ -19,7 +19,7 @@ from pet.errors import (
 from pet.federation.clock import SystemClock
 from pet.federation.nats_runtime import nats_settings, require_usable
 from pet.federation.records import LocalType, Mode, NatsAccess, ProjectKind
-from pet.federation.secret import Secret
+from pet.secret import Secret
 from pet.transports.nats.storage import ask_storage, store_message
 
 PAGE = Path(__file__).parents[2] / "docs" / "federation.md"

@@ -11,8 +11,8 @@ from pet.crypto import decrypt_authenticated, derive_password_key, encrypt_authe
 from pet.federation import compat, invitation
 from pet.federation.encoding import canonical_json, encode_base64
 from pet.federation.invitation import InvitationHeader
-from pet.federation.secret import Secret
 from pet.federation.secure import SignedParts, derive_key, parse_authorization
+from pet.secret import Secret
 
 VECTORS = load_vectors("federation_vectors.json")
 

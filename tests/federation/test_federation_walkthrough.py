@@ -18,7 +18,7 @@ import pytest
 from nats_broker import free_port, require_server
 
 from pet.federation.invitation import open_with_password
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"<!-- walk-through -->\n```(sh|python)\n(.*?)```", re.DOTALL)

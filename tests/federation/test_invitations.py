@@ -9,7 +9,7 @@ from pet.errors import FederationValueError
 from pet.federation import compat, invitation
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
 from pet.federation.invitation import InvitationHeader
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 PASSWORD = Secret("correct horse battery staple")
 CONTENTS = {"fed_name": "übung", "fed_req_token": "x" * 43}

@@ -12,8 +12,8 @@ from pet.errors import RemoteProtocolError
 from pet.federation.encoding import encode_base64
 from pet.federation.messages import MessageCodec, Protection
 from pet.federation.records import ContractRecord, FederationTerms, PeerKeys, ProjectKind, ScheduleRecord
-from pet.federation.secret import Secret
 from pet.federation.terms_update import TermsUpdate, decode_identity, encode_identity
+from pet.secret import Secret
 
 NOW = 1_800_000_000.0
 SENDER, RECEIVER, OTHER = (PeerKeys.generate() for _ in range(3))

@@ -13,7 +13,7 @@ from pet.federation.request_maps import (
     joined_record,
     read_map,
 )
-from pet.federation.secret import Secret
+from pet.secret import Secret
 
 NATIVE = MapContext(customer_id="c1", project_id="p")
 COMPAT = MapContext(customer_id="c1", project_id="p", mode=Mode.COMPAT, allows_compat=True)

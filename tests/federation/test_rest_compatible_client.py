@@ -1,4 +1,4 @@
-"""The documented endpoints, called by a client that is written from spec/FEDERATION.md 2 and 3 alone (documented_client.py)."""
+"""The documented endpoints, called by a client written from docs/spec/federation.md 2 and 3 alone (documented_client.py)."""
 
 import base64
 import json

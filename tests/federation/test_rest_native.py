@@ -14,10 +14,10 @@ from pet.errors import FederationRefusedError, FederationValueError
 from pet.federation import Client, compat, invitation
 from pet.federation.authentication import Authenticator
 from pet.federation.rest import create_app
-from pet.federation.secret import Secret
 from pet.federation.service import FederationService
 from pet.federation.store import FederationStore
 from pet.federation.users import UserDirectory
+from pet.secret import Secret
 
 INVALID = "Invalid value for key "
 HOSTS = "nats://127.0.0.1:4222"

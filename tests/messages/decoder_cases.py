@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pet.mask_codec import decode_mask_config, decode_variant_indices, encode_mask_config, encode_variant_indices
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import Mask, MaskedModel
 from pet.messages import (
@@ -24,7 +25,6 @@ from pet.messages import (
     encode_sum_dictionary,
 )
 from pet.messages.dictionaries import decode_local_seed_dictionary, encode_local_seed_dictionary
-from pet.wire import decode_mask_config, decode_variant_indices, encode_mask_config, encode_variant_indices
 
 I32 = MaskConfig.parse("integer-i32-b0-m3")
 WIDE = MaskConfig.parse("prime-f64-bmax-m3")

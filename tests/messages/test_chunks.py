@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import chunks
 
 from pet.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from pet.mask_codec import Buffer
 from pet.messages import (
     CHUNK_OVERHEAD_BYTES,
     MIN_MAX_MESSAGE_SIZE,
@@ -22,7 +23,6 @@ from pet.messages import (
     split_payload,
 )
 from pet.messages.chunk_store import MemoryPile
-from pet.wire import Buffer
 
 KEY, OTHER_KEY = b"\x55" * 32, b"\x77" * 32
 PAYLOAD = bytes(range(250))

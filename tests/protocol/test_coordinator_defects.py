@@ -1,4 +1,4 @@
-"""The defects of xaynet that a state machine can have (spec/PET.md 13), one test each for how ours behaves."""
+"""The defects of xaynet that a state machine can have (docs/spec/pet.md 13), one test each for how ours behaves."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""When phases of a coordinator end, and which messages still count (spec/PET.md 6.3)."""
+"""When phases of a coordinator end, and which messages still count (docs/spec/pet.md 6.3)."""
 
 from dataclasses import replace
 

@@ -17,8 +17,8 @@ from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
 from pet.errors import CounterpartOfflineError, TransportError
 from pet.model_formats import decode_npy
-from pet.participant.participant import TickParticipant
 from pet.participant.test_drive import DummyFleet
+from pet.participant.ticks import TickParticipant
 from pet.transports import asgi
 from pet.transports.base import AnswerTooLargeError
 from pet.transports.http import HttpTransport

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pet.errors import StateError
+from pet.mask_codec import Buffer
 from pet.transports.body import SealedBody
-from pet.wire import Buffer
 
 Blob: TypeAlias = Sequence[Buffer] | SealedBody
 """What is to be stored under a name: buffers in order, or a body, which may lie in a file that only has to be kept."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next, join
 from pet.errors import StateError
-from pet.wire import Buffer
+from pet.mask_codec import Buffer
 
 
 class MemoryStorage:

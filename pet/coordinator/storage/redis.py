@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next, join
 from pet.errors import MissingExtraError, StateError, StorageError
-from pet.wire import Buffer
+from pet.mask_codec import Buffer
 
 with MissingExtraError.naming("redis"):
     import redis

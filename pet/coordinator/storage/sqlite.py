@@ -21,8 +21,8 @@ from typing import Final
 from pet.coordinator.durable_files import make_private_folder, sync_folder, write_durably
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
 from pet.errors import StateError, StorageError
+from pet.mask_codec import Buffer
 from pet.transports.body import SealedBody
-from pet.wire import Buffer
 
 DATABASE_NAME: Final = "coordinator.sqlite"
 BLOB_FOLDER_NAME: Final = "blobs"

@@ -1,10 +1,10 @@
 """What one publishes for all: the streams of a federation, the last value of each event, and large results in chunks.
 
 Readers ask the broker for single messages ("direct get", server 2.9 or later) instead of making consumers: it needs no right
-but reading, leaves nothing behind, and a lost or purged chunk is an answer and not a silence (spec/FEDERATION.md 5.1, fact 4).
-A few requests in flight are as fast as a consumer.
+but reading, leaves nothing behind, and a lost or purged chunk is an answer and not a silence (docs/spec/federation.md 5.1,
+fact 4). A few requests in flight are as fast as a consumer.
 
-Source: spec/FEDERATION.md 5.2, 5.4.
+Source: docs/spec/federation.md 5.2, 5.4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A connection to a broker that outlives the broker's restarts: requests, answers, and the broker's storage interface.
 
-Each thing that can go wrong is an exception of its own (pet/errors.py, spec/FEDERATION.md 5.5), at the latest after
+Each thing that can go wrong is an exception of its own (pet/errors.py, docs/spec/federation.md 5.5), at the latest after
 the request timeout. What was not answered when the connection broke fails at once, so that it can be sent again: whoever
 sends must be able to send twice.
 

@@ -2,7 +2,7 @@
 
 Pure functions of bytes; whatever is decoded is checked against the bounds given here before anything is allocated.
 
-Source: spec/FEDERATION.md 5.4.
+Source: docs/spec/federation.md 5.4.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The receiver decides the pace. There are so few slots that all windows together 
 one connection before it drops it; a sender without a slot is told to wait. One task owns each slot; nothing here knows
 what an upload means.
 
-Source: spec/FEDERATION.md 5.4, mode `direct`.
+Source: docs/spec/federation.md 5.4, mode `direct`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """When to try again, and until when. Knows no request.
 
-Source: spec/FEDERATION.md 5.4: jittered back-off from 0.2 to 5 s, until the deadline.
+Source: docs/spec/federation.md 5.4: jittered back-off from 0.2 to 5 s, until the deadline.
 """
 
 from __future__ import annotations

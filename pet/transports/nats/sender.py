@@ -3,7 +3,7 @@
 Whatever is lost on the way is sent again, and nothing is sent twice that the receiver says it has: after a restart of the
 broker, of the receiver, or of the sender itself, an upload with the same id goes on where it stopped.
 
-Source: spec/FEDERATION.md 5.4, mode `direct`.
+Source: docs/spec/federation.md 5.4, mode `direct`.
 """
 
 from __future__ import annotations

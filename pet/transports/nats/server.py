@@ -4,7 +4,7 @@ Round parameters, sum dictionary and model are events that everybody reads from 
 participant and answered to it; messages come in as uploads. It moves bytes between a broker and a `Service`: it knows no phase
 and never learns what became of a message.
 
-Source: spec/FEDERATION.md 5.2, 5.4; the order of what is published is that of spec/PET.md 5.1.
+Source: docs/spec/federation.md 5.2, 5.4; the order of what is published is that of docs/spec/pet.md 5.1.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class _Intake:
         return self._service.endpoint.max_body_bytes() if kind == PET_MESSAGE else -1
 
     async def handle(self, _peer: str, _offer: UploadOffer, body: SealedBody) -> str | None:
-        """Hand it over. What the protocol thinks of it stays with the coordinator, as over HTTP (spec/PET.md 9.3)."""
+        """Hand it over. What the protocol thinks of it stays with the coordinator, as over HTTP (docs/spec/pet.md 9.3)."""
         await self._service.handle_message(body)
         return None
 

@@ -1,8 +1,9 @@
 """One life of a client of the NATS library: from its first connection until it is closed for good.
 
-The library has habits that callers should not have to know (spec/FEDERATION.md 5.1): it tries a wrong password 60 times, never
-gives up an absent broker, reports what the broker forbids to a callback, and is closed for ever by some errors of the broker.
-This file turns them into exceptions and three signals to its owner; what is sent is not its business.
+The library has habits that callers should not have to know (docs/spec/federation.md 5.1): it tries a wrong password 60 times,
+never gives up an absent broker, reports what the broker forbids to a callback, and is closed for ever by
+some errors of the broker. This file turns them into exceptions and three signals to its owner; what is sent is not its
+business.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A record of checked values; nothing here connects. Secrets never show: not in `repr`, not in an error, and what a URL says
 about user and password is taken out of it before anything keeps the URL.
 
-Source: spec/FEDERATION.md 2.4, 5.2, 5.5.
+Source: docs/spec/federation.md 2.4, 5.2, 5.5.
 """
 
 from __future__ import annotations

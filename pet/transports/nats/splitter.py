@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 #: From this size a message gets a buffer of its own; also the size of the buffer for everything else.
 LARGE_BYTES: Final = 2**16
-#: The most that a broker can be set to let through (spec/FEDERATION.md 5.1, fact 1).
+#: The most that a broker can be set to let through (docs/spec/federation.md 5.1, fact 1).
 _MOST_BYTES: Final = 2**26
 #: Buffers that wait to be used again, and the largest of them: what was never touched costs more than receiving into it.
 _SPARES: Final = 16

@@ -4,7 +4,7 @@ In a folder that was chosen for it, files outlive this process, small ones too: 
 one bit for each chunk that is there. Every chunk is written once, whatever comes how often and in which order. Calls may block
 and belong into a worker thread.
 
-Source: spec/FEDERATION.md 5.4.
+Source: docs/spec/federation.md 5.4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ask a broker's storage (JetStream), and tell which exception each of its errors is.
 
-Source: spec/FEDERATION.md 5.1, fact 7; 5.5.
+Source: docs/spec/federation.md 5.1, fact 7; 5.5.
 """
 
 from __future__ import annotations

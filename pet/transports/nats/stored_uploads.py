@@ -3,7 +3,7 @@
 The sender needs no receiver while it sends. The receiver takes a chunk out of the queue as soon as it has put it aside: if it
 did so for whole uploads only, parts of many of them could fill the queue, and none would ever become whole.
 
-Source: spec/FEDERATION.md 5.4, mode `stream`; facts 6, 7 and 11 of 5.1.
+Source: docs/spec/federation.md 5.4, mode `stream`; facts 6, 7 and 11 of 5.1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The names of one federation on a broker: subjects and streams. Nothing else in pet spells them out.
 
-Pure text. Source: spec/FEDERATION.md 5.2.
+Pure text. Source: docs/spec/federation.md 5.2.
 """
 
 from __future__ import annotations

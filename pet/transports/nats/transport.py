@@ -3,7 +3,7 @@
 One for asyncio, on a connection that the caller keeps, and one that blocks, with a connection and an event loop of its own.
 Neither knows a phase or what a message means.
 
-Source: spec/FEDERATION.md 5.2, 5.4.
+Source: docs/spec/federation.md 5.2, 5.4.
 """
 
 from __future__ import annotations

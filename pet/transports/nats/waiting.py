@@ -1,7 +1,7 @@
 """Requests of one connection that wait for their answers.
 
 The library has this too, but lets everybody wait for the whole timeout when the connection breaks or the broker refuses a
-subject (spec/FEDERATION.md 5.1, facts 6 and 9); here they fail as soon as it is known.
+subject (docs/spec/federation.md 5.1, facts 6 and 9); here they fail as soon as it is known.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Requests run on the event loop, heavy work in worker threads. Nothing of the protocol is known here but the flags of
 `AsyncTickParticipant`.
 
-Source: spec/PET.md 8.3, with NumPy arrays in place of lists.
+Source: docs/spec/pet.md 8.3, with NumPy arrays in place of lists.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pet.errors import LocalProtocolError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
 from pet.participant.core import LocalModelConfig
-from pet.participant.participant import AsyncTickParticipant
 from pet.participant.state_file import StateFile
+from pet.participant.ticks import AsyncTickParticipant
 from pet.protocol.participant_events import NewRound
 from pet.transports.base import AsyncTransport
 

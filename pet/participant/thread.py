@@ -1,10 +1,10 @@
 """Two ways to take part in federated learning without thinking of ticks.
 
 `Participant` is a class to inherit from: `spawn_participant` runs it in a thread and calls its methods when a round needs them.
-`AsyncParticipant` (async_sdk.py) is for asyncio and lets the model be set at any time. Neither knows anything of the protocol
+`AsyncParticipant` (task.py) is for asyncio and lets the model be set at any time. Neither knows anything of the protocol
 beyond the flags of `TickParticipant`.
 
-Source: spec/PET.md 8.3, with NumPy arrays in place of lists.
+Source: docs/spec/pet.md 8.3, with NumPy arrays in place of lists.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
-from pet.participant.participant import TickParticipant
 from pet.participant.state_file import StateFile
+from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import NewRound
 from pet.transports.base import Transport
 

@@ -1,4 +1,4 @@
-"""The bytes of mask configs and mask objects (spec/PET.md 2.1, 4.5 and 5.3).
+"""The bytes of mask configs and mask objects (docs/spec/pet.md 2.1, 4.5 and 5.3).
 
 Wire codes live here and not in MaskConfig, because a config may one day have none. This file knows bytes and arrays; what a
 mask object means is pet/masking.py's business, and which message it travels in is pet/messages/'s.

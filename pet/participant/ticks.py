@@ -1,10 +1,10 @@
 """A participant that is driven by ticks: the state machine, and a transport that carries out its requests.
 
-One tick is one small step of spec/PET.md 8.1, and returns at once when there is nothing to do: when to tick again is the
-caller's business (sdk.py waits, test_drive.py takes turns). There are two of them with the same flags and methods, one that
+One tick is one small step of docs/spec/pet.md 8.1, and returns at once when there is nothing to do: when to tick again is the
+caller's business (thread.py waits, test_drive.py takes turns). There are two of them with the same flags and methods, one that
 blocks and one for asyncio. They know no phase and no message: they carry what the machine asks for.
 
-Source: spec/PET.md 8.2.
+Source: docs/spec/pet.md 8.2.
 """
 
 from __future__ import annotations

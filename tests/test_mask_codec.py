@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 
 import pet
-from pet import wire
+from pet import mask_codec
 
 CONFIG = pet.MaskConfig.parse("prime-f64-b2-m9")
 OBJECT = pet.MaskSeed(bytes(32)).derive_mask(pet.MaskConfigPair(vect=pet.MaskConfig.parse("prime-f32-b0-m3"), unit=CONFIG), 3)
 
 
 def test_variant_indices():
-    assert wire.encode_variant_indices(CONFIG).hex() == "01000000010000000100000002000000"
-    assert wire.decode_variant_indices(wire.encode_variant_indices(CONFIG)) == CONFIG
+    assert mask_codec.encode_variant_indices(CONFIG).hex() == "01000000010000000100000002000000"
+    assert mask_codec.decode_variant_indices(mask_codec.encode_variant_indices(CONFIG)) == CONFIG
 
 
 @pytest.mark.parametrize("data", [b"", b"\1\0\0", b"\3\0\0\3", b"\0\4\0\3", b"\0\0\1\3", b"\0\0\0\0", b"\1\0\0\3\0"])
 def test_wrong_config_bytes_are_refused(data):
     with pytest.raises(pet.RemoteProtocolError) as caught:
-        wire.decode_mask_config(data)
+        mask_codec.decode_mask_config(data)
     assert caught.value.reason == "malformed_mask_config"
 
 
 @pytest.mark.parametrize("data", [b"", bytes(15), b"\3" + bytes(15), bytes(12) + b"\4\0\0\0"])
 def test_wrong_variant_indices_are_refused(data):
     with pytest.raises(pet.RemoteProtocolError) as caught:
-        wire.decode_variant_indices(data)
+        mask_codec.decode_variant_indices(data)
     assert caught.value.reason == "malformed_mask_config"
 
 
