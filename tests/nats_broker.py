@@ -1,27 +1,13 @@
-"""A real nats-server on a loopback port, for tests: started, killed, restarted on the same port and storage.
-
-Without a server on the PATH the tests skip and say so; in CI (CI=true) they fail instead.
-"""
+"""A real nats-server on a loopback port, for tests: started, killed, restarted on the same port and storage."""
 
 import asyncio
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import time
 
-import pytest
-
-SERVER = shutil.which("nats-server")
-
-
-def require_server():
-    if SERVER is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("nats-server: expected it on the PATH in CI")
-        pytest.skip("nats-server is not on the PATH (Debian: apt-get install nats-server)")
+from programs import require_program
 
 
 def free_port():
@@ -34,7 +20,7 @@ class Broker:
     """One nats-server; `config` is put in front of what the test needs (address, storage)."""
 
     def __init__(self, folder, config="", *, jetstream=True):
-        require_server()
+        self._server = require_program("nats-server")
         self.folder, self.port = folder, free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         storage = f'jetstream {{ store_dir: "{folder}/jetstream" }}\n' if jetstream and "jetstream" not in config else ""
@@ -45,10 +31,9 @@ class Broker:
         self.start()
 
     def start(self):
-        assert SERVER is not None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [SERVER, "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port)], stdout=log, stderr=log
+                [self._server, "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port)], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

@@ -4,22 +4,11 @@ Without a server on the PATH the tests skip and say so; in CI (CI=true) they fai
 """
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import time
 
-import pytest
-
-SERVER = shutil.which("redis-server")
-
-
-def require_server():
-    if SERVER is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("redis-server: expected it on the PATH in CI")
-        pytest.skip("redis-server is not on the PATH (Debian: apt-get install redis-server)")
+from programs import require_program
 
 
 def free_port():
@@ -32,7 +21,7 @@ class RedisServer:
     """One redis-server that keeps its data in a folder, if it is to be durable."""
 
     def __init__(self, folder, *, is_durable=True, options=()):
-        require_server()
+        self._server = require_program("redis-server")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder, self._options = folder, list(options)
@@ -42,7 +31,7 @@ class RedisServer:
         self.start()
 
     def start(self):
-        command = [SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
+        command = [self._server, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
         self.process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

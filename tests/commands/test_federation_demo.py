@@ -1,13 +1,12 @@
 """`pet federation demo` as people run it: servers in processes of their own, the table, nothing left behind."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from nats_broker import require_server
+from programs import require_program
 
 from pet.commands.federation_demo import SCHEMA, deal, load_rows
 from pet.federation.statistics import Statistics
@@ -25,8 +24,8 @@ def run_demo(tmp_path, **environment):
 
 
 def test_the_demo_merges_what_nobody_shows(tmp_path):
-    require_server()
-    done = run_demo(tmp_path, PATH=str(Path(shutil.which("nats-server")).parent))
+    server = require_program("nats-server")
+    done = run_demo(tmp_path, PATH=str(Path(server).parent))
     assert (done.returncode, done.stderr) == (0, "")
     (difference,) = re.findall(r"differ by ([0-9.e-]+) at most, at all three peers", done.stdout)
     assert float(difference) < 1e-9

@@ -3,12 +3,12 @@
 import json
 import logging
 import os
-import shutil
 import sys
 
 import httpx
 import pytest
 from asgi_server import serving, wait_until
+from programs import require_program
 from sealed_rounds import SealedRound, seeds_path
 
 from pet.coordinator import app as app_module
@@ -132,12 +132,8 @@ def test_a_stream_of_events_ends_by_itself(client, monkeypatch):
 
 @pytest.fixture
 def browser():
-    """A headless Chromium; on a machine without one only CI insists."""
-    programs = shutil.which("chromium"), shutil.which("chromedriver")
-    if None in programs:
-        if os.environ.get("CI") == "true":
-            pytest.fail("expected chromium and chromedriver on the PATH, as .ci/run installs them")
-        pytest.skip("chromium and chromedriver are not installed")
+    """A headless Chromium."""
+    programs = require_program("chromium"), require_program("chromedriver")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

@@ -5,8 +5,8 @@ import signal
 
 import numpy as np
 import pytest
-from nats_broker import require_server
 from peer_driver import SCHEMA, pooled, some_rows
+from programs import require_program
 
 from pet.commands.federation_demo_run import await_sync, running_broker, running_sites
 from pet.federation.analysis import correlation, linear_regression
@@ -27,7 +27,7 @@ def require_pooled(sites, parts):
 
 def test_three_and_ten_servers_federate_and_one_is_killed_and_returns(tmp_path):
     """One federation that grows from three to ten, so that servers are started once."""
-    require_server()
+    require_program("nats-server")
     names = [f"peer{number}" for number in range(10)]
     parts = [some_rows(count, count) for count in (30, 200, 12, 40, 8, 100, 3, 25, 60, 15)]
     with contextlib.ExitStack() as stack:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nats_broker import free_port, require_server
+from nats_broker import free_port
+from programs import require_program
 
 from pet.federation.invitation import open_with_password
 from pet.secret import Secret
@@ -89,7 +90,7 @@ def script(folder):
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     """Walk once; return the folder and everything that was printed."""
-    require_server()
+    require_program("nats-server")
     folder = tmp_path_factory.mktemp("walk")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
     environ |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}

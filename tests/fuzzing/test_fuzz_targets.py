@@ -1,13 +1,12 @@
 """A short run of every fuzzing target, guided by coverage, from the inputs that are kept."""
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import targets
+from programs import require_program
 
 HERE = Path(__file__).parent
 
@@ -28,10 +27,8 @@ def test_a_short_campaign_finds_nothing(tmp_path):
     assert finished.stdout.count("executions") == 2
 
 
-@pytest.mark.skipif(
-    shutil.which("clang") is None and os.environ.get("CI") != "true", reason="needs clang (Debian: clang, libclang-rt-14-dev)"
-)
 def test_a_short_run_over_the_kernels_finds_nothing():
+    require_program("clang")
     command = [sys.executable, str(HERE / "fuzz_native.py"), "--unoptimised", "-runs=1000", "-print_final_stats=1"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300, errors="replace")
     assert finished.returncode == 0, finished.stdout + finished.stderr[-4000:]

@@ -5,7 +5,6 @@ with them.
 """
 
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -26,11 +25,6 @@ SYSTEM_ROOT = "/usr/aarch64-linux-gnu"
 NAME_BYTES: Final = 32
 NUMBER, BUFFER, SAME_BUFFER = range(3)  # kinds of arguments
 DATA_TYPES: Final = {"float32": lib.PET_F32, "float64": lib.PET_F64, "int32": lib.PET_I32, "int64": lib.PET_I64}
-
-
-def missing_tools() -> list[str]:
-    """Return which programs are not installed that emulation takes."""
-    return [name for name in (COMPILER, ARCHIVER, EMULATOR) if shutil.which(name) is None]
 
 
 def run(*command: str | Path, **environment: str) -> None:

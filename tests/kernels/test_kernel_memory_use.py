@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import emulated
 import pytest
 import setuptools
+from programs import require_program
 
 from pet.kernels import _native
 
@@ -38,9 +38,7 @@ def test_every_array_has_a_constant_size(source, monkeypatch):
     if is_arm != (variants["MACHINE"] in ("aarch64", "arm64")) and name in {**variants["X86_64"], **variants["AARCH64"]}:
         if not is_arm:
             pytest.skip(f"{sysconfig.get_platform()} has no compiler for {source}")
-        if shutil.which(emulated.COMPILER) is None and os.environ.get("CI") != "true":
-            pytest.skip(f"not installed: {emulated.COMPILER}")
-        compiler = emulated.COMPILER
+        compiler = require_program(emulated.COMPILER)
     flags = {**variants["X86_64"], **variants["AARCH64"]}.get(name, [])
     warnings = ["-Wvla", "-Walloca", "-Werror"]
     emulated.run(compiler, "-std=c11", "-fsyntax-only", *warnings, *flags, "-Inative", f"native/{source}")

@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nats_broker import require_server
+from programs import require_program
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_nats.py"
 
 
 def test_the_benchmark_runs():
-    require_server()
+    require_program("nats-server")
     command = [sys.executable, str(BENCHMARK), "--megabytes", "3", "--senders", "1", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,42 @@
+"""What a test session does for those who run it: a time limit for every test, and one line about what was skipped.
+
+The functions are hooks of pytest; conftest.py imports them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+#: Seconds for a test that is marked `long`; pyproject.toml has the limit of all others.
+LONG_TEST_SECONDS = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give long tests their own limit, unless they have one."""
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG_TEST_SECONDS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print in one line how many tests were skipped, by reason, and how the tests are run that the session left out."""
+    skipped, config = terminalreporter.stats.get("skipped", []), terminalreporter.config
+    if skipped:
+        terminalreporter.write_line(skip_line(reason_of(report) for report in skipped))
+    if config.option.markexpr == "not long" and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        terminalreporter.write_line("left out: tests marked long (pytest -m long runs them)")
+
+
+def skip_line(reasons: Iterable[str]) -> str:
+    """Return one line that counts skipped tests by reason, the most frequent first."""
+    counts = Counter(reasons)
+    parts = [f"{count} {reason}" for reason, count in counts.most_common()]
+    return f"skipped {counts.total()}: {'; '.join(parts)}"
+
+
+def reason_of(report: pytest.TestReport) -> str:
+    """Return why a test was skipped, without the place and the word that pytest adds."""
+    longrepr = report.longrepr
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    return " ".join(reason.removeprefix("Skipped: ").split())
