@@ -97,3 +97,24 @@ def test_imports_point_one_way(path):
 def test_the_protocol_does_no_io(path):
     roots = {name.split(".")[0] for name in imported(path)}
     assert not roots & FORBIDDEN_IN_PROTOCOL
+
+
+MAP = ROOT.parent / "docs/map.md"
+BEGIN, END = "<!-- layers: begin, made by tests/test_layers.py -->\n", "<!-- layers: end -->\n"
+
+
+def with_layers(document: str) -> str:
+    """Return the map with the list of layers as it is now."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = "".join(f"{number:3}  {'  '.join(names)}\n" for number, names in enumerate(LAYERS))
+    return f"{before}{BEGIN}```\n{lines}```\n{END}{after}"
+
+
+def test_the_map_shows_the_layers():
+    document = MAP.read_text(encoding="utf-8")
+    assert document == with_layers(document), "run: python tests/test_layers.py"
+
+
+if __name__ == "__main__":
+    MAP.write_text(with_layers(MAP.read_text(encoding="utf-8")), encoding="utf-8")

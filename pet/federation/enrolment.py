@@ -8,7 +8,7 @@ mask seeds are encrypted for are those of members, and none of them is the leade
 Which of the peers play the sum role is a public lottery over the round's number: two of them, so that one may go missing before
 it sends its mask, and no more, so that few learn the mask seeds. The leader never does.
 
-Source: issue "Federations over NATS"; docs/spec/federation.md 1.7, 1.9.
+Source: docs/spec/federation.md 1.7, 1.9.
 """
 
 from __future__ import annotations

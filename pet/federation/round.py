@@ -5,7 +5,7 @@ believes nothing that the leader did not sign: round parameters come with the ma
 the manifest's, and a sum participant adds up masks only if the seeds of all announced updates are there, and of nobody else. So
 a leader cannot have seeds encrypted for keys of its own, nor ask for the mask of a few.
 
-Source: issue "Federations over NATS"; docs/spec/federation.md 1.7, 1.9; docs/spec/pet.md 5.1.
+Source: docs/spec/federation.md 1.7, 1.9; docs/spec/pet.md 5.1.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The admin leads. A round that fails is called again at once, with those who still answer; what was masked for it is thrown away.
 Nothing of a peer is lost with a round, as each next one carries its statistics as a whole.
 
-Source: issue "Federations over NATS"; docs/spec/federation.md 1.5, 1.7, 5.2.
+Source: docs/spec/federation.md 1.5, 1.7, 5.2.
 """
 
 from __future__ import annotations
