@@ -20,7 +20,7 @@ import hashlib
 import hmac
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import nacl.bindings
@@ -29,6 +29,7 @@ import nacl.pwhash.argon2id
 from nacl._sodium import ffi, lib
 
 from pet.errors import CryptoError
+from pet.secret import hidden
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -68,7 +69,7 @@ class SigningKeyPair:
     """
 
     public_key: bytes
-    secret_key: bytes = field(repr=False)
+    secret_key: bytes = hidden()
 
     def __post_init__(self) -> None:
         _require_size("public signing key", self.public_key, PUBLIC_KEY_BYTES)
@@ -114,7 +115,7 @@ class EncryptionKeyPair:
     """
 
     public_key: bytes
-    secret_key: bytes = field(repr=False)
+    secret_key: bytes = hidden()
 
     def __post_init__(self) -> None:
         _require_size("public encryption key", self.public_key, PUBLIC_KEY_BYTES)

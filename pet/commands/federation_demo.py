@@ -24,6 +24,7 @@ from pet.federation.analysis import linear_regression
 from pet.federation.runtime import Regression
 from pet.federation.schema import Feature, Kind, Schema
 from pet.federation.statistics import Statistics
+from pet.secret import Secret
 
 #: What is known in public of such measurements; nothing of it comes from the rows.
 SCHEMA: Final = Schema(
@@ -97,7 +98,7 @@ def deal(rows: dict[str, NDArray[np.float64]]) -> list[dict[str, NDArray[np.floa
     return [{name: column[order[start:stop]] for name, column in rows.items()} for start, stop in itertools.pairwise(borders)]
 
 
-def _federate(sites: list[Site], url: str, token: str) -> None:
+def _federate(sites: list[Site], url: str, token: Secret) -> None:
     """Let the first site create a federation, and the others join it by invitation."""
     admin, *others = sites
     admin.client.create(

@@ -24,6 +24,7 @@ from typing import Final
 from pet.errors import FederationUnavailableError
 from pet.federation.client import Client
 from pet.federation.users import add_user, read_users
+from pet.secret import Secret
 
 _HOST: Final = "127.0.0.1"
 #: Several Pythons that start at once on a busy machine take their time.
@@ -42,7 +43,7 @@ class Broker:
     """
 
     url: str
-    token: str
+    token: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ def running_broker(folder: Path) -> Iterator[Broker]:
         process = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)  # noqa: S603  found on the PATH
     try:
         _await_port(process, port)
-        yield Broker(url=f"nats://{_HOST}:{port}", token=token)
+        yield Broker(url=f"nats://{_HOST}:{port}", token=Secret(token))
     finally:
         _end(process)
 

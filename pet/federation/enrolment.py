@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from pet import crypto
@@ -25,6 +25,7 @@ from pet.federation.encoding import canonical_json, decode_base64url, encode_bas
 from pet.federation.records import PeerIdentity, PeerKeys
 from pet.federation.sharing_rules import LEAST_CONTRIBUTORS, Contribution
 from pet.protocol.strategies import TaskAllowList
+from pet.secret import hidden
 
 SUM_PEERS: Final = 2
 _SIGNED_AS: Final = b"pet/v1/fed-round-keys\0"
@@ -124,7 +125,7 @@ class RoundKeys:
 
     update: SigningKeyPair
     sum: SigningKeyPair | None
-    ephemeral_seed: bytes = field(repr=False)
+    ephemeral_seed: bytes = hidden()
 
     @classmethod
     def generate(cls, *, is_leader: bool) -> Self:

@@ -135,9 +135,9 @@ def nats_settings(access: NatsAccess, *, in_memory: bool = False, allow_plaintex
     return NatsSettings(
         hosts=access.hosts,
         user=access.user,
-        password=None if access.password is None else access.password.reveal(),
-        token=None if access.token is None else access.token.reveal(),
-        nkey_seed=None if access.nkey_seed is None else access.nkey_seed.reveal(),
+        password=access.password,
+        token=access.token,
+        nkey_seed=access.nkey_seed,
         ca_file=None if access.authority_file is None else Path(access.authority_file),
         request_timeout_seconds=access.request_timeout_seconds,
         stream_max_bytes=access.stream_max_bytes,

@@ -221,9 +221,9 @@ def _nats(entries: Mapping[str, str], context: MapContext, mode: Mode) -> NatsAc
     return NatsAccess(
         hosts=settings.hosts,
         user=settings.user,
-        password=None if settings.password is None else Secret(settings.password),
-        token=None if settings.token is None else Secret(settings.token),
-        nkey_seed=None if settings.nkey_seed is None else Secret(settings.nkey_seed),
+        password=Secret.of(settings.password),
+        token=Secret.of(settings.token),
+        nkey_seed=Secret.of(settings.nkey_seed),
         request_timeout_seconds=settings.request_timeout_seconds,
         stream_max_bytes=settings.stream_max_bytes,
         authority_file=context.authority_file,

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from pet.errors import PetError, StateError
 from pet.messages import RoundParameters, Tag
+from pet.secret import hidden
 
 
 class ParticipantState(enum.Enum):
@@ -126,11 +127,11 @@ class SavedParticipant:
     """
 
     state: ParticipantState
-    signing_seed: bytes = field(repr=False)  # the signing key pair follows from it
+    signing_seed: bytes = hidden()  # the signing key pair follows from it
     scalar: Fraction
     max_message_size: int | None
     parameters: RoundParameters | None
-    ephemeral_seed: bytes | None = field(repr=False)  # as does the ephemeral one
+    ephemeral_seed: bytes | None = hidden()  # as does the ephemeral one
     signed_round: bytes | None  # digest of its parameters
     outbox: SavedOutbox | None
 

@@ -19,6 +19,7 @@ from pet.messages import open_message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.events import Event
 from pet.protocol.round_settings import RoundSettings
+from pet.secret import hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Recording:
     started_seconds: float
     round_id: int = 0
     seed: bytes = bytes(32)
-    entropy: list[bytes] = field(default_factory=list, repr=False)
+    entropy: list[bytes] = hidden(default_factory=list)  # noqa: RUF009  a field
     steps: list[Step] = field(default_factory=list)
 
 

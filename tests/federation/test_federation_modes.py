@@ -155,7 +155,8 @@ def test_the_documented_broker_lets_peers_do_what_they_need_and_no_more(tmp_path
 def test_settings_of_the_broker_come_from_the_record():
     access = NatsAccess(hosts=("nats://127.0.0.1:4222",), user="u", password=Secret("hush"), request_timeout_seconds=3)
     settings = nats_settings(access, in_memory=True)
-    assert (settings.user, settings.password, settings.storage, settings.request_timeout_seconds) == ("u", "hush", "memory", 3)
+    assert (settings.user, settings.password) == ("u", Secret("hush"))
+    assert (settings.storage, settings.request_timeout_seconds) == ("memory", 3)
     assert "hush" not in repr(access) + repr(settings)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from pet.errors import ConfigError
+from pet.secret import Secret
 from pet.transports.nats import NatsSettings, Subjects, generate_federation_id, parse_size
 
 SEED = "SU" + "A" * 56
@@ -40,9 +41,9 @@ def test_bad_hosts(host):
 
 def test_credentials_in_a_url_are_used_and_shown_nowhere():
     settings = NatsSettings(hosts=("nats://me:hid%40den@localhost", "nats://me:hid%40den@127.0.0.1"))
-    assert (settings.user, settings.password) == ("me", "hid@den")
+    assert (settings.user, settings.password) == ("me", Secret("hid@den"))
     assert "hid" not in repr(settings)
-    assert NatsSettings(hosts=("nats://to-ken@localhost",)).token == "to-ken"
+    assert NatsSettings(hosts=("nats://to-ken@localhost",)).token == Secret("to-ken")
     for bad in ("nats://me:hidden@", "nats://me:hidden@localhost/x", "nats://me:hidden@localhost:hidden2"):
         with pytest.raises(ConfigError) as caught:
             NatsSettings(hosts=(bad,))
@@ -101,7 +102,7 @@ def test_the_entries_of_a_federation():
         storage="memory",
     )
     assert len(settings.hosts) == 2
-    assert (settings.user, settings.password, settings.token) == ("me", "hidden", None)
+    assert (settings.user, settings.password, settings.token) == ("me", Secret("hidden"), None)
     assert (settings.request_timeout_seconds, settings.stream_max_bytes, settings.storage) == (60.0, 2**28, "memory")
     for bad in ({}, {"nats_hosts": "localhost", "nats_req_timeout": "soon"}):
         with pytest.raises(ConfigError):

@@ -9,11 +9,12 @@ bytes; what they mean, and whether they are damaged, is pet/coordinator/journal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from pet.errors import StateError
 from pet.mask_codec import Buffer
+from pet.secret import hidden
 from pet.transports.body import SealedBody
 
 Blob: TypeAlias = Sequence[Buffer] | SealedBody
@@ -37,10 +38,10 @@ class Transaction:
     """
 
     sequence: int
-    state: bytes = field(repr=False)
+    state: bytes = hidden()
     clears: bool = False
-    entries: Sequence[bytes] = field(default=(), repr=False)
-    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
+    entries: Sequence[bytes] = hidden(default=())
+    blobs: Mapping[str, Blob] = hidden(default_factory=dict)
     dropped_blobs: Sequence[str] = ()
 
 
@@ -56,8 +57,8 @@ class Stored:
     """
 
     sequence: int
-    state: bytes = field(repr=False)
-    entries: Sequence[bytes] = field(repr=False)
+    state: bytes = hidden()
+    entries: Sequence[bytes] = hidden()
     blob_names: frozenset[str]
 
 

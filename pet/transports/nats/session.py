@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from pet.errors import CredentialsError, MissingExtraError, TransportConfigError, TransportError, UnreachableError
+from pet.secret import Secret
 from pet.transports.base import Body
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.splitter import LARGE_BYTES, LargeMessage
@@ -239,11 +240,9 @@ class Session:
             "closed_cb": self._note_closed,
         }
         if settings.user is not None:
-            options |= {"user": settings.user, "password": settings.password}
-        if settings.token is not None:
-            options["token"] = settings.token
-        if settings.nkey_seed is not None:
-            options["nkeys_seed_str"] = settings.nkey_seed
+            options["user"] = settings.user
+        secrets = {"password": settings.password, "token": settings.token, "nkeys_seed_str": settings.nkey_seed}
+        options |= {name: Secret.of(secret).reveal() for name, secret in secrets.items() if secret is not None}
         return options
 
     async def _note_error(self, error: Exception) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from pet.errors import ConfigError
+from pet.secret import Secret
 
 Mode = Literal["direct", "stream"]
 Storage = Literal["file", "memory"]
@@ -39,9 +40,9 @@ class NatsSettings:
         hosts: URLs nats://host[:port] or tls://host[:port]; afterwards complete, and without credentials. One text with
             commas is taken apart. Credentials in URLs are used, if all URLs have the same.
         user: name that belongs to `password`.
-        password: secret.
+        password: of that user; afterwards a `Secret`, as token and NKEY seed.
         token: secret.
-        nkey_seed: secret; the text of the seed, "SU...".
+        nkey_seed: the text of the seed, "SU...".
         tls: whom to trust; goes before `ca_file`.
         ca_file: PEM file of the only authority to trust.
         request_timeout_seconds: how long to wait for a connection, and for an answer.
@@ -58,9 +59,9 @@ class NatsSettings:
 
     hosts: tuple[str, ...] = ("nats://127.0.0.1:4222",)
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    nkey_seed: str | None = field(default=None, repr=False)
+    password: Secret | str | None = None
+    token: Secret | str | None = None
+    nkey_seed: Secret | str | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     ca_file: Path | None = None
     request_timeout_seconds: float = DEFAULT_REQUEST_TIMEOUT_SECONDS
@@ -80,6 +81,8 @@ class NatsSettings:
             object.__setattr__(self, "password", password)
         elif found is not None:
             raise ConfigError("NATS: expected credentials in the URLs or as settings of their own, got both")
+        for name in ("password", "token", "nkey_seed"):
+            object.__setattr__(self, name, Secret.of(getattr(self, name)))
         self._check_credentials()
         self._check_numbers()
         if not (self.uses_tls or self.allow_plaintext) and (exposed := [host for host in hosts if not _is_loopback(host)]):
@@ -136,8 +139,9 @@ class NatsSettings:
         given = [name for name in ("user", "token", "nkey_seed") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"NATS: expected one way to authenticate, got {' and '.join(given)}")
-        if self.nkey_seed is not None and not (self.nkey_seed.startswith("SU") and len(self.nkey_seed) == _SEED_LENGTH):
-            raise ConfigError(f"nats_sec_nkey_seed: expected SU and 56 more characters, got {len(self.nkey_seed)} characters")
+        seed = Secret.of(self.nkey_seed)
+        if seed is not None and not (seed.reveal().startswith("SU") and len(seed.reveal()) == _SEED_LENGTH):
+            raise ConfigError(f"nats_sec_nkey_seed: expected SU and 56 more characters, got {len(seed.reveal())} characters")
 
     def _check_numbers(self) -> None:
         if not 0 < self.request_timeout_seconds <= 3600:
