@@ -10,35 +10,68 @@ PetError
 ├── MissingExtraError (ImportError)     an optional package is not installed; names the extra
 ├── ProtocolError
 │   ├── LocalProtocolError (RuntimeError)   our caller's fault: a call that the current state does not allow
-│   └── RemoteProtocolError (ValueError)    the peer's fault: bytes that do not decode, a message that is refused
+│   ├── RemoteProtocolError (ValueError)    the peer's fault: bytes that do not decode, a message that is refused
+│   ├── UnusableSeedsError                  the seeds for a sum participant do not add up to a mask
+│   └── MalformedFrameError (ValueError)    a broker sent what is no part of its protocol
 ├── FederationError                     what a federation refuses or cannot do now (docs/spec/federation.md)
 │   ├── FederationValueError (ValueError)       a value that cannot be used; names the key, never a secret
+│   │   ├── ContractError                       a contract that cannot be read or does not fit; names line and column
+│   │   └── RowError                            a row that cannot be learned; names the row and the feature
 │   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
+│   │   ├── NothingNewError                     nothing to send that was not sent before
+│   │   ├── SharingError                        a rule that protects the rows forbids sharing them now
+│   │   └── StatisticsError                     statistics that do not go together, or that no rows can have
 │   ├── NotAdministratorError (PermissionError) only the peer that created the federation may do this
 │   ├── TokenRefusedError (PermissionError)     a join token that is unknown, used or expired; carries a reason
+│   ├── ProjectExistsError                      a project of this name exists already
+│   ├── RoundError                              a federated round without a result; names the peers at fault
+│   ├── PeerRefusedError                        another peer refused; carries a reason
+│   ├── RequestRefusedError                     a request that a federation server answers with an error
 │   ├── FederationRefusedError                  the answer of a federation server that is not one of success
 │   └── FederationUnavailableError (OSError)    the broker, or the admin, did not answer in time
 ├── CryptoError (ValueError)            a key, seed or signature of the wrong size; a box that does not open
 ├── StateError (ValueError)             a saved state that cannot be restored
 ├── StorageError (OSError)              a storage that cannot be reached, or does not take what it is given; may pass
+├── BodyError                           the body of a request that a server does not take, or an answer it does not finish
+│   ├── BodyTooLargeError               it is larger than allowed
+│   ├── BodyStalledError                it does not arrive
+│   ├── BodyAbortedError                its sender disconnected, or declared another length
+│   ├── NoRoomError                     the spool is full
+│   ├── ServiceBusyError                no memory or disk for it now; again later
+│   ├── ReservationLostError            it was too slow while others waited for its memory
+│   └── AnswerAbandonedError            the receiver of an answer does not take it
 └── TransportError (OSError)            the coordinator could not be reached, or gave an answer outside the protocol
+    ├── AnswerTooLargeError             an answer above the caller's limit; it was not read
     ├── UnreachableError                no broker answered in time, or the connection was lost; again later
     ├── CounterpartOfflineError         the broker answers, but nobody listens there who could; again later
     ├── BackPressureError               what is in between is full for now; again later
+    ├── MissingError                    the broker's storage has no such stream, consumer or message
+    ├── SlotGoneError                   the receiver no longer has the slot of an upload; ask for another
     ├── CredentialsError                the broker refuses who we are
     ├── ForbiddenSubjectError           the broker knows us and does not let us do this
     └── TransportConfigError            the broker is set up in a way that cannot work
+        └── PlaintextError              it offers no encryption where we require it
 
 Messages give both values: what was expected and what came. Secrets never appear in them.
+
+An error's `args` are the arguments of its constructor, so that pickling, copying and pools of processes rebuild it: an error
+that cannot be rebuilt makes `multiprocessing.Pool` wait for ever. A constructor with more than a message sets `args` itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PetError(Exception):
     """Root of everything pet raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
 
 
 class ConfigError(PetError, ValueError):
@@ -53,15 +86,16 @@ class ModelError(PetError, ValueError):
     """Weights, a scalar or a layout that cannot be used as given."""
 
 
-class _ReasonedError(PetError, ValueError):
+class _ReasonedError(PetError):
     """An error that is counted by reason: a short stable identifier beside the sentence for people."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
+        self.args = (reason, message)
         self.reason = reason
 
 
-class AggregationError(_ReasonedError):
+class AggregationError(_ReasonedError, ValueError):
     """A mask object that cannot be added to an aggregation (spec 3.6).
 
     Attributes:
@@ -70,10 +104,11 @@ class AggregationError(_ReasonedError):
 
     def __init__(self, reason: str, message: str, vector_index: int | None = None) -> None:
         super().__init__(reason, message)
+        self.args = (reason, message, vector_index)
         self.vector_index = vector_index
 
 
-class UnmaskError(_ReasonedError):
+class UnmaskError(_ReasonedError, ValueError):
     """A total that cannot be unmasked with a mask (spec 3.7)."""
 
 
@@ -82,7 +117,16 @@ class BackendError(PetError, RuntimeError):
 
 
 class MissingExtraError(PetError, ImportError):
-    """An optional package is needed; the message names the extra that installs it."""
+    """An optional package is needed; the message names the extra that installs it.
+
+    Attributes:
+        name: of the package that is missing, where it is known.
+    """
+
+    def __init__(self, message: str = "", name: str | None = None) -> None:
+        super().__init__(message)
+        self.args = (message, name)
+        self.name = name
 
     @classmethod
     @contextmanager
@@ -93,7 +137,8 @@ class MissingExtraError(PetError, ImportError):
         except ImportError as error:
             if isinstance(error, cls):
                 raise
-            raise cls(f"{error.name or error} is not installed: pip install 'pet-protocol[{extra}]'") from error
+            message = f"{error.name or error} is not installed: pip install 'pet-protocol[{extra}]'"
+            raise cls(message, error.name) from error
 
 
 class ProtocolError(PetError):
@@ -104,12 +149,24 @@ class LocalProtocolError(ProtocolError, RuntimeError):
     """The caller of this library did what the current state does not allow."""
 
 
-class RemoteProtocolError(_ReasonedError, ProtocolError):
+class RemoteProtocolError(_ReasonedError, ProtocolError, ValueError):
     """The peer sent what cannot be decoded or must be refused; the state is as before.
 
     Attributes:
         reason: a short stable identifier, by which refusals are counted (see docs/protocol.md).
     """
+
+
+class UnusableSeedsError(_ReasonedError, ProtocolError):
+    """The seeds addressed to a sum participant do not add up to a mask.
+
+    Attributes:
+        reason: "unusable_seed" or "too_many_seeds".
+    """
+
+
+class MalformedFrameError(ProtocolError, ValueError):
+    """A broker sent what cannot be a part of its protocol."""
 
 
 class FederationError(PetError):
@@ -125,11 +182,44 @@ class FederationValueError(FederationError, ValueError):
 
     def __init__(self, message: str, key: str | None = None) -> None:
         super().__init__(message)
+        self.args = (message, key)
         self.key = key
 
 
+class ContractError(FederationValueError):
+    """A contract that cannot be read, or that does not fit the schema; names the line and the column."""
+
+
+class RowError(FederationValueError):
+    """A row that cannot be learned.
+
+    Attributes:
+        row: its number, from 0.
+        feature: the feature at fault; None where it is the row as a whole.
+    """
+
+    def __init__(self, row: int, feature: str | None, problem: str) -> None:
+        where = f"row {row}" if feature is None else f"row {row}, feature {feature}"
+        super().__init__(f"{where}: {problem}")
+        self.args = (row, feature, problem)
+        self.row = row
+        self.feature = feature
+
+
 class FederationStateError(FederationError, RuntimeError):
-    """A call that does not fit what is there: nothing merged yet, too few rows, not a member any more."""
+    """A call that does not fit what is there: nothing merged yet, too few rows, no longer a member."""
+
+
+class NothingNewError(FederationStateError):
+    """There is nothing to send that was not sent before; no failure, and not logged."""
+
+
+class SharingError(FederationStateError):
+    """A rule that protects the rows forbids sharing statistics; nothing else is wrong, and later they may be shared."""
+
+
+class StatisticsError(FederationStateError):
+    """Statistics that do not go together, or that no rows can have."""
 
 
 class NotAdministratorError(FederationError, PermissionError):
@@ -137,6 +227,7 @@ class NotAdministratorError(FederationError, PermissionError):
 
     def __init__(self) -> None:
         super().__init__("Not Federation Administrator")
+        self.args = ()
 
 
 class TokenRefusedError(FederationError, PermissionError):
@@ -148,7 +239,52 @@ class TokenRefusedError(FederationError, PermissionError):
 
     def __init__(self, reason: str) -> None:
         super().__init__("Invalid federation token")
+        self.args = (reason,)
         self.reason = reason
+
+
+class ProjectExistsError(FederationError):
+    """A project of this name exists already."""
+
+
+class RoundError(FederationError):
+    """A round without a result; nothing was shown to anybody, and it can be tried again.
+
+    Attributes:
+        without: peers that did not do their part, and better stay out of the next attempt.
+    """
+
+    def __init__(self, message: str, without: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.without = frozenset(without)
+        self.args = (message, self.without)
+
+
+class PeerRefusedError(_ReasonedError, FederationError):
+    """Another peer refused.
+
+    Attributes:
+        reason: a short identifier.
+    """
+
+
+class RequestRefusedError(FederationError):
+    """A request that a federation server answers with something else than what it asked for.
+
+    Attributes:
+        status: of HTTP.
+        values: entities of the answer, by key.
+        headers: of the answer, beside the usual ones.
+    """
+
+    def __init__(
+        self, status: int, message: str, values: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.values = dict(values or {})
+        self.headers = dict(headers or {})
+        self.args = (status, message, self.values, self.headers)
 
 
 class FederationRefusedError(FederationError):
@@ -160,6 +296,7 @@ class FederationRefusedError(FederationError):
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
+        self.args = (status, message)
         self.status = status
 
 
@@ -179,6 +316,38 @@ class StorageError(PetError, OSError):
     """A storage that cannot be reached, or does not take what it is given: no space, no connection. It may pass."""
 
 
+class BodyError(PetError):
+    """A body that a server does not take, or an answer that it does not finish; each kind has its own answer."""
+
+
+class BodyTooLargeError(BodyError):
+    """The body is larger than allowed."""
+
+
+class BodyStalledError(BodyError):
+    """The body does not arrive."""
+
+
+class BodyAbortedError(BodyError):
+    """The sender disconnected, or declared another length than it sent."""
+
+
+class NoRoomError(BodyError):
+    """The spool is full."""
+
+
+class ServiceBusyError(BodyError):
+    """There is no room for a body now; it has to be sent again later."""
+
+
+class ReservationLostError(BodyError):
+    """A body made no progress while others waited for the memory it held; it has to be sent again."""
+
+
+class AnswerAbandonedError(BodyError):
+    """An answer that was begun is given up; the connection is closed, so that the receiver notices."""
+
+
 class TransportError(PetError, OSError):
     """The coordinator could not be reached, or its answer lies outside the protocol.
 
@@ -187,6 +356,10 @@ class TransportError(PetError, OSError):
     """
 
     is_temporary: ClassVar[bool] = True
+
+
+class AnswerTooLargeError(TransportError):
+    """An answer has more bytes than the caller, or the transport, allows; it was not read."""
 
 
 class UnreachableError(TransportError):
@@ -199,6 +372,14 @@ class CounterpartOfflineError(TransportError):
 
 class BackPressureError(TransportError):
     """A stream or the receiver is full for now."""
+
+
+class MissingError(TransportError):
+    """The broker's storage does not have what was asked for: no such stream, consumer or message."""
+
+
+class SlotGoneError(TransportError):
+    """The receiver no longer has the slot of an upload; ask for another one."""
 
 
 class CredentialsError(TransportError):
@@ -217,3 +398,7 @@ class TransportConfigError(TransportError):
     """The broker has, or offers, something that cannot work with our settings: a stream of another shape, too little memory."""
 
     is_temporary = False
+
+
+class PlaintextError(TransportConfigError):
+    """The broker offers no encryption where it is required; nothing secret was sent."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from pet.transports.service import ReservationLostError
+from pet.errors import ReservationLostError
 
 DEFAULT_PATIENCE_SECONDS: Final = 30.0
 #: While others wait, a body has to come on by this share of its size in `patience_seconds`: 16 times 30 s make 150 MB in eight

@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from pet.coordinator.byte_budget import PROGRESS_SHARE, ByteBudget, Reservation
-from pet.coordinator.spool import NoRoomError, Spool, SpooledBody
+from pet.coordinator.spool import Spool, SpooledBody
+from pet.errors import NoRoomError, ServiceBusyError
 from pet.transports.body import MemoryBody, SealedBody
-from pet.transports.service import ServiceBusyError
 
 _logger: Final = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
 from pet.coordinator.settings import Settings
 from pet.coordinator.spool import Spool
 from pet.coordinator.stores import Stores
-from pet.errors import LocalProtocolError, StorageError
+from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
 from pet.mask_codec import Buffer
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
 from pet.transports.body import SealedBody, as_sealed_body
-from pet.transports.service import IncomingBody, ServiceBusyError
+from pet.transports.service import IncomingBody
 
 _logger: Final = logging.getLogger(__name__)
 _Arguments = ParamSpec("_Arguments")

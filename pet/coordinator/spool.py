@@ -20,14 +20,11 @@ from typing import Final
 
 import numpy as np
 
+from pet.errors import NoRoomError
 from pet.mask_codec import Buffer
 from pet.transports.body import create_private
 
 _COPY_BYTES: Final = 1 << 20
-
-
-class NoRoomError(Exception):
-    """The spool is full."""
 
 
 class Spool:

@@ -19,9 +19,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationValueError
+from pet.errors import FederationValueError, StatisticsError
 from pet.federation.schema import Kind
-from pet.federation.statistics import Statistics, StatisticsError
+from pet.federation.statistics import Statistics
 
 #: Beyond this, fewer than four digits of a coefficient would be right.
 MAX_CONDITION_NUMBER: Final = 1e12

@@ -15,6 +15,7 @@ from pet.errors import (
     FederationUnavailableError,
     FederationValueError,
     NotAdministratorError,
+    RequestRefusedError,
     TokenRefusedError,
 )
 
@@ -40,25 +41,17 @@ class Answer:
         return {"statusCode": self.status.name, "statusString": self.text, "values": self.values}
 
 
-class RefusedError(FederationError):
-    """A request that is answered with something else than what it asked for."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.text)
-        self.answer = answer
-
-
-def refuse(status: HTTPStatus, text: str, /, **values: Any) -> RefusedError:
+def refuse(status: HTTPStatus, text: str, /, **values: Any) -> RequestRefusedError:
     """Return the exception that answers so."""
-    return RefusedError(Answer(status, text, values))
+    return RequestRefusedError(status, text, values)
 
 
-def unknown_project(customer_id: str, project_id: str) -> RefusedError:
+def unknown_project(customer_id: str, project_id: str) -> RequestRefusedError:
     """Return the answer to a name that no project has, in the words that old clients may match."""
     return refuse(HTTPStatus.BAD_REQUEST, f"Cannot Find SYMETRYML id[{project_id}] for Customer id [{customer_id}]")
 
 
-def project_exists(customer_id: str, project_id: str) -> RefusedError:
+def project_exists(customer_id: str, project_id: str) -> RequestRefusedError:
     """Return the answer to a name that is taken, in the words that old clients may match."""
     return refuse(HTTPStatus.CONFLICT, f"Customer [{customer_id}] already have SYMETRYML with id[{project_id}], ")
 
@@ -71,8 +64,8 @@ def invalid_key(key: str, reason: str) -> FederationValueError:
 def answer_for(error: FederationError) -> Answer:
     """Return what an error is answered with. Texts of federation errors hold no secret."""
     match error:
-        case RefusedError():
-            return error.answer
+        case RequestRefusedError():
+            return Answer(HTTPStatus(error.status), str(error), error.values, error.headers)
         case FederationValueError():
             return Answer(HTTPStatus.BAD_REQUEST, str(error))
         case NotAdministratorError():

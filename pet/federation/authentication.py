@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
+from pet.errors import RequestRefusedError
 from pet.federation import compat, secure
-from pet.federation.answers import RefusedError, refuse
+from pet.federation.answers import refuse
 from pet.federation.encoding import decode_base64, encode_base64, parse_json_object
 from pet.federation.records import Mode
 from pet.federation.secure import NonceCache, SignedParts
@@ -95,7 +96,7 @@ class Authenticator:
         """Return who sent a request.
 
         Raises:
-            RefusedError: with the answer of spec 2.2.
+            RequestRefusedError: with the answer of spec 2.2.
         """
         header = request.headers.get("authorization")
         if not header:
@@ -179,6 +180,6 @@ def customer_of(path: str) -> str:
     return parts[1].split("/", 1)[0] if len(parts) == 2 else ""
 
 
-def _echo(text: str, string_to_sign: str, secret_key: str) -> RefusedError:
+def _echo(text: str, string_to_sign: str, secret_key: str) -> RequestRefusedError:
     echoed = compat.redacted_string_to_sign(string_to_sign, secret_key)
     return refuse(HTTPStatus.UNAUTHORIZED, text, stringToSign=echoed.encode(errors="replace").decode())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from pet.errors import FederationValueError
+from pet.errors import ContractError, FederationValueError
 from pet.federation.contract_functions import FUNCTIONS, Function
 from pet.federation.schema import Schema
 from pet.federation.statistics import Statistics
@@ -35,10 +35,6 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII
 _WORD: Final = re.compile(r"[A-Z][A-Z_]*", re.ASCII)
 _BARE_NAME: Final = re.compile(r'[^,()"]+')
 _QUOTED_NAME: Final = re.compile(r'"([^"]*)"')
-
-
-class ContractError(FederationValueError):
-    """A contract that cannot be read, or that does not fit the schema; names the line and the column."""
 
 
 @dataclass(frozen=True, slots=True)

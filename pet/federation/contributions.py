@@ -15,17 +15,13 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationStateError, RemoteProtocolError
+from pet.errors import FederationStateError, NothingNewError, RemoteProtocolError
 from pet.federation.contract import Contract
 from pet.federation.peer_context import PeerContext
 from pet.federation.project import FederatedProject, LocalProject, ModelProject
 from pet.federation.records import FailureAction
 from pet.federation.sharing_rules import Contribution
 from pet.federation.statistics import Statistics
-
-
-class NothingNewError(FederationStateError):
-    """There is nothing to send that was not sent before; no error, and not logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

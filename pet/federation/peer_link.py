@@ -17,6 +17,7 @@ from pet.errors import (
     FederationError,
     FederationStateError,
     FederationUnavailableError,
+    PeerRefusedError,
     PetError,
     RemoteProtocolError,
     TransportError,
@@ -36,18 +37,6 @@ _TELL: Final = frozenset({"clock_skew", "replayed", "unknown_key"})
 #: The kind of every answer that says no.
 _REFUSED: Final = "refused"
 _WISH_SECONDS: Final = 60.0
-
-
-class RefusedError(FederationError):
-    """The other peer refused.
-
-    Attributes:
-        reason: a short identifier.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class PeerLink:
@@ -75,7 +64,7 @@ class PeerLink:
         """Ask a peer and wait for its answer.
 
         Raises:
-            RefusedError: it refuses.
+            PeerRefusedError: it refuses.
             FederationUnavailableError: it does not answer in time, or not as it should.
         """
         context = self._context
@@ -100,7 +89,7 @@ class PeerLink:
         if answer.fields.get("re") != question_id or answer.kind not in (kind, _REFUSED):
             raise FederationUnavailableError(f"peer {recipient.uuid}: expected an answer to {kind}, got another one")
         if answer.kind == _REFUSED:
-            raise RefusedError(str(answer.fields.get("reason", ""))[:64], str(answer.fields.get("text", ""))[:500])
+            raise PeerRefusedError(str(answer.fields.get("reason", ""))[:64], str(answer.fields.get("text", ""))[:500])
         return answer
 
     async def serve(self, subject: str, handlers: Mapping[str, Handler]) -> None:
@@ -137,7 +126,7 @@ class PeerLink:
         handler = handlers.get(message.kind)
         try:
             if handler is None:
-                raise RefusedError("unknown_kind", f"expected a question that is known, got {message.kind[:32]!r}")
+                raise PeerRefusedError("unknown_kind", f"expected a question that is known, got {message.kind[:32]!r}")
             fields = await handler(message)
         except (FederationError, RemoteProtocolError) as error:
             _logger.debug("%s refused: %s", message.kind, error)

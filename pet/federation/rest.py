@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from pet.errors import FederationError, MissingExtraError
-from pet.federation.answers import Answer, RefusedError, answer_for, refuse
+from pet.errors import FederationError, MissingExtraError, RequestRefusedError
+from pet.federation.answers import Answer, answer_for, refuse
 from pet.federation.authentication import Authenticator, SignedRequest
 from pet.federation.records import Mode
 from pet.federation.rest_calls import Call, Handler, RestCalls
@@ -139,9 +139,8 @@ class _Interface:
         most_bytes = _most_bytes(request.headers.get("content-length"), max_bytes)
         is_large = most_bytes > MAX_BODY_BYTES
         if is_large and self._large_bodies == _MAX_LARGE_BODIES:
-            raise RefusedError(
-                Answer(HTTPStatus.SERVICE_UNAVAILABLE, "Other large requests are read", headers={"retry-after": "2"})
-            )
+            busy = HTTPStatus.SERVICE_UNAVAILABLE
+            raise RequestRefusedError(busy, "Other large requests are read", headers={"retry-after": "2"})
         self._large_bodies += is_large
         try:
             body = await _read_body(request, most_bytes)

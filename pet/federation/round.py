@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
 from pet.crypto import SUM_TASK, UPDATE_TASK, SigningKeyPair
-from pet.errors import FederationError, RemoteProtocolError, TransportError
+from pet.errors import RemoteProtocolError, RoundError, TransportError
 from pet.federation.enrolment import Manifest, RoundKeys
 from pet.federation.statistics import STATISTICS_MASK_CONFIG
 from pet.global_model import GlobalModel
@@ -42,18 +42,6 @@ from pet.transports.nats import AsyncNatsTransport, NatsConnection, NatsServer, 
 _LOOK_SECONDS: Final = 0.1
 #: Probabilities that PET wants to see; who has which task is in the manifest.
 _PROBABILITY: Final = 0.5
-
-
-class RoundError(FederationError):
-    """A round that did not come to a result; nothing was shown to anybody, and it can be tried again.
-
-    Attributes:
-        without: peers that did not do their part, and better stay out of the next attempt.
-    """
-
-    def __init__(self, message: str, without: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.without: Final = frozenset(without)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

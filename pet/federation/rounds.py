@@ -14,15 +14,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pet.errors import FederationError, FederationStateError, PetError, RemoteProtocolError, TransportError
-from pet.federation.contributions import Contributor, NothingNewError, Offer
+from pet.errors import (
+    FederationError,
+    FederationStateError,
+    NothingNewError,
+    PetError,
+    RemoteProtocolError,
+    RoundError,
+    SharingError,
+    TransportError,
+)
+from pet.federation.contributions import Contributor, Offer
 from pet.federation.enrolment import Enrolment, Manifest, RoundKeys
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import PeerLink
 from pet.federation.records import PeerIdentity
-from pet.federation.round import RoundError, RoundLeader, RoundPart, RoundResult, end_task
-from pet.federation.sharing_rules import SharingError
+from pet.federation.round import RoundLeader, RoundPart, RoundResult, end_task
 from pet.transports.nats import BlobReference, Broadcasts, NatsSettings, Subjects
 
 _logger: Final = logging.getLogger(__name__)

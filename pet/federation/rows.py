@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationValueError
+from pet.errors import FederationValueError, RowError
 from pet.federation.schema import Schema
 
 #: Rows that are worked on at a time: with 1000 features 32 MiB, few enough to stream and enough for the matrix products.
@@ -27,21 +27,6 @@ BLOCK_ROWS: Final = 4096
 
 #: What a CSV file may have in place of a number, besides nothing at all.
 _MISSING_WORDS: Final = frozenset({"", "na", "nan", "null", "none"})
-
-
-class RowError(FederationValueError):
-    """A row that cannot be learned.
-
-    Attributes:
-        row: its number, from 0.
-        feature: the feature at fault; None where it is the row as a whole.
-    """
-
-    def __init__(self, row: int, feature: str | None, problem: str) -> None:
-        where = f"row {row}" if feature is None else f"row {row}, feature {feature}"
-        super().__init__(f"{where}: {problem}")
-        self.row = row
-        self.feature = feature
 
 
 @dataclass(frozen=True, slots=True)

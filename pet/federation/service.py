@@ -27,6 +27,7 @@ from pet.errors import (
     FederationValueError,
     NotAdministratorError,
     PetError,
+    ProjectExistsError,
     TokenRefusedError,
 )
 from pet.federation import compat, invitation
@@ -36,7 +37,7 @@ from pet.federation.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SEC
 from pet.federation.records import FederationRecord, InvitationContents, Mode
 from pet.federation.request_maps import MapContext, created_record, invitation_map, joined_record, with_local_keys
 from pet.federation.runtime import FederationPeer, FederationRuntime
-from pet.federation.store import FederationStore, PeerStorage, ProjectExistsError
+from pet.federation.store import FederationStore, PeerStorage
 from pet.secret import Secret
 
 _logger: Final = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class FederationService:
         """Return a running peer.
 
         Raises:
-            RefusedError: there is none of this name.
+            RequestRefusedError: there is none of this name.
         """
         found = self._running.get((customer_id, project_id))
         if found is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pet.errors import FederationStateError
+from pet.errors import SharingError
 from pet.federation.schema import Schema
 from pet.federation.statistics import Statistics
 
@@ -20,10 +20,6 @@ LEAST_CONTRIBUTORS: Final = 3
 LEAST_CHANGED: Final = 2
 #: How many aggregates are remembered; each next one is held against all of them.
 MAX_AGGREGATES: Final = 64
-
-
-class SharingError(FederationStateError):
-    """A rule that protects the rows does not let statistics go; nothing is wrong otherwise, and later they may."""
 
 
 def require_least_rows(schema: Schema, current: Statistics, shared: Statistics | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationStateError, FederationValueError, RemoteProtocolError
+from pet.errors import FederationValueError, RemoteProtocolError, StatisticsError
 from pet.federation.rows import BLOCK_ROWS, read_blocks
 from pet.federation.schema import Schema
 from pet.mask_config import MaskConfig, MaskConfigPair
@@ -31,10 +31,6 @@ _HAS_RESIDUES: Final = 1
 _HEADER: Final = struct.Struct(">4sBBH32sqI")
 #: How far the statistics of no rows may be from zero, in units of what the forgotten rows could add at most.
 _ZERO_TOLERANCE: Final = 1e-9
-
-
-class StatisticsError(FederationStateError):
-    """Statistics that do not go together, or that no rows can have."""
 
 
 class Statistics:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from pet.crypto import EncryptionKeyPair, hash_sha256
-from pet.errors import FederationError, StateError, TokenRefusedError
+from pet.errors import ProjectExistsError, StateError, TokenRefusedError
 from pet.federation.record_codec import decode_record, encode_record
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 
@@ -44,10 +44,6 @@ CREATE TABLE IF NOT EXISTS token (
     peer TEXT, signing_key BLOB);
 CREATE TABLE IF NOT EXISTS server (name TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
-
-
-class ProjectExistsError(FederationError):
-    """A project of this name is there already."""
 
 
 class FederationStore:

@@ -17,14 +17,14 @@ from typing import Any, Self, assert_never
 from numpy.typing import NDArray
 
 from pet.crypto import SigningKeyPair
-from pet.errors import RemoteProtocolError, TransportError
+from pet.errors import AnswerTooLargeError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.messages import RoundParameters
 from pet.participant.core import ParticipantCore, max_model_bytes
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
-from pet.transports.base import AnswerTooLargeError, AsyncTransport, Transport
+from pet.transports.base import AsyncTransport, Transport
 
 
 class TickParticipant(ParticipantCore):

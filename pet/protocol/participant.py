@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 
 from pet import crypto
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
-from pet.errors import ConfigError, LocalProtocolError, ModelError, PetError, RemoteProtocolError, StateError
+from pet.errors import (
+    ConfigError,
+    LocalProtocolError,
+    ModelError,
+    PetError,
+    RemoteProtocolError,
+    StateError,
+    UnusableSeedsError,
+)
 from pet.masking import Scalar, to_exact_scalar
 from pet.messages import MIN_MAX_MESSAGE_SIZE, Payload, RoundParameters, decode_seed_dictionary, decode_sum_dictionary
 from pet.protocol.participant_events import (
@@ -56,15 +64,7 @@ from pet.protocol.participant_state import (
     ParticipantTrigger,
     SavedParticipant,
 )
-from pet.protocol.participant_work import (
-    TaskSignatures,
-    UnusableSeedsError,
-    UpdateWork,
-    build_sum,
-    build_sum2,
-    build_update,
-    require_fit,
-)
+from pet.protocol.participant_work import TaskSignatures, UpdateWork, build_sum, build_sum2, build_update, require_fit
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 
 _SEED_BYTES: Final = 32

@@ -16,22 +16,10 @@ from numpy.typing import NDArray
 
 from pet import crypto
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
-from pet.errors import AggregationError, CryptoError, ModelError, ProtocolError
+from pet.errors import AggregationError, CryptoError, ModelError, UnusableSeedsError
 from pet.mask_object import MASK_SEED_BYTES, MaskSeed, sum_masks
 from pet.masking import mask_model, validate_weights
 from pet.messages import PET_PROFILE, RoundParameters, Sum2Payload, SumPayload, UpdatePayload
-
-
-class UnusableSeedsError(ProtocolError):
-    """The seeds addressed to a sum participant do not add up to a mask.
-
-    Attributes:
-        reason: "unusable_seed" or "too_many_seeds".
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,13 +18,21 @@ from typing import Any, Final
 import numpy as np
 
 from pet.crypto import PUBLIC_KEY_BYTES
-from pet.errors import MissingExtraError
+from pet.errors import (
+    AnswerAbandonedError,
+    BodyAbortedError,
+    BodyStalledError,
+    BodyTooLargeError,
+    MissingExtraError,
+    ReservationLostError,
+    ServiceBusyError,
+)
 from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors_header
 from pet.transports.accept import choose_media_type
 from pet.transports.base import PublishedModel
-from pet.transports.body_reader import BodyAbortedError, BodyStalledError, BodyTooLargeError, declared_length, read_body
+from pet.transports.body_reader import declared_length, read_body
 from pet.transports.refusal import Refusal
-from pet.transports.service import ReservationLostError, Service, ServiceBusyError
+from pet.transports.service import Service
 
 with MissingExtraError.naming("http"):
     from starlette.applications import Starlette
@@ -166,18 +174,14 @@ class _Routes:
         """Take each piece of a model in a worker thread: making one costs time.
 
         Raises:
-            _AnswerAbandonedError: the model is too old by now. A slow reader keeps a whole model in memory, and must not be
+            AnswerAbandonedError: the model is too old by now. A slow reader keeps a whole model in memory, and must not be
                 able to keep every one there ever was.
         """
         while (piece := await self._service.run(next, pieces, None)) is not None:
             latest = self._endpoint.model()
             if latest is not None and latest.round_id - model.round_id > _OLD_MODELS_STREAMED:
-                raise _AnswerAbandonedError(f"model of round {model.round_id}: not taken until round {latest.round_id}")
+                raise AnswerAbandonedError(f"model of round {model.round_id}: not taken until round {latest.round_id}")
             yield piece
-
-
-class _AnswerAbandonedError(Exception):
-    """An answer that was begun is given up; the connection is closed, so that the receiver notices."""
 
 
 class _PacedResponse(StreamingResponse):
@@ -191,11 +195,11 @@ class _PacedResponse(StreamingResponse):
                 async with asyncio.timeout(self.stall_seconds):
                     await send(message)
             except TimeoutError:
-                raise _AnswerAbandonedError(f"model: expected it to be taken within {self.stall_seconds:g} s") from None
+                raise AnswerAbandonedError(f"model: expected it to be taken within {self.stall_seconds:g} s") from None
 
         try:
             await super().__call__(scope, receive, send_in_time)
-        except _AnswerAbandonedError as error:
+        except AnswerAbandonedError as error:
             _logger.info("answer abandoned: %s", error)
 
 

@@ -13,16 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from pet.errors import TransportError
 from pet.mask_codec import Buffer
 from pet.transports.body import SealedBody
 
 Body = bytes | bytearray | memoryview
 """A sealed message, or an answer: transports pass it on without a copy where they can."""
-
-
-class AnswerTooLargeError(TransportError):
-    """An answer has more bytes than the caller, or the transport, allows; it was not read."""
 
 
 @runtime_checkable

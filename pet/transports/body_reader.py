@@ -9,24 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from pet.errors import BodyAbortedError, BodyStalledError, BodyTooLargeError
 from pet.transports.service import IncomingBody
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: What a sender must deliver in each interval of `stall_seconds`, if it does not finish: 64 KiB in 30 s is a modem's speed.
 PROGRESS_BYTES: Final = 64 * 1024
-
-
-class BodyTooLargeError(Exception):
-    """The body is larger than allowed."""
-
-
-class BodyStalledError(Exception):
-    """The body does not arrive."""
-
-
-class BodyAbortedError(Exception):
-    """The sender went away, or declared another length than it sent."""
 
 
 def declared_length(header: str | None, limit_bytes: int) -> int | None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from pet.errors import ConfigError, MissingExtraError, TransportError
+from pet.errors import AnswerTooLargeError, ConfigError, MissingExtraError, TransportError
 from pet.model_formats import BINCODE, NPY
-from pet.transports.base import AnswerTooLargeError, Body
+from pet.transports.base import Body
 
 if TYPE_CHECKING:
     import httpx

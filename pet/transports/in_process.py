@@ -5,9 +5,9 @@ For tests, for embedding, and as the shortest example of a transport. It knows n
 
 from __future__ import annotations
 
-from pet.errors import StorageError, TransportError
+from pet.errors import AnswerTooLargeError, StorageError, TransportError
 from pet.model_formats import NPY, encode_npy
-from pet.transports.base import AnswerTooLargeError, Body, Endpoint
+from pet.transports.base import Body, Endpoint
 from pet.transports.body import MemoryBody
 
 

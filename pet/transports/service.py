@@ -17,14 +17,6 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class ReservationLostError(Exception):
-    """A body did not come on while others waited for the room it held; it has to be sent again."""
-
-
-class ServiceBusyError(Exception):
-    """There is no room for a body now; it has to be sent again later."""
-
-
 class IncomingBody(Protocol):
     """A body on its way."""
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from pet.coordinator.byte_budget import ByteBudget
-from pet.transports.service import ReservationLostError
+from pet.errors import ReservationLostError
 
 
 def run(coroutine):

@@ -12,8 +12,8 @@ import pytest
 from pet.coordinator.byte_budget import ByteBudget
 from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
 from pet.coordinator.spool import Spool, SpooledBody
+from pet.errors import ReservationLostError, ServiceBusyError
 from pet.transports.body import MemoryBody
-from pet.transports.service import ReservationLostError, ServiceBusyError
 
 MIB = 2**20
 DATA = os.urandom(5 * MIB)

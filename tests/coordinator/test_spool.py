@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pet.coordinator import spool as spool_module
-from pet.coordinator.spool import FileBody, NoRoomError, Spool
+from pet.coordinator.spool import FileBody, Spool
+from pet.errors import NoRoomError
 from pet.transports.body import MemoryBody, SealedBody
 
 DATA = os.urandom(3000)

@@ -7,10 +7,10 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from pet import Aggregation, mask_model, sum_masks
-from pet.errors import FederationValueError
+from pet.errors import FederationValueError, StatisticsError
 from pet.federation.analysis import correlation, covariance, linear_regression, univariate
 from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics, StatisticsError
+from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 
 def diabetes():

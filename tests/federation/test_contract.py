@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pet.federation.contract import MAX_LINE_LENGTH, Contract, ContractError
+from pet.errors import ContractError
+from pet.federation.contract import MAX_LINE_LENGTH, Contract
 from pet.federation.contract_functions import FUNCTIONS
 from pet.federation.schema import Feature, Kind, Schema
 from pet.federation.statistics import Statistics

@@ -5,9 +5,8 @@ import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
-from pet.errors import FederationStateError, FederationValueError, NotAdministratorError
+from pet.errors import FederationStateError, FederationValueError, NotAdministratorError, PeerRefusedError
 from pet.federation.analysis import covariance, linear_regression
-from pet.federation.peer_link import RefusedError
 from pet.federation.records import FailureAction, LogKind, ProjectKind
 from pet.federation.statistics import Statistics
 
@@ -229,7 +228,7 @@ def test_any_peer_may_wish_for_a_round_once_a_minute(broker, tmp_path):
             await pulse(started)  # changes nothing
             await eager.peer.request_full_sync()
             await until(lambda: all(node.rounds() == 1 for node in started.nodes))
-            with pytest.raises(RefusedError, match="one request a minute"):
+            with pytest.raises(PeerRefusedError, match="one request a minute"):
                 await eager.peer.request_full_sync()
             await eager.peer.stop_pulse()
             await eager.peer.stop_pulse()

@@ -5,8 +5,7 @@ import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, until
 
-from pet.errors import FederationStateError, FederationValueError
-from pet.federation.peer_link import RefusedError
+from pet.errors import FederationStateError, FederationValueError, PeerRefusedError
 from pet.federation.records import FailureAction, LogKind
 from pet.federation.statistics import Statistics
 
@@ -119,7 +118,7 @@ def test_a_peer_that_missed_a_change_asks_for_the_whole(broker, tmp_path):
                 node.clock.offset_seconds = 122
             back = await started.restart(away)
             await until(lambda: has(back, *parts))
-            with pytest.raises(RefusedError, match="one request a minute"):
+            with pytest.raises(PeerRefusedError, match="one request a minute"):
                 await back.peer._link.ask(
                     back.peer._subjects.want(sender.uuid), back.peer._context.members[sender.uuid], "want", {}
                 )
@@ -158,7 +157,7 @@ def test_exploration_is_for_those_who_are_allowed(broker, tmp_path):
             shown = started.nodes[1]
             shown.peer.local_project.learn(rows)
             ask = started.nodes[2].peer.explore
-            with pytest.raises(RefusedError, match="does not allow"):
+            with pytest.raises(PeerRefusedError, match="does not allow"):
                 await ask(shown.uuid, "univariate", {"feature": "age"})
             await shown.peer.allow_explore(True)
             found = await ask(shown.uuid, "univariate", {"feature": "age"})
@@ -167,7 +166,7 @@ def test_exploration_is_for_those_who_are_allowed(broker, tmp_path):
             found = await ask(shown.uuid, "correlation", {"first": "age", "second": "weight"})
             assert found["value"] == pytest.approx(np.corrcoef(rows["age"], rows["weight"])[0, 1])
             for function, arguments in (("rows", {}), ("univariate", {"first": "age"}), ("univariate", {"feature": "nobody"})):
-                with pytest.raises(RefusedError):
+                with pytest.raises(PeerRefusedError):
                     await ask(shown.uuid, function, arguments)
             with pytest.raises(FederationValueError):
                 await ask("0" * 32, "univariate", {"feature": "age"})

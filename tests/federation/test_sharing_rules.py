@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from pet.errors import SharingError
 from pet.federation.schema import Feature, Schema
-from pet.federation.sharing_rules import AggregateLedger, Contribution, SharingError, require_least_rows
+from pet.federation.sharing_rules import AggregateLedger, Contribution, require_least_rows
 from pet.federation.statistics import Statistics
 
 SCHEMA = Schema(tuple(Feature(name=name) for name in "abc"))

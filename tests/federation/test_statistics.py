@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet import Aggregation, mask_model
-from pet.errors import FederationValueError, RemoteProtocolError
-from pet.federation.rows import RowError
+from pet.errors import FederationValueError, RemoteProtocolError, RowError, StatisticsError
 from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics, StatisticsError
+from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 SCHEMA = Schema(
     (

@@ -14,7 +14,7 @@ import numpy as np
 from pet import Aggregation, MaskConfig, MaskedModel
 from pet.coordinator.engine import CoordinatorEngine
 from pet.crypto import SUM_TASK, EncryptionKeyPair, SigningKeyPair, is_eligible, seal, sign_task
-from pet.errors import PetError, RemoteProtocolError, StateError
+from pet.errors import MalformedFrameError, PetError, RemoteProtocolError, StateError
 from pet.federation.contract import Contract
 from pet.federation.encoding import parse_json_object
 from pet.federation.schedule import Schedule
@@ -36,7 +36,7 @@ from pet.protocol.participant_state import SavedParticipant
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 from pet.transports.nats.frames import decode_chunk
-from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage, MalformedFrameError
+from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage
 
 CONFIG = MaskConfig.parse("prime-f32-b0-m3")
 Target = Callable[[bytes], None]

@@ -10,7 +10,7 @@ import pytest
 from participant_driver import F32, I64, World, quick_settings, round_parameters, signing_key, weights
 
 from pet.aggregation import Aggregation
-from pet.errors import ConfigError, ModelError, RemoteProtocolError, StateError, TransportError
+from pet.errors import AnswerTooLargeError, ConfigError, ModelError, RemoteProtocolError, StateError, TransportError
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig
 from pet.mask_object import sum_masks
@@ -20,7 +20,7 @@ from pet.model_formats import BINCODE, NPY, SAFETENSORS, encode_npy, encode_safe
 from pet.participant import AsyncTickParticipant, LocalModelConfig, Task, TickParticipant
 from pet.participant.core import decode_global_model, max_model_bytes
 from pet.protocol.participant_events import ModelMasked, NewRound
-from pet.transports.base import AnswerTooLargeError, Transport
+from pet.transports.base import Transport
 
 
 class AsyncOf:

@@ -14,15 +14,9 @@ from sealed_rounds import SealedRound
 
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
+from pet.errors import BodyAbortedError, BodyStalledError, BodyTooLargeError
 from pet.messages import decode_sum_dictionary
-from pet.transports.body_reader import (
-    PROGRESS_BYTES,
-    BodyAbortedError,
-    BodyStalledError,
-    BodyTooLargeError,
-    declared_length,
-    read_body,
-)
+from pet.transports.body_reader import PROGRESS_BYTES, declared_length, read_body
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pet.errors import ConfigError, MissingExtraError, TransportError
+from pet.errors import AnswerTooLargeError, ConfigError, MissingExtraError, TransportError
 from pet.model_formats import BINCODE, NPY
-from pet.transports.base import AnswerTooLargeError, AsyncTransport, Transport
+from pet.transports.base import AsyncTransport, Transport
 from pet.transports.http import AsyncHttpTransport, HttpTransport, TlsOptions, normalise_url
 
 TLS_FILES = Path(__file__).parent.parent / "vectors" / "tls"

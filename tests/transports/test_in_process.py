@@ -7,9 +7,9 @@ import pytest
 from participant_driver import World, quick_settings
 
 from pet.coordinator.engine import CoordinatorEngine
-from pet.errors import TransportError
+from pet.errors import AnswerTooLargeError, TransportError
 from pet.model_formats import NPY, decode_npy
-from pet.transports.base import AnswerTooLargeError, Endpoint, Transport
+from pet.transports.base import Endpoint, Transport
 from pet.transports.in_process import InProcessTransport
 
 

@@ -9,9 +9,8 @@ import pytest
 from nats_broker import run, running_broker
 from nats_uploads import settings_for, some_bytes, until
 
-from pet.errors import RemoteProtocolError, TransportConfigError, TransportError
-from pet.transports.base import AnswerTooLargeError
-from pet.transports.nats import BlobReference, Broadcasts, MissingError, Subjects, connect, generate_federation_id
+from pet.errors import AnswerTooLargeError, MissingError, RemoteProtocolError, TransportConfigError, TransportError
+from pet.transports.nats import BlobReference, Broadcasts, Subjects, connect, generate_federation_id
 from pet.transports.nats.answers import decode_answer, encode_answer
 from pet.transports.nats.storage import ask_storage
 

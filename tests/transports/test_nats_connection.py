@@ -13,10 +13,11 @@ from pet.errors import (
     CredentialsError,
     ForbiddenSubjectError,
     LocalProtocolError,
+    MissingError,
     TransportConfigError,
     UnreachableError,
 )
-from pet.transports.nats import MissingError, NatsSettings, connect
+from pet.transports.nats import NatsSettings, connect
 from pet.transports.nats.storage import ask_storage, store_message
 
 TIMEOUT = 3.0

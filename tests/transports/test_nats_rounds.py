@@ -15,12 +15,11 @@ from participant_driver import SetClock, counting_entropy, live_settings, quick_
 
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
-from pet.errors import CounterpartOfflineError, TransportError
+from pet.errors import AnswerTooLargeError, CounterpartOfflineError, TransportError
 from pet.model_formats import decode_npy
 from pet.participant.test_drive import DummyFleet
 from pet.participant.ticks import TickParticipant
 from pet.transports import asgi
-from pet.transports.base import AnswerTooLargeError
 from pet.transports.http import HttpTransport
 from pet.transports.nats import NatsServer, NatsSettings, NatsTransport, Subjects, connect
 

@@ -9,19 +9,10 @@ import pytest
 from nats_broker import run, running_broker
 from nats_uploads import CHUNK, Keeper, receiving, settings_for, some_bytes, store, until
 
-from pet.errors import BackPressureError, TransportConfigError
-from pet.transports.nats import (
-    Broadcasts,
-    MissingError,
-    StoredUploads,
-    Subjects,
-    connect,
-    generate_federation_id,
-    stored_uploads,
-)
+from pet.errors import BackPressureError, MissingError, ServiceBusyError, TransportConfigError
+from pet.transports.nats import Broadcasts, StoredUploads, Subjects, connect, generate_federation_id, stored_uploads
 from pet.transports.nats.frames import ChunkHeader
 from pet.transports.nats.storage import ask_storage, store_message
-from pet.transports.service import ServiceBusyError
 
 
 @pytest.fixture(scope="module")

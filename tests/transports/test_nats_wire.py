@@ -14,9 +14,9 @@ from nats.protocol.parser import Parser
 from nats_broker import run, running_broker
 from nats_uploads import Keeper, receiving, send, settings_for, some_bytes, until
 
-from pet.errors import CounterpartOfflineError, UnreachableError
+from pet.errors import CounterpartOfflineError, MalformedFrameError, UnreachableError
 from pet.transports.nats import connect, wire
-from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage, MalformedFrameError
+from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage
 from pet.transports.nats.wire import LargeMessageParser, Wire
 
 

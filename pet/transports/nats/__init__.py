@@ -11,7 +11,6 @@ from pet.transports.nats.receiver import UploadHandler, UploadReceiver
 from pet.transports.nats.sender import send_upload
 from pet.transports.nats.server import NatsServer
 from pet.transports.nats.settings import NatsSettings, parse_size
-from pet.transports.nats.storage import MissingError
 from pet.transports.nats.stored_uploads import StoredUploads, store_upload
 from pet.transports.nats.subjects import Subjects, generate_federation_id
 from pet.transports.nats.subscription import Subscription
@@ -21,7 +20,6 @@ __all__ = [
     "AsyncNatsTransport",
     "BlobReference",
     "Broadcasts",
-    "MissingError",
     "NatsConnection",
     "NatsServer",
     "NatsSettings",

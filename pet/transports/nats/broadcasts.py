@@ -17,10 +17,16 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-from pet.errors import CounterpartOfflineError, RemoteProtocolError, TransportConfigError, TransportError
-from pet.transports.base import AnswerTooLargeError
+from pet.errors import (
+    AnswerTooLargeError,
+    CounterpartOfflineError,
+    MissingError,
+    RemoteProtocolError,
+    TransportConfigError,
+    TransportError,
+)
 from pet.transports.nats.connection import NatsConnection
-from pet.transports.nats.storage import MissingError, ask_storage, store_message
+from pet.transports.nats.storage import ask_storage, store_message
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from pet.errors import CounterpartOfflineError, RemoteProtocolError, TransportConfigError, TransportError
+from pet.errors import CounterpartOfflineError, RemoteProtocolError, SlotGoneError, TransportConfigError, TransportError
 from pet.transports.base import Body
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import (
@@ -113,10 +113,6 @@ async def send_upload(
         digesting.cancel()
 
 
-class _SlotGoneError(TransportError):
-    """The receiver knows nothing of the slot any more; ask for another one."""
-
-
 class _Sending:
     """One upload, from the first question to the verdict."""
 
@@ -173,7 +169,7 @@ class _Sending:
             How many chunks these were.
 
         Raises:
-            _SlotGoneError: the slot is no longer there.
+            SlotGoneError: the slot is no longer there.
             TransportError: a chunk could not be sent.
         """
         offer, most = self._offer, self._offer.chunk_bytes
@@ -200,7 +196,7 @@ class _Sending:
                 try:
                     await self._connection.request(subject, *chunk)
                 except CounterpartOfflineError as error:
-                    raise _SlotGoneError(str(error)) from None
+                    raise SlotGoneError(str(error)) from None
                 except TransportError as error:
                     failures += 1
                     await self._patience.wait(error, failures)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pet.crypto import PUBLIC_KEY_BYTES
-from pet.errors import TransportError
+from pet.errors import MissingError, TransportError
 from pet.model_formats import NPY, npy_header
 from pet.transports.base import PublishedModel
 from pet.transports.body import SealedBody
@@ -28,7 +28,6 @@ from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broad
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
 from pet.transports.nats.receiver import DEFAULT_SLOTS, UploadReceiver
-from pet.transports.nats.storage import MissingError
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription

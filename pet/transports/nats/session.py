@@ -16,7 +16,14 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from pet.errors import CredentialsError, MissingExtraError, TransportConfigError, TransportError, UnreachableError
+from pet.errors import (
+    CredentialsError,
+    MissingExtraError,
+    PlaintextError,
+    TransportConfigError,
+    TransportError,
+    UnreachableError,
+)
 from pet.secret import Secret
 from pet.transports.base import Body
 from pet.transports.nats.settings import NatsSettings
@@ -102,12 +109,8 @@ class _Client(Client):
     def _connect_command(self) -> bytes:
         """Make the first thing that is sent, with user and password in it."""
         if self.must_encrypt and not self._server_info.get("tls_required"):
-            raise _PlaintextError("nats: the broker offers no TLS")
+            raise PlaintextError("nats: the broker offers no TLS")
         return super()._connect_command()
-
-
-class _PlaintextError(nats.errors.Error):
-    """Nothing secret was sent."""
 
 
 class Session:
@@ -253,7 +256,7 @@ class Session:
             self._owner.forbidden(forbidden[1], forbidden[2])
         elif any(words in text for words in _REFUSED):
             self._refuse(CredentialsError(f"{self._where}: expected credentials that it accepts, got: {error}"))
-        elif isinstance(error, (ssl.SSLError, _PlaintextError)):
+        elif isinstance(error, (ssl.SSLError, PlaintextError)):
             self._refuse(TransportConfigError(f"{self._where}: expected TLS with a certificate that we trust, got: {error}"))
         else:
             _logger.debug("%s: %s: %s", self._where, type(error).__name__, error)

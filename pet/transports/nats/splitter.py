@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from pet.errors import MalformedFrameError
+
 #: From this size a message gets a buffer of its own; also the size of the buffer for everything else.
 LARGE_BYTES: Final = 2**16
 #: The most that a broker can be set to let through (docs/spec/federation.md 5.1, fact 1).
@@ -21,10 +23,6 @@ _MOST_BYTES: Final = 2**26
 _SPARES: Final = 16
 _LARGEST_SPARE_BYTES: Final = 2**20 + 2 * LARGE_BYTES
 _LINE_END: Final = b"\r\n"
-
-
-class MalformedFrameError(ValueError):
-    """The broker sent what cannot be a part of the protocol."""
 
 
 class LargeMessage(NamedTuple):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pet.errors import BackPressureError, CounterpartOfflineError, TransportConfigError, TransportError
+from pet.errors import BackPressureError, CounterpartOfflineError, MissingError, TransportConfigError, TransportError
 
 if TYPE_CHECKING:
     from pet.transports.nats.connection import NatsConnection
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 _FULL: Final = {10077}
 _MISSING: Final = {10014, 10037, 10059}
 _WRONG_CONFIG: Final = {10023, 10028, 10039, 10047, 10052, 10054, 10058, 10065, 10074, 10076}
-
-
-class MissingError(TransportError):
-    """The broker's storage does not have what was asked for: no such stream, consumer or message."""
 
 
 async def ask_storage(connection: NatsConnection, call: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pet.errors import MissingExtraError, RemoteProtocolError, TransportError
+from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError, ServiceBusyError, TransportError
 from pet.transports.base import Body
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
@@ -27,7 +27,6 @@ from pet.transports.nats.sender import digest_of, encode_chunk, make_offer
 from pet.transports.nats.spool import ABANDONED_SECONDS, Spool, SpoolRoom
 from pet.transports.nats.storage import ask_storage, store_message
 from pet.transports.nats.subjects import Subjects
-from pet.transports.service import ServiceBusyError
 
 with MissingExtraError.naming("nats"):
     import nats.errors
@@ -110,10 +109,6 @@ async def _store_all(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-
-
-class _NoRoomError(Exception):
-    """The chunk stays in the queue for now."""
 
 
 class _LastingBody:
@@ -264,7 +259,7 @@ class StoredUploads:
         except (RemoteProtocolError, ValueError) as error:
             _logger.warning("%s: a stored chunk is dropped: %s", message.subject, error)
             await message.term()
-        except _NoRoomError as error:
+        except NoRoomError as error:
             _logger.info("%s: %s", message.subject, error)
             await message.nak(delay=_NO_ROOM_SECONDS)
         else:
@@ -286,7 +281,7 @@ class StoredUploads:
         """Give up uploads whose senders have, if the room is needed.
 
         Raises:
-            _NoRoomError: there is none, for now.
+            NoRoomError: there is none, for now.
         """
         if sum(spool.offer.size_bytes for spool in self._spools.values()) + size_bytes <= self._max_spool_bytes:
             return
@@ -297,7 +292,7 @@ class StoredUploads:
             await asyncio.to_thread(self._spools.pop(key).discard)
         taken = sum(spool.offer.size_bytes for spool in self._spools.values())
         if taken + size_bytes > self._max_spool_bytes:
-            raise _NoRoomError(f"expected room for {size_bytes} bytes, {taken} of {self._max_spool_bytes} are taken")
+            raise NoRoomError(f"expected room for {size_bytes} bytes, {taken} of {self._max_spool_bytes} are taken")
 
     def _touch(self, peer: str, spool: Spool) -> None:
         self._touched[peer, spool.offer.upload_id] = asyncio.get_running_loop().time()

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import ParseResult
 
-from pet.errors import MissingExtraError
+from pet.errors import MalformedFrameError, MissingExtraError
 from pet.transports.base import Body
-from pet.transports.nats.splitter import FrameSplitter, LargeMessage, MalformedFrameError
+from pet.transports.nats.splitter import FrameSplitter, LargeMessage
 
 with MissingExtraError.naming("nats"):
     import nats.errors

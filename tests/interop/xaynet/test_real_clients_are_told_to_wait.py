@@ -15,7 +15,7 @@ from test_real_clients import RealParticipant, wait_for
 
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
-from pet.transports.service import ServiceBusyError
+from pet.errors import ServiceBusyError
 
 LENGTH = 2000
 COUNT = 6
