@@ -47,9 +47,12 @@ PetError
     ├── BackPressureError               what is in between is full for now; again later
     ├── MissingError                    the broker's storage has no such stream, consumer or message
     ├── SlotGoneError                   the receiver no longer has the slot of an upload; ask for another
+    ├── TransportRefusedError           the request is refused and would be again: HTTP 4xx; carries the status
+    │   └── MessageTooLargeError            a message above what the way to the coordinator takes: HTTP 413
+    ├── CertificateError                TLS: the other side's certificate is not trusted, or ours is missing or refused
     ├── CredentialsError                the broker refuses who we are
     ├── ForbiddenSubjectError           the broker knows us and does not let us do this
-    └── TransportConfigError            the broker is set up in a way that cannot work
+    └── TransportConfigError            the broker is set up in a way that cannot work, or is something else
         └── PlaintextError              it offers no encryption where we require it
 
 Messages give both values: what was expected and what came. Secrets never appear in them.
@@ -371,7 +374,16 @@ class CounterpartOfflineError(TransportError):
 
 
 class BackPressureError(TransportError):
-    """A stream or the receiver is full for now."""
+    """What is in between, or the receiver, is full or away for now.
+
+    Attributes:
+        retry_after_seconds: how long the other side asks to wait; None if it does not say.
+    """
+
+    def __init__(self, message: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class MissingError(TransportError):
@@ -380,6 +392,31 @@ class MissingError(TransportError):
 
 class SlotGoneError(TransportError):
     """The receiver no longer has the slot of an upload; ask for another one."""
+
+
+class TransportRefusedError(TransportError):
+    """The other side refuses this request, and would refuse it again.
+
+    Attributes:
+        status: of HTTP; None over another transport.
+    """
+
+    is_temporary = False
+
+    def __init__(self, message: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.args = (message, status)
+        self.status = status
+
+
+class MessageTooLargeError(TransportRefusedError):
+    """A message is larger than the coordinator, or a proxy in front of it, takes; smaller ones may pass."""
+
+
+class CertificateError(TransportError):
+    """TLS failed for a certificate: the other side's is not trusted or of another name, or ours is missing or refused."""
+
+    is_temporary = False
 
 
 class CredentialsError(TransportError):
@@ -395,7 +432,7 @@ class ForbiddenSubjectError(TransportError):
 
 
 class TransportConfigError(TransportError):
-    """The broker has, or offers, something that cannot work with our settings: a stream of another shape, too little memory."""
+    """What answers cannot work with our settings: a stream of another shape, too little memory, another protocol."""
 
     is_temporary = False
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pet.coordinator.engine import CoordinatorEngine
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
-from pet.errors import TransportError
+from pet.errors import MessageTooLargeError, TransportError, TransportRefusedError
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import RoundParameters
 from pet.protocol.participant import ParticipantMachine
@@ -87,6 +87,8 @@ def step(machine: ParticipantMachine, script: Script) -> list[Request]:
         requests.append(request)
         try:
             answer = script.answer(request)
+        except TransportRefusedError as error:
+            machine.receive_refusal(str(error), is_too_large=isinstance(error, MessageTooLargeError))
         except TransportError:
             machine.receive_failure()
         else:
@@ -237,7 +239,7 @@ def live_settings(config: MaskConfig = F32, length: int = 4, **changes: Any) -> 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 30) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.01)
 
 

@@ -87,6 +87,7 @@ ARGUMENTS: dict[Any, Any] = {
     int: 404,
     str | None: "name",
     int | None: 3,
+    float | None: 2.5,
     Iterable[str]: ["alice", "bob"],
     Mapping[str, Any] | None: {"key": [1, None]},
     Mapping[str, str] | None: {"retry-after": "2"},

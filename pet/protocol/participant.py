@@ -8,7 +8,7 @@ entropy is given at construction (the one exception is libsodium, which draws th
         try:
             answer = carry_out(request)
         except TransportError:
-            machine.receive_failure()
+            machine.receive_failure()       # or receive_refusal, where the same request would be refused again
         else:
             machine.receive(answer)
 
@@ -18,9 +18,10 @@ Source: docs/spec/pet.md 8.1, with the handling of defects of spec 13.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Final, Self, assert_never
+from typing import Any, Final, Literal, Self, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,6 @@ from numpy.typing import NDArray
 from pet import crypto
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import (
-    ConfigError,
     LocalProtocolError,
     ModelError,
     PetError,
@@ -37,7 +37,16 @@ from pet.errors import (
     UnusableSeedsError,
 )
 from pet.masking import Scalar, to_exact_scalar
-from pet.messages import MIN_MAX_MESSAGE_SIZE, Payload, RoundParameters, decode_seed_dictionary, decode_sum_dictionary
+from pet.messages import Payload, RoundParameters, UpdatePayload, decode_seed_dictionary
+from pet.protocol.participant_checks import (
+    read_parameters,
+    read_sums,
+    require_bounded_scalar,
+    require_fit,
+    require_options,
+    require_policies,
+    smaller_message_size,
+)
 from pet.protocol.participant_events import (
     AnswerRefused,
     Event,
@@ -45,6 +54,7 @@ from pet.protocol.participant_events import (
     GetSeeds,
     GetSums,
     MessageDelivered,
+    MessageSplit,
     ModelDropped,
     ModelMasked,
     ModelWanted,
@@ -64,7 +74,7 @@ from pet.protocol.participant_state import (
     ParticipantTrigger,
     SavedParticipant,
 )
-from pet.protocol.participant_work import TaskSignatures, UpdateWork, build_sum, build_sum2, build_update, require_fit
+from pet.protocol.participant_work import TaskSignatures, UpdateWork, build_sum, build_sum2, build_update
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 
 _SEED_BYTES: Final = 32
@@ -90,6 +100,8 @@ class ParticipantMachine:
         max_message_size: int | None = None,
         threads: int | None = None,
         choose_task: TaskChoice = choose_task_by_signature,
+        on_clip: Literal["count", "raise"] = "count",
+        max_model_length: int | None = None,
     ) -> None:
         """Start outside any round.
 
@@ -100,12 +112,17 @@ class ParticipantMachine:
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
             threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
             choose_task: how the task of a round is found out; not part of a saved state.
+            on_clip: what becomes of weights beyond the bound of the mask config, as in `pet.mask_model`; not part of a saved
+                state either.
+            max_model_length: longest model to take part with; None means that a masked vector has at most 1 GiB. Not part of
+                a saved state.
 
         Raises:
             ModelError: the scalar is negative, not finite or not a number.
-            ConfigError: `max_message_size` is too small, or the signing key is something else.
+            ConfigError: `max_message_size`, `max_model_length` or `on_clip` is out of range, or the signing key is something
+                else.
         """
-        _require_options(signing_key, max_message_size)
+        require_options(signing_key, max_message_size, on_clip, max_model_length)
         self.made_progress = True
         self._signing_key = signing_key
         self._entropy = entropy
@@ -113,6 +130,10 @@ class ParticipantMachine:
         self._max_message_size = max_message_size
         self._threads = threads
         self._choose_task = choose_task
+        self._on_clip = on_clip
+        self._max_model_length = max_model_length
+        #: Whether a message was refused for its size before: the chunks that were tried then are not made smaller again.
+        self._was_split = False
         self._state = ParticipantState.AWAITING
         self._parameters: RoundParameters | None = None
         self._model: NDArray[Any] | None = None
@@ -170,6 +191,8 @@ class ParticipantMachine:
 
         Raises:
             LocalProtocolError: there is no request to answer.
+            ModelError: the scalar is beyond the bound of the round's mask config; or weights are, and `on_clip` is "raise".
+                Then the model is dropped, and another one asked for.
         """
         request = self._finish_request()
         try:
@@ -188,6 +211,28 @@ class ParticipantMachine:
         """
         self._finish_request()
         self._is_step_over = True
+
+    def receive_refusal(self, description: str, *, is_too_large: bool = False) -> None:
+        """Note that the last request was refused, and would be refused again: the step ends.
+
+        A message is not repeated. One that was refused for its size goes out once more, in chunks (`MessageSplit`); any other,
+        and a chunk, ends the task of the round (`TaskAbandoned`). Other requests are made again at the next step.
+
+        Args:
+            description: who refused it and why, for people.
+            is_too_large: whether it was refused for its size.
+
+        Raises:
+            LocalProtocolError: there is no such request.
+        """
+        request = self._finish_request()
+        self._is_step_over = True
+        if not isinstance(request, SendMessage):
+            return
+        if is_too_large and not self._was_split and self._split_message(len(request.body), description):
+            return
+        reason = "message_too_large" if is_too_large else "message_refused"
+        self._abandon(reason, description)
 
     def next_event(self) -> Event | None:
         """Return the oldest event not returned yet, or None."""
@@ -228,30 +273,39 @@ class ParticipantMachine:
         ).encode()
 
     @classmethod
-    def restore(cls, data: bytes, *, entropy: Callable[[int], bytes], threads: int | None = None) -> Self:
+    def restore(
+        cls,
+        data: bytes,
+        *,
+        entropy: Callable[[int], bytes],
+        threads: int | None = None,
+        on_clip: Literal["count", "raise"] = "count",
+        max_model_length: int | None = None,
+    ) -> Self:
         """Go on from a saved state, with the signing key, scalar and message size that are in it.
 
         In the Update state the model is asked for again by a `ModelWanted` event.
 
         Raises:
             StateError: damaged, of another version, or not the state of a participant.
+            ConfigError: `on_clip` or `max_model_length` is out of range.
         """
         saved = SavedParticipant.decode(data)
+        require_policies(on_clip, max_model_length)
         try:
-            return cls._from_saved(saved, entropy, threads)
+            return cls._from_saved(saved, entropy=entropy, threads=threads, on_clip=on_clip, max_model_length=max_model_length)
         except StateError:
             raise
         except PetError as error:
             raise StateError(f"saved participant: {error}") from None
 
     @classmethod
-    def _from_saved(cls, saved: SavedParticipant, entropy: Callable[[int], bytes], threads: int | None) -> Self:
+    def _from_saved(cls, saved: SavedParticipant, **options: Any) -> Self:
         machine = cls(
             signing_key=SigningKeyPair.from_seed(saved.signing_seed),
-            entropy=entropy,
             scalar=saved.scalar,
             max_message_size=saved.max_message_size,
-            threads=threads,
+            **options,
         )
         machine._state = saved.state
         machine._parameters = saved.parameters
@@ -284,14 +338,11 @@ class ParticipantMachine:
                 assert_never(request)
 
     def _receive_parameters(self, answer: bytes | None) -> None:
-        if answer is None:
-            raise RemoteProtocolError("malformed_parameters", "round parameters: expected 136 bytes, got no content")
-        parameters = RoundParameters.from_bytes(answer)
+        parameters = read_parameters(answer, self._max_model_length)
         if parameters == self._parameters:
             self._do_step(parameters)
             return
-        if crypto.is_low_order(parameters.coordinator_public_key):
-            raise RemoteProtocolError("low_order_key", "coordinator key: expected one that can be sealed for, got low order")
+        require_bounded_scalar(self._scalar, parameters)
         self._begin_round(parameters)
 
     def _begin_round(self, parameters: RoundParameters) -> None:
@@ -352,20 +403,29 @@ class ParticipantMachine:
         """Mask the model, once there are sum participants to encrypt its seed for."""
         if answer is None:
             return
-        sum_dictionary = decode_sum_dictionary(answer)
-        if not sum_dictionary:
-            raise RemoteProtocolError("malformed_sums", "sum dictionary: expected at least one sum participant, got none")
+        sum_dictionary = read_sums(answer)
         parameters, model = self._parameters, self._model
         assert parameters is not None, "sums are asked for only within a round"
         assert model is not None, "and only when there is a model"
-        work = UpdateWork(model=model, scalar=self._scalar, entropy=self._entropy, threads=self._threads)
-        payload = build_update(TaskSignatures.sign(self._signing_key, parameters), parameters, sum_dictionary, work)
+        payload = self._mask(model, parameters, sum_dictionary)
         if self._queue(payload, parameters):
             self._signed_round = parameters.digest()
             self._events.append(ModelMasked(clipped_count=payload.masked_model.clipped_count or 0))
         # Another thread may have set the next model while this one was masked.
         if self._model is model:
             self._model = None
+
+    def _mask(self, model: NDArray[Any], parameters: RoundParameters, sum_dictionary: Mapping[bytes, bytes]) -> UpdatePayload:
+        """Mask a model; one that cannot be masked is dropped, and another one asked for."""
+        work = UpdateWork(model=model, scalar=self._scalar, entropy=self._entropy, threads=self._threads, on_clip=self._on_clip)
+        try:
+            require_bounded_scalar(self._scalar, parameters)  # a restored participant has not been asked yet
+            return build_update(TaskSignatures.sign(self._signing_key, parameters), parameters, sum_dictionary, work)
+        except ModelError:
+            if self._model is model:
+                self._model = None
+                self._want_model(parameters)
+            raise
 
     def _receive_seeds(self, answer: bytes | None) -> None:
         """Add up the masks of all updates, once their seeds are there."""
@@ -402,6 +462,26 @@ class ParticipantMachine:
         self._outbox = outbox
         return True
 
+    def _split_message(self, size_bytes: int, description: str) -> bool:
+        """Go on with smaller messages after one was refused for its size; False if that is of no use."""
+        max_message_size = smaller_message_size(size_bytes)
+        outbox, parameters = self._outbox, self._parameters
+        assert outbox is not None, "only what lies in the outbox can be refused"
+        assert parameters is not None, "and it was made for a round"
+        if max_message_size is None:
+            return False
+        envelope = replace(self._envelope(parameters), max_message_size=max_message_size)
+        try:
+            chunks = outbox.split(envelope, int.from_bytes(self._entropy(2), "big"))
+        except LocalProtocolError:
+            return False
+        if chunks is None:
+            return False
+        self._outbox, self._max_message_size, self._was_split = chunks, max_message_size, True
+        self.made_progress = True
+        self._events.append(MessageSplit(max_message_size=max_message_size, description=description))
+        return True
+
     def _abandon(self, reason: str, description: str) -> None:
         self._fire(ParticipantTrigger.ABANDONED)
         self._events.append(TaskAbandoned(reason=reason, description=description))
@@ -427,10 +507,3 @@ class ParticipantMachine:
             coordinator_public_key=parameters.coordinator_public_key,
             max_message_size=self._max_message_size,
         )
-
-
-def _require_options(signing_key: object, max_message_size: object) -> None:
-    if not isinstance(signing_key, SigningKeyPair):
-        raise ConfigError(f"signing_key: expected a SigningKeyPair, got {type(signing_key).__name__}")
-    if max_message_size is not None and not (isinstance(max_message_size, int) and max_message_size >= MIN_MAX_MESSAGE_SIZE):
-        raise ConfigError(f"max_message_size: expected {MIN_MAX_MESSAGE_SIZE} or more, or None, got {max_message_size!r}")

@@ -105,6 +105,20 @@ class MessageDelivered:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageSplit:
+    """A message was refused for its size; it goes out once more, in chunks, as will those of later rounds.
+
+    Attributes:
+        max_message_size: largest sealed message from now on, in bytes.
+        description: why, a sentence for people.
+    """
+
+    max_message_size: int
+    description: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRefused:
     """An answer of the coordinator could not be used; the state is as before and the request will be made again.
 
@@ -125,7 +139,7 @@ class TaskAbandoned:
     """The task of the round cannot be finished; the participant waits for the next round without a message.
 
     Attributes:
-        reason: "unusable_seed", "too_many_seeds", "message_too_large" or "already_signed".
+        reason: "unusable_seed", "too_many_seeds", "message_too_large", "message_refused" or "already_signed".
         description: a sentence for people.
     """
 
@@ -142,6 +156,7 @@ Event = (
     | ModelMasked
     | ModelDropped
     | MessageDelivered
+    | MessageSplit
     | AnswerRefused
     | TaskAbandoned
 )

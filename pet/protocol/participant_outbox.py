@@ -37,7 +37,7 @@ class Envelope:
         return seal_message(message, self.signing_key)
 
     def is_chunked(self, payload_bytes: int) -> bool:
-        """Tell whether a payload of that size must be split."""
+        """Return whether a payload of that size must be split."""
         return self.max_message_size is not None and payload_bytes > max_payload_bytes(self.max_message_size)
 
     def split(self, payload: bytes, message_id: int) -> Iterator[Chunk]:
@@ -55,8 +55,13 @@ class Envelope:
 class Outbox:
     """One message on its way."""
 
-    def __init__(self, envelope: Envelope, saved: SavedOutbox) -> None:
+    def __init__(self, envelope: Envelope, saved: SavedOutbox, whole: Payload | None = None) -> None:
         """Go on with a message where `saved` says.
+
+        Args:
+            envelope: what all parts have in common.
+            saved: what is left to send.
+            whole: the payload, so that the message can still be split; None after a restart.
 
         Raises:
             LocalProtocolError: more chunks than can be numbered.
@@ -68,6 +73,7 @@ class Outbox:
         self._payload = saved.payload
         self._next_chunk_id = saved.next_chunk_id
         self._sealed = saved.sealed
+        self._whole = whole
         self._chunks: Iterator[Chunk] = iter(())
         if saved.payload:
             self._chunks = itertools.islice(envelope.split(saved.payload, saved.message_id), saved.next_chunk_id, None)
@@ -87,9 +93,24 @@ class Outbox:
         if envelope.is_chunked(payload.size_bytes):
             plain = b"".join(payload.encode_parts())
         else:
-            # The sealed message is all that will be needed: keeping the payload too would double the memory.
+            # The saved state has the sealed message only, or it would be twice as large. In memory the payload stays, as big
+            # as it is: a proxy that refuses the message for its size may take it in chunks, and a box cannot be opened again.
             sealed = envelope.seal(payload, payload.tag)
-        return cls(envelope, SavedOutbox(tag=payload.tag, message_id=message_id, next_chunk_id=0, payload=plain, sealed=sealed))
+        saved = SavedOutbox(tag=payload.tag, message_id=message_id, next_chunk_id=0, payload=plain, sealed=sealed)
+        return cls(envelope, saved, payload)
+
+    def split(self, envelope: Envelope, message_id: int) -> Outbox | None:
+        """Return the same message from its beginning, in the chunks that another envelope asks for.
+
+        Returns:
+            None if the payload is no longer there, or needs no chunks under that envelope.
+
+        Raises:
+            LocalProtocolError: more chunks than can be numbered.
+        """
+        if self._whole is None or not envelope.is_chunked(self._whole.size_bytes):
+            return None
+        return Outbox.of(envelope, self._whole, message_id)
 
     @property
     def body(self) -> bytes | bytearray:

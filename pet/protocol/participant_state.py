@@ -54,7 +54,7 @@ class ParticipantTrigger(enum.Enum):
     NOT_SELECTED = "not_selected"
     MESSAGE_BUILT = "message_built"
     ALL_SENT = "all_sent"  # the last part of the message arrived
-    ABANDONED = "abandoned"  # the task cannot be finished: no message, wait for the next round
+    ABANDONED = "abandoned"  # the task cannot be finished: wait for the next round
 
 
 _State = ParticipantState
@@ -69,12 +69,15 @@ PARTICIPANT_TRANSITIONS: Final[Mapping[tuple[ParticipantState, ParticipantTrigge
         (_State.NEW_ROUND, _Trigger.ABANDONED): _State.AWAITING,
         (_State.SUM, _Trigger.MESSAGE_BUILT): _State.SENDING_SUM,
         (_State.SENDING_SUM, _Trigger.ALL_SENT): _State.SUM2,
+        (_State.SENDING_SUM, _Trigger.ABANDONED): _State.AWAITING,
         (_State.SUM2, _Trigger.MESSAGE_BUILT): _State.SENDING_SUM2,
         (_State.SUM2, _Trigger.ABANDONED): _State.AWAITING,
         (_State.SENDING_SUM2, _Trigger.ALL_SENT): _State.AWAITING,
+        (_State.SENDING_SUM2, _Trigger.ABANDONED): _State.AWAITING,
         (_State.UPDATE, _Trigger.MESSAGE_BUILT): _State.SENDING_UPDATE,
         (_State.UPDATE, _Trigger.ABANDONED): _State.AWAITING,
         (_State.SENDING_UPDATE, _Trigger.ALL_SENT): _State.AWAITING,
+        (_State.SENDING_UPDATE, _Trigger.ABANDONED): _State.AWAITING,
     }
 )
 

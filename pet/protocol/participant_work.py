@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from pet import crypto
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
-from pet.errors import AggregationError, CryptoError, ModelError, UnusableSeedsError
+from pet.errors import CryptoError, UnusableSeedsError
 from pet.mask_object import MASK_SEED_BYTES, MaskSeed, sum_masks
-from pet.masking import mask_model, validate_weights
+from pet.masking import mask_model
 from pet.messages import PET_PROFILE, RoundParameters, Sum2Payload, SumPayload, UpdatePayload
 
 
@@ -46,6 +46,7 @@ class UpdateWork:
     scalar: Fraction
     entropy: Callable[[int], bytes]
     threads: int | None = None
+    on_clip: Literal["count", "raise"] = "count"
 
 
 def build_sum(signatures: TaskSignatures, ephemeral_keys: EncryptionKeyPair) -> SumPayload:
@@ -56,9 +57,15 @@ def build_sum(signatures: TaskSignatures, ephemeral_keys: EncryptionKeyPair) -> 
 def build_update(
     signatures: TaskSignatures, parameters: RoundParameters, sum_dictionary: Mapping[bytes, bytes], work: UpdateWork
 ) -> UpdatePayload:
-    """Mask a model under a fresh seed and encrypt the seed for every sum participant."""
+    """Mask a model under a fresh seed and encrypt the seed for every sum participant.
+
+    Raises:
+        ModelError: weights lie beyond the bound, and `on_clip` says that this is an error.
+    """
     seed = MaskSeed(work.entropy(MASK_SEED_BYTES))
-    _, masked_model = mask_model(work.model, parameters.mask_config, work.scalar, seed, threads=work.threads)
+    _, masked_model = mask_model(
+        work.model, parameters.mask_config, work.scalar, seed, on_clip=work.on_clip, threads=work.threads
+    )
     encrypted_seeds = {
         public_key: _encrypt_seed(seed, ephemeral_public_key, work.entropy)
         for public_key, ephemeral_public_key in sum_dictionary.items()
@@ -84,27 +91,17 @@ def build_sum2(
         UnusableSeedsError: a seed cannot be opened, or there are more than the mask config allows. One bad seed spoils the
             whole sum: without it the mask would not match (spec 13).
     """
+    most = parameters.mask_config.max_model_count
+    if len(seed_dictionary) > most:  # before any of them is opened
+        raise UnusableSeedsError("too_many_seeds", f"expected at most {most} seeds, got {len(seed_dictionary)}")
     try:
         seeds = [MaskSeed(crypto.open_sealed(box, ephemeral_keys)) for box in seed_dictionary.values()]
-        mask = sum_masks(seeds, parameters.mask_config, parameters.model_length, threads)
     except CryptoError:
         raise UnusableSeedsError(
             "unusable_seed", f"expected {len(seed_dictionary)} seeds that open, got one that does not"
         ) from None
-    except AggregationError as error:
-        raise UnusableSeedsError("too_many_seeds", str(error)) from None
+    mask = sum_masks(seeds, parameters.mask_config, parameters.model_length, threads)
     return Sum2Payload(sum_signature=signatures.sum_signature, mask=mask)
-
-
-def require_fit(model: NDArray[Any], parameters: RoundParameters) -> None:
-    """Check a model against the round parameters.
-
-    Raises:
-        ModelError: the dtype or the length differ.
-    """
-    validate_weights(model, parameters.mask_config.vect)
-    if len(model) != parameters.model_length:
-        raise ModelError(f"model: expected {parameters.model_length} weights, got {len(model)}")
 
 
 def _encrypt_seed(seed: MaskSeed, ephemeral_public_key: bytes, entropy: Callable[[int], bytes]) -> bytes:

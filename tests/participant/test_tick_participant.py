@@ -322,10 +322,9 @@ def test_no_model_is_larger_than_the_limit(text):
 
 def test_events_come_back_from_the_tick(make):
     transport = Fixed()
-    # The scalar 2 lies beyond the bound 1 of this config: it is clamped, and that is counted.
-    participant = make(transport, scalar=2)
+    participant = make(transport, scalar=0.5)
     participant.tick()
     participant.tick()
-    participant.set_model(weights(1))
+    participant.set_model(np.array([2.5, 2, -1, 0], np.float32))  # half of the first lies beyond the bound 1 of this config
     transport.sums = encode_sum_dictionary({bytes(32): bytes(32)})
     assert participant.tick() == [ModelMasked(clipped_count=1)]
