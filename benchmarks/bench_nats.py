@@ -161,7 +161,7 @@ async def serve_http(service: CoordinatorService, stack: contextlib.AsyncExitSta
 
 
 async def send(way: str, url: str, number: int, path: Path) -> None:
-    """Be a process that sends: say that it is ready, send whenever told to, and say when it is done."""
+    """Be a process that sends: say that it is ready, send on request, and say when it is done."""
     with path.open("rb") as file:
         body = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     if way == "bare":

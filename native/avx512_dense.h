@@ -12,7 +12,7 @@
 enum {
     GROUP = 8,         /* draws at a time */
     DENSE_BEFORE = 16, /* words before the batch: a draw of up to four may begin there */
-    DENSE_BEHIND = 32, /* and a group reads so many behind it */
+    DENSE_BEHIND = 32, /* and a group reads this number behind it */
 };
 
 typedef struct dense_drawer dense_drawer;

@@ -4,7 +4,7 @@
  *   BLOCKS             how many blocks a batch has: 8 or 32
  *   row                the same word of each block, and on it spread_row, add_rows, xor_rows, rotate_row, count_up
  *
- * A batch is vertical: row r of it is one vector that holds word r of all blocks. Whoever computes one does so in steps, to do
+ * A batch is vertical: row r of it is one vector that holds word r of all blocks. It is computed in steps, to do
  * other things between the rounds: the rounds wait for each other, and scalar work in between is free. */
 #ifndef PET_KEYSTREAM_H
 #define PET_KEYSTREAM_H

@@ -168,7 +168,7 @@ static size_t find_invalid(const uint8_t *elements, size_t length, const pet_ord
     return FOR_PLANES(order, find_invalid_with, elements, length, order);
 }
 
-/* Add vectors to a total, unchecked but for one answer: 1 if all elements were valid. Subtracts instead if told so: sums wrap,
+/* Add vectors to a total, unchecked but for one answer: 1 if all elements were valid. Subtracts instead if asked to: sums wrap,
  * so that takes away exactly what was added. */
 PET_INLINE int accumulate_with(uint64_t *total, size_t plane_stride, size_t length, const uint8_t *const *vectors,
                                const size_t count, const int subtracts, const pet_order *order, const int planes) {

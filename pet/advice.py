@@ -110,7 +110,7 @@ def _prime(config: MaskConfig) -> MaskConfig:
 
 
 def _is_twin_of_prime(config: MaskConfig) -> bool:
-    """Tell whether an integer group costs what the prime group just above it costs: listing both would tell nothing."""
+    """Return whether an integer group costs what the prime group just above it costs: listing both would add nothing."""
     prime = _prime(config)
     return config.group_type is GroupType.INTEGER and (config.draw_bytes, config.element_bytes) == (
         prime.draw_bytes,
@@ -151,7 +151,7 @@ def _describe(config: MaskConfig, task: Task) -> Advice:
 
 
 def needs_dyadic_fractions(config: MaskConfig) -> bool:
-    """Tell whether real xaynet clients hang on the exact fractions of a global model (docs/spec/pet.md 3.8, 13).
+    """Return whether real xaynet clients hang on the exact fractions of a global model (docs/spec/pet.md 3.8, 13).
 
     A coordinator that serves them publishes the exact fraction of each weight's nearest float instead, as pet does by default.
     """

@@ -58,7 +58,7 @@ class Aggregation:
             self._total.fill(0)
 
     def check(self, masked_model: MaskedModel, count: int = 1) -> None:
-        """Check what can be told without a pass over the vector: configs, length, number of models, the unit (spec 3.6).
+        """Check what can be known without a pass over the vector: configs, length, number of models, the unit (spec 3.6).
 
         Raises:
             ModelError: not a MaskedModel.

@@ -2,7 +2,7 @@
 
 Ed25519 signs, an X25519 sealed box encrypts, SHA-256 hashes; federations also use Argon2id and XChaCha20-Poly1305. All of it is
 libsodium, through PyNaCl. Large buffers go to the compiled module of PyNaCl directly: its public functions return new bytes
-objects, which for a message of 150 MB is a copy per step. Those calls release the GIL; whoever makes one leaves the buffer
+objects, which for a message of 150 MB is a copy per step. Those calls release the GIL; the caller must leave the buffer
 alone meanwhile.
 
 One exception: a large message is signed by OpenSSL where `cryptography` is installed, whose SHA-512 is twice as fast. There is
@@ -53,7 +53,7 @@ SUM_TASK: Final = b"sum"
 UPDATE_TASK: Final = b"update"
 
 _LARGEST_DIGEST: Final = 2**256 - 1
-#: From so many bytes on OpenSSL signs, if it is there: 20 ms to load it, and 6 ms less for each 3 MB.
+#: From this number of bytes on OpenSSL signs, if it is there: 20 ms to load it, and 6 ms less for each 3 MB.
 _LARGE_BYTES: Final = 2**20
 # X25519 clamps a scalar to a multiple of 8, the largest order of a low-order point: one scalar tells as well as another.
 _ANY_SCALAR: Final = bytes(32)
@@ -187,7 +187,7 @@ def _openssl_key(key: SigningKeyPair) -> Ed25519PrivateKey | None:
 
 
 def verify(signature: bytes, data: Buffer, public_key: bytes) -> bool:
-    """Tell whether a detached signature is valid. Copies the data: for large ones there is `verify_signed`.
+    """Return whether a detached signature is valid. Copies the data: for large ones there is `verify_signed`.
 
     Raises:
         CryptoError: the signature or the key has another size than its kind.
@@ -197,7 +197,7 @@ def verify(signature: bytes, data: Buffer, public_key: bytes) -> bool:
 
 
 def verify_signed(signed: Buffer, public_key: bytes) -> bool:
-    """Tell whether the first 64 bytes of a buffer are a valid signature of all the rest. Copies nothing.
+    """Return whether the first 64 bytes of a buffer are a valid signature of all the rest. Copies nothing.
 
     A buffer too short for a signature is not valid.
 
@@ -306,7 +306,7 @@ def derive_password_key(password: bytes, salt: bytes, *, passes: int, memory_kib
 
 
 def is_low_order(public_key: bytes) -> bool:
-    """Tell whether an X25519 public key is of low order, which makes every secret shared with it the same.
+    """Return whether an X25519 public key is of low order, which makes every secret shared with it the same.
 
     Raises:
         CryptoError: the key is not of 32 bytes.
@@ -322,7 +322,7 @@ def hash_sha256(data: Buffer) -> bytes:
 
 
 def is_eligible(signature: bytes, threshold: float) -> bool:
-    """Tell whether a task signature is among the share `threshold` of all signatures (spec 1.7).
+    """Return whether a task signature is among the share `threshold` of all signatures (spec 1.7).
 
     The SHA-256 of the signature, as a little-endian number over 2^256 - 1, is compared with the exact value of the threshold:
     below 0 nobody is eligible, from 1 on everybody.
@@ -346,7 +346,7 @@ def sign_task(key: SigningKeyPair, round_seed: bytes, task: bytes) -> bytes:
 
 
 def verify_task(signature: bytes, public_key: bytes, round_seed: bytes, task: bytes) -> bool:
-    """Tell whether a task signature is that of this participant for this round and task (spec 1.7).
+    """Return whether a task signature is that of this participant for this round and task (spec 1.7).
 
     Raises:
         CryptoError: the signature or the key has another size than its kind.

@@ -51,7 +51,7 @@ PetError
     │   └── MessageTooLargeError            a message above what the way to the coordinator takes: HTTP 413
     ├── CertificateError                TLS: the other side's certificate is not trusted, or ours is missing or refused
     ├── CredentialsError                the broker refuses who we are
-    ├── ForbiddenSubjectError           the broker knows us and does not let us do this
+    ├── ForbiddenSubjectError           authenticated, but not permitted
     └── TransportConfigError            the broker is set up in a way that cannot work, or is something else
         └── PlaintextError              it offers no encryption where we require it
 
@@ -370,7 +370,7 @@ class UnreachableError(TransportError):
 
 
 class CounterpartOfflineError(TransportError):
-    """The broker is there; whoever should answer on the other side of it is not."""
+    """The broker is there; the intended receiver behind it is not."""
 
 
 class BackPressureError(TransportError):

@@ -87,7 +87,7 @@ class GlobalModel:
             yield kernels.unmask(self._total[:, piece], self._mask[piece], decoding, dtype)
 
     def validate(self, *, threads: SupportsIndex | None = None) -> None:
-        """Check that every weight can be told in the config's own data type; at most one pass over the model.
+        """Check that every weight is representable in the config's own data type; at most one pass over the model.
 
         A wrong mask, or one dishonest update, can lead to weights that cannot.
 

@@ -267,7 +267,7 @@ def validate_length(length: object) -> None:
 
 
 def validate_count(config: MaskConfigPair, model_count: int) -> None:
-    """Check that so many models may be added under a config (spec 3.6, rows 4 and 5).
+    """Check that this number of models may be added under a config (spec 3.6, rows 4 and 5).
 
     Raises:
         AggregationError: reasons "too_many_models" and "too_many_scalars".

@@ -155,7 +155,7 @@ def aggregate(total: kernels.Total, vectors: Sequence[kernels.Packed], order: in
     except AggregationError:
         for part in added:
             _take_back(total[:, part], [vector[part] for vector in vectors], order)
-        # An element of another range is invalid: which vector has the first is told by a look at all of them.
+        # An element of another range is invalid: a look at all of them finds which vector has the first.
         kernels.aggregate(total, vectors, order)
 
 
@@ -221,7 +221,7 @@ def _run_in_ranges(work: Callable[[slice], None], length: int, count: int) -> No
 
 
 def _run_shares(work: Callable[[_Share], None], shares: Sequence[_Share], count: int) -> None:
-    """Call `work` once for every share, in so many threads; an error ends it, but not what others have begun."""
+    """Call `work` once for every share, in `thread_count` threads; an error ends it, but not what others have begun."""
     if count == 1:
         for share in shares:
             work(share)

@@ -1,10 +1,10 @@
 """Drawing the elements of one seed in several threads.
 
 Where an element lies in the keystream depends on every draw rejected before it, so threads cannot simply split the vector.
-They split the keystream: it is cut into pieces of so many words, each thread draws what one piece holds into a buffer of its
-own, and pieces are handed on in order, when it is known how many elements came before. Counting first would draw everything
-twice. A thread whose turn has not come leaves its piece to whoever finishes the one before; it waits, asleep, only where it is
-several pieces ahead.
+They split the keystream: it is cut into pieces of a fixed number of words, each thread draws what one piece holds into a buffer
+of its own, and pieces are handed on in order, when it is known how many elements came before. Counting first would draw
+everything twice. A thread whose turn has not come leaves its piece to the thread that finishes the one before; it waits,
+asleep, only where it is several pieces ahead.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Consumer = Callable[[int, kernels.Packed], None]
 
 
 class _Stream:
-    """What is known of the draws of an order: attempts of so many words, of which a share is accepted."""
+    """What is known of the draws of an order: the words of an attempt, and the share of attempts that is accepted."""
 
     def __init__(self, order: int) -> None:
         draw_bytes = -(-order.bit_length() // 8)
@@ -49,7 +49,7 @@ class _Stream:
 
 
 def threads_worth_drawing(order: int, length: int) -> int:
-    """Return how many threads so many draws keep busy; 0 or 1 means the calling one."""
+    """Return how many threads this number of draws keeps busy; 0 or 1 means the calling one."""
     return int(4 * _Stream(order).words_per_element * length) // _KEYSTREAM_BYTES_WORTH_A_THREAD
 
 
@@ -139,8 +139,8 @@ class _Drawing:
     def _draw_piece(self, piece: int) -> tuple[int, kernels.Packed]:
         """Draw every element whose attempt lies in a piece; returns how many there were, and the buffer they lie in.
 
-        A kernel draws so many elements and tells where the last one ended. So: draw fewer than there should be, look how much
-        is left, and so on; once it was too many, halve.
+        A kernel draws a given number of elements and returns where the last one ended. So: draw fewer than there should be,
+        look how much is left, and so on; once it was too many, halve.
         """
         position = self._position + piece * self._piece_words
         end = position + self._piece_words

@@ -38,5 +38,5 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     """Wait until a condition holds, and fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)

@@ -134,7 +134,7 @@ class Coordinator:
         self.restart_seconds.append(time.monotonic() - self._started)
 
     def die_after(self, seconds: float) -> None:
-        """Live for so long, then die."""
+        """Live for a while, then die."""
         time.sleep(seconds)
         self._must_live()
         self.kill()
@@ -325,7 +325,7 @@ def run(
     longest_seconds: float = 1.5,
     patience_seconds: float = 120.0,
 ) -> dict:
-    """Kill a coordinator so many times and return what happened.
+    """Kill a coordinator again and again and return what happened.
 
     Raises:
         AssertionError: something acknowledged was lost or doubled, a round failed or does not end.

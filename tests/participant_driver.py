@@ -56,7 +56,7 @@ def round_parameters(task: str, seed: int = 7, length: int = 4, config: MaskConf
 
 @dataclass
 class Script:
-    """A coordinator that answers what it is told to; an answer that is an exception is a request that fails."""
+    """A coordinator with scripted answers; an answer that is an exception is a request that fails."""
 
     parameters: RoundParameters | bytes | TransportError | None
     sums: bytes | TransportError | None = None

@@ -91,7 +91,7 @@ def _weights(length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def _compare_flower(length: int, neighbour_count: int) -> Comparison:
-    """Mask a model for so many neighbours and add it to a sum, as `_collect_masked_vectors` and the server's workflow do."""
+    """Mask a model for all neighbours and add it to a sum, as `_collect_masked_vectors` and the server's workflow do."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     from flwr.common.secure_aggregation import ndarrays_arithmetic as arithmetic
     from flwr.common.secure_aggregation.quantization import quantize

@@ -149,7 +149,7 @@ def _find_sdk_participant(url: str, task: str) -> Any:
 
 
 def _tick_until(participant: Any, least_steps: int, what: str) -> list[int]:
-    """Tick until it has made so many steps and can make no more; returns the nanoseconds of every step."""
+    """Tick until it has made that many steps and can make no more; returns the nanoseconds of every step."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     ticks: list[int] = []
     while True:

@@ -80,11 +80,11 @@ def _require_broker(settings: Settings, console: Console) -> None:
     from pet.transports.nats import connect
     from pet.transports.nats.storage import ask_storage
 
-    async def knock() -> None:
+    async def check_broker() -> None:
         async with await connect(broker, NATS_NAME) as connection:
             await ask_storage(connection, "INFO")
 
-    asyncio.run(knock())
+    asyncio.run(check_broker())
     console.print(
         f"Serving over NATS too: {', '.join(broker.hosts)}, federation {settings.nats.federation_id}.", soft_wrap=True
     )
@@ -135,7 +135,7 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         app = create_app(settings, stores)
         for line in restored_lines(app.state.service.engine):
             console.print(line, soft_wrap=True)
-        # The first round begins here, so that a model that is too large is told before anything is served.
+        # The first round begins here, so that a model that is too large is reported before anything is served.
         app.state.service.engine.tick()
     except MemoryError as error:
         raise SettingsError(

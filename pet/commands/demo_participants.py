@@ -100,7 +100,7 @@ class DemoParticipant(threading.Thread):
             self._participant.close()
 
     def _drops_out(self, events: list[Event]) -> bool:
-        """Tell whether this is the moment to vanish: a task is begun, others count on it, and it is not finished."""
+        """Return whether this is the moment to vanish: a task is begun, others count on it, and it is not finished."""
         self._rounds_seen += any(isinstance(event, NewRound) for event in events)
         if self._leaves_in_round is None or self._rounds_seen < self._leaves_in_round:
             return False

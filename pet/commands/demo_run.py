@@ -45,7 +45,7 @@ _MOST_FAILURES: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundResult:
-    """What became of one round that ended with a model."""
+    """The outcome of one round that ended with a model."""
 
     round_id: int
     update_count: int
@@ -62,7 +62,7 @@ class Reporter(Protocol):
         """The coordinator is in a new phase."""
 
     def message_accepted(self, accepted: int, tag: Tag) -> None:
-        """So many messages of a kind were accepted in this round."""
+        """How many messages of a kind were accepted in this round."""
 
     def round_finished(self, result: RoundResult) -> None:
         """A round ended with a model."""
@@ -96,7 +96,7 @@ class DemoRun:
         data: who has which samples.
         round_count: how many rounds have to end with a model.
         drop_outs: which participants vanish, and from which round on their next task is the last.
-        reporter: told about everything, in the calling thread.
+        reporter: receives everything, in the calling thread.
 
     Attributes:
         results: of the rounds that ended with a model.

@@ -1,6 +1,6 @@
 """What `pet federation demo` runs: a broker, and three federation servers in processes of their own, all on loopback.
 
-Each server has a folder of its own and one user; whoever wants something of it makes signed requests, as over a network.
+Each server has a folder of its own and one user; every caller makes signed requests, as over a network.
 Nothing is left behind: the folder is temporary, and every process is ended.
 """
 
@@ -131,7 +131,7 @@ def _open_site(stack: contextlib.ExitStack, name: str, folder: Path, process: su
 
 
 def await_sync(sites: list[Site], number: int, seconds: float = _START_SECONDS) -> None:
-    """Wait until every site has taken so many aggregates.
+    """Wait until every site has taken this number of aggregates.
 
     Raises:
         FederationUnavailableError: that does not happen in time; says what the logs say.

@@ -1,4 +1,4 @@
-"""`pet federation stop`: let a peer take no part any more."""
+"""`pet federation stop`: stop a peer from taking part."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, Key
 from pet.errors import FederationUnavailableError
 from pet.federation.client import Client
 
-_LOOK_SECONDS: Final = 0.3
+_POLL_SECONDS: Final = 0.3
 #: How a line of the sync log begins that tells of a merge; others tell of members and changes.
 _SUCCESS: Final = "Sync completed"
 
@@ -20,7 +20,7 @@ def command(
     project: Project,
     key_file: KeyFile,
     wait: Annotated[
-        float | None, typer.Option("--wait", "-w", metavar="SECONDS", min=0.0, help="Wait so long for it to be done.")
+        float | None, typer.Option("--wait", "-w", metavar="SECONDS", min=0.0, help="Wait up to this long for it to be done.")
     ] = None,
     url: Url = DEFAULT_URL,
     certificate: Certificate = None,
@@ -54,7 +54,7 @@ def _wait(client: Client, project: str, before: tuple[list[str], list[str]], sec
     while time.monotonic() < deadline:
         if (now := _merges(client, project)) and now[-1:] != merged[-1:]:
             return now[-1]
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     errors = client.error_log(project)
     reason = errors[-1] if errors[-1:] != failed[-1:] else "nothing in the error log"
     raise FederationUnavailableError(f"{project}: expected a merge within {seconds:g} s, got: {reason}")

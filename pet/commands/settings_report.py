@@ -44,7 +44,7 @@ def meaning(settings: Settings) -> list[str]:
         f"Mask config {vect}: {vect.element_bytes} bytes per weight, at most {pair.max_model_count} models in a round.",
         f"An update of {length} weights is a request of {update_bytes:,} bytes and {_SEEDS_ENTRY_BYTES} per sum participant.",
         f"Of all participants about {sum_share:.1%} sum, {update_share:.1%} update, {1 - sum_share - update_share:.1%} rest.",
-        f"A round takes at least {round_seconds:g} seconds, and needs at least so many messages: sum {phases.sum.count.min},"
+        f"A round takes at least {round_seconds:g} seconds, and needs at least these messages: sum {phases.sum.count.min},"
         f" update {phases.update.count.min}, sum2 {phases.sum2.count.min}.",
     ]
 

@@ -37,7 +37,7 @@ def command(
     period: Annotated[
         float, typer.Option("--period", "-p", min=0.0, help="Seconds between two looks at the coordinator.")
     ] = 1.0,
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many finished rounds.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="End after this number of finished rounds.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="How many each participant may use for its masks.")] = 1,
     certificate: Annotated[
         Path | None, typer.Option("--certificate", "-c", metavar="FILE", help="The only authority to trust over https (PEM).")

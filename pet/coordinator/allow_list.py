@@ -1,6 +1,6 @@
 """Read the file that says who may take part: one public key on each line.
 
-Knows the form of the file only; what becomes of others is in pet/protocol/strategies.py.
+Knows the form of the file only; how others are refused is in pet/protocol/strategies.py.
 """
 
 from __future__ import annotations

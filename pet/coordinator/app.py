@@ -116,7 +116,7 @@ def raise_file_limit() -> int:
 
 
 def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bool) -> None:
-    """Answer at METRICS_PATH; without the extra, only an operator who asked for metrics is told."""
+    """Answer at METRICS_PATH; without the extra, only an operator who asked for metrics learns that it is missing."""
     try:
         from pet.coordinator import metrics
     except MissingExtraError:

@@ -1,11 +1,11 @@
 """A bound on the bytes that bodies hold in memory at the same time.
 
-Bytes are charged when they arrive, not when they are promised: whoever announces 150 MB and sends nothing holds nothing. So
-that bodies which all have a part of what they need cannot block each other for ever, bytes are lent as a banker lends money:
+Bytes are charged when they arrive, not when they are promised: a sender that announces 150 MB and sends nothing holds nothing.
+So that bodies which all have a part of what they need cannot block each other for ever, bytes are lent as a banker lends money:
 only while every body, one after the other, could still get the rest of what it announced.
 
 What is left are bodies that hold much and go on slowly. As long as nobody waits for their bytes they may; a body that others
-wait for has to come on (`PROGRESS_SHARE`), or it loses its bytes. For one event loop; knows nothing of HTTP.
+wait for must make progress (`PROGRESS_SHARE`), or its memory is reclaimed. For one event loop; knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from pet.errors import ReservationLostError
 
 DEFAULT_PATIENCE_SECONDS: Final = 30.0
-#: While others wait, a body has to come on by this share of its size in `patience_seconds`: 16 times 30 s make 150 MB in eight
+#: While others wait, a body must grow by this share of its size in `patience_seconds`: 16 times 30 s make 150 MB in eight
 #: minutes, or 2.5 Mbit/s.
 PROGRESS_SHARE: Final = 16
 
@@ -47,7 +47,7 @@ class Reservation:
         return self.most_bytes - self.size_bytes
 
     async def grow(self, size_bytes: int) -> None:
-        """Wait until the body may hold so many bytes, all it has so far included."""
+        """Wait until the body may hold this number of bytes, those it has included."""
         size_bytes = min(size_bytes, self.most_bytes)
         if size_bytes > self.size_bytes:
             await self._budget._charge(self, size_bytes)
@@ -62,7 +62,7 @@ class Reservation:
         self._budget._grant()
 
     def lose_if_slow(self, since_seconds: float) -> None:
-        """Take the bytes away if the body has not come on since then; whoever reads it gets a ReservationLostError."""
+        """Reclaim the bytes if the body has made no progress since then; reading it raises ReservationLostError."""
         if self._milestone_seconds < since_seconds:
             self.lose()
 
@@ -77,7 +77,7 @@ class Reservation:
 
 
 class ByteBudget:
-    """So many bytes, lent and given back.
+    """A number of bytes, lent and given back.
 
     Args:
         capacity_bytes: bytes that may be out at the same time. A body that announces more gets on with the whole budget.
@@ -101,7 +101,7 @@ class ByteBudget:
 
     @asynccontextmanager
     async def reserve(self, most_bytes: int) -> AsyncIterator[Reservation]:
-        """Announce a body of at most so many bytes. Nothing is charged yet; at the end of the `async with` all is given back.
+        """Announce a body of at most `most_bytes`. Nothing is charged yet; at the end of the `async with` all is given back.
 
         Raises:
             ReservationLostError: the body was too slow while others waited.
@@ -116,7 +116,7 @@ class ByteBudget:
         except TimeoutError:
             if not lease.expired():
                 raise
-            raise ReservationLostError("body: expected it to come on while others wait for room") from None
+            raise ReservationLostError("body: expected progress while others wait for room") from None
         finally:
             self._reservations.remove(reservation)
             self.free_bytes += reservation.size_bytes
@@ -149,7 +149,7 @@ class ByteBudget:
         return False
 
     def _is_safe(self) -> bool:
-        """Say whether all bodies can still become whole, one after the other, each giving its bytes back at its end."""
+        """Return whether all bodies can still become whole, one after the other, each giving its bytes back at its end."""
         free_bytes = self.free_bytes
         if free_bytes >= self._largest_bytes:
             return True
@@ -168,7 +168,7 @@ class ByteBudget:
             granted.set_result(None)
 
     def _put_pressure(self) -> None:
-        """From now on, as long as anybody waits, take bytes away from bodies that do not come on."""
+        """From now on, as long as anybody waits, reclaim the memory of stalled bodies."""
         if self._pressure is None:
             self._pressure = asyncio.get_running_loop().call_later(self._patience_seconds, self._press)
 

@@ -15,7 +15,7 @@ from pet.coordinator.spool import make_folder, open_unnamed, read_exactly, write
 from pet.mask_codec import Buffer
 from pet.messages.chunk_store import Extent
 
-#: What is given out at once: a message wastes half of it on average, and a list of so many numbers takes little memory.
+#: The unit of allocation: a message wastes half of one on average, and a list of their numbers takes little memory.
 BLOCK_BYTES: Final = 16 * 1024
 
 

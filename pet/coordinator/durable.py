@@ -1,4 +1,4 @@
-"""A coordinator whose rounds outlive it: the protocol object, and the journal that everything goes through before it is told.
+"""A coordinator whose rounds outlive it: the protocol object, and the journal that everything passes before it is reported.
 
 What happens to it changes the protocol object in memory at once. `settle` then writes all of that in one transaction, and only
 after that hands out the events that tell of it: what somebody can know is on the disk. If the writing fails, nothing is handed
@@ -141,7 +141,7 @@ class DurableCoordinator:
         self._collect()
 
     def stop(self, now_seconds: float) -> None:
-        """Write the time that the phase has lasted, and accept nothing any more; the storage can be gone on with.
+        """Write the time that the phase has lasted, and accept nothing further; the storage can be resumed.
 
         Raises:
             StorageError: the last write failed. What was settled before is stored.
@@ -155,7 +155,7 @@ class DurableCoordinator:
             self.protocol.shut_down()
             self._collect()
 
-    # ---- what becomes of it -------------------------------------------------------------------------------------------
+    # ---- outcomes ----------------------------------------------------------------------------------------------------
 
     @property
     def is_durable(self) -> bool:
@@ -171,7 +171,7 @@ class DurableCoordinator:
         """Store everything that happened since the last time, and return the events that tell of it, oldest first.
 
         Raises:
-            StorageError: it could not be stored; nothing is told, and the next call tries again.
+            StorageError: it could not be stored; no event is released, and the next call retries.
             StateError: the storage holds something else than was written there.
         """
         if self.is_behind or self._seconds_until_heartbeat(now_seconds) <= 0:

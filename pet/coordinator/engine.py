@@ -2,10 +2,10 @@
 
 Bodies are opened in the thread that brings them, without a lock, because decrypting and verifying is most of the work. The
 protocol object is touched under one lock. What readers get (parameters, dictionaries, model, status) are immutable values that
-were put aside when the protocol announced them, so no reader ever waits for an update that is just being added.
+were captured when the protocol announced them, so no reader ever waits for an update that is just being added.
 
-Messages that wait for the lock together are written to the disk together: whoever gets the lock takes all that wait, and
-answers for all. Nobody is answered, and nothing is published, before what it rests on is stored.
+Messages that wait for the lock together are written to the disk together: the thread that gets the lock takes all that
+wait, and answers for all. Nobody is answered, and nothing is published, before what it rests on is stored.
 
 The engine has no threads and no timer of its own: somebody calls `tick`. It knows no socket.
 """
@@ -56,7 +56,7 @@ _logger: Final = logging.getLogger(__name__)
 
 #: Why a message was refused that nothing is wrong with.
 _INTERNAL_ERROR: Final = "internal_error"
-#: The header of a chunk comes on top when somebody sends a whole payload as one chunk; the rest is for senders that pad.
+#: The header of a chunk is added when somebody sends a whole payload as one chunk; the rest is for senders that pad.
 _SPARE_BYTES: Final = 4096
 
 
@@ -86,7 +86,7 @@ class CoordinatorEngine:
     Args:
         settings: what the rounds are like.
         clock: returns seconds that never go back.
-        entropy: returns so many random bytes.
+        entropy: returns the requested number of random bytes.
         storage: keeps the rounds, which an engine on the same storage goes on with; None keeps nothing.
         model_store: keeps the models; None keeps none but the last, in memory.
         strategies: who takes part in rounds, with which task, and which mask counts.
@@ -169,7 +169,7 @@ class CoordinatorEngine:
     def handle_message(self, body: SealedBody | Buffer) -> None:
         """Open one sealed message and give it to the protocol; whatever is wrong with it is counted (spec 9.1).
 
-        When this returns, what became of the message is stored.
+        When this returns, the outcome of the message is stored.
 
         Raises:
             StorageError: it could not be stored; the sender should try again.
@@ -184,7 +184,7 @@ class CoordinatorEngine:
             _logger.debug("message refused: %s", error)
             self._refuse(error.reason)
         except Exception:
-            # Memory may have run out. The sender is not to blame, but would only send the same again if it was told.
+            # Memory may have run out. The sender is not to blame, and an error would only make it send the same again.
             _logger.exception("a message could not be handled")
             self._refuse(_INTERNAL_ERROR)
 
@@ -192,11 +192,11 @@ class CoordinatorEngine:
         self._queue.append(waiting)
         with self._lock:
             if not waiting.is_done:
-                self._work_off_queue()
+                self._process_queue()
         if waiting.error is not None:
             raise waiting.error
 
-    def _work_off_queue(self) -> None:
+    def _process_queue(self) -> None:
         """Take all messages that wait, and store what they change in one go."""
         batch = [self._queue.popleft() for _ in range(len(self._queue))]
         is_stored = not self._rounds.is_behind or self._publish_or_wait()
@@ -316,17 +316,17 @@ class CoordinatorEngine:
     def _publish(self) -> None:
         """Store what happened and tell it; what fails stays for the next call."""
         try:
-            self._store_and_tell()
+            self._store_then_publish()
         except BaseException:
             self._must_retry = True
             raise
         self._must_retry = False
 
-    def _store_and_tell(self) -> None:
-        """Store what happened, then put aside what the protocol announced, in order.
+    def _store_then_publish(self) -> None:
+        """Store what happened, then update the snapshots with what the protocol announced, in order.
 
-        The gate goes first: whoever sees a dictionary must find its answer accepted (spec 13, "gap"). A model goes before the
-        status: whoever reads that a round is completed must find its model.
+        The gate goes first: an answer to a published dictionary must be accepted (spec 13, "gap"). A model goes before the
+        status: when the status shows a completed round, its model must be there.
         """
         self._pending.extend(self._rounds.settle(self._clock()))
         self._open_gate()
@@ -334,7 +334,7 @@ class CoordinatorEngine:
             self._take_status()
         while self._pending:
             event = self._pending[0]
-            self._put_aside(event)
+            self._update_snapshots(event)
             self._pending.popleft()
             if isinstance(event, ModelPublished):
                 self._take_status()
@@ -356,7 +356,7 @@ class CoordinatorEngine:
         now_seconds = self._clock()
         self._status = self._protocol.status(now_seconds).to_json_dict(), now_seconds
 
-    def _put_aside(self, event: Event) -> None:
+    def _update_snapshots(self, event: Event) -> None:
         match event:
             case ParametersPublished():
                 self._sum_dictionary_sizes = (0, self._sum_dictionary_sizes[0])

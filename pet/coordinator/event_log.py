@@ -83,7 +83,7 @@ class EventLog:
                 _log(logging.DEBUG, type(event).__name__, round_id=event.round_id)
 
     def _end_phase(self) -> None:
-        """Sum up what became of the messages of the phase that just ended."""
+        """Summarise the outcomes of the messages of the phase that just ended."""
         if self._accepted or self._discarded or self._rejected:
             _log(
                 logging.INFO,

@@ -1,9 +1,9 @@
 """Where bodies go while they arrive: small ones into memory, larger ones through two small pieces of memory into the spool.
 
 Memory is lent as bytes arrive (pet/coordinator/byte_budget.py), at most `SMALL_BODY_BYTES` for each body. Room in the spool is
-set aside for a whole body, but only when its first `SMALL_BODY_BYTES` have come: whoever announces 150 MB and sends nothing
-holds nothing. A body that then comes on slowly loses its room if another one is refused for want of it. For one event loop;
-knows nothing of HTTP.
+set aside for a whole body, but only when its first `SMALL_BODY_BYTES` have come: a sender that announces 150 MB and sends
+nothing holds nothing. A body that then grows slowly loses its room if another one is refused for want of it. For one event
+loop; knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Intake:
         budget: the memory that bodies may use.
         spool: where large bodies go.
         threads: where files are written.
-        patience_seconds: a spooled body has this long to come on by a sixteenth of its size while others are refused.
+        patience_seconds: the time in which a spooled body must grow by a sixteenth of its size while others are refused.
     """
 
     def __init__(self, budget: ByteBudget, spool: Spool, threads: Executor, patience_seconds: float) -> None:
@@ -54,7 +54,7 @@ class Intake:
 
     @asynccontextmanager
     async def receive_body(self, most_bytes: int) -> AsyncIterator[SpoolingBody]:
-        """Begin a body of at most so many bytes.
+        """Begin a body of at most `most_bytes`.
 
         Raises:
             ServiceBusyError: there is no room for it now.
@@ -83,7 +83,7 @@ class Intake:
         return file
 
     def _refuse(self, description: str) -> ServiceBusyError:
-        """Put the bodies that do not come on out of the spool: the one that is refused now may find room next time."""
+        """Evict stalled bodies from the spool: the one that is refused now may find room next time."""
         since_seconds = asyncio.get_running_loop().time() - self._patience_seconds
         for body in self._spooling:
             body.lose_if_slow(since_seconds)
@@ -121,7 +121,7 @@ class SpoolingBody:
             self._note_progress()
         if self._file is None:
             await self._reservation.grow(self.size_bytes)
-        self._put_aside(piece)
+        self._keep_piece(piece)
         if self._file is not None and self._pending_bytes >= _WRITE_BYTES:
             await self._write_pending(self._file)
             self._note_progress()
@@ -143,7 +143,7 @@ class SpoolingBody:
         return body
 
     async def close(self) -> None:
-        """Let go of a body that did not become whole."""
+        """Discard a body that did not become whole."""
         if self._file is not None:
             try:
                 with suppress(ServiceBusyError):
@@ -153,11 +153,11 @@ class SpoolingBody:
                 self._file = None
 
     def lose_if_slow(self, since_seconds: float) -> None:
-        """Give the body up if it has not come on since then; whoever reads it gets a ReservationLostError."""
+        """Evict the body if it has stalled since then; reading it raises ReservationLostError."""
         if self._milestone_seconds < since_seconds:
             self._reservation.lose()
 
-    def _put_aside(self, piece: bytes) -> None:
+    def _keep_piece(self, piece: bytes) -> None:
         """Keep a piece for the next write; a large one as it is."""
         self._pending_bytes += len(piece)
         if len(piece) >= _LARGE_PIECE_BYTES:

@@ -1,11 +1,11 @@
 """What of a coordinator is stored, and how a coordinator is made of it again.
 
 The state of a round is a small record, and one entry for each message that was accepted (pet/protocol/entries.py). What is
-large is stored beside the entries: masked models, until so many have come that the sum of all takes their place; the mask that
+large is stored beside the entries: masked models, until there are enough that the sum of all takes their place; the mask that
 leads the vote; chunks of unfinished messages. So neither disk space nor the time of a restart grows with the number of updates.
 
 A journal collects what happens, and writes it in one transaction whenever its owner says so. What it could not write it keeps
-and tries again: until then the coordinator in memory is ahead of the one on disk, and nobody may be told of the difference.
+and tries again: until then the coordinator in memory is ahead of the one on disk, and the difference must not be observable.
 
 Everything stored carries a checksum and its place. This file knows neither files nor databases.
 """
@@ -30,10 +30,10 @@ from pet.protocol.saved_state import save_state
 from pet.transports.body import SealedBody
 
 FOLD_COUNT: Final = 8
-"""So many masked models are kept before the total takes their place: what is written for totals is an eighth of the models."""
+"""How many masked models are kept before the total takes their place: what is written for totals is an eighth of the models."""
 
 FOLD_BYTES: Final = 8 << 20
-"""Small masked models are kept up to so many bytes: adding them again takes a restart less than a second."""
+"""How many bytes of small masked models are kept: adding them again takes a restart less than a second."""
 
 SEALED_BYTES: Final = 1 << 20
 """Of an update from this size on, the sealed body is stored: it lies in a file already. Opening it again takes time, though."""
@@ -128,7 +128,7 @@ class Journal:
         self._put(name, [bytes([message.tag]), *chunk.encode_parts()])
 
     def note_dropped_chunks(self, participant_public_key: bytes, message_id: int) -> None:
-        """Note that the chunks of a message are not needed any more."""
+        """Note that the chunks of a message are no longer needed."""
         if self.has_chunks:
             self._is_changed = True
             self._drop(_chunks_of(participant_public_key, message_id))
@@ -246,7 +246,7 @@ def mask_blob(position: int) -> str:
 
 
 def total_blob(folded_count: int) -> str:
-    """Return the name of the total that holds the updates among so many entries."""
+    """Return the name of the total that holds the updates of that number of entries."""
     return f"total/{folded_count}"
 
 

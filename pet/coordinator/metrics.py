@@ -1,7 +1,7 @@
 """Metrics in Prometheus' text format: what a coordinator did, and what it holds at the moment.
 
-`Metrics` subscribes to an engine, is told of handled messages by the service and of answers by a small ASGI middleware. Labels
-come from closed lists (phases, reasons, routes), so nobody can make them grow; there is no key of a participant in them.
+`Metrics` subscribes to an engine, learns of handled messages from the service and of answers from a small ASGI middleware.
+Labels come from closed lists (phases, reasons, routes), so nobody can make them grow; there is no key of a participant in them.
 
 Needs the extra `metrics`.
 """

@@ -194,7 +194,7 @@ class CoordinatorService:
         return self.engine
 
     def receive_body(self, most_bytes: int) -> AbstractAsyncContextManager[IncomingBody]:
-        """Begin a body of at most so many bytes; see `Intake.receive_body`.
+        """Begin a body of at most `most_bytes`; see `Intake.receive_body`.
 
         Raises:
             LocalProtocolError: the service does not run.
@@ -210,7 +210,7 @@ class CoordinatorService:
 
         Raises:
             LocalProtocolError: the service does not run.
-            ServiceBusyError: what became of the message cannot be stored now.
+            ServiceBusyError: the outcome of the message cannot be stored now.
         """
         body, begin_seconds = as_sealed_body(body), time.monotonic()
         size_bytes = body.size_bytes
@@ -218,7 +218,7 @@ class CoordinatorService:
             if self._worker_threads is None:
                 raise LocalProtocolError(_NOT_RUNNING)
             handled = self._worker_threads.submit(self.engine.handle_message, body)
-            # Not here: whoever waits may be cancelled while the thread goes on.
+            # Not here: the waiting task may be cancelled while the thread continues.
             handled.add_done_callback(lambda _: body.close())
             try:
                 await asyncio.wrap_future(handled)

@@ -162,10 +162,10 @@ class ServiceSettings(_Section):
         max_chunk_bytes: chunks of unfinished messages, in bytes; None means room for 64 of the largest messages.
         max_participant_chunk_bytes: the same for one participant; None means room for two.
         max_chunked_messages: unfinished messages in chunks.
-        chunk_patience_seconds: one that did not grow for so long gives way to another one.
+        chunk_patience_seconds: one that was idle for this long may be evicted for another one.
         stall_seconds: how long a body may make no progress before its request is given up.
         allowed_participants: file of the public keys that may take part; None lets everybody.
-        model_history: so many global models are kept.
+        model_history: how many global models are kept.
     """
 
     workers: Annotated[_Whole, Field(ge=1, le=1024)] | None = None

@@ -52,7 +52,7 @@ from pet.protocol.windows import PhaseWindow
 
 
 class Settings(BaseSettings):
-    """Everything a coordinator can be told.
+    """All settings of a coordinator.
 
     Built from a tree of sections (`Settings(pet={"sum": {"prob": 0.4}}, model={"length": 1000})`); absent settings take
     the values of `setting_names.SHIPPED`. Reads no environment by itself: `load_settings` does.

@@ -28,7 +28,7 @@ _COPY_BYTES: Final = 1 << 20
 
 
 class Spool:
-    """A folder with room for so many bytes.
+    """A folder with room for a fixed number of bytes.
 
     Args:
         folder: where the files lie; made if it does not exist. None means the system's temporary folder.
@@ -51,11 +51,11 @@ class Spool:
             np.frombuffer(buffer, dtype=np.uint8).fill(0)
 
     def has_room(self, size_bytes: int) -> bool:
-        """Say whether a body of that size would be taken now. One that is larger than the spool has it all to itself."""
+        """Return whether a body of that size would be taken now. One that is larger than the spool must have it to itself."""
         return self.used_bytes == 0 or self.used_bytes + size_bytes <= self.capacity_bytes
 
     def create(self, most_bytes: int) -> SpooledBody:
-        """Begin a body of at most so many bytes, which are set aside until it is closed.
+        """Begin a body; reserves `most_bytes` until it is closed.
 
         Raises:
             NoRoomError: that many are not left.
@@ -90,7 +90,7 @@ class SpooledBody:
         self._file = file
         self._most_bytes = most_bytes
         self._buffers = buffers
-        # Whoever gives a body up must not close the file under a thread that is using it.
+        # Abandoning a body must not close the file under a thread that is using it.
         self._lock = threading.Lock()
         self._writing: Future[None] | None = None
 
@@ -135,7 +135,7 @@ class SpooledBody:
             if self._writing is None:
                 os.fdatasync(self._file.fileno())
             else:
-                self._writing.result()  # an error is told once: here, or to nobody
+                self._writing.result()  # an error is raised once: here, or never
             if not _link_unnamed(self._file, path):
                 with create_private(path) as copy:
                     self._file.seek(0)
@@ -227,7 +227,7 @@ def _write_out(descriptor: int) -> Future[None]:
     written: Future[None] = Future()
 
     def write() -> None:
-        # Closed before it is told, so that whoever has waited finds the descriptor gone.
+        # Closed before the waiter is released, which then finds the descriptor gone.
         try:
             try:
                 os.fdatasync(descriptor)

@@ -53,7 +53,7 @@ class Stores:
         return cls(storage=storage, model_store=model_store, spool_folder=folder / _SPOOL_NAME)
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         self.storage.close()
 
 

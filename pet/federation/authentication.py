@@ -1,4 +1,4 @@
-"""Who sent a request: the native signature, and the vendor's where the listener was told to accept it.
+"""Who sent a request: the native signature, and the vendor's where the listener accepts it.
 
 The order of the checks, their texts and codes are the specification's. Nothing is decrypted or parsed before the signature is
 right; nothing secret is in an answer, except that compatibility mode echoes the string to sign with the key taken out, because

@@ -207,7 +207,7 @@ class Client:
         self._post(f"{project_id}/startPulse")
 
     def stop_pulse(self, project_id: str) -> None:
-        """Let the peer take no part any more."""
+        """Stop the peer from taking part."""
         self._post(f"{project_id}/stopPulse")
 
     def sync_now(self, project_id: str) -> None:

@@ -164,7 +164,7 @@ def _values(status: int, content: bytes) -> dict[str, Any]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host of a URL is this machine."""
+    """Return whether a host of a URL is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -22,7 +22,7 @@ class Clock(Protocol):
         ...
 
 
-#: A clock that was set forward is noticed after so long.
+#: A clock that was set forward is noticed after this many seconds.
 _MAX_SLEEP_SECONDS: Final = 30.0
 
 

@@ -1,7 +1,7 @@
 """The formats as the vendor publishes them: request signature, body encryption, invitations. Weak, and off by default.
 
 AES-128-CBC with one fixed initial vector, AES-128-ECB under a padded password, no authentication:
-docs/spec/federation.md 4 says what that costs. A listener accepts them only where it was told to.
+docs/spec/federation.md 4 says what that costs. A listener accepts them only where it is set up to.
 Nothing else in pet knows AES.
 
 Source: docs/spec/federation.md 2.2, 2.3, 3.

@@ -109,7 +109,7 @@ class Moments:
         return float(self._values[self.schema.layout.pair_counts][at]), products
 
     def where(self, place: int, binary: int, *, is_one: bool) -> Sums:
-        """Sum over the rows where a binary feature is 1, or 0; the sums are NaN where they cannot be told."""
+        """Sum over the rows where a binary feature is 1, or 0; the sums are NaN where they cannot be known."""
         both_seen, products = self.pair(place, binary)
         if self.schema.features[place].kind is Kind.BINARY:
             squares = products
@@ -119,7 +119,7 @@ class Moments:
             squares = float(self._values[self.schema.layout.conditional_squares][row * len(self.schema.binary) + column])
         everything, ones = self.all_rows(place), self.all_rows(binary)
         if is_one:
-            # How many rows with b = 1 have x is told by the sums only where x is never missing beside b.
+            # The sums show how many rows with b = 1 have x only where x is never missing beside b.
             return Sums(ones.first if both_seen == ones.count else math.nan, products, squares)
         if both_seen != everything.count or both_seen != ones.count:
             return Sums(math.nan, math.nan, math.nan)

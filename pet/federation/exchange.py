@@ -66,7 +66,7 @@ class PlainExchange:
     # ---- sending ------------------------------------------------------------------------------------------------------
 
     async def publish(self, *, whole: bool = False) -> bool:
-        """Send what is new, or everything; tells whether anything was sent.
+        """Send what is new, or everything; returns whether anything was sent.
 
         Raises:
             TransportError: the broker cannot be reached; it will be sent again.
@@ -210,8 +210,8 @@ class PlainExchange:
         for uuid in self._gaps & self._context.members.keys():
             await self.ask_for_whole(self._context.members[uuid])
 
-    def forget_strangers(self) -> None:
-        """Drop the statistics of peers that are no members any more."""
+    def drop_former_members(self) -> None:
+        """Drop the statistics of former members."""
         context = self._context
         for peer in set(context.counters.applied) - set(context.members):
             self._federated.set_latest(peer, None)

@@ -1,8 +1,8 @@
-"""Invitations: what a future peer is told, as a map of strings, and that map encrypted with a password or for a key.
+"""Invitations: what is sent to a future peer, as a map of strings, and that map encrypted with a password or for a key.
 
 `PETINV1` is the native format, `PETINV1K` the one without a password, for a peer whose public key is known. The vendor's format
 is in compat.py; the prefix decides which one a text is. The contents are the same in all three (spec 2.6), plus keys of ours.
-No token is made or checked here, and no clock is read: whoever opens an invitation says what time it is.
+No token is made or checked here, and no clock is read: the caller that opens an invitation passes the time.
 
 Source: docs/spec/federation.md 2.6, 3, 4.1.
 """
@@ -59,7 +59,7 @@ class InvitationHeader:
 
     Attributes:
         issued_at: Unix seconds.
-        expires_at: Unix seconds; for a good message to whoever opens it late. The admin's token store is what enforces it.
+        expires_at: Unix seconds; for a good message to a reader who opens it late. The admin's token store is what enforces it.
         invitation_id: 16 bytes.
     """
 
@@ -168,7 +168,7 @@ def open_with_password(text: str, password: Secret) -> tuple[InvitationHeader, d
         data = decrypt_authenticated(box[AEAD_NONCE_BYTES:], start.encode(), box[:AEAD_NONCE_BYTES], key)
     except (CryptoError, ValueError):
         data = None
-    # Told outside of the handler, so that no cause is chained that says more.
+    # Raised outside of the handler, so that no cause is chained that says more.
     return _opened(header, data)
 
 
@@ -207,7 +207,7 @@ def open_with_keys(text: str, keys: EncryptionKeyPair, admin_signing_key: bytes)
                 data = open_sealed(decode_base64url(sealed), keys)
     except (CryptoError, ValueError):
         data = None
-    # Told outside of the handler, so that no cause is chained that says more.
+    # Raised outside of the handler, so that no cause is chained that says more.
     return _opened(header, data)
 
 
@@ -225,7 +225,7 @@ def open_compatible(text: str, password: Secret) -> dict[str, str]:
 
 
 def is_native(text: str) -> bool:
-    """Tell whether a text is, or wants to be, an invitation in one of our formats."""
+    """Return whether a text is, or wants to be, an invitation in one of our formats."""
     return text.lstrip().startswith((PREFIX, KEY_PREFIX))
 
 

@@ -51,7 +51,7 @@ _TELL_SECONDS: Final = 10.0
 _ENVELOPE_BYTES: Final = 8192
 
 
-class AdminDesk:
+class AdminRole:
     """What only the admin does.
 
     Args:
@@ -81,7 +81,7 @@ class AdminDesk:
         """Take a changed record, and tell everybody in the background; who is away asks later.
 
         Raises:
-            FederationValueError: it is too large to be told in one message; nothing was changed.
+            FederationValueError: it is too large for one message; nothing was changed.
         """
         self.require_room(record)
         self._context.set_record(record)
@@ -116,7 +116,7 @@ class AdminDesk:
         self.change(
             replace(context.record, terms=terms, peers=tuple(peer for peer in context.record.peers if peer is not gone))
         )
-        context.log_sync(f"Peer {uuid} is no member any more")
+        context.log_sync(f"Peer {uuid} is no longer a member")
 
     async def dissolve(self) -> None:
         """Tell everybody that the federation is over."""
@@ -148,7 +148,7 @@ class AdminDesk:
         try:
             await self._link.ask(self._subjects.control(peer.uuid), peer, kind, fields, timeout_seconds=_TELL_SECONDS)
         except FederationError as error:
-            _logger.debug("peer %s was not told of %s: %s", peer.uuid, kind, error)
+            _logger.debug("peer %s was not informed of %s: %s", peer.uuid, kind, error)
 
     async def _answer_join(self, subject: str, data: bytes) -> bytes:
         context = self._context
@@ -254,7 +254,7 @@ def _take_join_answer(context: PeerContext, answer: PeerMessage) -> None:
     context.save()
 
 
-class MemberDesk:
+class MemberRole:
     """What every peer but the admin does.
 
     Args:
@@ -279,16 +279,16 @@ class MemberDesk:
         return {}
 
     async def take_removal(self, message: PeerMessage) -> dict[str, Any]:
-        """Note that this peer is no member any more."""
+        """Note that this peer is no longer a member."""
         self._require_admin(message)
         context = self._context
         context.set_record(replace(context.record, peers=(), is_pulsing=False))
-        context.log_error("This peer is no member of the federation any more")
+        context.log_error("This peer is no longer a member of the federation")
         await self._on_terms()
         return {}
 
     async def say_hello(self) -> bool:
-        """Ask the admin what was missed; tells whether there is a newer aggregate, which the admin publishes again.
+        """Ask the admin what was missed; returns whether there is a newer aggregate, which the admin publishes again.
 
         Raises:
             FederationError: the admin does not answer.

@@ -1,7 +1,7 @@
 """What peers say to each other: signed by the sender, and where wanted encrypted for one peer or for the federation.
 
 An envelope is "PETF", a header as JSON, a body (fields as JSON and an attachment of bytes), and the sender's signature of all
-that. Whoever opens one learns who sent it, that it is meant for this federation and subject, that it is recent, and that it was
+that. Opening one shows who sent it, that it is meant for this federation and subject, that it is recent, and that it was
 not opened before; nothing is decrypted until that is known. What a message means is not known here, and nothing is sent here.
 
 Source: docs/spec/federation.md 1.5 (receive rule 1), 4.3.

@@ -28,10 +28,10 @@ from pet.errors import (
 )
 from pet.federation.contract import Contract
 from pet.federation.exchange import WANT, PlainExchange
-from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminDesk, MemberDesk
+from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminRole, MemberRole
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
-from pet.federation.peer_link import Handler, PeerLink, WishLimit
+from pet.federation.peer_link import Handler, PeerLink, RequestLimit
 from pet.federation.peer_projects import PeerProjects
 from pet.federation.project import FederatedProject, LocalProject
 from pet.federation.pulse import Pulse
@@ -74,8 +74,8 @@ class NatsPeer:
         # Streams keep things for an hour whatever the schedule, which may change: who missed more asks for it.
         self._broadcasts: Final = Broadcasts(connection, self._subjects)
         self._link: Final = PeerLink(context, connection)
-        self._admin: Final = AdminDesk(context, self._link, self._subjects) if context.record.is_admin else None
-        self._member: Final = MemberDesk(context, self._link, self._subjects, self._terms_changed)
+        self._admin: Final = AdminRole(context, self._link, self._subjects) if context.record.is_admin else None
+        self._member: Final = MemberRole(context, self._link, self._subjects, self._terms_changed)
         self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
         self._rounds: Final = Rounds(
             context,
@@ -111,7 +111,7 @@ class NatsPeer:
         control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
         control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
         await self._link.serve(self._subjects.control(context.uuid), control)
-        await self._link.serve(self._subjects.want(context.uuid), self._wish_handlers())
+        await self._link.serve(self._subjects.want(context.uuid), self._request_handlers())
         await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._answer_explore})
         await self._broadcasts.watch_events(self._take_event)
         self._connection.on_restored(self._restored)
@@ -196,7 +196,7 @@ class NatsPeer:
             if await self._member.say_hello():
                 await self._ask_admin(AGGREGATE)
         except PetError as error:
-            self._context.log_error(f"Admin asked in vain: {error}")
+            self._context.log_error(f"The admin did not answer: {error}")
 
     async def _take_event(self, name: str, payload: bytes) -> None:
         if not self._context.record.is_pulsing:
@@ -206,11 +206,11 @@ class NatsPeer:
         elif self._exchange is not None:
             await self._exchange.take_event(name, payload)
 
-    # ---- wishes of others ---------------------------------------------------------------------------------------------
+    # ---- requests of others ---------------------------------------------------------------------------------------------
 
-    def _wish_handlers(self) -> dict[str, Handler]:
+    def _request_handlers(self) -> dict[str, Handler]:
         handlers: dict[str, Handler] = {}
-        once_a_minute = WishLimit(self._context)
+        once_a_minute = RequestLimit(self._context)
         if self._admin is not None:
             handlers |= {HELLO: self._admin.answer_hello, LEAVE: self._admin.answer_leave}
         if self._exchange is not None:
@@ -268,13 +268,13 @@ class NatsPeer:
         """Begin to pulse; ticks that passed before do not count."""
         context = self._context
         if context.uuid not in context.members:
-            raise FederationStateError("this peer is no member of the federation any more")
+            raise FederationStateError("this peer is no longer a member of the federation")
         if context.record.is_pulsing:
             return
         context.counters.done_until_seconds = context.clock.now_seconds()
         context.save()
         context.set_record(replace(context.record, is_pulsing=True))
-        self._pulse.look_again()
+        self._pulse.wake()
         if self._admin is None:
             self._start_task(self._catch_up())
 
@@ -282,7 +282,7 @@ class NatsPeer:
         """End pulsing."""
         if self.record.is_pulsing:
             self._context.set_record(replace(self.record, is_pulsing=False))
-            self._pulse.look_again()
+            self._pulse.wake()
 
     async def new_schedule(self, text: str) -> None:
         """Change the schedule for all peers."""
@@ -341,7 +341,7 @@ class NatsPeer:
             raise FederationStateError("leave: the admin cannot leave; delete the federation instead")
         await self._member.leave()
         self._context.set_record(replace(self.record, peers=(), is_pulsing=False))
-        self._pulse.look_again()
+        self._pulse.wake()
 
     async def remove_peer(self, uuid: str) -> None:
         """Remove another peer and give the rest a new federation key."""
@@ -373,7 +373,7 @@ class NatsPeer:
 
     # ---- inside -------------------------------------------------------------------------------------------------------
 
-    def _require_admin(self) -> AdminDesk:
+    def _require_admin(self) -> AdminRole:
         if self._admin is None:
             raise NotAdministratorError
         return self._admin
@@ -382,8 +382,8 @@ class NatsPeer:
         """Take over what new terms mean here."""
         self._projects.follow_terms()
         if self._exchange is not None:
-            self._exchange.forget_strangers()
-        self._pulse.look_again()
+            self._exchange.drop_former_members()
+        self._pulse.wake()
 
     def _publish_schema_from_any_thread(self, schema: Schema) -> None:
         self._loop.call_soon_threadsafe(self._publish_schema, schema)

@@ -140,8 +140,8 @@ class PeerLink:
         return data
 
 
-class WishLimit:
-    """Wraps handlers of what a peer may wish for: each peer's wish of a kind is granted once a minute (spec 1.4)."""
+class RequestLimit:
+    """Limits handlers to one request of each kind per peer and minute (spec 1.4)."""
 
     def __init__(self, context: PeerContext) -> None:
         self._context: Final = context

@@ -1,4 +1,4 @@
-"""The pulse of a peer: calls back at each tick of the schedule while the peer pulses, and once more where somebody wishes it.
+"""The pulse of a peer: calls back at each tick of the schedule while the peer pulses, and once more on request.
 
 Ticks that were missed are one (docs/spec/federation.md 1.4). What happens at a tick is not known here.
 """
@@ -36,7 +36,7 @@ class Pulse:
         """Stop; a beat that is under way is given up."""
         await end_task(self._running)
 
-    def look_again(self) -> None:
+    def wake(self) -> None:
         """Note that the record has changed."""
         self._wake.set()
 

@@ -198,7 +198,7 @@ class FederationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvitationContents:
-    """What one future peer is told (spec 2.6).
+    """What an invitation says to one future peer (spec 2.6).
 
     Attributes:
         terms: as the admin has them when the invitation is made.

@@ -93,7 +93,7 @@ def created_record(entries: Mapping[str, str], context: MapContext) -> Federatio
     """
     mode = _choice(entries, "fed_mode", Mode, context.mode)
     if mode is Mode.COMPAT and not context.allows_compat:
-        raise _invalid("fed_mode", "this server was not told to speak the compatible formats")
+        raise _invalid("fed_mode", "this server was not started with --compat")
     if _flag(entries, "fed_enforce_hipaa_compliance", default=False):
         raise _invalid("fed_enforce_hipaa_compliance", "HIPAA compliance checks are not supported yet")
     name, keys = _name(entries), PeerKeys.generate()
@@ -124,7 +124,7 @@ def joined_record(entries: Mapping[str, str], context: MapContext) -> tuple[Fede
     name, keys = _name(entries), PeerKeys.generate()
     mode = _choice(entries, "fed_mode", Mode, context.mode)
     if mode is Mode.COMPAT and not context.allows_compat:
-        raise _invalid("fed_mode", "this server was not told to speak the compatible formats")
+        raise _invalid("fed_mode", "this server was not started with --compat")
     secret_key = Secret(_required(entries, "fed_secret_key"))
     if len(_checked("fed_secret_key", decode_base64, secret_key.reveal(), "expected base64")) != SECRET_KEY_BYTES:
         raise _invalid("fed_secret_key", f"expected {SECRET_KEY_BYTES} bytes in base64")
@@ -150,7 +150,7 @@ def joined_record(entries: Mapping[str, str], context: MapContext) -> tuple[Fede
 def invitation_map(contents: InvitationContents) -> dict[str, str]:
     """Return the plain text of an invitation (spec 2.6), with keys of ours that other readers ignore."""
     terms, nats = contents.terms, contents.nats
-    assert terms.admin is not None, "whoever makes invitations is the admin"
+    assert terms.admin is not None, "only the admin makes invitations"
     entries = {
         "sync_sched": terms.schedule.text,
         "fed_name": terms.name,

@@ -39,7 +39,7 @@ MAX_BODY_BYTES: Final = 1 << 20
 MAX_DATA_BYTES: Final = 64 << 20
 #: Bodies above `MAX_BODY_BYTES` that are in memory at the same time; with JSON decoded beside each, that is about 1 GiB.
 _MAX_LARGE_BODIES: Final = 2
-#: A whole body must arrive in this time, and in a second more for each of so many bytes: a slow line, but no idle one.
+#: A whole body must arrive in this time, and in a second more for each `_BYTES_PER_SECOND`: a slow line, but no idle one.
 _BODY_SECONDS: Final = 20.0
 _BYTES_PER_SECOND: Final = 256 << 10
 

@@ -39,7 +39,7 @@ from pet.transports.base import AsyncTransport, Body, Endpoint
 from pet.transports.nats import AsyncNatsTransport, NatsConnection, NatsServer, NatsSettings, Subjects, connect
 
 #: Between two looks of a participant at what the coordinator has published.
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 #: Probabilities that PET wants to see; who has which task is in the manifest.
 _PROBABILITY: Final = 0.5
 
@@ -287,7 +287,7 @@ class RoundPart:
             if abandoned := [event for event in events if isinstance(event, TaskAbandoned)]:
                 raise RoundError(f"round {self.manifest.round_id}: {abandoned[0].description}")
             if not participant.made_progress:
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
 
     def _entropy(self) -> Callable[[int], bytes]:
         """Return entropy that begins with the seed of the ephemeral key that the enrolment names."""
@@ -300,7 +300,7 @@ class RoundPart:
 
 
 async def end_task(task: asyncio.Task[Any] | None) -> None:
-    """Cancel a task and wait for its end; what it raised is nobody's concern any more."""
+    """Cancel a task and wait for its end; what it raised no longer matters."""
     if task is not None:
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):

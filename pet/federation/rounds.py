@@ -42,7 +42,7 @@ ATTEMPTS: Final = 3
 DEFAULT_PHASE_SECONDS: Final = 60.0
 #: How long a peer has to answer a call; one that is offline is found out at once.
 _CALL_SECONDS: Final = 10.0
-#: Aggregates of this many rounds lie side by side, so that a slow reader finds the one it was told of.
+#: Aggregates of this many rounds lie side by side, so that a slow reader finds the one that was announced to it.
 _KEPT_AGGREGATES: Final = 4
 _RETRY_SECONDS: Final = 1.0
 #: Room for what surrounds the numbers of an aggregate.
@@ -106,9 +106,9 @@ class Rounds:
     # ---- leader -------------------------------------------------------------------------------------------------------
 
     async def lead(self) -> bool:
-        """Lead one round, called again if it fails; tells whether there is a new aggregate.
+        """Lead one round, called again if it fails; returns whether there is a new aggregate.
 
-        Whoever let an attempt fail is left out of the next ones, so nobody can keep the others from their aggregate.
+        A peer that let an attempt fail is left out of the next ones, so nobody can keep the others from their aggregate.
         """
         without: frozenset[str] = frozenset()
         for attempt in range(1, ATTEMPTS + 1):
@@ -306,7 +306,7 @@ class Rounds:
     def _play(self, manifest: Manifest, parameters: bytes) -> None:
         """Take part, in a task; an earlier round is given up."""
         pending = self._pending
-        assert pending is not None, "checked by whoever calls"
+        assert pending is not None, "checked by the caller"
         part = RoundPart(
             manifest=manifest,
             parameters=parameters,
@@ -318,7 +318,7 @@ class Rounds:
         part.check()
         if self._playing is not None:
             self._playing.cancel()
-        # Each phase waits once; whoever has not finished by then plays in a round that is over.
+        # Each phase waits once; a peer that has not finished by then is in a round that is over.
         limit = 4 * self._phase_seconds
         self._playing = asyncio.create_task(
             self._logged(asyncio.wait_for(part.run(self._link.connection, self._subjects), limit))

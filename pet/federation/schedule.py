@@ -70,7 +70,7 @@ class ScheduleState:
     done_until_seconds: float
 
     def is_due(self, now_seconds: float) -> bool:
-        """Say whether a tick passed that was not dealt with; however many did, they are one."""
+        """Return whether a tick passed that was not dealt with; however many did, they are one."""
         return self.schedule.last_tick(now_seconds) > self.schedule.last_tick(self.done_until_seconds)
 
     def done(self, now_seconds: float) -> ScheduleState:

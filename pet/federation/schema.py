@@ -1,6 +1,6 @@
 """What the peers of a federation agree on in public: the features, their ranges, and the order of a statistics vector.
 
-A schema says nothing about anybody's rows: whoever proposes one chooses centres, scales and histogram edges from public
+A schema says nothing about anybody's rows: its author chooses centres, scales and histogram edges from public
 knowledge (or rounds them, as `Schema.propose` does). This file never sees a sum; what is added up is the business of
 pet/federation/statistics.py.
 

@@ -160,7 +160,7 @@ def encrypt_body(data: bytes, secret: bytes, context: bytes) -> bytes:
 
 
 def is_encrypted_body(value: object) -> bool:
-    """Tell whether decoded JSON is an envelope, and not a plain map."""
+    """Return whether decoded JSON is an envelope, and not a plain map."""
     return isinstance(value, dict) and value.keys() == {"v", "n", "c"}
 
 

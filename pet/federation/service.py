@@ -192,7 +192,7 @@ class FederationService:
         """Leave a federation and forget its project.
 
         Raises:
-            FederationError: this peer is the admin, or the admin cannot be told.
+            FederationError: this peer is the admin, or the admin cannot be reached.
         """
         await self.find(customer_id, project_id).peer.leave()
         await self._forget(customer_id, project_id)
@@ -227,10 +227,10 @@ class FederationService:
         _logger.info("federation %s cid=%s pid=%s fid=%s", what, customer_id, project_id, record.terms.federation_id)
 
     def _require_allowed(self, record: FederationRecord) -> None:
-        """Let a federation in the vendor's formats run only where the server was told to, and say what it is."""
+        """Let a federation in the vendor's formats run only where the server allows them, and say what it is."""
         if record.terms.mode is Mode.COMPAT:
             if not self._allows_compat:
-                raise FederationStateError("it speaks the vendor's formats, and this server was not told to (--compat)")
+                raise FederationStateError("it speaks the vendor's formats, and this server was not started with --compat")
             _logger.warning("federation pid=%s speaks the compatible formats, which are insecure", record.project_id)
 
     async def _forget(self, customer_id: str, project_id: str) -> None:
@@ -279,7 +279,7 @@ class FailureLimit:
         self._failures: Final[OrderedDict[str, list[float]]] = OrderedDict()
 
     def allows(self, source: str) -> bool:
-        """Tell whether a source may try once more."""
+        """Return whether a source may try once more."""
         return len(self._recent(source)) < MAX_FAILED_JOINS
 
     def count(self, source: str) -> None:

@@ -41,7 +41,7 @@ def require_least_rows(schema: Schema, current: Statistics, shared: Statistics |
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
-    """What the leader of a round is told of one peer's statistics before they are masked.
+    """What the leader of a round learns of one peer's statistics before they are masked.
 
     Row counts are cut off at attributes + 5, which is all that the rule needs: their sum reaches the limit exactly when the sum
     of the true counts does.
@@ -115,7 +115,7 @@ class AggregateLedger:
         del self.aggregates[:-MAX_AGGREGATES]
 
     def has_news(self, contributions: Mapping[str, Contribution]) -> bool:
-        """Say whether an aggregate of these would differ from the last one."""
+        """Return whether an aggregate of these would differ from the last one."""
         return not self.aggregates or _versions(contributions) != self.aggregates[-1]
 
     def to_json(self) -> dict[str, object]:

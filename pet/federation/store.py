@@ -149,7 +149,7 @@ class PeerStorage:
             connection.execute("UPDATE project SET is_confirmed = 1 WHERE cid = ? AND pid = ?", (self._cid, self._pid))
 
     def is_confirmed(self) -> bool:
-        """Tell whether the peer is there and was confirmed."""
+        """Return whether the peer is there and was confirmed."""
         with self._database.transaction() as connection:
             query = "SELECT is_confirmed FROM project WHERE cid = ? AND pid = ?"
             row = connection.execute(query, (self._cid, self._pid)).fetchone()

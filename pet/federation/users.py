@@ -79,7 +79,7 @@ class UserDirectory:
                 self._users = {}
                 if is_first:
                     raise
-                # While it serves: whoever was to lose access must not keep it because of a slip in the file.
+                # While it serves: a user who was to lose access must not keep it because of a slip in the file.
                 _logger.error("nobody of the users' file can call: %s", error)
 
 
@@ -135,7 +135,7 @@ def write_key_file(path: Path, name: str, key: Secret) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, in one step: whoever reads it finds the old content or the new one."""
+    """Write a file that only its owner can read, in one step: a reader finds the old content or the new one."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:

@@ -135,7 +135,7 @@ class CompiledBackend:
         self._variant = variant
 
     def covers(self, order: int) -> bool:
-        """Tell whether the variant has code of its own for an order."""
+        """Return whether the variant has code of its own for an order."""
         raw = _order_bytes(order)
         return bool(lib.pet_variant_covers(self._variant, raw, len(raw)))
 

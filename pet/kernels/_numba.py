@@ -26,7 +26,7 @@ _Bytes = NDArray[np.uint8]
 
 #: Words of a piece: 128 KiB, so that two pieces lie in a second-level cache.
 _PIECE_WORDS: Final = 16384
-#: At least so many elements in a piece, however wide they are: every draw of a piece throws some keystream away.
+#: The least number of elements in a piece, however wide they are: every draw of a piece throws some keystream away.
 _SHORTEST_PIECE: Final = 512
 
 _MANTISSA_BITS: Final = {"float32": 24, "float64": 53, "int32": 32, "int64": 64}

@@ -130,7 +130,7 @@ def _accept_narrow(
 
 @inlined
 def _is_below(words: Any, position: Any, words_per_draw: Any, top_mask: Any, order: Any) -> Any:
-    """Tell whether a draw is below the order: from its top word down, until two words differ."""
+    """Return whether a draw is below the order: from its top word down, until two words differ."""
     for i in range(words_per_draw - 1, -1, -1):
         word = U64(words[position + i])
         if i == words_per_draw - 1:

@@ -162,7 +162,7 @@ def _digits_bit_length(digits: Any) -> Any:
 
 @inlined
 def _has_bits_below(digits: Any, bit: Any) -> Any:
-    """Tell whether any of the lowest `bit` bits is set."""
+    """Return whether any of the lowest `bit` bits is set."""
     for i in range(len(digits)):
         left = bit - 32 * i
         if left <= 0:
@@ -270,7 +270,7 @@ def encode_pairs(
 
 @inlined
 def _scaled_magnitude(magnitude: Any, product: Any, right: Any, is_negative: Any) -> Any:
-    """Write a product, shifted right, into limbs: its ceiling for a negative weight. Tell whether it fits."""
+    """Write a product, shifted right, into limbs: its ceiling for a negative weight. Return whether it fits."""
     bits = _digits_bit_length(product)
     if bits > 0 and bits - right > 64 * len(magnitude):
         return False

@@ -274,7 +274,7 @@ def decode_fractions(model: Model, data: NDArray[np.uint8]) -> int:
 
 
 def is_beyond(value: Fraction, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a fraction lies outside a data type by more than 2^-20 of its range, which masking cannot explain."""
+    """Return whether a fraction lies outside a data type by more than 2^-20 of its range, which masking cannot explain."""
     if dtype.kind == "i":
         least, greatest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
         value = Fraction(math.trunc(value))

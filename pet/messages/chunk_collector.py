@@ -1,6 +1,6 @@
 """Putting the chunks of many participants back together, within bounds.
 
-What the payload says is not known here, nor where the pieces lie (pet/messages/chunk_store.py). Whoever owns a collector tells
+What the payload says is not known here, nor where the pieces lie (pet/messages/chunk_store.py). The owner of a collector tells
 it the time, and clears it when the phase ends.
 
 Source: docs/spec/pet.md 4.7.
@@ -31,7 +31,7 @@ class ChunkLimits:
         max_bytes_per_participant: bound on what one participant's chunks are counted for, overhead included.
         max_bytes: the same for all participants together.
         max_messages: bound on the number of unfinished messages of all participants.
-        patience_seconds: a message that did not grow for so long is dropped if another one needs its room.
+        patience_seconds: a message idle for this long is dropped if another one needs its room.
     """
 
     max_bytes_per_participant: int
@@ -47,12 +47,12 @@ class ChunkCollector:
     what came last stays, as in the reference. A refused chunk changes nothing.
 
     A participant can only add to its own payloads, and to a bounded share. All share one bound: what came first stays as long
-    as it grows, so that some get done; what stands still gives way, the longest idle first, if somebody needs the room.
+    as it grows, so that some get done; stalled ones are evicted, the longest idle first, if somebody needs the room.
 
     Attributes:
         size_bytes: what the collected chunks are counted for: their data, and CHUNK_OVERHEAD_BYTES for each. A chunk that was
             replaced by one of another size is counted beside it.
-        last_dropped: public key and message id of each payload that gave way to the last chunk.
+        last_dropped: public key and message id of each payload that was evicted for the last chunk.
     """
 
     def __init__(self, limits: ChunkLimits, store: ChunkStore | None = None) -> None:
@@ -105,7 +105,7 @@ class ChunkCollector:
         return self._take_out(key) if payload.is_complete else None
 
     def holds(self, public_key: bytes, message_id: int) -> bool:
-        """Say whether there are chunks of a payload that is not whole."""
+        """Return whether there are chunks of a payload that is not whole."""
         return (public_key, message_id) in self._payloads
 
     def clear(self) -> None:

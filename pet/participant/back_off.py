@@ -1,4 +1,4 @@
-"""How long to wait between two ticks, and when to give up: numbers; whoever can be interrupted does the sleeping."""
+"""How long to wait between two ticks, and when to give up: numbers; callers, which can be interrupted, do the sleeping."""
 
 from __future__ import annotations
 

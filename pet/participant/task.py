@@ -1,4 +1,4 @@
-"""A participant for asyncio: set a model at any time, and be told of new global models.
+"""A participant for asyncio: set a model at any time, and learn of new global models.
 
 Requests run on the event loop, heavy work in worker threads. Nothing of the protocol is known here but the flags of
 `AsyncTickParticipant`.

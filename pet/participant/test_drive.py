@@ -105,7 +105,7 @@ class DummyFleet:
         self._rounds: dict[bytes, bool] = {}
 
     def run(self, rounds: int | None = None, on_progress: Callable[[FleetProgress], None] | None = None) -> FleetProgress:
-        """Take part until stopped, or until so many rounds have finished. Outlives restarts of the coordinator.
+        """Take part until stopped, or until `rounds` of them have finished. Outlives restarts of the coordinator.
 
         Args:
             rounds: how many finished rounds are enough; None means no number is.
@@ -184,7 +184,7 @@ class DummyFleet:
                 pass
 
     def _judge_rounds(self) -> None:
-        """Decide how the rounds ended that no participant is in any more.
+        """Decide how the rounds ended that no participant is in now.
 
         The protocol does not tell participants; a mask of ours that arrived, and a global model, are the best sign there is.
         """

@@ -61,7 +61,7 @@ class Participant(ABC):
         return global_model
 
     def participate_in_update_task(self) -> bool:
-        """Tell whether to train in this round, in which the participant was selected for the update task."""
+        """Return whether to train in this round, in which the participant was selected for the update task."""
         return True
 
     def on_new_global_model(self, global_model: Any) -> None:  # noqa: B027  # doing nothing is a fair answer

@@ -1,6 +1,6 @@
 """The protocol without I/O: state machines of the coordinator and of a participant.
 
-They take messages and the time, and give events; whoever owns them does the rest. Reading order: phases, events, coordinator;
+They take messages and the time, and give events; their owner does the rest. Reading order: phases, events, coordinator;
 participant_state, participant_events, participant. What a participant tells its owner has names in `participant_events`, which
 is a module of its own because both sides have events.
 """

@@ -1,6 +1,6 @@
 """The coordinator's side of the protocol: messages and time in, events out. No I/O, no clock, no threads, no randomness.
 
-Whoever owns a `Coordinator` tells it the time (`advance_time`), hands it opened messages (`receive`) and takes its events
+The owner of a `Coordinator` tells it the time (`advance_time`), hands it opened messages (`receive`) and takes its events
 (`next_event`) after each of these calls. All times are seconds on one clock of the owner's choice that does not go backwards.
 Calls must not overlap. Everything it remembers is in `state`; with the settings, the same entropy and the same calls, a round
 runs again exactly as it did (pet/protocol/replay.py).
@@ -226,7 +226,7 @@ class Coordinator:
         self._emit(events.MessageRefused(round_id=state.round_id, phase=state.phase, reason=reason))
 
     def shut_down(self) -> None:
-        """Accept nothing any more. The round in progress is lost; calling it twice does no harm."""
+        """Accept nothing from now on. The round in progress is lost; calling it twice does no harm."""
         if self.state.phase is Phase.SHUTDOWN:
             return
         self._enter(next_phase(self.state.phase, Trigger.SHUT_DOWN), self.state.phase_started_seconds)
@@ -307,7 +307,7 @@ class Coordinator:
         """Do what is to be done in the current phase; None if it has to wait for messages or time."""
         phase = self.state.phase
         if phase in self._windows:
-            return self._look_at_window(now_seconds)
+            return self._check_window(now_seconds)
         if phase is Phase.IDLE:
             return self._begin_round()
         if phase is Phase.UNMASK:
@@ -332,7 +332,7 @@ class Coordinator:
         published = events.ParametersPublished(round_id=state.round_id, parameters=parameters)
         return _Outcome(Trigger.PARAMETERS_DRAWN, (published,))
 
-    def _look_at_window(self, now_seconds: float) -> _Outcome | None:
+    def _check_window(self, now_seconds: float) -> _Outcome | None:
         """End a phase that collects messages, if it is time (spec 6.3)."""
         state = self.state
         window = self._windows[state.phase]

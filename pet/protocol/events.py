@@ -2,7 +2,7 @@
 
 The owner (a service, a test, somebody's training loop) takes them with `Coordinator.next_event()` and acts: it publishes,
 stores, logs, counts. An event is complete in itself; nobody has to look into the coordinator to use it. This file knows neither
-when events are made nor what becomes of them.
+when events are made nor how they are used.
 
 Order that the owner can rely on: `PhaseEntered` comes before whatever is published at the start of that phase, so a participant
 that sees a dictionary can already answer it (docs/spec/pet.md 1.3, 13).
@@ -71,7 +71,7 @@ class SeedDictionaryPublished:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DictionariesWithdrawn:
-    """Nobody needs the dictionaries of this round any more: `/sums` and `/seeds` become empty."""
+    """The dictionaries of this round are no longer needed: `/sums` and `/seeds` become empty."""
 
     round_id: int
 

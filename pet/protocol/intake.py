@@ -76,7 +76,7 @@ def check_sum(state: RoundState, message: Message, payload: SumPayload) -> SumEn
 
 
 def check_update(state: RoundState, participant_public_key: bytes, payload: UpdatePayload) -> UpdateEntry:
-    """Check what can be told of an update without a pass over its model.
+    """Check what can be known of an update without a pass over its model.
 
     The masked model is judged before the dictionary, as in xaynet; adding it, the only thing that can still fail (an element
     not below the order), comes with the entry.

@@ -41,7 +41,7 @@ class Phase(enum.Enum):
     SUM2 = "sum2"  # collects the mask sums of the sum participants
     UNMASK = "unmask"  # chooses a mask and takes it off the total
     FAILURE = "failure"  # this round gives no model
-    SHUTDOWN = "shutdown"  # nothing is accepted any more
+    SHUTDOWN = "shutdown"  # nothing is accepted from here on
 
 
 class Trigger(enum.Enum):

@@ -3,7 +3,7 @@
 A coordinator does nothing of its own accord: with the same settings, the same random bytes and the same calls it does the same.
 A recording is those three. It helps to find out what went wrong in a round, and it holds that promise to account in tests.
 
-A recording contains the random bytes that the secret keys of its rounds grew from: whoever has it can open every message in it.
+A recording contains the random bytes that the secret keys of its rounds grew from: it opens every message in it.
 
 This file does no I/O; how a recording is stored is the caller's business.
 """

@@ -31,7 +31,7 @@ LEAST_CHUNK_BYTES: Final = 1 << 30
 """Unless it is set, room for chunks of unfinished messages, all participants together, is no less than this."""
 
 CHUNKED_PAYLOADS: Final = 64
-"""Unless it is set, room for chunks is no less than so many of the largest payloads."""
+"""Unless it is set, the least room for chunks, in largest payloads."""
 
 DEFAULT_CHUNK_PATIENCE_SECONDS: Final = 60.0
 """Participants come back after ten seconds at most when a part could not be delivered (spec 8.3)."""
@@ -86,7 +86,7 @@ class RoundSettings:
         max_participant_chunk_bytes: the same for one participant, book-keeping included; None means twice the largest payload,
             and 1 MiB for the book-keeping.
         max_chunked_messages: bound of the number of unfinished messages.
-        chunk_patience_seconds: an unfinished message that did not grow for so long gives way to another one.
+        chunk_patience_seconds: an unfinished message idle for this long may be evicted.
 
     Raises:
         ConfigError: names each field that breaks a rule, with its value.
@@ -158,7 +158,7 @@ class RoundSettings:
 
     @property
     def chunk_limits(self) -> ChunkLimits:
-        """How much unfinished messages may hold, with what is not set filled in."""
+        """How much unfinished messages may hold, defaults applied."""
         payload_bytes, own, overall = self.max_payload_bytes, self.max_participant_chunk_bytes, self.max_chunk_bytes
         return ChunkLimits(
             max_bytes_per_participant=2 * payload_bytes + CHUNK_ALLOWANCE_BYTES if own is None else own,

@@ -25,7 +25,7 @@ class RoundState:
 
     Attributes:
         keys: the coordinator's key pair of this round; hidden in repr by its type.
-        parameters: what participants were told.
+        parameters: as published to participants.
         aggregation: the sum of the masked models.
         chunks: pieces of unfinished messages of the current phase.
         sum_dictionary: ephemeral public key by sum participant.
@@ -65,7 +65,7 @@ class RoundState:
 
 @dataclass(slots=True)
 class PhaseCounters:
-    """What became of the messages of the current phase.
+    """The outcomes of the messages of the current phase.
 
     Attributes:
         accepted: taken into the round; only these count for the phase's window.

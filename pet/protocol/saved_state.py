@@ -39,7 +39,7 @@ _NUMBER_FIELDS: Final = (
 def save_state(coordinator: Coordinator, now_seconds: float) -> dict[str, Any]:
     """Return the record of a coordinator at some moment."""
     state = coordinator.state
-    # In Idle the last round is over; its keys are good for nothing any more.
+    # In Idle the last round is over; its keys are of no further use.
     current = None if state.phase is Phase.IDLE else state.round
     return {
         "phase": state.phase.value,

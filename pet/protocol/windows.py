@@ -103,8 +103,8 @@ class PhaseWindow:
     Attributes:
         min_count: accepted messages that the phase needs.
         max_count: accepted messages after which further ones are discarded.
-        min_seconds: the phase lasts at least so long, whatever arrives.
-        max_seconds: after so long without min_count messages the round fails.
+        min_seconds: the shortest duration of the phase, whatever arrives.
+        max_seconds: after this time without min_count messages the round fails.
 
     Raises:
         ConfigError: names each field that breaks a rule, with its value.
@@ -123,11 +123,11 @@ class PhaseWindow:
         return window_violations(self.min_count, self.max_count, self.min_seconds, self.max_seconds, least_count=least_count)
 
     def is_full(self, accepted: int) -> bool:
-        """Say whether further messages are to be discarded."""
+        """Return whether further messages are to be discarded."""
         return accepted >= self.max_count
 
     def state(self, started_seconds: float, now_seconds: float, accepted: int) -> WindowState:
-        """Say whether a phase that began at `started_seconds` goes on at `now_seconds` with `accepted` messages.
+        """Return whether a phase that began at `started_seconds` goes on at `now_seconds` with `accepted` messages.
 
         Both times are on the same clock. The sums are those of `deadline_seconds`, so that a caller who comes exactly at a
         deadline finds it passed, however the sum was rounded.

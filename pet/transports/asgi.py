@@ -1,7 +1,7 @@
 """PET over HTTP, the coordinator's side: xaynet's routes (spec 5), and `/status` and `/healthz`, as an ASGI application.
 
 It can be served as it is or mounted in another application. It moves bytes between HTTP and a `Service`: it knows
-routes, headers and status codes, but no phase, and it never learns what became of a message.
+routes, headers and status codes, but no phase, and it is never given the outcome of a message.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Routes:
         self._endpoint = service.endpoint
 
     async def post_message(self, request: Request) -> Response:
-        """Take a sealed message; 200 and nothing else once it was read and handled, whatever became of it (spec 9.3)."""
+        """Take a sealed message; 200 and nothing else once it was read and handled, whatever its outcome (spec 9.3)."""
         service, limit_bytes = self._service, self._endpoint.max_body_bytes()
         try:
             declared = declared_length(request.headers.get("content-length"), limit_bytes)

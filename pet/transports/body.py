@@ -43,7 +43,7 @@ class SealedBody(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the bytes. Calling it twice does no harm; no other call may follow."""
+        """Release the bytes. Calling it twice does no harm; no other call may follow."""
         ...
 
 

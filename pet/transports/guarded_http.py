@@ -84,7 +84,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._peer: str | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
-        self._has_come_on = False
+        self._made_progress = False
         self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -123,22 +123,22 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Read as uvicorn does, within the bounds."""
         if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_headers()
-        self._has_come_on = False
+        self._made_progress = False
         super().data_received(data)  # type: ignore[arg-type]  # any buffer will do
-        self._header_bytes = 0 if self._has_come_on else self._header_bytes + len(data)
+        self._header_bytes = 0 if self._made_progress else self._header_bytes + len(data)
         if self._header_bytes > self._limits.max_header_bytes and not self.transport.is_closing():
             _logger.info("connection closed: expected headers of at most %d bytes", self._limits.max_header_bytes)
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Note that a request has begun."""
-        self._has_come_on = True
+        self._made_progress = True
         self._stop_expecting()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Note that a body comes on; nothing of it is kept once there is an answer."""
-        self._has_come_on = True
+        """Note that a body made progress; nothing of it is kept once there is an answer."""
+        self._made_progress = True
         super().on_body(body)
 
     def timeout_keep_alive_handler(self) -> None:

@@ -57,7 +57,7 @@ class Service(Protocol):
         ...
 
     def receive_body(self, most_bytes: int) -> AbstractAsyncContextManager[IncomingBody]:
-        """Begin a body of at most so many bytes.
+        """Begin a body of at most `most_bytes`.
 
         Raises:
             ServiceBusyError: there is no room for it now; nothing needs to be read.

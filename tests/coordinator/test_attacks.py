@@ -179,7 +179,7 @@ def test_poisoned_seed_dictionary_of_the_wrong_participants(engine, clock):
 
 
 def test_poisoned_seed_costs_the_round_and_nothing_else(engine, clock):
-    """A seed that does not open cannot be told from a good one: the sum participant gives up, and the next round is whole."""
+    """A seed that does not open looks like a good one: the sum participant gives up, and the next round is whole."""
     round_, _, sum_dictionary = to_update(engine, clock)
     poisoner, *others = round_.keys("update", 3)
     engine.handle_message(

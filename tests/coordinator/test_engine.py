@@ -241,7 +241,7 @@ def test_what_the_storage_refuses_is_published_later(clock, caplog):
     assert engine.parameters() == parameters
     assert engine.status()["round"] == 1
     assert engine.seconds_until_tick() == 0
-    engine.handle_message(bytearray(300))  # raises nothing, as it is refused whatever becomes of the rest
+    engine.handle_message(bytearray(300))  # raises nothing, as it is refused whatever happens to the rest
     assert "cannot be stored yet" in caplog.text
     storage.is_down = False
     engine.tick()

@@ -210,7 +210,7 @@ def storage(request, tmp_path):
 
 @pytest.fixture(params=["folded at once", "kept", "kept sealed"])
 def folding(request, monkeypatch):
-    """What becomes of masked models: added to a stored total, or stored one by one, alone or in the bodies they came in."""
+    """How masked models are kept: added to a stored total, or stored one by one, alone or in the bodies they came in."""
     if request.param == "folded at once":
         monkeypatch.setattr(journal, "FOLD_BYTES", 1)
         monkeypatch.setattr(journal, "FOLD_COUNT", 1)

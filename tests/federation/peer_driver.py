@@ -177,7 +177,7 @@ class Federation:
 
 @asynccontextmanager
 async def federation(url: str, folder: Path, peers: int = 3, **options: Any) -> AsyncIterator[Federation]:
-    """A federation of so many peers, none of them pulsing yet."""
+    """A federation of `count` peers, none of them pulsing yet."""
     phase_seconds = options.pop("phase_seconds", 5.0)
     started = Federation(url, folder, phase_seconds=phase_seconds, terms=options)
     try:
@@ -195,7 +195,7 @@ async def pulse(started: Federation) -> None:
 
 
 async def synchronise(started: Federation, *, nodes: list[Node] | None = None) -> None:
-    """One round at the admin's wish; waits until everybody has its aggregate."""
+    """One round at the admin's request; waits until everybody has its aggregate."""
     waiting = started.nodes if nodes is None else nodes
     before = {node.uuid: node.rounds() for node in waiting}
     await started.admin.peer.request_full_sync()

@@ -95,7 +95,7 @@ def test_what_is_no_enrolment_is_refused(change):
 
 
 class Coordinator:
-    """A coordinator that says what it is told to say."""
+    """A coordinator with scripted answers."""
 
     sums: bytes | None = None
     seeds: bytes | None = None

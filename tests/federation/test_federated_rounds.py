@@ -217,7 +217,7 @@ def test_what_a_round_costs_no_peer_sees(broker, tmp_path):
     run(work())
 
 
-def test_any_peer_may_wish_for_a_round_once_a_minute(broker, tmp_path):
+def test_any_peer_may_ask_for_a_round_once_a_minute(broker, tmp_path):
     async def work():
         async with federation(broker.url, tmp_path) as started:
             learn(started, (40, 50, 60))

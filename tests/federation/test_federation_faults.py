@@ -141,7 +141,7 @@ def test_a_peer_that_missed_a_newcomer_asks_before_it_enrols(broker, tmp_path, m
             assert started.admin.log() == ""
 
     def bump(desk):
-        """A change that nobody is told of."""
+        """A change that is announced to nobody."""
         desk._context.counters.terms_version += 1
         desk._context.save()
 
@@ -377,7 +377,7 @@ def test_too_many_bad_joins_are_not_even_read(broker, tmp_path):
 
 
 def test_forged_announcements_change_nothing(broker, tmp_path):
-    """Whoever has the broker's credential may announce things; nothing of it is taken."""
+    """Anybody with the broker's credential may announce things; nothing of it is taken."""
 
     async def work(started, name):
         learn(started, 40, 50, 60)

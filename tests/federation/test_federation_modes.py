@@ -43,7 +43,7 @@ def test_a_peer_may_join_without_knowing_the_admins_key(broker, tmp_path):
                 assert record.terms.schema == started.admin.peer.record.terms.schema
             with pytest.raises(TokenRefusedError):
                 await started.join(Secret("0" * 32), terms=terms)
-            # Whoever knows all but the federation's key is nobody.
+            # To know all but the federation's key is not enough.
             stranger = replace(terms, secret_key=Secret("AAAAAAAAAAAAAAAAAAAAAA=="))
             with pytest.raises(FederationUnavailableError):
                 await started.join(terms=stranger)

@@ -106,7 +106,7 @@ def test_a_peer_that_missed_a_change_asks_for_the_whole(broker, tmp_path):
             await tick(started, [sender])
             await until(lambda: has(started.admin, *parts[:2]))
             for node in started.nodes:
-                node.clock.offset_seconds = 61  # everybody answers one wish a minute
+                node.clock.offset_seconds = 61  # everybody answers one request a minute
             await away.peer.start_pulse()
             await until(lambda: has(away, *parts[:2]))
             # One that died gets everything when it is back.
@@ -174,7 +174,7 @@ def test_exploration_is_for_those_who_are_allowed(broker, tmp_path):
     run(work())
 
 
-def test_a_removed_peers_rows_go_with_it_and_a_wish_brings_everything(broker, tmp_path):
+def test_a_removed_peers_rows_go_with_it_and_a_request_brings_everything(broker, tmp_path):
     async def work():
         async with federation(broker.url, tmp_path, **PLAIN) as started:
             parts = [some_rows(count, count) for count in (40, 30, 20)]

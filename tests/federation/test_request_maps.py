@@ -89,7 +89,7 @@ def test_values_of_a_creation():
         ("fed_local_type", "tpu", "expected cpu or gpu"),
         ("fed_enforce_hipaa_compliance", "true", "HIPAA compliance checks are not supported yet"),
         ("fed_encrypt", "yes", "expected true or false"),
-        ("fed_mode", "compat", "this server was not told to speak the compatible formats"),
+        ("fed_mode", "compat", "this server was not started with --compat"),
         ("fed_mode", "other", "expected native or compat"),
         ("fed_project_kind", "rows", "expected statistics or model"),
         ("fed_schema", "{}", "schema: expected"),

@@ -322,7 +322,7 @@ def test_the_compatible_formats_of_the_client():
         assert not invitation.is_native(text)
         peer.join("mine", text, password)
         assert peer.info("mine")["peersInfo"].keys() == admin.info("admin")["peersInfo"].keys()
-        # A native federation stays native, whoever asks for its invitation.
+        # A native federation stays native, no matter who asks for its invitation.
         admin.create("native", "f", nats_hosts=HOSTS, fed_mode="native")
         text, password = admin.invite("native", "correct horse battery")
         assert text.startswith("PETINV1.")

@@ -82,9 +82,9 @@ def test_cut_off_counts_decide_as_the_true_ones_would():
     random = np.random.default_rng(5)
     for _ in range(300):
         rows = random.integers(0, 12, 3)
-        told = {peer: (1, int(min(count, LEAST)), 0) for peer, count in zip("abc", rows, strict=True)}
+        counts = {peer: (1, int(min(count, LEAST)), 0) for peer, count in zip("abc", rows, strict=True)}
         try:
-            AggregateLedger().require_aggregate(contributions(**told), LEAST)
+            AggregateLedger().require_aggregate(contributions(**counts), LEAST)
             decided = True
         except SharingError:
             decided = False

@@ -1,4 +1,4 @@
-"""Fuzz every target for so many executions, one after the other, and print one line of figures for each.
+"""Fuzz every target for a number of executions, one after the other, and print one line of figures for each.
 
     python tests/fuzzing/campaign.py --decoder-runs 10000000 --path-runs 10000000
 

@@ -1,6 +1,6 @@
 """What is fuzzed: each decoder that reads bytes of strangers, and the whole way of a message into a coordinator.
 
-A target takes bytes and returns; it fails with any exception that a caller of the decoder is not told to expect, or if what it
+A target takes bytes and returns; it fails with any exception that a caller of the decoder need not expect, or if what it
 decoded does not encode to the same bytes again. Nothing here needs atheris: fuzz.py does.
 """
 
@@ -152,7 +152,7 @@ def _split(stream: bytes, most: int) -> list[bytes | LargeMessage] | None:
             else:
                 assert len(item.payload) + len(item.header or b"") >= LARGE_BYTES
                 found.append(item._replace(payload=memoryview(bytes(item.payload))))
-                splitter.use_again(item.payload)
+                splitter.recycle(item.payload)
     return found
 
 

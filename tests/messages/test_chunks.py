@@ -223,7 +223,7 @@ def test_what_stands_still_gives_way_to_what_needs_its_room() -> None:
     collector = new_collector(overall=3 * size)
     for now, message_id in enumerate((1, 2, 3)):
         collector.add(KEY, Tag.UPDATE, chunk(0, message_id=message_id), now)
-    collector.add(KEY, Tag.UPDATE, chunk(0, message_id=1), 50)  # comes on, even if with the same
+    collector.add(KEY, Tag.UPDATE, chunk(0, message_id=1), 50)  # makes progress, even if with the same
     with pytest.raises(RemoteProtocolError, match="at most 492 bytes of all participants, got 656"):
         collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 60.5)
     assert len(collector) == 3

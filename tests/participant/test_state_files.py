@@ -166,7 +166,7 @@ def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path):
     file = StateFile(tmp_path / "state")
     assert file.load() is None
     file.save(b"one")
-    (tmp_path / "state.next").mkdir()  # nothing can be written there, whoever tries
+    (tmp_path / "state.next").mkdir()  # nothing can be written there by anybody
     with pytest.raises(StateError, match="write"):
         file.save(b"two")
     assert file.load() == b"one"

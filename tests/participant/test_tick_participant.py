@@ -147,7 +147,7 @@ def test_whole_rounds_and_the_flags_around_them(make, config):
     assert not participants[0].new_global_model
 
 
-def test_a_new_round_takes_back_the_wish_for_a_model(make):
+def test_a_new_round_takes_back_the_request_for_a_model(make):
     transport = Fixed()
     participant = make(transport)
     participant.tick()
@@ -161,7 +161,7 @@ def test_a_new_round_takes_back_the_wish_for_a_model(make):
     assert participant.task is Task.NONE
 
 
-def test_setting_a_model_clears_the_wish_unless_it_is_refused(make):
+def test_setting_a_model_clears_the_request_unless_it_is_refused(make):
     participant = make(Fixed())
     participant.tick()
     participant.tick()
@@ -203,7 +203,7 @@ def test_a_refused_answer_and_an_abandoned_task_are_logged(make, caplog):
 
 @pytest.mark.parametrize("count", range(8))
 @pytest.mark.parametrize("task", ["sum", "update", "none"])
-def test_a_restored_participant_has_the_task_and_the_wish_it_had(make, task, count):
+def test_a_restored_participant_has_the_task_and_the_request_it_had(make, task, count):
     transport = Fixed(parameters=round_parameters(task).to_bytes())
     participant = make(transport)
     for _ in range(count):

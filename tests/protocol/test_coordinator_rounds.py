@@ -1,4 +1,4 @@
-"""Rounds of a coordinator from beginning to end: what happens, in which order, and what is told."""
+"""Rounds of a coordinator from beginning to end: what happens, in which order, and what is reported."""
 
 import copy
 from fractions import Fraction

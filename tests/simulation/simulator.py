@@ -240,11 +240,11 @@ class Simulation:
         self._engine = self._new_engine()
         self._machines = [ParticipantMachine(signing_key=key, entropy=self._draw.randbytes, threads=1) for key in self._keys]
         self._saved = [machine.save() for machine in self._machines]
-        #: Messages on their way that nobody waits for any more.
+        #: Messages on their way that nobody waits for.
         self._late: list[bytes] = []
 
     def run(self, rounds: int) -> Outcome:
-        """Go on until so many rounds have ended, with a model or without.
+        """Go on until `count` rounds have ended, with a model or without.
 
         Raises:
             Violation: what must never happen has happened; the message says in which round.
@@ -386,7 +386,7 @@ class _Lost:
 
 
 def forgets_to_write(engine: CoordinatorEngine, draw: random.Random) -> None:
-    """Plant a mistake: one time in twenty, what happened is told without having been written."""
+    """Plant a mistake: one time in twenty, what happened is reported without having been written."""
     rounds = engine._rounds
     settle = rounds.settle
 

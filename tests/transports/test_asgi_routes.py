@@ -101,7 +101,7 @@ def test_a_round_over_http(client):
 
 
 def test_the_phase_is_announced_before_its_dictionary(client):
-    """Whoever sees a dictionary can answer it at once: its message is accepted (spec 1.3, 13)."""
+    """A participant that sees a dictionary can answer it at once: its message is accepted (spec 1.3, 13)."""
     round_, _ = run_to_update(client)
     assert phase(client) == "update"
     post(client, round_.update(*round_.keys("update", 1), decode_sum_dictionary(client.get("/sums").content)))

@@ -1,4 +1,4 @@
-"""The HTTP client against a real server on loopback that answers what it is told to."""
+"""The HTTP client against a real server on loopback with scripted answers."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_a_lost_connection_fails_what_waits_and_comes_back(tmp_path):
 
 
 def test_a_session_that_the_broker_ends_for_good_is_opened_again(tmp_path):
-    """The library never reconnects after errors of the protocol; here the broker is told a nonsense command."""
+    """The library never reconnects after errors of the protocol; here the broker gets a nonsense command."""
 
     async def use(broker):
         async def answer(subject, payload):

@@ -81,7 +81,7 @@ def settings_for(broker, **options):
 def eventually(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
     return result
 
@@ -186,7 +186,7 @@ def test_dummies_play_rounds(broker):
 
 @pytest.mark.parametrize("storage", ["file", "memory"])
 def test_rounds_go_on_after_the_broker_was_killed(tmp_path, storage):
-    """Killed in the middle of a round, twice; whoever listens or sends finds it again, and with memory its streams are new."""
+    """Killed in the middle of a round, twice; listeners and senders find it again, and with memory its streams are new."""
     with running_broker(tmp_path) as broker:
         settings = settings_for(broker, storage=storage)
         service = CoordinatorService(CoordinatorEngine(live_settings(sum_probability=0.4)))

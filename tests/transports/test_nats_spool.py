@@ -50,7 +50,7 @@ def test_what_comes_first_is_written_and_digested(tmp_path, size):
 
 
 def test_a_bit_is_set_when_its_chunk_is_noted(tmp_path, monkeypatch):
-    """So that nobody is told of a chunk that the next process would not know of."""
+    """So that no chunk is reported that the next process would not know of."""
     body = random.Random(2).randbytes(SIZE)
     room = SpoolRoom(tmp_path)
     spool = room.open("peer", offer_of(body))

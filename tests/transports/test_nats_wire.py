@@ -76,7 +76,7 @@ def split(data, source, most):
         for item in splitter.take(count):
             if isinstance(item, LargeMessage) and source.random() < 0.5:
                 copy = item._replace(payload=memoryview(bytes(item.payload)))
-                splitter.use_again(item.payload)
+                splitter.recycle(item.payload)
                 items.append(copy)
             else:
                 items.append(item)
@@ -158,7 +158,7 @@ def test_messages_that_are_taken_at_once(broker, monkeypatch, is_known):
             if message.data == b"bad":
                 raise ValueError(message.data)
             taken.append((bytes(message.data), message.headers))
-            server.use_again(memoryview(message.data))
+            server.recycle(memoryview(message.data))
             server.answer(message)
 
         settings = settings_for(broker, chunk_bytes=2**20)

@@ -1,4 +1,4 @@
-"""Requests and bytes of one peer in a second: what goes over is told to wait, and gets on afterwards."""
+"""Requests and bytes of one peer in a second: what goes over has to wait, and succeeds afterwards."""
 
 import asyncio
 

@@ -34,7 +34,7 @@ class Transaction:
         clears: begins with an empty journal and without blobs.
         entries: appended to the journal.
         blobs: written, in place of those of the same name.
-        dropped_blobs: names of blobs that are not needed any more; a name can end with "*" and stands for all that begin so.
+        dropped_blobs: names of blobs that are no longer needed; a name can end with "*" and stands for all that begin so.
     """
 
     sequence: int
@@ -92,8 +92,8 @@ class Storage(Protocol):
     def commit(self, transaction: Transaction) -> None:
         """Make a change durable.
 
-        A change that was made already, as its sequence tells, is not made again, so that whoever cannot know whether a commit
-        succeeded may repeat it.
+        A change that was made already, as its sequence tells, is not made again, so that a caller that cannot know whether a
+        commit succeeded may repeat it.
 
         Raises:
             StorageError: the change was not made, or it is not known whether it was; the same transaction may be tried again.
@@ -102,12 +102,12 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections. Calling it twice does no harm; no other call may follow."""
+        """Close files and connections. Calling it twice does no harm; no other call may follow."""
         ...
 
 
 def is_next(transaction: Transaction, sequence: int, state: bytes) -> bool:
-    """Say whether a change is still to be made, given the number of the last one and the state that it wrote.
+    """Return whether a change is still to be made, given the number of the last one and the state that it wrote.
 
     Raises:
         StateError: it is neither the next one nor the last one.
@@ -122,8 +122,8 @@ def is_next(transaction: Transaction, sequence: int, state: bytes) -> bool:
     )
 
 
-def is_meant(name: str, pattern: str) -> bool:
-    """Say whether a pattern of `Transaction.dropped_blobs` stands for a name."""
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern of `Transaction.dropped_blobs` stands for a name."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 

@@ -5,7 +5,7 @@ Nothing is written to disk. Blobs are copied, as a storage must not keep the mes
 
 from __future__ import annotations
 
-from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next, join
+from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches
 from pet.errors import StateError
 from pet.mask_codec import Buffer
 
@@ -42,11 +42,11 @@ class MemoryStorage:
             self._entries.clear()
             self._blobs.clear()
         for pattern in transaction.dropped_blobs:
-            for name in [name for name in self._blobs if is_meant(name, pattern)]:
+            for name in [name for name in self._blobs if matches(name, pattern)]:
                 del self._blobs[name]
         self._blobs.update({name: join(blob) for name, blob in transaction.blobs.items()})
         self._entries += transaction.entries
         self._sequence, self._state = transaction.sequence, transaction.state
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to close."""

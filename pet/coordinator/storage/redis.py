@@ -2,8 +2,8 @@
 
 What is durable there, the server's own settings say: with `appendonly yes` and `appendfsync always` what is acknowledged
 survives a loss of power too, with `everysec` it survives the end of the server's process. This file sees to the rest: a change
-happens as a whole, and by one coordinator at a time. Whoever opens the storage becomes its owner, unless the owner before still
-has a connection; one that has lost it notices at its next change, and makes none.
+happens as a whole, and by one coordinator at a time. The process that opens the storage becomes its owner, unless the owner
+before still has a connection; one that has lost it notices at its next change, and makes none.
 
 Keys begin with "pet:"; others in the same database are left alone.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
-from pet.coordinator.storage.base import Stored, Transaction, is_meant, is_next, join
+from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches
 from pet.errors import MissingExtraError, StateError, StorageError
 from pet.mask_codec import Buffer
 
@@ -121,7 +121,7 @@ class RedisStorage:
                 if self._client.get(OWNER_KEY) == self._owner.encode():
                     self._client.delete(OWNER_KEY)
         except StorageError:
-            pass  # whoever comes next finds that the owner has no connection
+            pass  # the next owner finds that this one has no connection
         self._client.close()
 
     def _take_ownership(self) -> None:
@@ -145,7 +145,7 @@ class RedisStorage:
         names = [name.decode() for name in cast("set[bytes]", pipeline.smembers(NAMES_KEY))]
         if transaction.clears:
             return names
-        return [name for name in names if any(is_meant(name, pattern) for pattern in transaction.dropped_blobs)]
+        return [name for name in names if any(matches(name, pattern) for pattern in transaction.dropped_blobs)]
 
     def _queue(self, pipeline: Any, transaction: Transaction, dropped: list[str]) -> None:
         """Put the commands of a change together."""

@@ -195,7 +195,7 @@ class SqliteStorage:
         return rows
 
     def _commit_rows(self, transaction: Transaction, rows: Sequence[tuple[str, bytes | None, str | None]]) -> list[str]:
-        """Change the database; return the files that do not count any more."""
+        """Change the database; return the files that no longer count."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:

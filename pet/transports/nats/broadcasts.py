@@ -38,7 +38,7 @@ _WINDOW: Final = 4
 _DUPLICATE_WINDOW_SECONDS: Final = 600
 _LEAST_AGE_SECONDS: Final = 3600
 _NANOSECONDS: Final = 10**9
-#: So many chunks of 1 MiB are more than any stream holds.
+#: More chunks of 1 MiB than any stream holds.
 _MAX_CHUNKS: Final = 2**20
 
 OCTET_STREAM: Final = "application/octet-stream"

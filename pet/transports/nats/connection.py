@@ -1,7 +1,7 @@
 """A connection to a broker that outlives the broker's restarts: requests, answers, and the broker's storage interface.
 
 Each thing that can go wrong is an exception of its own (pet/errors.py, docs/spec/federation.md 5.5), at the latest after
-the request timeout. What was not answered when the connection broke fails at once, so that it can be sent again: whoever
+the request timeout. What was not answered when the connection broke fails at once, so that it can be sent again: a caller that
 sends must be able to send twice.
 
 Knows no message of PET and no federation.
@@ -109,7 +109,7 @@ class NatsConnection:
             CounterpartOfflineError: nobody listens on the subject.
             ForbiddenSubjectError: the broker does not let us send there.
             UnreachableError: no connection, or no answer in time.
-            CredentialsError: the broker does not accept us any more.
+            CredentialsError: the broker no longer accepts our credentials.
         """
         return bytes((await self.exchange(subject, *payload, headers=headers, timeout_seconds=timeout_seconds)).data)
 
@@ -161,10 +161,10 @@ class NatsConnection:
         if self._session is not None:
             self._session.answer(message)
 
-    def use_again(self, payload: memoryview) -> None:
-        """Receive into the buffer of a message that was taken, and that nobody looks at any more."""
+    def recycle(self, payload: memoryview) -> None:
+        """Receive into the buffer of a message that was taken and is no longer referenced."""
         if self._session is not None:
-            self._session.use_again(payload)
+            self._session.recycle(payload)
 
     async def subscribe(
         self,
@@ -297,7 +297,7 @@ class NatsConnection:
     async def _flush(self, session: Session) -> None:
         """Wait until the broker has read everything so far.
 
-        Not cancelled with the caller: the library stops reading for good when it gets an answer that nobody waits for any more.
+        Not cancelled with the caller: the library stops reading for good when it gets an answer that nobody waits for.
         """
         timeout = self.settings.request_timeout_seconds
         task = self._start(session.flush())

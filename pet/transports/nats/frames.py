@@ -127,7 +127,7 @@ class UploadOffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of an upload: taken, or refused for a reason that another attempt would meet again."""
+    """The outcome of an upload: taken, or refused for a reason that another attempt would meet again."""
 
     is_accepted: bool
     reason: str = ""
@@ -142,7 +142,7 @@ class OpenAnswer:
         chunk_bytes: data in each chunk but the last.
         window: chunks that may be under way.
         have: one bit for each chunk that is there, the first in the highest bit of the first byte.
-        expires_seconds: a slot without progress is given up after so long.
+        expires_seconds: a slot without progress is given up after this time.
         wait_seconds: ask again then; None if that is not the answer.
         verdict: it is over.
     """
@@ -202,7 +202,7 @@ class OpenAnswer:
 
 
 def has_bit(bitmap: bytes | bytearray, index: int) -> bool:
-    """Say whether a chunk is there; chunks beyond the bitmap are not."""
+    """Return whether a chunk is there; chunks beyond the bitmap are not."""
     return index // 8 < len(bitmap) and bool(bitmap[index // 8] & (0x80 >> index % 8))
 
 

@@ -1,7 +1,7 @@
 """Receive large uploads in mode `direct`: slots, windows, idempotent chunks, digest, verdict.
 
 The receiver decides the pace. There are so few slots that all windows together stay far below what the broker holds for
-one connection before it drops it; a sender without a slot is told to wait. One task owns each slot; nothing here knows
+one connection before it drops it; a sender without a slot has to wait. One task owns each slot; nothing here knows
 what an upload means.
 
 Source: docs/spec/federation.md 5.4, mode `direct`.
@@ -54,7 +54,7 @@ _VERDICTS_KEPT: Final = 4096
 
 
 class UploadHandler(Protocol):
-    """What becomes of uploads."""
+    """The counts of uploads by outcome."""
 
     @property
     def stall_seconds(self) -> float:
@@ -124,10 +124,10 @@ class UploadReceiver:
         self._subscription = await self._connection.serve(self._subjects.open_all, self._answer_offer)
 
     async def stop(self) -> None:
-        """Take no more offers, tell who asks what became of what is whole, and let go of the rest."""
+        """Take no more offers; keep answering for finished uploads, discard the others."""
         if self._subscription is not None:
             await self._connection.unsubscribe(self._subscription)
-        if whole := [asyncio.create_task(each.told()) for each in self._receiving.values() if each.is_whole]:
+        if whole := [asyncio.create_task(each.wait_until_reported()) for each in self._receiving.values() if each.is_whole]:
             await asyncio.wait(whole, timeout=_STOP_SECONDS)
             for waiting in whole:
                 waiting.cancel()
@@ -230,10 +230,10 @@ class _Receiving:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every chunk is there: then it needs no slot any more."""
+        """Whether every chunk is there: then it no longer needs a slot."""
         return self._spool is not None and self._spool.is_whole
 
-    async def told(self) -> None:
+    async def wait_until_reported(self) -> None:
         """Wait until the sender knows the verdict."""
         await self._is_told.wait()
 
@@ -270,7 +270,7 @@ class _Receiving:
         """Receive the upload and have it handled.
 
         Raises:
-            TimeoutError: it did not come on.
+            TimeoutError: it stalled.
             TransportError, OSError: broker or disk failed.
         """
         subscriptions: list[Subscription] = []
@@ -337,7 +337,7 @@ class _Receiving:
                 await asyncio.to_thread(self._store, spool, chunks)
             self._held -= len(chunks)
             for _, data, _ in chunks:
-                self._connection.use_again(data)
+                self._connection.recycle(data)
             del chunks
 
     def _store(self, spool: Spool, chunks: list[tuple[int, memoryview, Msg | None]]) -> None:

@@ -43,7 +43,7 @@ async def digest_of(body: Body) -> bytes:
 
 
 def make_offer(connection: NatsConnection, body: Body, kind: str, round_name: str, digest: bytes) -> UploadOffer:
-    """Return the offer of an upload. Its id follows from what it is, so that whoever sends it again goes on with it.
+    """Return the offer of an upload. Its id follows from what it is, so that sending it again resumes it.
 
     Args:
         connection: says how large chunks may be.
@@ -148,7 +148,7 @@ class _Sending:
                     answer = await self._ask(self._subjects.done(answer.slot), await self._digesting)
                 if answer.verdict is not None:
                     return answer.verdict
-                # Not a failure: the receiver has its hands full, or wants some chunks again.
+                # Not a failure: the receiver is busy, or needs some chunks again.
                 self._patience.progress()
                 await asyncio.sleep(answer.wait_seconds or 0)
                 failures = 0

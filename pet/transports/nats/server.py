@@ -2,7 +2,7 @@
 
 Round parameters, sum dictionary and model are events that everybody reads from the broker; a seed dictionary is for one
 participant and answered to it; messages come in as uploads. It moves bytes between a broker and a `Service`: it knows no phase
-and never learns what became of a message.
+and is never given the outcome of a message.
 
 Source: docs/spec/federation.md 5.2, 5.4; the order of what is published is that of docs/spec/pet.md 5.1.
 """
@@ -38,7 +38,7 @@ _logger: Final = logging.getLogger(__name__)
 #: The kind of upload that a sealed message of PET is.
 PET_MESSAGE: Final = "pet"
 #: How often the coordinator is asked what it publishes; asking costs three attribute reads.
-_LOOK_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0
 
 
@@ -118,7 +118,7 @@ class NatsServer:
 
     async def _keep_publishing(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             try:
                 await self._publish_changes()
             except TransportError as error:
@@ -132,8 +132,8 @@ class NatsServer:
     async def _publish_changes(self) -> None:
         """Publish what is new since the last look.
 
-        Old dictionaries go before new parameters come, and a model comes before the parameters of the next round: whoever sees
-        a round begin must find the model of the one before, and no dictionary of it.
+        Old dictionaries go before new parameters come, and a model comes before the parameters of the next round: a participant
+        that sees a round begin must find the model of the one before, and no dictionary of it.
         """
         if not self._has_streams:
             if self._creates_streams:

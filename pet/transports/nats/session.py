@@ -81,7 +81,7 @@ class _Client(Client):
 
     @functools.wraps(Client._process_msg)  # also its signature, by which a wire knows the library
     async def _process_msg(self, sid: int, *details: Any) -> None:  # type: ignore[override]
-        """Give a message to whoever takes it at once, or leave it to the library."""
+        """Give a message to its taker at once, or leave it to the library."""
         taker = self.takers.get(sid)
         if taker is None:
             await super()._process_msg(sid, *details)
@@ -93,7 +93,7 @@ class _Client(Client):
             self._hand_over(taker, subject, reply, data)
 
     def take_at_once(self, message: LargeMessage) -> bool:
-        """Give a large message to whoever takes it at once; False if nobody does."""
+        """Give a large message to its taker at once; False if there is none."""
         taker = self.takers.get(message.sid)
         if taker is None or message.header:
             return False
@@ -114,7 +114,7 @@ class _Client(Client):
 
 
 class Session:
-    """A client and what became of it."""
+    """One nats-py client and why its connection ended."""
 
     def __init__(self, settings: NatsSettings, name: str, owner: Owner) -> None:
         self._settings: Final = settings
@@ -178,7 +178,7 @@ class Session:
             await self.client.publish(subject, b"".join(parts), reply=reply, headers=headers)
 
     async def listen(self, subscription: Subscription) -> None:
-        """Have the broker send what comes on a subject.
+        """Have the broker send what arrives on a subject.
 
         Raises:
             nats.errors.Error, OSError: it cannot be asked.
@@ -211,10 +211,10 @@ class Session:
         else:
             self._wire.write(f"PUB {message.reply} 0\r\n\r\n".encode())
 
-    def use_again(self, payload: memoryview) -> None:
-        """Receive into the buffer of a message that nobody looks at any more."""
+    def recycle(self, payload: memoryview) -> None:
+        """Receive into the buffer of a message that is no longer referenced."""
         if self._wire is not None:
-            self._wire.use_again(payload)
+            self._wire.recycle(payload)
 
     async def flush(self) -> None:
         """Wait until the broker has read everything so far, or the request timeout is over; must not be cancelled."""

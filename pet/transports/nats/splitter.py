@@ -102,8 +102,8 @@ class FrameSplitter:
             self._hold(passed, end)
         return items
 
-    def use_again(self, payload: memoryview) -> None:
-        """Take back the buffer of a message that nobody looks at any more."""
+    def recycle(self, payload: memoryview) -> None:
+        """Take back the buffer of a message that is no longer referenced."""
         buffer = payload.obj
         if isinstance(buffer, bytearray) and LARGE_BYTES < len(buffer) <= _LARGEST_SPARE_BYTES and len(self._spares) < _SPARES:
             self._spares.append(buffer)

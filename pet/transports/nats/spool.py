@@ -25,7 +25,7 @@ from pet.transports.body import MemoryBody, SealedBody, create_private
 from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bit
 from pet.transports.nats.temporary_folder import TemporaryFolder
 
-#: A file that nobody has written to for so long belongs to a sender that has given up.
+#: A file that nobody has written to for this long belongs to a sender that has given up.
 ABANDONED_SECONDS: Final = 3600.0
 #: Uploads up to this size are kept in memory, unless they have to outlive the process.
 SMALL_BYTES: Final = 2**20

@@ -237,7 +237,7 @@ class StoredUploads:
                     await self._take(messages[0])
                     messages.pop(0)
         finally:
-            # Whoever follows need not wait until the broker gives us up.
+            # The next receiver need not wait until the broker gives us up.
             for message in messages:
                 with suppress(nats.errors.Error, OSError):
                     await message.nak()
@@ -321,7 +321,7 @@ class StoredUploads:
         try:
             await asyncio.shield(discarding)
         except asyncio.CancelledError:
-            await asyncio.wait({discarding})  # what was handled must not be handled again by whoever follows
+            await asyncio.wait({discarding})  # what was handled must not be handled again by the next receiver
             raise
 
     async def _handle(self, peer: str, offer: UploadOffer, body: SealedBody) -> str | None:

@@ -54,7 +54,7 @@ class Subscription:
 
 
 def may_answer(message: Msg) -> bool:
-    """Say whether a message may be answered.
+    """Return whether a message may be answered.
 
     Who asks chooses where the answer goes, and it is sent with our rights, which may be more: an answer to a subject such as
     "$JS.API.STREAM.DELETE.name" would be obeyed. So answers go to inboxes only.

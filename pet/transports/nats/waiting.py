@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WaitingRequests:
-    """Answers to come, each with a token that is the last word of the subject it will come on."""
+    """Answers to come, each with a token that is the last word of the subject it will arrive on."""
 
     def __init__(self) -> None:
         self._answers: Final[dict[str, tuple[str, asyncio.Future[Msg]]]] = {}

@@ -88,7 +88,7 @@ class _Link(asyncio.BufferedProtocol):
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that there is no connection any more."""
+        """Note that the connection is gone."""
         self._end(exc)
         self.is_closed.set()
 
@@ -112,7 +112,7 @@ class _Link(asyncio.BufferedProtocol):
         return item
 
     def put_back(self, data: bytes) -> None:
-        """Leave what was not needed for whoever reads next."""
+        """Leave what was not needed for the next reader."""
         self.items.appendleft(data)
         self._waiting_bytes += len(data)
         self.has_news.set()
@@ -178,7 +178,7 @@ class Wire(Transport):
         buffer_size: int,  # noqa: ARG002 - the library's
         connect_timeout: int,
     ) -> None:
-        """Encrypt the connection. What came before in plain text does not count any more."""
+        """Encrypt the connection. What came before in plain text no longer counts."""
         before, link = self._link(), self._make_link()
         name = uri if isinstance(uri, str) else uri.hostname
         loop = asyncio.get_running_loop()
@@ -187,7 +187,7 @@ class Wire(Transport):
         try:
             transport = await asyncio.wait_for(upgrading, connect_timeout)
         except BaseException:
-            before.connection_lost(None)  # asyncio has closed it, but tells nobody any more
+            before.connection_lost(None)  # asyncio has closed it without calling this
             raise
         assert transport is not None, "start_tls returns a transport or raises"
         link.connection_made(transport)
@@ -252,10 +252,10 @@ class Wire(Transport):
             for piece in _pieces(f"PUB {subject} {reply} {sum(map(len, parts))}\r\n".encode(), *parts, _LINE_END):
                 writer.write(piece)
 
-    def use_again(self, payload: memoryview) -> None:
-        """Receive into the buffer of a message that nobody looks at any more."""
+    def recycle(self, payload: memoryview) -> None:
+        """Receive into the buffer of a message that is no longer referenced."""
         if self._present is not None:
-            self._present.splitter.use_again(payload)
+            self._present.splitter.recycle(payload)
 
     async def wait_closed(self) -> None:
         """Wait until what was closed is closed."""
@@ -268,7 +268,7 @@ class Wire(Transport):
             self._present.transport.close()
 
     def at_eof(self) -> bool:
-        """Say whether nothing more will come."""
+        """Return whether nothing more will come."""
         return self._present is None or (self._present.is_over and not self._present.items)
 
     def __bool__(self) -> bool:
@@ -301,7 +301,7 @@ class LargeMessageParser(Parser):
 
 
 def _is_known(client: Client) -> bool:
-    """Say whether the library has the places where a wire and its parser belong, and asks of them what they can do."""
+    """Return whether the library has the places where a wire and its parser belong, and asks of them what they can do."""
     needed = Transport.__abstractmethods__ | {"__bool__"}
     process = getattr(client, "_process_msg", None)
     return (

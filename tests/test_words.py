@@ -1,0 +1,83 @@
+"""Our prose uses the field's own terms: everyday phrases that stand for them are kept out (docs/map.md, Words).
+
+Comments, docstrings, every other string (errors, log lines, help texts) and the documents are read; names of code are not.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import pet
+
+ROOT = Path(pet.__file__).parent.parent
+FOLDERS = ["pet", "native", "tests", "benchmarks", "examples", "docs"]
+SUFFIXES = {".py", ".c", ".h", ".md", ".html", ".sh"}
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
+FILES += [*sorted(ROOT.glob("*.md")), ROOT / ".ci/run"]
+
+#: Phrase, and what to write in its place.
+BANNED = {
+    r"com(?:e|es|ing) on|came on": "make progress",
+    r"(?:give|gives|gave|giving) way": "may be evicted",
+    r"put(?:s|ting)? aside": "snapshot, reserve, keep",
+    r"told": "reported, informed, announced, set up",
+    r"in vain": "did not answer, did not happen in time",
+    r"(?:has|have|with) \w+ hands full": "is busy",
+    r"let(?:s|ting)? go of": "close, release, discard",
+    r"so (?:many|long)(?! (?:as|that))": "a number of, this long",
+    r"any more(?! than)": "no longer, from now on",
+    r"(?:become|becomes|became) of": "the outcome of",
+    r"whoever": "the caller, a participant that, anybody who",
+    r"look(?:s|ing)? again": "wake, poll",
+    r"wish(?:es|ed|ing)?": "request",
+    r"(?-i:Say|Tell) whether": "return whether",
+}
+PATTERNS = {re.compile(rf"\b(?:{phrase})\b", re.IGNORECASE): advice for phrase, advice in BANNED.items()}
+
+
+def prose_of(path: Path) -> str:
+    """Return what people read in a file: of Python the comments and strings, of everything else all."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    comments = [
+        token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.COMMENT
+    ]
+    strings = [
+        node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return "\n".join(comments + strings)
+
+
+def banned_in(prose: str) -> list[str]:
+    flat = re.sub(r"\s+(?:#:?|\*|//)?\s*", " ", prose)  # a phrase may stand across a line's end
+    return [f"{found!r} (better: {advice})" for pattern, advice in PATTERNS.items() for found in pattern.findall(flat)]
+
+
+@pytest.mark.parametrize(
+    ("prose", "count"),
+    [
+        ("a body that does not come on", 1),
+        ("an idle message gives\n    # way to others", 1),
+        ("nobody is told, whoever asks", 2),
+        ("so many bytes, for so long", 2),
+        ("so long as it lasts, any more than that", 0),
+        ("wishful", 0),
+    ],
+)
+def test_phrases_are_found(prose, count):
+    assert len(banned_in(prose)) == count
+
+
+def test_prose_uses_the_terms_of_the_field():
+    found = [
+        f"{path.relative_to(ROOT)}: {phrase}"
+        for path in FILES
+        if path != Path(__file__)
+        for phrase in banned_in(prose_of(path))
+    ]
+    assert not found, "\n".join(found)
