@@ -112,7 +112,7 @@ class ParticipantMachine:
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
             threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
             choose_task: how the task of a round is found out; not part of a saved state.
-            on_clip: what becomes of weights beyond the bound of the mask config, as in `pet.mask_model`; not part of a saved
+            on_clip: how to treat weights beyond the bound of the mask config, as in `pet.mask_model`; not part of a saved
                 state either.
             max_model_length: longest model to take part with; None means that a masked vector has at most 1 GiB. Not part of
                 a saved state.
