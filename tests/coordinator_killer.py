@@ -298,6 +298,7 @@ class RealRounds:
         assert len(failures) == log.count("round failed "), log[-3000:]
         for round_id, reason, phase, needed, count in failures:
             assert reason == "timeout"
+            assert phase != "sum" or int(count) > 0, f"round {round_id}: nobody joined it, and it failed"
             assert int(count) < int(needed)
             if phase == "update":
                 assert int(count) >= self._most_accepted[int(round_id)], f"round {round_id}: an accepted update was lost"

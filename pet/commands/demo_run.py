@@ -25,7 +25,15 @@ from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import Tag
 from pet.model_formats import decode_bincode
-from pet.protocol.events import Event, MessageAccepted, ModelPublished, ParametersPublished, PhaseEntered, RoundFailed
+from pet.protocol.events import (
+    Event,
+    MessageAccepted,
+    ModelPublished,
+    ParametersPublished,
+    PhaseEntered,
+    RoundFailed,
+    RoundReopened,
+)
 from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
@@ -181,7 +189,10 @@ class DemoRun:
             case ModelPublished():
                 self._finish_round(news.model)
             case RoundFailed():
-                self._fail_round(news)
+                self._fail_round(news.round_id, news.reason, news.description)
+            case RoundReopened():
+                # Among the demo's participants somebody is drawn nearly always: if nobody joins again and again, it is stuck.
+                self._fail_round(news.round_id, "nobody joined", news.description)
             case _DropOut():
                 self.drop_out_rounds[news.participant] = self._round.round_id
                 self._reporter.dropped_out(news.participant, news.unfinished)
@@ -218,11 +229,11 @@ class DemoRun:
             for public_key in self._round.accepted[Tag.UPDATE]
         ]
 
-    def _fail_round(self, event: RoundFailed) -> None:
+    def _fail_round(self, round_id: int, reason: str, description: str) -> None:
         self._failures += 1
-        self._reporter.round_failed(event.round_id, event.reason, event.description)
+        self._reporter.round_failed(round_id, reason, description)
         if self._failures > _MOST_FAILURES:
-            raise PetError(f"demo: expected at most {_MOST_FAILURES} failed rounds, got {self._failures}: {event.description}")
+            raise PetError(f"demo: expected at most {_MOST_FAILURES} failed rounds, got {self._failures}: {description}")
 
 
 def round_settings() -> RoundSettings:

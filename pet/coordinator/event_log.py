@@ -20,6 +20,7 @@ from pet.protocol.events import (
     ParametersPublished,
     PhaseEntered,
     RoundFailed,
+    RoundReopened,
     SeedDictionaryPublished,
     SumDictionaryPublished,
 )
@@ -67,6 +68,8 @@ class EventLog:
                     reason=event.reason,
                     description=event.description,
                 )
+            case RoundReopened():
+                _log(logging.INFO, "round reopened", round_id=event.round_id, description=event.description)
             case ModelPublished():
                 _log(
                     logging.INFO,

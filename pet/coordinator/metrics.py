@@ -23,6 +23,7 @@ from pet.protocol.events import (
     ModelPublished,
     PhaseEntered,
     RoundFailed,
+    RoundReopened,
 )
 from pet.protocol.phases import Phase
 
@@ -62,6 +63,9 @@ class Metrics:
         )
         self._completed = Counter("pet_rounds_completed", "Rounds that gave a global model.", registry=registry)
         self._failed = Counter("pet_rounds_failed", "Rounds that gave none, by reason.", ["reason"], registry=registry)
+        self._reopened = Counter(
+            "pet_rounds_reopened", "Rounds that nobody joined, replaced by the next one.", registry=registry
+        )
         self._phase_seconds = Histogram(
             "pet_phase_seconds", "How long phases lasted.", ["phase"], buckets=_PHASE_SECONDS, registry=registry
         )
@@ -133,6 +137,8 @@ class Metrics:
                 self._completed.inc()
             case RoundFailed():
                 self._failed.labels(event.reason).inc()
+            case RoundReopened():
+                self._reopened.inc()
             case _:
                 pass
 

@@ -30,7 +30,7 @@ from pet.federation.statistics import STATISTICS_MASK_CONFIG
 from pet.global_model import GlobalModel
 from pet.messages import RoundParameters, Tag, decode_seed_dictionary, decode_sum_dictionary
 from pet.participant import AsyncTickParticipant
-from pet.protocol.events import Event, MessageAccepted, ModelPublished, RoundFailed
+from pet.protocol.events import Event, MessageAccepted, ModelPublished, RoundFailed, RoundReopened
 from pet.protocol.participant_events import MessageDelivered, TaskAbandoned
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import Strategies, take_assigned_task
@@ -167,6 +167,9 @@ class RoundLeader:
                 loop.call_soon_threadsafe(settle, event.model)
             elif isinstance(event, RoundFailed):
                 loop.call_soon_threadsafe(settle, f"{event.reason}: {event.description}")
+            elif isinstance(event, RoundReopened):
+                # Another seed draws nobody else here: the tasks are those of the manifest, which names one round.
+                loop.call_soon_threadsafe(settle, f"timeout: {event.description}")
 
         return note
 

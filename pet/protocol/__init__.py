@@ -17,6 +17,7 @@ from pet.protocol.events import (
     ParametersPublished,
     PhaseEntered,
     RoundFailed,
+    RoundReopened,
     SeedDictionaryPublished,
     SumDictionaryPublished,
 )
@@ -25,7 +26,7 @@ from pet.protocol.participant_events import GetParameters, GetSeeds, GetSums, Re
 from pet.protocol.participant_state import PARTICIPANT_TRANSITIONS, ParticipantState, ParticipantTrigger
 from pet.protocol.phases import ACCEPTED_TAG, TRANSITIONS, Phase, Trigger
 from pet.protocol.round_settings import RoundSettings
-from pet.protocol.round_state import Status
+from pet.protocol.round_state import Status, Waiting
 from pet.protocol.strategies import Strategies
 from pet.protocol.windows import PhaseWindow
 
@@ -52,6 +53,7 @@ __all__ = [
     "PhaseWindow",
     "Request",
     "RoundFailed",
+    "RoundReopened",
     "RoundSettings",
     "SeedDictionaryPublished",
     "SendMessage",
@@ -59,5 +61,6 @@ __all__ = [
     "Strategies",
     "SumDictionaryPublished",
     "Trigger",
+    "Waiting",
     "participant_events",
 ]

@@ -341,11 +341,11 @@ class Coordinator:
             return None
         if window_state is WindowState.COMPLETE:
             return _Outcome(Trigger.ENOUGH_MESSAGES, (self._publish_collected(),))
-        return self._fail(
-            "timeout",
-            f"phase {state.phase.value}: expected {window.min_count} messages within {window.max_seconds:g} seconds, "
-            f"got {state.counters.accepted}",
-        )
+        expected = f"phase {state.phase.value}: expected {window.min_count} messages within {window.max_seconds:g} seconds"
+        if state.reopens_at_time_out:
+            return self._reopen(f"{expected}, nobody joined")
+        hint = ": too few sum participants joined" if state.phase is Phase.SUM else ""
+        return self._fail("timeout", f"{expected}, got {state.counters.accepted}{hint}")
 
     def _publish_collected(self) -> Event:
         """Return what the phase that ends has for the participants of the next one."""
@@ -373,6 +373,12 @@ class Coordinator:
         # Not an invitation to send anything, so it need not wait for the next phase; and the next round comes after it.
         self._emit(events.ModelPublished(round_id=state.round_id, model=model))
         return _Outcome(Trigger.MODEL_UNMASKED)
+
+    def _reopen(self, description: str) -> _Outcome:
+        """Let the next round take the place of one that nobody joined: its new seed draws the tasks again."""
+        self.state.rounds_reopened += 1
+        self._emit(events.RoundReopened(round_id=self.state.round_id, description=description))
+        return _Outcome(Trigger.NOBODY_JOINED)
 
     def _fail(self, reason: str, description: str) -> _Outcome:
         """Give the round up (spec 1.8)."""

@@ -103,6 +103,22 @@ class RoundFailed:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReopened:
+    """Nobody joined the round until its time-out; the next one, with other keys and another seed, takes its place at once.
+
+    No failure: nothing was lost, and the new seed draws the tasks again.
+
+    Attributes:
+        round_id: the round that ended; the next one has the next number.
+        description: a sentence for people.
+    """
+
+    round_id: int
+    description: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageAccepted:
     """A whole message (reassembled, if it came in chunks) was taken into the round."""
 
@@ -144,6 +160,7 @@ Event: TypeAlias = (
     | DictionariesWithdrawn
     | ModelPublished
     | RoundFailed
+    | RoundReopened
     | MessageAccepted
     | MessageRefused
     | MessageDiscarded

@@ -7,7 +7,7 @@ and then `TRANSITIONS` alone says where the coordinator goes.
 1. **A trigger moves the whole round; a message does not.** A message is accepted, or refused with the state as before. That a
    message was the last one needed is a trigger (`ENOUGH_MESSAGES`), noticed after the message was accepted.
 2. **A round fails as a whole or not at all.** No message can take a round to `FAILURE`; only time, or masks that give no model
-   (`ROUND_FAILED`).
+   (`ROUND_FAILED`). A round that nobody has joined when its time is over did not fail: it is opened anew (`NOBODY_JOINED`).
 3. **Three phases rest, three are passed through.** `SUM`, `UPDATE` and `SUM2` wait for messages. `IDLE`, `UNMASK` and
    `FAILURE` are work that is done at once: the coordinator is never found in them between two calls, except in `IDLE` before
    its first round. They are still announced, one by one.
@@ -51,6 +51,7 @@ class Trigger(enum.Enum):
 
     PARAMETERS_DRAWN = "parameters drawn"  # keys and seed of the round exist
     ENOUGH_MESSAGES = "enough messages"  # the window's minimum time and minimum count are both reached
+    NOBODY_JOINED = "nobody joined"  # the Sum phase's maximum time is over without a single message
     MODEL_UNMASKED = "model unmasked"  # the global model exists
     ROUND_FAILED = "round failed"  # the window's maximum time is over, or the masks give no model
     FAILURE_RECORDED = "failure recorded"  # nothing is left to do for the failed round
@@ -61,6 +62,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Trigger], Phase]] = MappingProxyType(
     {
         (Phase.IDLE, Trigger.PARAMETERS_DRAWN): Phase.SUM,
         (Phase.SUM, Trigger.ENOUGH_MESSAGES): Phase.UPDATE,
+        (Phase.SUM, Trigger.NOBODY_JOINED): Phase.IDLE,
         (Phase.SUM, Trigger.ROUND_FAILED): Phase.FAILURE,
         (Phase.UPDATE, Trigger.ENOUGH_MESSAGES): Phase.SUM2,
         (Phase.UPDATE, Trigger.ROUND_FAILED): Phase.FAILURE,

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from pet.aggregation import Aggregation
 from pet.crypto import EncryptionKeyPair
-from pet.messages import ChunkCollector, ChunkStore, RoundParameters
-from pet.protocol.phases import Phase
+from pet.messages import ChunkCollector, ChunkStore, RoundParameters, Tag
+from pet.protocol.phases import ACCEPTED_TAG, Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.votes import MaskVotes
 from pet.protocol.windows import PhaseWindow
@@ -91,6 +91,7 @@ class CoordinatorState:
         counters: of the current phase.
         rounds_completed: rounds that gave a model.
         rounds_failed: rounds that did not.
+        rounds_reopened: rounds that nobody joined, and that the next one took the place of; they did not fail.
     """
 
     phase: Phase
@@ -101,6 +102,47 @@ class CoordinatorState:
     counters: PhaseCounters = field(default_factory=PhaseCounters)
     rounds_completed: int = 0
     rounds_failed: int = 0
+    rounds_reopened: int = 0
+
+    @property
+    def reopens_at_time_out(self) -> bool:
+        """Whether a time-out now would open the round anew rather than let it fail: nobody has joined it."""
+        return self.phase is Phase.SUM and self.counters.accepted == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a phase that collects messages waits for.
+
+    Attributes:
+        kind: the kind of message it takes.
+        needed: how many accepted messages it needs.
+        present: how many it has.
+        seconds: how long the phase has lasted.
+        reopens_at_time_out: what a time-out would do now: open the round anew, or let it fail.
+    """
+
+    kind: Tag
+    needed: int
+    present: int
+    seconds: float
+    reopens_at_time_out: bool
+
+    @property
+    def missing(self) -> int:
+        """How many messages have yet to come; 0 once there are enough, and only the minimum time is not over."""
+        return max(0, self.needed - self.present)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return the record under its public names, ready for JSON."""
+        return {
+            "kind": self.kind.name.lower(),
+            "needed": self.needed,
+            "present": self.present,
+            "missing": self.missing,
+            "seconds": self.seconds,
+            "at_time_out": "reopen" if self.reopens_at_time_out else "failure",
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +158,8 @@ class Status:
         seconds_left: until the phase times out; None in a phase that takes no messages.
         rounds_completed: rounds that gave a model, since the coordinator was created.
         rounds_failed: rounds that did not.
+        rounds_reopened: rounds that nobody joined, and that the next one took the place of.
+        waiting: what the phase waits for; None in a phase that takes no messages.
     """
 
     round_id: int
@@ -126,13 +170,22 @@ class Status:
     seconds_left: float | None
     rounds_completed: int
     rounds_failed: int
+    rounds_reopened: int
+    waiting: Waiting | None
 
     @classmethod
     def of(cls, state: CoordinatorState, window: PhaseWindow | None, now_seconds: float) -> Self:
         """Read it off a state; `window` is that of the current phase, None if the phase takes no messages."""
-        seconds_left = None
+        seconds_left = waiting = None
         if window is not None:
             seconds_left = max(0.0, state.phase_started_seconds + window.max_seconds - now_seconds)
+            waiting = Waiting(
+                kind=ACCEPTED_TAG[state.phase],
+                needed=window.min_count,
+                present=state.counters.accepted,
+                seconds=max(0.0, now_seconds - state.phase_started_seconds),
+                reopens_at_time_out=state.reopens_at_time_out,
+            )
         return cls(
             round_id=state.round_id,
             phase=state.phase,
@@ -142,6 +195,8 @@ class Status:
             seconds_left=seconds_left,
             rounds_completed=state.rounds_completed,
             rounds_failed=state.rounds_failed,
+            rounds_reopened=state.rounds_reopened,
+            waiting=waiting,
         )
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -155,4 +210,6 @@ class Status:
             "seconds_left": self.seconds_left,
             "rounds_completed": self.rounds_completed,
             "rounds_failed": self.rounds_failed,
+            "rounds_reopened": self.rounds_reopened,
+            "waiting": None if self.waiting is None else self.waiting.to_json_dict(),
         }

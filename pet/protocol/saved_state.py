@@ -51,6 +51,7 @@ def save_state(coordinator: Coordinator, now_seconds: float) -> dict[str, Any]:
         "discarded": state.counters.discarded,
         "rounds_completed": state.rounds_completed,
         "rounds_failed": state.rounds_failed,
+        "rounds_reopened": state.rounds_reopened,
         "round": None
         if current is None
         else {
@@ -89,6 +90,8 @@ def _load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSet
         counters=counters,
         rounds_completed=int(record["rounds_completed"]),
         rounds_failed=int(record["rounds_failed"]),
+        # Records of earlier versions lack it: there such rounds counted as failed.
+        rounds_reopened=int(record.get("rounds_reopened", 0)),
     )
     saved = record["round"]
     _expect(state.phase is not Phase.SHUTDOWN, "expected a phase to go on in, got the end")

@@ -97,6 +97,8 @@ def test_a_round(clock):
         "seconds_left": 60.0,
         "rounds_completed": 1,
         "rounds_failed": 0,
+        "rounds_reopened": 0,
+        "waiting": {"kind": "sum", "needed": 1, "present": 0, "missing": 1, "seconds": 0.0, "at_time_out": "reopen"},
     }
     assert (engine.sums(), engine.seeds(round_.keys("sum", 1)[0].public_key)) == (None, None)
     assert engine.parameters() != round_.parameters.to_bytes()

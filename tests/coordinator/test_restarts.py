@@ -291,9 +291,25 @@ def test_the_time_left_is_that_before_the_crash_whatever_time_it_is_now(storage)
     assert left == pytest.approx(60 - 18)
     life.start()
     assert 0 <= life.engine.status()["seconds_left"] - left <= 1
+    parameters = life.engine.parameters()
     for _ in range(43):
         life.wait(1.0)
-    assert life.engine.status()["rounds_failed"] == 1
+    # Nobody had joined: the round was opened anew, and that outlives the next crash too.
+    assert life.engine.parameters() != parameters
+    for _ in range(2):
+        status = life.engine.status()
+        assert (status["round"], status["rounds_reopened"], status["rounds_failed"]) == (2, 1, 0)
+        life.start()
+
+
+def test_a_round_that_somebody_joined_before_the_crash_is_not_opened_anew_after_it(storage):
+    life = Life(storage)
+    round_ = life.round()
+    life.send(round_.sum(round_.keys("sum", 1)[0]))
+    life.start()
+    for _ in range(61):
+        life.wait(1.0)
+    assert life.engine.status()["rounds_reopened"] == 0
 
 
 def test_a_clean_stop_is_gone_on_with_to_the_instant(storage):

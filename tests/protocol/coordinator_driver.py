@@ -175,6 +175,12 @@ class Session:
         self.wait()
         return self
 
+    def joined_by_one(self) -> Session:
+        self.to_sum()
+        key = self.round.keys("sum", 1)[0]
+        self.send(self.round.sum(key))
+        return self
+
     def to_update(self, count: int = 2) -> Session:
         self.to_sum()
         for key in self.round.keys("sum", count):

@@ -1,12 +1,14 @@
 """Rounds of a coordinator from beginning to end: what happens, in which order, and what is reported."""
 
 import copy
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from coordinator_driver import (
     CONFIG,
+    SUM_WINDOW,
     Session,
     counting_entropy,
     ephemeral_keys,
@@ -169,8 +171,9 @@ def test_a_round_that_times_out_fails_and_the_next_one_begins_at_once() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.SUM, Phase.UPDATE, Phase.SUM2])
 def test_every_collecting_phase_can_time_out(phase: Phase) -> None:
-    session = Session()
-    {Phase.SUM: session.to_sum, Phase.UPDATE: session.to_update, Phase.SUM2: session.to_sum2}[phase]()
+    two_needed = replace(SUM_WINDOW, min_count=2)
+    session = Session(small_settings(sum=two_needed))
+    {Phase.SUM: session.joined_by_one, Phase.UPDATE: session.to_update, Phase.SUM2: session.to_sum2}[phase]()
     assert session.coordinator.phase is phase
     failed = events_of(RoundFailed, session.wait(100))
     assert [event.reason for event in failed] == ["timeout"]
@@ -263,6 +266,15 @@ def test_status_is_of_the_current_phase_and_ready_for_json() -> None:
         "seconds_left": 50.0,
         "rounds_completed": 0,
         "rounds_failed": 0,
+        "rounds_reopened": 0,
+        "waiting": {
+            "kind": "sum",
+            "needed": 1,
+            "present": 1,
+            "missing": 0,
+            "seconds": 10.0,
+            "at_time_out": "failure",
+        },
     }
     session.wait(5)
     status = session.coordinator.status(session.now)

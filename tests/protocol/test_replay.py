@@ -8,12 +8,12 @@ from coordinator_driver import Round, counting_entropy, events_of, small_setting
 from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError
 from pet.messages import Message, seal_message
-from pet.protocol import Event, ModelPublished, RoundFailed, SeedDictionaryPublished, SumDictionaryPublished
+from pet.protocol import Event, ModelPublished, RoundFailed, RoundReopened, SeedDictionaryPublished, SumDictionaryPublished
 from pet.protocol.replay import Recorder, Recording, Step, replay
 
 
 def record() -> tuple[Recording, list[Event]]:
-    """Record a round with a model, good and bad messages, and one that fails."""
+    """Record a round with a model, good and bad messages, one that nobody joins, and one that fails."""
     recorder = Recorder(Recording(settings=small_settings(), started_seconds=50.0), counting_entropy(9))
     now, happened = 50.0, recorder.apply(Step(50.0))
 
@@ -38,7 +38,16 @@ def record() -> tuple[Recording, list[Event]]:
     send(sum_key, current.sum2(sum_key, dict(seeds[sum_key.public_key])))
     now += 100
     happened += recorder.apply(Step(now))
-    happened += recorder.apply(Step(now + 100))
+    now += 100
+    happened += recorder.apply(Step(now))
+    parameters = recorder.coordinator.parameters
+    assert parameters is not None
+    current = Round(parameters)
+    sum_key = current.keys("sum", 1)[0]
+    send(sum_key, current.sum(sum_key))
+    for _ in range(2):
+        now += 100
+        happened += recorder.apply(Step(now))
     return recorder.recording, happened
 
 
@@ -51,13 +60,15 @@ def test_a_replay_gives_the_same_events_and_the_same_model() -> None:
     recording, happened = record()
     assert len(events_of(ModelPublished, happened)) == 1
     assert [event.reason for event in events_of(RoundFailed, happened)] == ["timeout"]
+    assert len(events_of(RoundReopened, happened)) == 1
     assert comparable(replay(recording)) == comparable(happened)
     assert comparable(replay(recording)) == comparable(happened)
 
 
 def test_other_entropy_gives_other_events() -> None:
     recording, happened = record()
-    other = replace(recording, entropy=[bytes(32)] * len(recording.entropy))
+    # Nobody's messages open with other keys, so rounds are opened anew that were not: each needs entropy.
+    other = replace(recording, entropy=[bytes(32)] * len(recording.steps))
     assert comparable(replay(other)) != comparable(happened)
 
 

@@ -29,7 +29,8 @@ def test_a_fresh_coordinator() -> None:
 
 @pytest.mark.parametrize("start", ["to_sum", "to_update", "to_sum2"])
 def test_everything_but_the_entries(start: str) -> None:
-    session = Session()
+    session = Session().to_sum()
+    session.wait(60)
     getattr(session, start)()
     session.coordinator.refuse("decryption")
     session.coordinator.refuse("discarded")
@@ -42,9 +43,15 @@ def test_everything_but_the_entries(start: str) -> None:
     assert state.round is not None
     assert original.round is not None
     assert (state.round.keys, state.round.parameters) == (original.round.keys, original.round.parameters)
-    for name in ("phase", "round_id", "seed", "rounds_completed", "rounds_failed"):
+    for name in ("phase", "round_id", "seed", "rounds_completed", "rounds_failed", "rounds_reopened"):
         assert getattr(state, name) == getattr(original, name)
     assert snapshot(state.round.votes) == snapshot(type(original.round.votes)())
+
+
+def test_a_record_of_an_earlier_version_counts_no_reopened_rounds() -> None:
+    record = saved(Session().to_update())
+    del record["rounds_reopened"]
+    assert load_state(record, 0.0)[1].rounds_reopened == 0
 
 
 def announced(session: Session) -> list[Event]:

@@ -29,7 +29,7 @@ from pet.crypto import SigningKeyPair
 from pet.errors import StateError, StorageError
 from pet.messages import Tag
 from pet.protocol import ParticipantMachine
-from pet.protocol.events import Event, MessageAccepted, RoundFailed
+from pet.protocol.events import Event, MessageAccepted, RoundFailed, RoundReopened
 from pet.protocol.participant_events import GetParameters, GetSeeds, GetSums, ModelWanted, Request, SendMessage
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
@@ -119,8 +119,9 @@ class Witness:
     """Sees everything that leaves the coordinator, and objects.
 
     Of each round: every update that was said to be accepted is in the model exactly once; nothing is in it that was not sent;
-    the model does not change afterwards; rounds fail only for want of messages. Across restarts: round ids do not go back, a
-    round keeps its parameters, and what was accepted is still there. No participant sends two updates in a round.
+    the model does not change afterwards; rounds fail only for want of messages, and are reopened only if nobody joined.
+    Across restarts: round ids do not go back, a round keeps its parameters, and what was accepted is still there. No
+    participant sends two updates in a round.
     """
 
     def __init__(self, keys: list[SigningKeyPair]) -> None:
@@ -132,6 +133,8 @@ class Witness:
         self._last_round_id = 0
         self._objection = ""
         self.rounds_failed = 0
+        self.rounds_reopened = 0
+        self._joined: set[int] = set()
 
     @property
     def rounds_completed(self) -> int:
@@ -140,12 +143,20 @@ class Witness:
 
     def note_event(self, event: Event) -> None:
         """Take note of what the coordinator tells. The engine shields itself from observers, so objections wait for `look`."""
-        if isinstance(event, MessageAccepted) and event.tag is Tag.UPDATE:
+        if isinstance(event, MessageAccepted) and event.tag is Tag.SUM:
+            self._joined.add(event.round_id)
+        elif isinstance(event, MessageAccepted) and event.tag is Tag.UPDATE:
             self._accepted[event.round_id].add(self._index[event.participant_public_key])
         elif isinstance(event, RoundFailed):
             self.rounds_failed += 1
             if event.reason != TIMEOUT:
                 self._objection = f"round {event.round_id} failed: {event.reason}: {event.description}"
+            elif event.round_id not in self._joined:
+                self._objection = f"round {event.round_id} failed, though nobody joined it: {event.description}"
+        elif isinstance(event, RoundReopened):
+            self.rounds_reopened += 1
+            if event.round_id in self._joined:
+                self._objection = f"round {event.round_id} was reopened, though somebody had joined it"
 
     def note_update(self, parameters: bytes, i: int, body: bytes) -> None:
         """Take note of an update that a participant sends in the round with these parameters."""
@@ -203,6 +214,7 @@ class Outcome:
 
     rounds_completed: int = 0
     rounds_failed: int = 0
+    rounds_reopened: int = 0
     restarts: int = 0
     happened: Counter[str] = field(default_factory=Counter)
     digest: str = ""
@@ -253,6 +265,7 @@ class Simulation:
             self._take_turn()
         outcome = self.outcome
         outcome.rounds_completed, outcome.rounds_failed = self._witness.rounds_completed, self._witness.rounds_failed
+        outcome.rounds_reopened = self._witness.rounds_reopened
         outcome.digest = self._trace.hexdigest()
         return outcome
 

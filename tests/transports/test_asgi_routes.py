@@ -86,6 +86,7 @@ def test_a_round_over_http(client):
     wait_until(lambda: phase(client) == "sum")
     status = client.get("/status").json()
     assert 0 < status.pop("seconds_left") <= 60
+    assert status.pop("waiting")["kind"] == "sum"
     assert status == {
         "round": 2,
         "phase": "sum",
@@ -94,6 +95,7 @@ def test_a_round_over_http(client):
         "discarded": 0,
         "rounds_completed": 1,
         "rounds_failed": 0,
+        "rounds_reopened": 0,
     }
     assert client.get("/params").content != parameters.content
     assert client.get("/sums").status_code == 204
