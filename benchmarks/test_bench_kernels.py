@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pet import kernels
-from pet.commands.bench_kernels import VECTOR_COUNT, Workload
+from pet.commands.bench_workload import VECTOR_COUNT, Workload
 from pet.mask_config import MaskConfig
 
 TEST_LENGTH = 1_000

@@ -1,11 +1,13 @@
-"""The ceilings of this machine, from benchmarks/ceiling.c: compiled on demand into a temporary directory, and run.
+"""The ceilings of this machine, from ceiling.c beside this file: compiled on demand into a temporary folder, and run.
 
-Without a C compiler, or without the source (it is in the repository, not in the package), there are no ceilings.
+Without a C compiler there are no ceilings; the error says what is missing, and figures are shown without them.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess  # compiles and runs our own probe, with arguments that are all constants of this file
 import tempfile
@@ -13,59 +15,103 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pet
 from pet.commands.bench_kernels import Case
+from pet.commands.bench_memory import rotation_bytes
+from pet.errors import PetError
 
-#: A back-end is held against what its own instruction set can do; numba compiles for the machine it runs on.
+#: The probe's source, which every wheel contains.
+SOURCE: Final = Path(__file__).with_name("ceiling.c")
+#: A back-end is compared with what its own instruction set can do; numba compiles for the machine it runs on.
 _FLAGS: Final = {"avx2": ("-mavx2",), "avx512": ("-mavx512f",), "numba": ("-march=native",)}
+_COMPILERS: Final = ("cc", "gcc", "clang")
 _TIMEOUT_SECONDS: Final = 120
+#: Of a compiler's message, what fits a line.
+_MAX_REASON_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """What the machine can do at most with one instruction set and number of threads, all threads together."""
+    """What the machine can do at most with one instruction set and number of threads, all threads together.
+
+    Attributes:
+        flags: of the compiler.
+        threads: how many ran the probe at once.
+        vector_bytes: width of a vector.
+        keystream_ns_per_kib: ChaCha20 alone, nothing drawn.
+        memory_gb_per_s: a triad over three arrays that no cache holds.
+        reads_gb_per_s: eight different arrays, which no cache holds either, added to a ninth.
+    """
 
     flags: str
     threads: int
     vector_bytes: int
     keystream_ns_per_kib: float
     memory_gb_per_s: float
+    reads_gb_per_s: float
 
     def nanoseconds(self, case: Case) -> float:
         """Return the least time per weight that a case could take."""
         if case.limit == "keystream":
             return case.limit_bytes * self.keystream_ns_per_kib / 1024
-        return case.limit_bytes / self.memory_gb_per_s
+        return case.limit_bytes / (self.reads_gb_per_s if case.limit == "reads" else self.memory_gb_per_s)
 
 
-def find_source() -> Path | None:
-    """Return the probe's source: beside the package where that lies in the repository, else below the working directory."""
-    for root in (Path(pet.__file__).parent.parent, Path.cwd()):
-        source = root / "benchmarks" / "ceiling.c"
-        if source.is_file():
-            return source
+class Ceilings:
+    """The ceilings of a run: each is measured the first time that it is asked for, and kept.
+
+    Attributes:
+        found: by back-end and number of threads.
+        reasons: why there is none, by back-end and number of threads.
+    """
+
+    def __init__(self) -> None:
+        self.found: Final[dict[tuple[str, int], Ceiling]] = {}
+        self.reasons: Final[dict[tuple[str, int], str]] = {}
+
+    def of(self, backend: str, threads: int) -> Ceiling | None:
+        """Return the ceiling of a back-end with a number of threads; None if it cannot be measured here."""
+        key = (backend, threads)
+        if key not in self.found and key not in self.reasons:
+            try:
+                self.found[key] = measure_ceiling(backend, threads)
+            except PetError as error:
+                self.reasons[key] = str(error)
+        return self.found.get(key)
+
+
+def find_compiler() -> list[str] | None:
+    """Return the command of a C compiler: that of CC, else the first of the usual names; None if there is none."""
+    for name in filter(None, (os.environ.get("CC", ""), *_COMPILERS)):
+        words = shlex.split(name)
+        path = shutil.which(words[0]) if words else None
+        if path is not None:
+            return [path, *words[1:]]
     return None
 
 
-def measure_ceiling(backend: str, threads: int) -> Ceiling | None:
-    """Compile and run the probe for a back-end; None if that is not possible here."""
-    compiler, source = shutil.which("cc") or shutil.which("gcc"), find_source()
-    if compiler is None or source is None:
-        return None
+def measure_ceiling(backend: str, threads: int) -> Ceiling:
+    """Compile and run the probe for a back-end.
+
+    Raises:
+        PetError: there is no C compiler, or the probe does not compile or run here; says why.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise PetError(f"expected a C compiler ({', '.join(_COMPILERS)}) on the path, got none")
     flags = ("-O3", *_FLAGS.get(backend, ()))
-    with tempfile.TemporaryDirectory(prefix="pet-bench-") as directory:
-        program = str(Path(directory) / "ceiling")
-        try:
-            subprocess.run(  # noqa: S603
-                [compiler, *flags, "-pthread", str(source), "-o", program],
-                check=True,
-                capture_output=True,
-                timeout=_TIMEOUT_SECONDS,
-            )
-            answer = subprocess.run(  # noqa: S603
-                [program, str(threads)], check=True, capture_output=True, timeout=_TIMEOUT_SECONDS
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-    found = json.loads(answer.stdout)
+    with tempfile.TemporaryDirectory(prefix="pet-bench-") as folder:
+        program = str(Path(folder) / "ceiling")
+        _run("the probe to compile", [*compiler, *flags, "-pthread", str(SOURCE), "-o", program])
+        found = json.loads(_run("the probe to run", [program, str(threads), str(rotation_bytes())]))
     return Ceiling(flags=" ".join(flags), **found)
+
+
+def _run(expected: str, command: list[str]) -> bytes:
+    """Run a program and return what it prints; an error says what was expected and what the program said."""
+    try:
+        return subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS).stdout  # noqa: S603
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.decode(errors="replace").split()) or f"exit status {error.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    raise PetError(f"expected {expected}, got {said[:_MAX_REASON_CHARACTERS]}")

@@ -47,6 +47,10 @@ class Comparison:
         length: weights of the model.
         peer_ns: the peer's time.
         pet_ns: ours.
+        peer_bytes: bytes a weight that the peer sends, where that is compared.
+        pet_bytes: ours.
+        peer_error: largest error of a weight of the result, where that is compared.
+        pet_error: ours.
     """
 
     peer: str
@@ -54,6 +58,10 @@ class Comparison:
     length: int
     peer_ns: float
     pet_ns: float
+    peer_bytes: float | None = None
+    pet_bytes: float | None = None
+    peer_error: float | None = None
+    pet_error: float | None = None
 
     @property
     def ratio(self) -> float:

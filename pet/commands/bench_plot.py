@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pet.commands.bench import Result
+from pet.commands.bench_results import Result
 
 
 def plot_results(results: Sequence[Result], title: str, path: Path) -> None:

@@ -1,16 +1,16 @@
 """`pet bench`: every kernel is measured, figures carry their circumstances, and the plot is drawn."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from pet import cli, kernels
-from pet.commands import bench_ceiling
-from pet.commands.bench_kernels import Case, Workload, measure
-from pet.mask_config import MaskConfig
+from pet.commands import bench_ceiling, bench_options
+from pet.commands.bench_kernels import Case
 
 KERNELS = ["expand", "update", "mask sum", "mask only", "aggregate 1", "aggregate 8", "unmask", "fractions"]
 
@@ -39,7 +39,17 @@ def test_the_back_end_in_use_stays():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--sizes", "0"), ("--sizes", "many"), ("--configs", "prime-f16-b0-m3"), ("--backends", "sse9"), ("--peer-size", "1,2")],
+    [
+        *(
+            ("--sizes", value)
+            for value in ("0", "many", "1.5", "nan", "inf", "1e3,", "", "1e12", "1e999999999", "1," * 100 + "1")
+        ),
+        *(("--peer-size", value) for value in ("1,2", "1e12", "-1")),
+        *(("--threads", value) for value in ("0", "257", "two")),
+        *(("--configs", value) for value in ("prime-f16-b0-m3", "")),
+        ("--backends", "sse9"),
+        ("--plot", "bench.jpeg"),
+    ],
 )
 def test_bad_values_are_usage_errors(capsys, option, value):
     assert cli.run(["bench", option, value]) == 2
@@ -65,31 +75,48 @@ def test_peers_are_compared_in_the_same_run(tmp_path):
     assert "times faster" in finished.stdout
 
 
-def test_the_ceiling_is_plausible():
-    ceiling = bench_ceiling.measure_ceiling("portable", 1)
-    assert ceiling is not None, "tests run from the repository, with the compiler that pet was built with"
+def test_a_size_beyond_the_memory_is_refused_before_anything_is_allocated(capsys, monkeypatch):
+    monkeypatch.setattr(bench_options, "usable_bytes", lambda: 10_000_000_000)
+    monkeypatch.setattr("pet.commands.bench.Workload", None)
+    assert cli.run(["bench", "--sizes", "1e4,1e9", "--configs", "prime-f32-b0-m3,prime-f64-bmax-m3"]) == 2
+    expected = (
+        "expected at most 1,[0-9,]{7} weights of prime-f64-bmax-m3 for this machine's memory .10 GB can be used., got 1e9"
+    )
+    assert re.search(expected, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("compiler", [name for name in ("gcc", "clang") if shutil.which(name)])
+@pytest.mark.parametrize("backend", ["portable", *(name for name in kernels.available_backends() if name.startswith("avx"))])
+def test_the_ceiling_is_plausible(compiler, backend, monkeypatch):
+    monkeypatch.setenv("CC", compiler)
+    ceiling = bench_ceiling.measure_ceiling(backend, 1)
     assert 10 < ceiling.keystream_ns_per_kib < 10_000
     assert 0.1 < ceiling.memory_gb_per_s < 10_000
+    assert 0.1 < ceiling.reads_gb_per_s < 10_000
+
+
+def test_without_a_compiler_figures_stand_without_ceilings(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    report_file = tmp_path / "bench.json"
+    assert cli.run(["bench", "--sizes", "100", "--backends", "portable", "--json", str(report_file)]) == 0
+    assert "No ceilings: expected a C compiler (cc, gcc, clang) on the path, got none." in capsys.readouterr().out
+    report = json.loads(report_file.read_text())
+    assert report["ceilings"] == []
+    assert all(result["ceiling_ns"] is None and result["share"] is None for result in report["results"])
+
+
+def test_a_compiler_that_fails_is_quoted(capsys, monkeypatch):
+    monkeypatch.setenv("CC", f"{sys.executable} -c 'import sys; sys.exit(\"no headers here\")'")
+    assert cli.run(["bench", "--sizes", "100", "--backends", "portable"]) == 0
+    assert "expected the probe to compile, got no headers here" in capsys.readouterr().out
 
 
 def test_the_ceiling_of_a_case():
-    ceiling = bench_ceiling.Ceiling(flags="", threads=1, vector_bytes=16, keystream_ns_per_kib=1024.0, memory_gb_per_s=2.0)
+    ceiling = bench_ceiling.Ceiling(
+        flags="", threads=1, vector_bytes=16, keystream_ns_per_kib=1024.0, memory_gb_per_s=2.0, reads_gb_per_s=4.0
+    )
     usual = {"name": "", "limit_bytes": 10.0, "units": 1, "threads": 1, "run": int}
     assert ceiling.nanoseconds(Case(limit="keystream", **usual)) == 10
     assert ceiling.nanoseconds(Case(limit="memory", **usual)) == 5
-
-
-@pytest.mark.parametrize("config", ["prime-f32-b0-m3", "power2-f64-bmax-m12", "integer-i32-bmax-m3", "prime-i64-bmax-m12"])
-def test_a_workload_unmasks_to_its_own_model(config):
-    workload = Workload(MaskConfig.parse(config), 50)
-    assert np.allclose(workload.unmask(), workload.weights, rtol=1e-6, atol=1e-9)
-    for _ in range(3):
-        workload.aggregate(8)
-
-
-def test_a_slow_case_is_timed_in_few_passes():
-    calls = []
-    timing = measure(Case(name="", limit="memory", limit_bytes=1, units=1, threads=1, run=lambda: calls.append(0)))
-    assert 5 <= timing.passes <= 200
-    assert len(calls) == timing.passes + 1
-    assert timing.best <= timing.median
+    assert ceiling.nanoseconds(Case(limit="reads", **usual)) == 2.5
