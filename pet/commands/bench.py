@@ -34,7 +34,8 @@ def command(
     ] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure as JSON.")] = None,
     plot_file: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw ns per weight over size (.png, .svg).")
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw times and shares of the ceilings over the size (.png, .svg, .pdf)."),
     ] = None,
     peers: Annotated[
         bool,

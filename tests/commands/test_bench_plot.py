@@ -1,0 +1,96 @@
+"""The plot of `pet bench` can be read: labels with units on every axis, large enough, and inside the picture."""
+
+import itertools
+
+import pytest
+
+from pet.commands.bench_plot import draw_results, plot_results, short_size
+from pet.commands.bench_results import Result
+
+MACHINE = "A Processor With A Rather Long Name @ 2.00GHz (64 cores)"
+
+
+def results(sizes, backends=("avx2", "portable"), *, base=10.0, ceiling=5.0):
+    cases = [
+        ("expand", "keystream"),
+        ("aggregate 8", "reads"),
+        ("unmask", "memory"),
+        ("mask sum", "keystream"),
+        ("x", "memory"),
+    ]
+    return [
+        Result(
+            kernel=kernel,
+            config="prime-f32-b0-m3",
+            backend=backend,
+            size=size,
+            threads=1,
+            best_ns=base,
+            median_ns=base * (1 + index),
+            spread=0.1,
+            passes=5,
+            limit=limit,
+            limit_bytes=6.0,
+            ceiling_ns=ceiling,
+        )
+        for index, backend in enumerate(backends)
+        for size in sizes
+        for kernel, limit in cases
+    ]
+
+
+SETS = {
+    "one size": results([10_000]),
+    "many sizes": results([10**k for k in range(1, 9)]),
+    "nearly equal times": results([1000, 2000], ["avx2"], base=3.0, ceiling=3.0),
+    "tiny times": results([1000, 2000], base=0.003, ceiling=0.001),
+    "reference": results([10, 30], ["reference"], base=123_456.0),
+    "no ceilings": results([100, 10_000], ceiling=None),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_axis_has_labels_that_can_be_read(name):
+    figure = draw_results(SETS[name], MACHINE)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    assert len(figure.axes) == 10
+    for axes in figure.axes:
+        assert axes.get_xlabel() == "weights"
+        assert any(unit in axes.get_ylabel() for unit in ("ns per weight", "share of", "GB/s"))
+        for axis, least in ((axes.xaxis, 1), (axes.yaxis, 2)):
+            low, high = sorted(axis.get_view_interval())
+            ticks = zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
+            labels = [label for tick, label in ticks if low <= tick <= high]
+            assert len([label for label in labels if label.get_text()]) >= least, (axes.get_title(), axis.axis_name)
+            boxes = [label.get_window_extent(renderer) for label in labels]
+            assert all(box.height >= 10 for box in boxes), "pixels"
+            assert not any(first.overlaps(second) for first, second in itertools.pairwise(boxes))
+            assert all(figure.bbox.padded(2).containsx(box.x0) and figure.bbox.padded(2).containsx(box.x1) for box in boxes)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_point_is_inside_its_panel(name):
+    for axes in draw_results(SETS[name], MACHINE).axes:
+        for line in axes.lines:
+            (low, high), ys = axes.get_ylim(), line.get_ydata()
+            assert all(low <= y <= high for y in ys)
+
+
+def test_the_title_says_machine_back_end_and_config():
+    title = draw_results(results([10, 100], ["avx2"]), MACHINE).get_suptitle()
+    assert MACHINE in title
+    assert "back-end avx2" in title
+    assert "prime-f32-b0-m3" in title
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_plot_is_written_in_the_format_of_its_name(suffix, tmp_path):
+    path = tmp_path / f"bench{suffix}"
+    plot_results(SETS["one size"], MACHINE, path)
+    assert path.read_bytes().startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix])
+
+
+@pytest.mark.parametrize(("size", "text"), [(800, "800"), (1_500, "1.5k"), (10**6, "1M"), (25_000_000, "25M"), (10**9, "1G")])
+def test_sizes_are_written_short(size, text):
+    assert short_size(size) == text
