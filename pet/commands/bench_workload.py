@@ -27,7 +27,7 @@ from pet.masking import encoding_of, to_exact_scalar
 
 #: How many seeds a mask sum adds, and how many vectors the wide aggregation.
 VECTOR_COUNT: Final = 8
-#: At least so many models, and masked models, whatever their size: then two passes in a row share no data.
+#: At least this number of models, and masked models, whatever their size: then two passes in a row share no data.
 MIN_MODELS: Final = 2
 MIN_MASKED_MODELS: Final = 2 * VECTOR_COUNT
 #: Tiny models: more views than this would take longer to make than to measure.
@@ -225,7 +225,7 @@ class Workload:
 
 
 class _RunningTotal:
-    """A total, and a bound on the sum in it: so many times the order."""
+    """A total, and a bound on the sum in it, as a multiple of the order."""
 
     def __init__(self, values: kernels.Total, order: int) -> None:
         self.values: Final = values
