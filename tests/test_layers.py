@@ -25,6 +25,7 @@ LAYERS = [
     ["pet"],
     ["pet.messages"],
     ["pet.protocol"],
+    ["pet.files"],
     ["pet.transports"],
     ["pet.coordinator", "pet.participant"],
     ["pet.federation"],

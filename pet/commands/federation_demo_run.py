@@ -24,6 +24,7 @@ from typing import Final
 from pet.errors import FederationUnavailableError
 from pet.federation.client import Client
 from pet.federation.users import add_user, read_users
+from pet.files import make_private_folder, write_private
 from pet.secret import Secret
 
 _HOST: Final = "127.0.0.1"
@@ -75,12 +76,12 @@ def running_broker(folder: Path) -> Iterator[Broker]:
         raise FederationUnavailableError(
             "nats-server: expected it on the PATH, got none; Debian and Ubuntu have it: apt-get install nats-server"
         )
-    folder.mkdir(mode=0o700)
+    make_private_folder(folder)
     port, token = _free_port(), secrets.token_urlsafe(24)
     settings = folder / "nats-server.conf"
-    settings.touch(mode=0o600)
-    settings.write_text(
-        f'listen: "{_HOST}:{port}"\njetstream {{ store_dir: "{folder}/jetstream" }}\nauthorization {{ token: "{token}" }}\n'
+    write_private(
+        settings,
+        f'listen: "{_HOST}:{port}"\njetstream {{ store_dir: "{folder}/jetstream" }}\nauthorization {{ token: "{token}" }}\n',
     )
     with (folder / "nats-server.log").open("wb") as log:
         process = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)  # noqa: S603  found on the PATH
@@ -115,7 +116,7 @@ def running_sites(names: Sequence[str], folder: Path) -> Iterator[list[Site]]:
 def _start_server(name: str, folder: Path) -> subprocess.Popen[bytes]:
     users = folder / "users.json"
     if not users.exists():
-        folder.mkdir(mode=0o700)
+        make_private_folder(folder)
         add_user(users, name)
     command = [sys.executable, "-u", "-m", "pet", "federation", "serve", "--bind", f"{_HOST}:0"]
     command += ["--users", str(users), "--state", str(folder / "state")]

@@ -9,7 +9,7 @@ import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
 from pet.errors import SettingsError
-from pet.federation.users import write_private
+from pet.files import write_private
 
 
 def command(

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pet.coordinator.spool import make_folder, open_unnamed, read_exactly, write_all
+from pet.coordinator.spool import read_exactly, write_all
+from pet.files import make_folder, open_unnamed
 from pet.mask_codec import Buffer
 from pet.messages.chunk_store import Extent
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from pet.coordinator.durable_files import make_private_folder, sync_folder, write_durably
 from pet.coordinator.model_file import decode_model, encode_model, model_name
 from pet.coordinator.round_model import RoundModel
 from pet.errors import StateError, StorageError
+from pet.files import make_private_folder, remove_unfinished, replace_file
 from pet.mask_codec import Buffer
 
 
@@ -82,13 +82,10 @@ class FolderModelStore:
             raise StorageError(f"{folder}: expected a folder to keep models in: {error.strerror}") from None
 
     def save(self, model: RoundModel) -> dict[str, Any]:
-        """Keep a model: written under another name first, so that a file of its own name is a whole model."""
+        """Keep a model; a file of its name is a whole model."""
         name = model_name(model)
-        unfinished = self._folder / f"{name}.unfinished"
         try:
-            size_bytes = write_durably(unfinished, encode_model(model))
-            unfinished.replace(self._folder / name)
-            sync_folder(self._folder)
+            size_bytes = replace_file(self._folder / name, encode_model(model))
             self._forget_old(name)
         except OSError as error:
             raise StorageError(f"{self._folder / name}: the model cannot be kept: {error.strerror}") from None
@@ -106,8 +103,7 @@ class FolderModelStore:
 
     def _forget_old(self, latest: str) -> None:
         """Remove what is beyond the history, and what a crash left unfinished."""
-        for path in self._folder.glob("*.unfinished"):
-            path.unlink()
+        remove_unfinished(self._folder)
         others = [path for path in self._folder.glob("*.pet") if path.name != latest]
         others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in others[self._history - 1 :]:

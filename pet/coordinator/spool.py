@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -21,10 +19,8 @@ from typing import Final
 import numpy as np
 
 from pet.errors import NoRoomError
+from pet.files import link_or_copy, make_folder, name_file, open_unnamed, sync_data
 from pet.mask_codec import Buffer
-from pet.transports.body import create_private
-
-_COPY_BYTES: Final = 1 << 20
 
 
 class Spool:
@@ -133,15 +129,10 @@ class SpooledBody:
         """
         with self._lock:
             if self._writing is None:
-                os.fdatasync(self._file.fileno())
+                sync_data(self._file.fileno())
             else:
                 self._writing.result()  # an error is raised once: here, or never
-            if not _link_unnamed(self._file, path):
-                with create_private(path) as copy:
-                    self._file.seek(0)
-                    shutil.copyfileobj(self._file, copy, _COPY_BYTES)
-                    copy.flush()
-                    os.fsync(copy.fileno())
+            name_file(self._file, path)
 
     def close(self) -> None:
         """Free the file, unless it was kept, and the room it had."""
@@ -178,7 +169,7 @@ class FileBody:
 
     def keep(self, path: Path) -> None:
         """Give the file another name too (durable after `sync_folder`)."""
-        os.link(self._path, path)
+        link_or_copy(self._path, path)
 
     def close(self) -> None:
         """Close the file."""
@@ -230,7 +221,7 @@ def _write_out(descriptor: int) -> Future[None]:
         # Closed before the waiter is released, which then finds the descriptor gone.
         try:
             try:
-                os.fdatasync(descriptor)
+                sync_data(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -240,14 +231,6 @@ def _write_out(descriptor: int) -> Future[None]:
 
     threading.Thread(target=write, name="pet-write-out").start()
     return written
-
-
-def make_folder(folder: Path | None) -> Path:
-    """Make a folder for its owner only, if it is not there; None means the system's temporary folder."""
-    if folder is None:
-        return Path(tempfile.gettempdir())
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 def write_all(file: io.FileIO, data: memoryview) -> None:
@@ -273,27 +256,3 @@ def read_exactly(file: io.FileIO, buffer: memoryview) -> None:
         if not count:
             raise OSError(f"spooled bytes: expected {len(buffer)}, got {filled}")
         filled += count
-
-
-def open_unnamed(folder: Path) -> io.FileIO:
-    """Make a file that has no name in a folder."""
-    try:
-        # Not by tempfile, whose files can never be given a name (O_EXCL).
-        return io.FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "r+")
-    except (AttributeError, OSError):  # not Linux, or a file system without such files
-        return tempfile.TemporaryFile(buffering=0, dir=folder)
-
-
-def _link_unnamed(file: io.FileIO, path: Path) -> bool:
-    """Name a file that has no name; False if that cannot be done here."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        # With a folder given Python calls linkat, which follows the link in /proc to the file itself.
-        os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
-    except FileExistsError:
-        raise
-    except OSError:
-        return False
-    finally:
-        os.close(folder)
-    return True

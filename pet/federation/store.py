@@ -24,6 +24,7 @@ from pet.crypto import EncryptionKeyPair, hash_sha256
 from pet.errors import ProjectExistsError, StateError, TokenRefusedError
 from pet.federation.record_codec import decode_record, encode_record
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
+from pet.files import make_private_folder, touch_private
 
 MAX_LOG_LINES: Final = 1000
 #: A line is a sentence; longer ones would let a peer's error text fill the disk.
@@ -293,11 +294,7 @@ class _Database:
 
 def _open_file(directory: Path) -> _Database:
     """Open the database file; it is made readable by its owner alone before anything is in it."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(directory)
     path = directory / _FILE_NAME
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)  # SQLite gives its side files the same mode
-    finally:
-        os.close(descriptor)
+    touch_private(path)  # SQLite gives its side files the same mode
     return _Database(str(path))

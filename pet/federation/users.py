@@ -21,6 +21,7 @@ from typing import Final
 from pet.errors import FederationValueError, SettingsError
 from pet.federation.compat import SECRET_KEY_BYTES
 from pet.federation.encoding import canonical_json, decode_base64, encode_base64, parse_json_object
+from pet.files import FileLock, read_private, write_private
 from pet.secret import Secret
 
 _logger: Final = logging.getLogger(__name__)
@@ -87,15 +88,14 @@ def read_users(path: Path) -> dict[str, Secret]:
     """Read a users' file; an absent one has no users.
 
     Raises:
-        SettingsError: others than its owner can read it, or it is malformed.
+        SettingsError: others than its owner can read it, it cannot be read, or is malformed.
     """
     try:
-        with path.open("rb") as file:
-            mode, data = os.fstat(file.fileno()).st_mode, file.read(_MAX_FILE_BYTES)
+        data = read_private(path, _MAX_FILE_BYTES)
     except FileNotFoundError:
         return {}
-    if mode & 0o077:
-        raise SettingsError(f"{path}: expected a file that only its owner can read (chmod 600), got mode {mode & 0o777:o}")
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
     users = (parse_json_object(data) or {}).get("users")
     if not isinstance(users, dict):
         raise SettingsError(f'{path}: expected {{"users": {{name: key}}}}, got something else')
@@ -108,12 +108,13 @@ def add_user(path: Path, name: str) -> Secret:
     Raises:
         SettingsError: the name cannot be used or is taken, or the file is malformed.
     """
-    users = read_users(path)
-    if name in users:
-        raise SettingsError(f"{path}: expected a new name, got {name}, which is there already")
-    key = Secret(encode_base64(secrets.token_bytes(SECRET_KEY_BYTES)))
-    users[name] = _checked_key(name, key.reveal(), str(path))
-    write_private(path, canonical_json({"users": {name: users[name].reveal() for name in sorted(users)}}) + "\n")
+    with FileLock(path.with_name(f"{path.name}.lock"), waits=True):  # two that add at the same time keep both users
+        users = read_users(path)
+        if name in users:
+            raise SettingsError(f"{path}: expected a new name, got {name}, which is there already")
+        key = Secret(encode_base64(secrets.token_bytes(SECRET_KEY_BYTES)))
+        users[name] = _checked_key(name, key.reveal(), str(path))
+        write_private(path, canonical_json({"users": {name: users[name].reveal() for name in sorted(users)}}) + "\n")
     return key
 
 
@@ -132,19 +133,6 @@ def read_key_file(path: Path) -> tuple[str, Secret]:
 def write_key_file(path: Path, name: str, key: Secret) -> None:
     """Write a user's name and key for the user, readable by the owner only."""
     write_private(path, json.dumps({"users": {name: key.reveal()}}) + "\n")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, in one step: a reader finds the old content or the new one."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _from_text(text: str) -> dict[str, Secret]:

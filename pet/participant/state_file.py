@@ -7,14 +7,11 @@ step, and a lock keeps a second process from signing under the same key. Knows n
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 from pathlib import Path
 from typing import Final
 
 from pet.errors import StateError
-from pet.transports.body import create_private, sync_folder
+from pet.files import FileLock, read_private, remove_unfinished, replace_file
 
 
 class StateFile:
@@ -29,17 +26,14 @@ class StateFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path: Final = Path(path)
-        self._next_path: Final = self.path.with_name(self.path.name + ".next")
         self._last: bytes | None = None
         try:
-            self._lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock: Final = FileLock(self.path.with_name(f"{self.path.name}.lock"))
+        except BlockingIOError:
+            raise StateError(f"state file: expected to be its only user, got {self.path}, which another process uses") from None
         except OSError as error:
             raise StateError(f"state file: expected a folder that can be written, got {self.path}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise StateError(f"state file: expected to be its only user, got {self.path}, which another process uses") from None
+        self._remove_unfinished()
 
     def load(self) -> bytes | None:
         """Return the last state that was saved; None if there is none.
@@ -48,14 +42,11 @@ class StateFile:
             StateError: the file cannot be read, or others may read it.
         """
         try:
-            mode = self.path.stat().st_mode
-            state = self.path.read_bytes()
+            state = read_private(self.path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StateError(f"state file: expected to read {self.path}: {error.strerror}") from None
-        if mode & 0o077:
-            raise StateError(f"state file: expected {self.path} to be its owner's only (mode 600), got mode {mode & 0o777:o}")
         self._last = state
         return state
 
@@ -68,20 +59,20 @@ class StateFile:
         if state == self._last:
             return
         try:
-            self._next_path.unlink(missing_ok=True)
-            with create_private(self._next_path) as file:
-                file.write(state)
-                file.flush()
-                os.fsync(file.fileno())
-            self._next_path.replace(self.path)
-            sync_folder(self.path.parent)
+            replace_file(self.path, [state])
         except OSError as error:
             raise StateError(f"state file: expected to write {self.path}: {error.strerror}") from None
         self._last = state
 
     def close(self) -> None:
         """Let others use the file; calling it twice does no harm."""
-        if self._lock >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a crash left: secret keys, which the next states would no longer overwrite."""
+        try:
+            remove_unfinished(self.path)
+            self.path.with_name(f"{self.path.name}.next").unlink(missing_ok=True)  # as version 0.1.0 named it
+        except OSError as error:
+            self.close()
+            raise StateError(f"state file: expected a folder that can be written, got {self.path}: {error.strerror}") from None

@@ -7,12 +7,12 @@ bytes of what it accepted. What they mean is for pet/messages/.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
+from pet.files import write_new
 from pet.mask_codec import Buffer
 
 
@@ -65,28 +65,11 @@ class MemoryBody:
 
     def keep(self, path: Path) -> None:
         """Write a file that only its owner can read."""
-        with create_private(path) as file:
-            file.write(self._data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(path, [self._data])
 
     def close(self) -> None:
         """Forget the bytes."""
         self._data = b""
-
-
-def create_private(path: Path) -> BinaryIO:
-    """Make a file that only its owner can read, and that was not there before."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def as_sealed_body(body: SealedBody | Buffer) -> SealedBody:

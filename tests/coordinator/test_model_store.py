@@ -11,7 +11,6 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from pet.aggregation import Aggregation
-from pet.coordinator.durable_files import write_durably
 from pet.coordinator.model_file import decode_model, encode_model
 from pet.coordinator.model_store import FolderModelStore, MemoryModelStore
 from pet.coordinator.round_model import RoundModel
@@ -160,17 +159,22 @@ def test_the_history_is_bounded_and_unfinished_files_go(tmp_path):
     assert oct((tmp_path / names[-1]).stat().st_mode & 0o777) == "0o600"
 
 
+class Killed(BaseException):
+    """Ends everything at once."""
+
+
 def test_a_crash_while_writing_leaves_no_model_under_its_name(tmp_path, monkeypatch):
     store = FolderModelStore(tmp_path, history=2)
     model = round_model(length=5)
 
-    def die(path, parts):
-        write_durably(path, [next(iter(parts))])
-        raise KeyboardInterrupt
+    def die(*_, **__):
+        raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("pet.coordinator.model_store.write_durably", die)
-        with pytest.raises(KeyboardInterrupt):
+        # A killed process removes nothing.
+        patch.setattr("pathlib.Path.replace", die)
+        patch.setattr("pathlib.Path.unlink", die)
+        with pytest.raises(Killed):
             store.save(model)
     assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
     assert bincode(store.load(store.save(model))) == bincode(model)
@@ -186,7 +190,7 @@ def test_what_the_system_refuses_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pet.coordinator.model_store.write_durably", no_space)
+        patch.setattr("pet.coordinator.model_store.replace_file", no_space)
         with pytest.raises(StorageError, match="No space left on device"):
             store.save(round_model(length=5))
 

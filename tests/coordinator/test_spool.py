@@ -1,11 +1,11 @@
 """Bodies in files: read back as written, kept without a copy, bounded, and gone when nobody needs them."""
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
 
-from pet.coordinator import spool as spool_module
 from pet.coordinator.spool import FileBody, Spool
 from pet.errors import NoRoomError
 from pet.transports.body import MemoryBody, SealedBody
@@ -86,7 +86,7 @@ def test_files_have_no_name_until_they_are_kept(spool):
 def test_where_files_cannot_be_without_a_name(spool, tmp_path, monkeypatch):
     """As on systems other than Linux: deleted at once, and copied to be kept."""
     monkeypatch.delattr(os, "O_TMPFILE")
-    monkeypatch.setattr(spool_module.tempfile, "_O_TMPFILE_WORKS", False)
+    monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)
     body = spooled(spool)
     assert not list(spool.folder.iterdir())
     body.keep(tmp_path / "kept")
@@ -156,7 +156,7 @@ def test_a_buffer_that_is_still_looked_at_is_not_used_again(spool):
 
 
 def test_without_a_folder_the_temporary_one_is_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(spool_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     assert Spool(None, 1).folder == tmp_path
 
 

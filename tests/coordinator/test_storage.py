@@ -163,7 +163,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "write_durably", no_space)
+        patch.setattr(sqlite, "write_new", no_space)
         with pytest.raises(StorageError, match="No space left"):
             storage.commit(Transaction(sequence=1, state=b"1", blobs={"a": [LARGE]}))
     assert storage.load() is None

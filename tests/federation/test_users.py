@@ -2,6 +2,8 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +52,35 @@ def test_a_name_is_added_once(tmp_path):
     with pytest.raises(SettingsError, match="expected names of 1 to 64 letters"):
         add_user(path, "a/b")
     assert read_users(path) == {"alice": key}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["users.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["users.json", "users.json.lock"]
+
+
+def test_users_that_are_added_at_the_same_time_are_all_kept(tmp_path):
+    path, names = tmp_path / "users.json", [f"user{number}" for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda name: add_user(path, name), names))
+    assert read_users(path) == dict(zip(names, keys, strict=True))
+
+
+def test_keys_are_on_the_disk_when_they_are_given_out(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def record(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    key = add_user(tmp_path / "users.json", "alice")
+    write_key_file(tmp_path / "alice.key", "alice", key)
+    assert [path.parent if path.suffix else path for path in synced] == [tmp_path] * 4
+    assert [path.name.split(".")[0] for path in synced if path.suffix] == ["users", "alice"]
+
+
+@pytest.mark.parametrize("start", [read_users, UserDirectory])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, start):
+    (tmp_path / "users.json").mkdir()
+    with pytest.raises(SettingsError, match="Is a directory"):
+        start(tmp_path / "users.json")
 
 
 def test_the_environment_wins(tmp_path):
@@ -100,7 +130,7 @@ def test_a_draft_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "fdopen", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         add_user(tmp_path / "users.json", "alice")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["users.json.lock"]

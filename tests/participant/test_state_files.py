@@ -162,15 +162,29 @@ def test_a_damaged_or_public_file_is_refused_and_given_free(tmp_path):
     assert path.read_bytes() == b"not a state"
 
 
-def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path):
+def no_space(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypatch):
     file = StateFile(tmp_path / "state")
     assert file.load() is None
     file.save(b"one")
-    (tmp_path / "state.next").mkdir()  # nothing can be written there by anybody
-    with pytest.raises(StateError, match="write"):
-        file.save(b"two")
+    with monkeypatch.context() as patch:
+        patch.setattr("pet.files.os.fsync", no_space)
+        with pytest.raises(StateError, match="write"):
+            file.save(b"two")
     assert file.load() == b"one"
+    assert {path.name for path in tmp_path.iterdir()} == {"state", "state.lock"}
     file.close()
+
+
+def test_what_a_crash_left_of_a_state_is_removed_with_its_keys(tmp_path):
+    (tmp_path / "state.next").write_bytes(b"as version 0.1.0 named it")
+    (tmp_path / "state.0123abcd.unfinished").write_bytes(b"as it is named today")
+    (tmp_path / "state2.0123abcd.unfinished").write_bytes(b"another participant's")
+    StateFile(tmp_path / "state").close()
+    assert {path.name for path in tmp_path.iterdir()} == {"state.lock", "state2.0123abcd.unfinished"}
 
 
 def test_waits_are_shortened_at_random_within_the_jitter():

@@ -10,7 +10,6 @@ The database stays locked as long as it is open, so that no two coordinators sha
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from pet.coordinator.durable_files import make_private_folder, sync_folder, write_durably
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
 from pet.errors import StateError, StorageError
+from pet.files import make_private_folder, sync_folder, touch_private, write_new
 from pet.mask_codec import Buffer
 from pet.transports.body import SealedBody
 
@@ -66,8 +65,7 @@ class SqliteStorage:
             if is_fresh:
                 self._remove()
             # SQLite gives its other files the permissions of this one.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._path.chmod(0o600)
+            touch_private(self._path)
         except StorageError:
             raise
         except OSError as error:
@@ -184,11 +182,11 @@ class SqliteStorage:
                 continue
             file = f"{transaction.sequence}-{index}"
             path = self._blob_folder / file
+            path.unlink(missing_ok=True)  # of an attempt that failed
             if isinstance(blob, SealedBody):
-                path.unlink(missing_ok=True)  # of an attempt that failed
                 blob.keep(path)
             else:
-                write_durably(path, blob)
+                write_new(path, blob)
             rows.append((name, None, file))
         if any(file is not None for _, _, file in rows):
             sync_folder(self._blob_folder)
@@ -237,4 +235,4 @@ class SqliteStorage:
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(self._blob_folder)
-        self._blob_folder.mkdir(mode=0o700)
+        make_private_folder(self._blob_folder)

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import hmac
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from pet.errors import RemoteProtocolError
-from pet.transports.body import MemoryBody, SealedBody, create_private
+from pet.files import TemporaryFolder, create_private, link_or_copy, make_folder, open_private
+from pet.transports.body import MemoryBody, SealedBody
 from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bit
-from pet.transports.nats.temporary_folder import TemporaryFolder
 
 #: A file that nobody has written to for this long belongs to a sender that has given up.
 ABANDONED_SECONDS: Final = 3600.0
@@ -34,6 +33,8 @@ _SPARE_FILES: Final = 8
 _DIGEST_STEP_BYTES: Final = 2**20
 #: The offer in a note, padded; the bitmap follows.
 _NOTE_BYTES: Final = 1024
+#: The temporary folders of all processes; what a killed one left is found by it.
+_FOLDER_PREFIX: Final = "pet-nats-"
 
 
 class _Store(Protocol):
@@ -166,8 +167,8 @@ class _File:
     def __init__(self, path: Path, size_bytes: int, spares: _Spares) -> None:
         self._path, self._size_bytes, self._spares = path, size_bytes, spares
         flags = os.O_RDWR | os.O_CREAT
-        self._file = os.open(path, flags, 0o600)
-        self._note = os.open(_note_of(path), flags, 0o600)
+        self._file = open_private(path, flags)
+        self._note = open_private(_note_of(path), flags)
 
     def write(self, start: int, data: memoryview) -> None:
         while len(data):
@@ -281,15 +282,7 @@ class _FileBody:
         with self._path.open("r+b") as file:
             file.truncate(self.size_bytes)  # it may have held a larger upload before
             os.fsync(file.fileno())
-            try:
-                os.link(self._path, path)
-            except FileExistsError:
-                raise
-            except OSError:
-                with create_private(path) as copy:
-                    shutil.copyfileobj(file, copy)
-                    copy.flush()
-                    os.fsync(copy.fileno())
+        link_or_copy(self._path, path)
 
     def close(self) -> None:
         """Delete the file."""
@@ -306,10 +299,10 @@ class SpoolRoom:
     def __init__(self, folder: Path | None) -> None:
         self._temporary: TemporaryFolder | None = None
         if folder is None:
-            self._temporary = TemporaryFolder()
+            self._temporary = TemporaryFolder(_FOLDER_PREFIX)
             folder = self._temporary.path
         self._folder: Final = folder
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._folder)
         self._spares: Final = _Spares(self._folder)
 
     @property
@@ -333,7 +326,9 @@ class SpoolRoom:
             return Spool(kept[0], _File(path, offer.size_bytes, self._spares), kept[1])
         path.unlink(missing_ok=True)
         self._spares.lend(path)
-        _note_of(path).write_bytes(offer.to_bytes().ljust(_NOTE_BYTES) + empty)
+        _note_of(path).unlink(missing_ok=True)
+        with create_private(_note_of(path)) as note:
+            note.write(offer.to_bytes().ljust(_NOTE_BYTES) + empty)
         return Spool(offer, _File(path, offer.size_bytes, self._spares), empty)
 
     def restore(self) -> Iterator[tuple[str, Spool]]:
