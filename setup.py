@@ -1,33 +1,67 @@
 """What pyproject.toml cannot say: how the C code is compiled.
 
 Each instruction set is its own static library, because its compiler flags must reach no other file. Where the C code does not
-compile, pet installs without it and says so: numba, or at worst Python integers, then do the work.
+compile the build fails, unless PET_ALLOW_PURE=1: then pet installs without it, on numba or Python integers, and says so.
 
 PET_WITHOUT=avx2,avx512 (names joined with commas) leaves variants out. For another machine than this one set CC, AR and
-_PYTHON_HOST_PLATFORM, as everywhere in Python: linux-aarch64, for example.
+_PYTHON_HOST_PLATFORM, as everywhere in Python: linux-aarch64, for example. docs/install.md has the rest.
 """
 
 import os
+import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, LibError
+from setuptools.errors import BaseError, CCompilerError, CompileError
 
-COMMON = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Wshadow", "-fvisibility=hidden", "-fPIC"]
+#: Fortified functions check what they know the size of: level 3 is level 2 where the compiler or the C library is older.
+HARDENED = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-fPIC", "-fvisibility=hidden"]
+#: -g0 because Python's own flags ask for debug symbols: 4 MB of them.
+COMMON = ["-std=c11", "-O3", "-g0", "-Wall", "-Wextra", "-Wshadow", *HARDENED]
+#: Relocations that are read-only before the first call, no executable stack, no symbols but those that are exported.
+ELF_LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--strip-all"]
 HEADERS = [str(path) for path in sorted(Path("native").glob("*.h"))]
 #: What is compiled for, which need not be the machine that compiles: linux-x86_64, linux-aarch64, macosx-14.0-arm64, win-amd64.
-MACHINE = sysconfig.get_platform().rpartition("-")[2].lower()
+PLATFORM = sysconfig.get_platform()
+MACHINE = PLATFORM.rpartition("-")[2].lower()
 
-AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mfma"]
+AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mfma", "-mpopcnt"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 #: Flags of every variant of a machine; the files are native/<name>.c and, where there is one, native/<name>_memory.c.
 X86_64 = {"avx512": AVX512, "avx2": AVX2}
 AARCH64 = {"neon": []}  # which every such machine has
 VARIANT_FLAGS = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(MACHINE, {})
-LEFT_OUT = [name for name in os.environ.get("PET_WITHOUT", "").split(",") if name]
+#: Beside the module or in place of it; pet/_installation.py has the same name.
+PURE_MARKER = "_pure.txt"
+
+
+def left_out():
+    """Return the variants that PET_WITHOUT names."""
+    names = [name.strip() for name in os.environ.get("PET_WITHOUT", "").split(",") if name.strip()]
+    known = [*X86_64, *AARCH64]
+    for name in names:
+        if name not in known:
+            sys.exit(f"PET_WITHOUT: expected names out of {', '.join(known)}, joined with commas, got {name!r}")
+    return names
+
+
+def allows_pure():
+    """Return whether PET_ALLOW_PURE permits to install without the compiled kernels."""
+    value = os.environ.get("PET_ALLOW_PURE", "")
+    if value not in ("", "0", "1"):
+        sys.exit(f"PET_ALLOW_PURE: expected 1, 0 or nothing, got {value!r}")
+    return value == "1"
+
+
+LEFT_OUT = left_out()
+ALLOWS_PURE = allows_pure()
 
 
 def library(name, sources, *flags):
@@ -40,31 +74,102 @@ def library(name, sources, *flags):
     }
 
 
-class LoudBuildClib(build_clib):
-    """Build the static libraries; go on without them if that fails."""
+def refuse(error):
+    """Return the error of a build whose C code does not compile; the compiler's own messages stand above it in the output."""
+    return CompileError(
+        f"the kernels of pet do not compile here: {reason_of(error)}\n"
+        "pet needs a C compiler and the headers of Python (Debian: apt install gcc libc6-dev python3-dev).\n"
+        "PET_ALLOW_PURE=1 installs it without its kernels: on numba, or about a thousand times slower."
+    )
+
+
+def reason_of(error):
+    """Return in a line why a command failed; newer versions of setuptools put the whole command into the error."""
+    cause = error.args[0] if error.args else error
+    if isinstance(cause, subprocess.CalledProcessError):
+        return f"{cause.cmd[0]} failed with exit status {cause.returncode}"
+    return str(cause)
+
+
+class Build(build):
+    """Build from the sources alone: an earlier build may have left objects with other flags, or modules since removed."""
 
     def run(self):
         """Run the command."""
-        try:
-            super().run()
-        except (CompileError, LibError) as error:
-            self.warn(f"the kernels of pet do not compile here ({error}): it will run on numba, or very slowly")
-
-
-class LoudBuildExt(build_ext):
-    """Build the module, which is optional; say plainly if it is missing."""
-
-    def run(self):
-        """Run the command."""
+        for folder in (Path(self.build_lib, "pet"), Path(self.build_temp, "native")):
+            shutil.rmtree(folder, ignore_errors=True)
         super().run()
+
+
+class BuildClib(build_clib):
+    """Build the static libraries; keep the error, if there is one and PET_ALLOW_PURE allows it."""
+
+    error = None
+
+    def build_libraries(self, libraries):
+        """Compile the libraries."""
+        try:
+            super().build_libraries(libraries)
+        except (BaseError, CCompilerError) as error:
+            if not ALLOWS_PURE:
+                raise refuse(error) from error
+            self.error = error
+
+
+class BuildExt(build_ext):
+    """Build the module, or write the marker that says it was left out on purpose."""
+
+    def run(self):
+        """Run the command."""
+        self.run_command("build_clib")
+        error = self.get_finalized_command("build_clib").error
+        if error is None:
+            try:
+                super().run()
+            except (BaseError, CCompilerError) as failure:
+                if not ALLOWS_PURE:
+                    raise refuse(failure) from failure
+                error = failure
         for extension in self.extensions:
-            if not Path(self.get_ext_fullpath(extension.name)).exists() and not self.editable_mode:
-                self.warn(f"{extension.name} was not built: pet will run on numba, or very slowly")
+            self.leave_one(Path(self.get_ext_fullpath(extension.name)), error)
+
+    def leave_one(self, module, error):
+        """Leave the module or the marker where the module belongs, never both: an earlier build may have left the other."""
+        marker = module.with_name(PURE_MARKER)
+        if error is None:
+            marker.unlink(missing_ok=True)
+            return
+        module.unlink(missing_ok=True)
+        module.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text("pet was built without its compiled kernels: PET_ALLOW_PURE=1, and the C code did not compile.\n")
+        self.warn(f"PET_ALLOW_PURE=1: pet installs without its kernels, and will be slow: {reason_of(error)}")
+
+    def build_extension(self, extension):
+        """Compile the code that cffi wrote, and link it with the libraries; always: they are not among its dependencies."""
+        self.force = True
+        extension.extra_compile_args = [*extension.extra_compile_args, "-O2", "-g0", *HARDENED]
+        if PLATFORM.startswith("linux"):
+            extension.extra_link_args = [*extension.extra_link_args, *ELF_LINK]
+        super().build_extension(extension)
+
+
+class BdistWheel(bdist_wheel):
+    """Tag a wheel as what is in it: for one machine with the module, for any without."""
+
+    def get_tag(self):
+        """Return the tag; in an editable install, whose wheel holds no package, that of the machine."""
+        kernels = Path(self.bdist_dir, "pet", "kernels")
+        if kernels.is_dir():
+            has_module, is_pure = any(kernels.glob("_native.*")), (kernels / PURE_MARKER).exists()
+            if has_module == is_pure:
+                raise CompileError("wheel: expected the compiled module or the marker of a build without it, got both or none")
+            self.root_is_pure = is_pure
+        return super().get_tag()
 
 
 setup(
     cffi_modules=["native/build_native.py:ffibuilder"],
-    cmdclass={"build_clib": LoudBuildClib, "build_ext": LoudBuildExt},
+    cmdclass={"bdist_wheel": BdistWheel, "build": Build, "build_clib": BuildClib, "build_ext": BuildExt},
     # Linkers take what is missing from the libraries to the right.
     libraries=[
         library("dispatch", ["dispatch"], *(f"-DPET_WITHOUT_{name.upper()}" for name in LEFT_OUT)),

@@ -19,7 +19,6 @@ ffibuilder.set_source(
     include_dirs=["native"],
     depends=["native/pet_kernels.h"],
     py_limited_api=True,
-    optional=True,  # without a C compiler pet installs all the same, and runs on numba or Python integers
 )
 
 if __name__ == "__main__":

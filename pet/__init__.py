@@ -11,6 +11,10 @@ Importing loads numpy, cffi and PyNaCl and nothing else; no thread starts, nothi
 is in pet.protocol and pet.messages, the coordinator service in pet.coordinator, participants in pet.participant.
 """
 
+from pet import _installation
+
+_installation.check_module()  # before numpy loads: a clone without the dependencies should hear what it is, too
+
 from pet import errors, kernels
 from pet.aggregation import Aggregation
 from pet.errors import (

@@ -7,6 +7,7 @@ PetError
 ├── AggregationError (ValueError)       a masked model or mask that cannot be added (spec 3.6); carries a reason
 ├── UnmaskError (ValueError)            a total and a mask that do not belong together (spec 3.7); carries a reason
 ├── BackendError (RuntimeError)         a kernel back-end that is absent or unknown
+│   └── KernelsNotBuiltError (ImportError)  this copy of pet was never built; says how to build it
 ├── MissingExtraError (ImportError)     an optional package is not installed; names the extra
 ├── ProtocolError
 │   ├── LocalProtocolError (RuntimeError)   our caller's fault: a call that the current state does not allow
@@ -117,6 +118,10 @@ class UnmaskError(_ReasonedError, ValueError):
 
 class BackendError(PetError, RuntimeError):
     """A kernel back-end that is unknown, or absent on this machine."""
+
+
+class KernelsNotBuiltError(BackendError, ImportError):
+    """A source tree, or a copy of its Python files, without the compiled module: `import pet` raises this."""
 
 
 class MissingExtraError(PetError, ImportError):

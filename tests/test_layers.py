@@ -13,7 +13,7 @@ ROOT = Path(pet.__file__).parent
 LAYERS = [
     ["pet.errors"],
     ["pet.secret"],
-    ["pet._orders", "pet.threads"],
+    ["pet._installation", "pet._orders", "pet.threads"],
     ["pet.mask_config"],
     ["pet.kernels", "pet.crypto", "pet.layout"],
     ["pet.parallel_draws"],

@@ -5,19 +5,27 @@ Knows the back-ends by name only; what they compute is for pet/kernels/__init__.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
 from typing import Final, cast
 
+from pet._installation import COMPILED_BACKENDS, has_module
 from pet.errors import BackendError
 from pet.kernels._arrays import Backend, element_bytes
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Every back-end, the most wanted first. The names before "numba" are variants of the compiled module.
-BACKEND_NAMES: Final = ("avx512", "avx2", "neon", "portable", "numba", "reference")
-_COMPILED: Final = BACKEND_NAMES[: BACKEND_NAMES.index("numba")]
+#: Every back-end, the most wanted first.
+BACKEND_NAMES: Final = (*COMPILED_BACKENDS, "numba", "reference")
+
+#: An installer may have taken such a build out of its cache, long after PET_ALLOW_PURE was set for it.
+_WITHOUT_MODULE: Final = (
+    "pet is installed without its compiled kernels and runs on %s; to compile them, install it again from its sources: "
+    "pip install --no-cache-dir --force-reinstall --no-deps, without PET_ALLOW_PURE. "
+    "PET_BACKEND=numba or PET_BACKEND=reference accepts that, without this warning."
+)
 
 _active: Backend | None = None
 _reported: set[tuple[str, int]] = set()
@@ -32,10 +40,14 @@ def load_backend(name: str) -> Backend:
     if name not in BACKEND_NAMES:
         raise BackendError(f"kernel back-end: expected one of {', '.join(BACKEND_NAMES)}, got {name!r}")
     try:
-        if name in _COMPILED:
+        if name in COMPILED_BACKENDS:
             return cast("Backend", importlib.import_module("pet.kernels._compiled").load(name))
         return cast("Backend", importlib.import_module(f"pet.kernels._{name}"))
     except ImportError as error:
+        if name in COMPILED_BACKENDS and has_module():
+            raise BackendError(
+                f"the compiled kernels of pet do not load: {error}; build them again for this machine"
+            ) from error
         hint = "pip install 'pet-protocol[numba]'" if name == "numba" else "a C compiler when pet is installed"
         raise BackendError(f"kernel back-end {name!r} is not installed ({error}); it needs {hint}") from error
 
@@ -79,15 +91,22 @@ def _choose() -> Backend:
     forced = os.environ.get("PET_BACKEND", "")
     if forced:
         return load_backend(forced)
+    if has_module():
+        load_backend("portable")  # every module has it: one that does not load is an error, not a reason to be slow
     for name in BACKEND_NAMES:
         try:
             backend = load_backend(name)
         except BackendError:
             continue
-        if name == "reference":
-            _LOGGER.warning("neither compiled kernels nor numba are installed: pet runs on Python integers, very slowly")
+        if name not in COMPILED_BACKENDS:
+            _warn_of("numba" if name == "numba" else "Python integers, about a thousand times slower")
         return backend
     raise AssertionError("the reference back-end needs nothing, so it always loads")
+
+
+@functools.cache
+def _warn_of(engine: str) -> None:
+    _LOGGER.warning(_WITHOUT_MODULE, engine)
 
 
 def backend_for(order: int | None = None) -> Backend:

@@ -17,6 +17,8 @@ REPOSITORY = Path(__file__).parents[2]
 SOURCES = sorted(path.name for path in (REPOSITORY / "native").glob("*.c"))
 #: All that the compiled module may take from the C library; functions of Python belong to the code that cffi wrote.
 ALLOWED = {"memcpy", "memmove", "memset", "memcmp", "strcmp", "strlen"}
+#: The same with a check of the size, and what ends the process where a check fails.
+ALLOWED |= {f"__{name}_chk" for name in ALLOWED} | {"__stack_chk_fail"}
 
 
 def test_no_kernel_calls_an_allocator():
