@@ -1,0 +1,265 @@
+"""Real builds of real wheels: what is in them, how they are tagged, and how a build fails."""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+
+import pytest
+from builds import OFFLINE, PIP, copy_sources, python, run, succeed
+
+from pet import kernels
+from pet._installation import PURE_MARKER
+
+pytestmark = pytest.mark.long
+
+MODULE = "pet/kernels/_native.abi3.so"
+MARKER = f"pet/kernels/{PURE_MARKER}"
+PLATFORM = re.sub(r"[-.]", "_", sysconfig.get_platform())
+SHOW = "import pet; print(pet.kernels.active_backend(), pet.__file__)"
+NO_COMPILER = {"CC": "/bin/false"}
+PURE = {**NO_COMPILER, "PET_ALLOW_PURE": "1"}
+
+
+def plant_leftovers(tree):
+    """Leave what an earlier build may have left: a removed module, a compiled module and a marker, objects that are none."""
+    implementation = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    built = tree / "build" / f"lib.{implementation}" / "pet"
+    objects = tree / "build" / f"temp.{implementation}" / "native"
+    for folder in (built / "kernels", objects):
+        folder.mkdir(parents=True)
+    for path in (built / "removed_long_ago.py", built / "kernels" / "_native.abi3.so", built / "kernels" / PURE_MARKER):
+        path.write_text("left over\n")
+    for source in (tree / "native").glob("*.c"):
+        (objects / f"{source.stem}.o").write_text("no object\n")
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    """Build a source distribution."""
+    tree = copy_sources(tmp_path_factory.mktemp("clone"))
+    succeed(sys.executable, "setup.py", "-q", "sdist", folder=tree)
+    (path,) = (tree / "dist").iterdir()
+    return path
+
+
+@pytest.fixture
+def unpacked(archive, tmp_path):
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path, filter="data")
+    return tmp_path / archive.name.removesuffix(".tar.gz")
+
+
+def build_wheel(tree, folder, **environment):
+    succeed(*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, tree, folder=tree, **environment)
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel(archive, tmp_path_factory):
+    """Build a wheel from the source distribution, in a folder where an earlier build left all kinds of things."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    tree = folder / archive.name.removesuffix(".tar.gz")
+    plant_leftovers(tree)
+    return build_wheel(tree, folder / "wheels")
+
+
+@pytest.fixture(scope="session")
+def pure_wheel(archive, tmp_path_factory):
+    """Build a wheel without a compiler, after the same leftovers."""
+    folder = tmp_path_factory.mktemp("pure_wheel")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    tree = folder / archive.name.removesuffix(".tar.gz")
+    plant_leftovers(tree)
+    return build_wheel(tree, folder / "wheels", **PURE)
+
+
+@pytest.fixture(scope="session")
+def site(wheel, tmp_path_factory):
+    """Install the wheel into a folder."""
+    folder = tmp_path_factory.mktemp("site")
+    succeed(*PIP, "install", *OFFLINE, "--target", folder, wheel, folder=folder)
+    return folder
+
+
+def test_a_source_distribution_has_the_sources_alone(archive):
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    tree = {str(path.relative_to(archive.parents[1])) for path in (archive.parents[1] / "native").glob("*.[ch]")}
+    assert tree <= names
+    assert {"setup.py", "native/build_native.py", "LICENSE", "README.md", "pet/py.typed"} <= names
+    assert not [name for name in names if name.endswith((".so", ".o", ".pyc", PURE_MARKER)) or name.startswith("tests")]
+
+
+def test_a_wheel_has_its_module_and_says_so(wheel):
+    assert wheel.name.endswith(f"-cp311-abi3-{PLATFORM}.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+        assert [name for name in names if name.startswith("pet/kernels/_native")] == [MODULE]
+        assert opened.getinfo(MODULE).file_size < 2**20, "without debug symbols"
+    assert MARKER not in names
+    assert "pet/removed_long_ago.py" not in names
+
+
+def test_an_installed_wheel_runs_its_kernels(site, tmp_path):
+    done = python(SHOW, tmp_path, PYTHONPATH=str(site))
+    assert done.stdout.split() == [kernels.available_backends()[0], str(site / "pet" / "__init__.py")]
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF files are Linux'")
+def test_the_module_is_hardened_and_stripped(site):
+    assert_hardened(site / MODULE)
+
+
+def assert_hardened(module):
+    def readelf(option):
+        return subprocess.run(
+            ["readelf", "-W", option, str(module)], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    segments = {line.split()[0]: line.split() for line in readelf("--program-headers").splitlines() if "0x" in line}
+    assert "GNU_RELRO" in segments
+    assert segments["GNU_STACK"][6] == "RW", "no executable stack"
+    assert "BIND_NOW" in readelf("--dynamic"), "full RELRO"
+    assert "TEXTREL" not in readelf("--dynamic"), "position-independent code"
+    assert " DYN " in readelf("--file-header")
+    symbols = readelf("--dyn-syms")
+    assert "__stack_chk_fail" in symbols
+    assert re.search(r"__mem\w+_chk", symbols), "fortified"
+    sections = readelf("--sections")
+    assert ".debug" not in sections
+    assert ".symtab" not in sections
+
+
+def test_a_wheel_without_kernels_says_so(pure_wheel):
+    assert pure_wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(pure_wheel) as opened:
+        names = opened.namelist()
+        (record,) = [name for name in names if name.endswith(".dist-info/WHEEL")]
+        assert "Root-Is-Purelib: true" in opened.read(record).decode()
+    assert not [name for name in names if name.endswith((".so", "removed_long_ago.py"))]
+    assert MARKER in names
+
+
+def test_an_installed_wheel_without_kernels_runs_and_warns(pure_wheel, tmp_path):
+    succeed(*PIP, "install", *OFFLINE, "--target", tmp_path / "site", pure_wheel, folder=tmp_path)
+    done = python(SHOW, tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert done.stdout.split() == ["numba", str(tmp_path / "site" / "pet" / "__init__.py")]
+    assert done.stderr.count("pet is installed without its compiled kernels") == 1
+
+
+def test_of_two_wheels_the_one_with_kernels_is_taken(wheel, pure_wheel, tmp_path):
+    house = tmp_path / "house"
+    house.mkdir()
+    for path in (wheel, pure_wheel):
+        shutil.copy(path, house)
+    succeed(*PIP, "install", *OFFLINE, "--find-links", house, "--target", tmp_path / "site", "pet-protocol", folder=tmp_path)
+    assert (tmp_path / "site" / MODULE).exists()
+
+
+def test_a_cached_wheel_without_kernels_warns_and_can_be_replaced(archive, tmp_path):
+    """pip takes a wheel that it built from an archive before; nothing in a wheel can prevent that, so it must not be silent."""
+    requirement = f"pet-protocol @ {archive.as_uri()}"
+
+    def install(place, *options, **environment):
+        environment["PIP_CACHE_DIR"] = str(tmp_path / "cache")
+        return run(
+            *PIP, "install", *OFFLINE, *options, "--target", tmp_path / place, requirement, folder=tmp_path, **environment
+        )
+
+    assert install("first", **PURE).returncode == 0
+    assert install("cached", **NO_COMPILER).returncode == 0, "it came from the cache: nothing was compiled"
+    warning = python(SHOW, tmp_path, PYTHONPATH=str(tmp_path / "cached")).stderr
+    assert "pip install --no-cache-dir --force-reinstall" in warning
+    failed = install("anew", "--no-cache-dir", "--force-reinstall", **NO_COMPILER)
+    assert failed.returncode != 0, "what the warning advises compiles"
+    assert "the kernels of pet do not compile here" in failed.stdout + failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'masking.c:1:10: fatal error: no such header' >&2; exit 1", "masking.c:1:10: fatal error: no such header"),
+        ("exit 3", "failed with exit status 3"),
+        (None, "No such file or directory"),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("-e",), ("-q",)], ids=" ".join)
+def test_a_failed_compilation_fails_the_installation(unpacked, tmp_path, script, message, options):
+    compiler = tmp_path / "compiler"
+    if script is not None:
+        compiler.write_text(f"#!/bin/sh\n{script}\n")
+        compiler.chmod(0o700)
+    place = () if "-e" in options else ("--target", tmp_path / "site")
+    done = run(*PIP, "install", *OFFLINE, *place, *options, unpacked, folder=tmp_path, CC=str(compiler))
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert message in output
+    assert "error: the kernels of pet do not compile here" in output
+    assert "PET_ALLOW_PURE=1" in output
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    ("failing", "what"), [("*_native*", "the code that cffi wrote"), ("*-shared*", "linking"), ("*dispatch*", "a library")]
+)
+def test_every_step_of_the_build_can_fail(unpacked, tmp_path, failing, what):
+    """A compiler that compiles nothing takes no time; it fails at one step."""
+    compiler = tmp_path / "compiler"
+    steps = f'case "$*" in {failing}) echo "broken here" >&2; exit 1;; esac'
+    output = 'while [ $# -gt 0 ]; do if [ "$1" = -o ]; then : > "$2"; fi; shift; done'
+    compiler.write_text(f"#!/bin/sh\n{steps}\n{output}\n")
+    compiler.chmod(0o700)
+    tools = {"CC": str(compiler), "LDSHARED": f"{compiler} -shared", "AR": str(compiler)}
+    done = run(*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path / "wheels", unpacked, folder=tmp_path, **tools)
+    assert done.returncode != 0, what
+    assert "broken here" in done.stdout + done.stderr
+    assert "error: the kernels of pet do not compile here" in done.stdout + done.stderr
+    made = build_wheel(unpacked, tmp_path / "wheels", PET_ALLOW_PURE="1", **tools)
+    assert made.name.endswith("-py3-none-any.whl")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("PET_ALLOW_PURE", "yes", "PET_ALLOW_PURE: expected 1, 0 or nothing, got 'yes'"),
+        ("PET_WITHOUT", "avx2,sse", "PET_WITHOUT: expected names out of avx512, avx2, neon, joined with commas, got 'sse'"),
+    ],
+)
+def test_unknown_values_are_refused(unpacked, variable, value, message):
+    done = run(sys.executable, "setup.py", "-q", "build_clib", folder=unpacked, **{variable: value})
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_an_editable_install_is_found_from_its_own_root(unpacked, tmp_path):
+    """First without a compiler, then with one: the module takes the place of the marker."""
+    succeed(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", folder=tmp_path)
+    interpreter = tmp_path / "venv" / "bin" / "python"
+    succeed(
+        interpreter, "-c", SHARE_PACKAGES.format(path=[path for path in sys.path if "site-packages" in path]), folder=tmp_path
+    )
+    install = (*PIP, "--python", interpreter, "install", *OFFLINE, "-e", unpacked)
+    succeed(*install, folder=tmp_path, **PURE)
+    assert "without its compiled kernels" in run(interpreter, "-c", SHOW, folder=unpacked).stderr
+    succeed(*install, folder=tmp_path, CFLAGS="-O1")
+    for folder in (unpacked, tmp_path):
+        done = run(interpreter, "-c", SHOW, folder=folder)
+        assert done.stdout.split() == [kernels.available_backends()[0], str(unpacked / "pet" / "__init__.py")]
+        assert done.stderr == ""
+    assert not (unpacked / MARKER).exists()
+
+
+#: The packages of the environment that the tests run in, without its editable pet.
+SHARE_PACKAGES = """
+import pathlib, sysconfig
+pathlib.Path(sysconfig.get_path("purelib"), "shared.pth").write_text("\\n".join({path!r}))
+"""
