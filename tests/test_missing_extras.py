@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Blocked())
         ("starlette", "import pet.transports.asgi", "http"),
         ("starlette", "import pet.coordinator.app", "http"),
         ("pydantic", "import pet.coordinator.app", "http"),
-        ("pydantic_settings", "import pet.coordinator.settings", "http"),
+        ("pydantic", "import pet.coordinator.settings", "http"),
         ("starlette", "import pet.federation.rest", "federation"),
         ("cryptography", "from pet.federation.secure import derive_key; derive_key(bytes(16), 'x')", "federation"),
         ("cryptography", "from pet.federation.compat import encrypt_invitation; encrypt_invitation(b'x', 'x')", "federation"),

@@ -19,9 +19,16 @@ from rich.console import Console
 
 from pet import kernels
 from pet.commands.serving import Server, listen, serve_until_a_signal
-from pet.commands.settings_report import meaning, restored_lines, settings_table
+from pet.commands.settings_report import (
+    defaults_without_a_file,
+    meaning,
+    restored_lines,
+    settings_table,
+    unreadable_files,
+)
 from pet.coordinator.app import NATS_NAME, connection_limits, create_app
 from pet.coordinator.json_log import JsonFormatter
+from pet.coordinator.setting_names import SHIPPED, WITHOUT_FILE
 from pet.coordinator.setting_sections import LogSettings
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
 from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
@@ -38,7 +45,7 @@ def command(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-c", metavar="FILE", help="Settings file (TOML). Without it: loopback, shipped example values."
+            "--config", "-c", metavar="FILE", help="Settings file (TOML). Without it: loopback, defaults for trying out."
         ),
     ] = None,
     fresh: Annotated[
@@ -53,7 +60,8 @@ def command(
     """
     console = Console(highlight=False, markup=False)
     try:
-        loaded = load_settings_with_origins(config, os.environ)
+        loaded = load_settings_with_origins(config, os.environ, defaults=WITHOUT_FILE if config is None else SHIPPED)
+        _require_files(loaded.settings)
     except SettingsError as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
@@ -66,6 +74,17 @@ def command(
         console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
         _require_broker(loaded.settings, console)
         _serve(loaded.settings, stores, console)
+
+
+def _require_files(settings: Settings) -> None:
+    """See that every file that the settings name can be read.
+
+    Raises:
+        SettingsError: one line for each that cannot.
+    """
+    unreadable = unreadable_files(settings)
+    if unreadable:
+        raise SettingsError("\n".join(unreadable))
 
 
 def _require_broker(settings: Settings, console: Console) -> None:
@@ -92,7 +111,7 @@ def _require_broker(settings: Settings, console: Console) -> None:
 
 def _show(loaded: LoadedSettings, console: Console) -> None:
     console.print(settings_table(loaded))
-    for line in (*meaning(loaded.settings), f"Kernels: {kernels.active_backend()}."):
+    for line in (*defaults_without_a_file(loaded), *meaning(loaded.settings), f"Kernels: {kernels.active_backend()}."):
         console.print(line, soft_wrap=True)
     for warning in loaded.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from pet.coordinator.engine import CoordinatorEngine
-from pet.coordinator.setting_names import RULES, SECRET, UNUSED
+from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED
 from pet.coordinator.settings import LoadedSettings, Settings
 
 _MESSAGE_FIXED_BYTES: Final = 48 + 136 + 128 + 12 + 4
@@ -64,19 +64,27 @@ def restored_lines(engine: CoordinatorEngine) -> list[str]:
     return lines
 
 
+def defaults_without_a_file(loaded: LoadedSettings) -> list[str]:
+    """Say which defaults differ because there is no settings file."""
+    chosen = [
+        f"{name} {_show(name, value)} (with one: {SHIPPED[name]})"
+        for name, value in _values(loaded.settings)
+        if loaded.origins.get(name, "").startswith("default without a settings file")
+    ]
+    return [f"No settings file (-c), so the defaults are for trying out: {', '.join(chosen)}."] if chosen else []
+
+
 def unreadable_files(settings: Settings) -> list[str]:
     """Say which files that the settings name cannot be read here."""
-    files = {"api.tls_certificate": settings.api.tls_certificate, "api.tls_key": settings.api.tls_key}
-    files["api.tls_client_auth"] = settings.api.tls_client_auth
     return [
         f"{name}: expected a readable file, got {str(path)!r}"
-        for name, path in files.items()
-        if path is not None and not (path.is_file() and os.access(path, os.R_OK))
+        for name, path in _values(settings)
+        if SETTINGS[name].is_file and path is not None and not (path.is_file() and os.access(path, os.R_OK))
     ]
 
 
 def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
-    for name in RULES:
+    for name in SETTINGS:
         value: Any = settings
         for part in name.split("."):
             value = getattr(value, part)

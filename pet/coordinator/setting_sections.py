@@ -1,44 +1,31 @@
-"""The sections of a coordinator's settings: which values each setting may have, by itself.
+"""The settings of a coordinator beside those of a round, and the tree of all of them.
 
-Rules between settings are in pet/coordinator/settings.py, names and defaults in pet/coordinator/setting_names.py; this file
-knows neither files nor the environment.
+Each field declares one setting (pet/coordinator/setting_field.py). Rules between settings are in
+pet/coordinator/settings.py, older names and defaults in pet/coordinator/setting_names.py; this file knows neither files nor
+the environment.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, SecretStr
 
-from pet.coordinator.setting_names import RULES
+from pet.coordinator.round_sections import MaskSettings, ModelSettings, PetSettings
+from pet.coordinator.setting_field import Count, LowerCase, NotNegative, OptionalPath, Positive, Section, Whole, setting
 from pet.errors import ConfigError
-from pet.mask_config import BoundType, DataType, GroupType, ModelType
 
 if TYPE_CHECKING:
     from pet.transports.nats import NatsSettings
 
-_U64_MAX: Final = 2**64 - 1
-_U32_MAX: Final = 2**32 - 1
-
-
-def _refuse_bool(value: Any) -> Any:
-    """TOML's true is no number, though Python would take it for 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("bool", "a boolean is not a number")
-    return value
-
-
-def _choice(kind: Callable[[str], Any]) -> BeforeValidator:
-    """Accept the names of spec 2.1 in any case: Prime, prime, PRIME."""
-
-    def parse(value: Any) -> Any:
-        return kind(value.lower()) if isinstance(value, str) else value
-
-    return BeforeValidator(parse)
+DEFAULT_BIND_ADDRESS: Final = "127.0.0.1:8081"
+_BIND_ADDRESS: Final = f"IP:port such as {DEFAULT_BIND_ADDRESS} or [::1]:8081, no host name (empty means the former)"
+_BOOLEAN: Final = "true or false"
+_COUNT: Final = "a whole number, at least 1"
+_SECONDS: Final = "a number of seconds, above 0"
+_BYTES: Final = "a whole number of bytes, at least 1"
+_TEXT: Final = "text"
 
 
 def _check_bind_address(value: str) -> str:
@@ -50,161 +37,161 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
-
-
 def _split_region(value: Any) -> Any:
     """The environment form of a region is "name endpoint" (spec 6.1)."""
     return value.split() if isinstance(value, str) else value
 
 
-_Whole = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, le=_U64_MAX)]
-_Count = Annotated[_Whole, Field(ge=1)]
-_Number = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
-_Path = Annotated[Path, BeforeValidator(lambda value: value or None)]
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class CountWindow(_Section):
-    """How many messages a phase needs, and how many it takes at most (spec 6.3)."""
-
-    min: _Count
-    max: _Count
-
-
-class UpdateCountWindow(_Section):
-    """The same for the Update phase, where fewer than three would give a model away."""
-
-    min: Annotated[_Whole, Field(ge=3)]
-    max: Annotated[_Whole, Field(ge=3)]
-
-
-class TimeWindow(_Section):
-    """How long a phase lasts at least, and how long it waits for its messages at most, in seconds (spec 6.3)."""
-
-    min: Annotated[_Number, Field(ge=0)]
-    max: Annotated[_Number, Field(gt=0)]
-
-
-class SumSettings(_Section):
-    """Selection and windows of the Sum phase."""
-
-    prob: Annotated[_Number, Field(gt=0, lt=1)]
-    count: CountWindow
-    time: TimeWindow
-
-
-class UpdateSettings(_Section):
-    """Selection and windows of the Update phase."""
-
-    prob: Annotated[_Number, Field(gt=0, le=1)]
-    count: UpdateCountWindow
-    time: TimeWindow
-
-
-class Sum2Settings(_Section):
-    """Windows of the Sum2 phase."""
-
-    count: CountWindow
-    time: TimeWindow
-
-
-class PetSettings(_Section):
-    """Section `pet`: the phases of a round."""
-
-    sum: SumSettings
-    update: UpdateSettings
-    sum2: Sum2Settings
-
-
-class MaskSettings(_Section):
-    """Section `mask`: the mask config, used for the model and its scalar alike (spec 2.5)."""
-
-    group_type: Annotated[GroupType, _choice(GroupType)]
-    data_type: Annotated[DataType, _choice(DataType)]
-    bound_type: Annotated[BoundType, _choice(BoundType)]
-    model_type: Annotated[ModelType, _choice(ModelType)]
-
-
-class ModelSettings(_Section):
-    """Section `model`: its number of weights, which a message counts in 32 bits."""
-
-    length: Annotated[_Whole, Field(ge=1, le=_U32_MAX)]
-
-
-class ApiSettings(_Section):
+class ApiSettings(Section):
     """Section `api`: where the coordinator listens, its TLS files, and whether it shows a page at `/`."""
 
-    bind_address: Annotated[str, BeforeValidator(_check_bind_address)]
-    tls_certificate: _Path | None = None
-    tls_key: _Path | None = None
-    tls_client_auth: _Path | None = None
-    live_page: bool = True
+    bind_address: Annotated[str, BeforeValidator(_check_bind_address)] = setting(
+        DEFAULT_BIND_ADDRESS, _BIND_ADDRESS, "Where to listen; port 0 takes any free one."
+    )
+    tls_certificate: OptionalPath = setting(
+        None,
+        "the path of a PEM file, beside api.tls_key",
+        "Certificate chain; without it the coordinator speaks plain HTTP.",
+        is_file=True,
+    )
+    tls_key: OptionalPath = setting(
+        None, "the path of a PEM file, beside api.tls_certificate", "The key of the certificate.", is_file=True
+    )
+    tls_client_auth: OptionalPath = setting(
+        None,
+        "the path of a PEM file, beside api.tls_certificate and api.tls_key",
+        "The authority that clients must be certified by; without it no client certificates are asked for.",
+        is_file=True,
+    )
+    live_page: bool = setting(
+        default=True, rule=_BOOLEAN, help_text="Whether `/` shows the coordinator at work, kept up to date by `/events`."
+    )
 
 
-class ServiceSettings(_Section):
-    """Section `service`: what xaynet has no settings for.
+class ServiceSettings(Section):
+    """Section `service`: bounds and folders that xaynet has no settings for."""
 
-    Attributes:
-        workers: threads that open, check and add messages; None means one per core.
-        max_bytes_in_flight: bodies in memory at the same time, in bytes.
-        spool_folder: where large bodies wait; None means the system's temporary folder.
-        max_spool_bytes: bodies on disk at the same time, in bytes; None means room for sixteen of the largest messages.
-        max_connections: connections at the same time.
-        max_connections_per_peer: the same from one address.
-        header_seconds: the time for the headers of a request.
-        max_requests_per_second: of one address, on average over ten seconds.
-        max_bytes_per_second: the same for bytes of bodies; None means no bound.
-        max_chunk_bytes: chunks of unfinished messages, in bytes; None means room for 64 of the largest messages.
-        max_participant_chunk_bytes: the same for one participant; None means room for two.
-        max_chunked_messages: unfinished messages in chunks.
-        chunk_patience_seconds: one that was idle for this long may be evicted for another one.
-        stall_seconds: how long a body may make no progress before its request is given up.
-        allowed_participants: file of the public keys that may take part; None lets everybody.
-        model_history: how many global models are kept.
-    """
+    workers: Annotated[Whole, Field(ge=1, le=1024)] | None = setting(
+        None,
+        "a whole number of threads, at least 1",
+        "Threads that open, check and add messages.",
+        absent="one per core",
+    )
+    max_bytes_in_flight: Annotated[Whole, Field(ge=65_536)] = setting(
+        64 * 2**20,
+        "a whole number of bytes, at least 65536",
+        "Bytes of request bodies in memory at the same time; a body takes at most 1 MiB of them.",
+    )
+    spool_folder: OptionalPath = setting(
+        None,
+        "the path of a folder",
+        "Where bodies above 1 MiB are kept until they are handled, in files without a name; a folder in memory (tmpfs) saves "
+        "nothing.",
+        absent="one beside the stored rounds",
+    )
+    max_spool_bytes: Count | None = setting(
+        None,
+        _BYTES,
+        "Bytes of such bodies on disk at the same time; beyond that, requests are answered with 503 and Retry-After before "
+        "they are read.",
+        absent="room for 16 of the largest messages, or 1 GiB",
+    )
+    max_connections: Count = setting(
+        10_000,
+        _COUNT,
+        "Connections at the same time, as far as the system lets a process have as many; further ones get 503 and are closed.",
+    )
+    max_connections_per_peer: Count = setting(2000, _COUNT, "The same from one address (of IPv6: from one /64 network).")
+    header_seconds: Positive = setting(
+        10.0,
+        _SECONDS,
+        "How long the headers of a request may take, and a connection may wait for its first one; together they may have "
+        "64 KiB.",
+    )
+    max_requests_per_second: Positive = setting(
+        1000.0,
+        "a number above 0",
+        "Requests of one address, on average over ten seconds; beyond that, 429 and Retry-After.",
+    )
+    max_bytes_per_second: Positive | None = setting(
+        None,
+        "a number of bytes, above 0",
+        "Bytes of request bodies of one address, on average over ten seconds; beyond that, its next request gets 429.",
+        absent="no bound",
+    )
+    max_chunk_bytes: Count | None = setting(
+        None,
+        _BYTES,
+        "Bytes of chunks whose messages are not complete, kept in one file without a name; each chunk counts 160 bytes more.",
+        absent="room for 64 of the largest messages, or 1 GiB",
+    )
+    max_participant_chunk_bytes: Count | None = setting(
+        None, _BYTES, "The same for one participant.", absent="room for 2 of the largest messages"
+    )
+    max_chunked_messages: Count = setting(10_000, _COUNT, "Messages in chunks that are not complete.")
+    chunk_patience_seconds: NotNegative = setting(
+        60.0,
+        "a number of seconds, at least 0",
+        "An unfinished message in chunks that is idle for this long may be evicted for another one that needs the room.",
+    )
+    stall_seconds: Positive = setting(
+        30.0,
+        _SECONDS,
+        "How long a body may make no progress before its request is ended: with 408, or with 503 where others wait for the "
+        "memory it holds (then a body must advance by a sixteenth of its size in this time); also how long a reader of "
+        "`/model` may take nothing.",
+    )
+    allowed_participants: OptionalPath = setting(
+        None,
+        "the path of a file with a public key on each line",
+        "The public keys that may take part, in hexadecimal or base64, `#` begins a comment; messages of others are refused "
+        "as `not_admitted`.",
+        absent="anybody may take part",
+        is_file=True,
+    )
+    model_history: Count = setting(5, "a whole number of global models, at least 1", "How many global models are kept.")
 
-    workers: Annotated[_Whole, Field(ge=1, le=1024)] | None = None
-    max_bytes_in_flight: Annotated[_Whole, Field(ge=65_536)]
-    spool_folder: _Path | None = None
-    max_spool_bytes: _Count | None = None
-    max_connections: _Count
-    max_connections_per_peer: _Count
-    header_seconds: Annotated[_Number, Field(gt=0)]
-    max_requests_per_second: Annotated[_Number, Field(gt=0)]
-    max_bytes_per_second: Annotated[_Number, Field(gt=0)] | None = None
-    max_chunk_bytes: _Count | None = None
-    max_participant_chunk_bytes: _Count | None = None
-    max_chunked_messages: _Count
-    chunk_patience_seconds: Annotated[_Number, Field(ge=0)]
-    stall_seconds: Annotated[_Number, Field(gt=0)]
-    allowed_participants: _Path | None = None
-    model_history: _Count
 
+class NatsSection(Section):
+    """Section `nats`: a broker over which the coordinator is served too (docs/nats.md)."""
 
-class NatsSection(_Section):
-    """Section `nats`: a broker over which the coordinator is served too; see docs/nats.md.
-
-    Attributes:
-        hosts: URLs of the broker; None serves over HTTP only.
-        federation_id: names the coordinator on the broker.
-        mode: how uploads travel.
-    """
-
-    hosts: SecretStr | None = None
-    federation_id: Annotated[str, Field(pattern=r"^[a-z0-9]{16}$")]
-    user: str | None = None
-    password: SecretStr | None = None
-    token: SecretStr | None = None
-    nkey_seed: SecretStr | None = None
-    ca_file: _Path | None = None
-    request_timeout: Annotated[_Number, Field(gt=0, le=3600)]
-    stream_max_memory: Annotated[str, BeforeValidator(_number_as_text)]
-    mode: Annotated[Literal["direct", "stream"], BeforeValidator(lambda value: str(value).lower())]
+    hosts: SecretStr | None = setting(
+        None,
+        "URLs nats://host:port or tls://host:port, several with commas",
+        "The broker; TLS is required beyond this machine.",
+        absent="HTTP only",
+    )
+    federation_id: Annotated[str, Field(pattern=r"^[a-z0-9]{16}$")] = setting(
+        "pet0coordinator0", "16 characters a-z and 0-9", "The name by which participants find the coordinator at the broker."
+    )
+    user: str | None = setting(None, "text, beside nats.password", "Credentials: this and the password, or a token, or a seed.")
+    password: SecretStr | None = setting(None, "text, beside nats.user", "The password of the user.")
+    token: SecretStr | None = setting(None, _TEXT, "A token.")
+    nkey_seed: SecretStr | None = setting(None, "text, SU and 56 more characters", "The seed of an NKEY.")
+    ca_file: OptionalPath = setting(
+        None,
+        "the path of a PEM file",
+        "The authority that the broker is certified by.",
+        absent="public authorities",
+        is_file=True,
+    )
+    request_timeout: Annotated[Positive, Field(le=3600)] = setting(
+        30.0, "a number of seconds, above 0 and at most 3600", "The time for connections and answers."
+    )
+    stream_max_memory: Annotated[str, BeforeValidator(_number_as_text)] = setting(
+        "1G",
+        "a number of bytes, with an optional K, M or G; at least 32M",
+        "What the broker may store for this coordinator.",
+    )
+    mode: Annotated[Literal["direct", "stream"], LowerCase] = setting(
+        "direct",
+        "one of direct, stream",
+        "How uploads travel: `direct`, or `stream` through the broker's storage; participants use the same.",
+    )
 
     def to_nats_settings(self) -> NatsSettings | None:
         """Return how to reach the broker, or None without one.
@@ -230,53 +217,95 @@ class NatsSection(_Section):
         )
 
 
-class LogSettings(_Section):
-    """Section `log`: `level` and `format` are ours, `filter` is xaynet's and unused."""
+class LogSettings(Section):
+    """Section `log`: what the coordinator writes to standard error."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda value: str(value).lower())]
-    format: Annotated[Literal["text", "json"], BeforeValidator(lambda value: str(value).lower())] = "text"
-    filter: str | None = None
+    level: Annotated[Literal["debug", "info", "warning", "error"], LowerCase] = setting(
+        "info", "one of debug, info, warning, error", "The least important lines that are written.", older=("log_level",)
+    )
+    format: Annotated[Literal["text", "json"], LowerCase] = setting(
+        "text",
+        "one of text, json",
+        "Text, or JSON: one object a line, with round, phase, reason and counts as values of their own.",
+    )
+    filter: str | None = setting(None, _TEXT, "xaynet's filter of its own log lines.", is_unused=True)
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Section `redis`: where rounds are kept, if not in a folder."""
 
-    url: SecretStr | None = None
+    url: SecretStr | None = setting(
+        None,
+        "redis://[user][:password@]host[:port][/database], or rediss:// for TLS",
+        "Rounds are kept in this Redis (extra `redis`); without it in `pet-state/`.",
+    )
 
 
-class InfluxdbSettings(_Section):
+class InfluxdbSettings(Section):
     """Section `metrics.influxdb`, unused."""
 
-    url: str | None = None
-    db: str | None = None
+    url: SecretStr | None = setting(None, _TEXT, "xaynet's InfluxDB.", is_unused=True)
+    db: str | None = setting(None, _TEXT, "Its database.", is_unused=True)
 
 
-class MetricsSettings(_Section):
-    """Section `metrics`: whether `/metrics` answers; `influxdb` is xaynet's and unused."""
+class MetricsSettings(Section):
+    """Section `metrics`: whether `/metrics` answers."""
 
-    prometheus: bool | None = None
+    prometheus: bool | None = setting(
+        None,
+        _BOOLEAN,
+        "Whether `/metrics` answers in Prometheus' format; needs the extra `metrics`.",
+        absent="true where the extra metrics is installed",
+    )
     influxdb: InfluxdbSettings = InfluxdbSettings()
 
 
-class BucketSettings(_Section):
+class BucketSettings(Section):
     """Section `s3.buckets`."""
 
-    global_models: str = "global-models"
+    global_models: str = setting("global-models", "the name of a bucket that exists", "Where global models are kept.")
 
 
-class S3Settings(_Section):
+class S3Settings(Section):
     """Section `s3`: where global models are kept, if not in a folder; the region says that they are."""
 
-    access_key: SecretStr | None = None
-    secret_access_key: SecretStr | None = None
-    region: Annotated[Annotated[list[str], Field(min_length=1, max_length=2)] | None, BeforeValidator(_split_region)] = None
+    access_key: SecretStr | None = setting(
+        None, "text, beside s3.secret_access_key", "Without it, as AWS' own tools find it: environment, instance."
+    )
+    secret_access_key: SecretStr | None = setting(None, "text, beside s3.access_key", "The secret of the access key.")
+    region: Annotated[Annotated[list[str], Field(min_length=1, max_length=2)] | None, BeforeValidator(_split_region)] = setting(
+        None,
+        'a list such as ["eu-west-1"] or ["name", "http://endpoint"]',
+        "Global models are kept in S3, or in what speaks its protocol (extra `s3`); without it in `pet-state/models`.",
+    )
     buckets: BucketSettings = BucketSettings()
 
 
-class RestoreSettings(_Section):
-    """Section `restore`: whether a coordinator goes on with what is stored; absent means yes, as far as there is something."""
+class RestoreSettings(Section):
+    """Section `restore`: whether a coordinator goes on with what is stored."""
 
-    enable: bool | None = None
+    enable: bool | None = setting(
+        None,
+        _BOOLEAN,
+        "True, or absent: go on with the stored round, if there is one. False: forget it at every start, as "
+        "`pet coordinator --fresh` does once.",
+    )
+
+
+class SettingsTree(Section):
+    """All sections."""
+
+    api: ApiSettings
+    pet: PetSettings
+    mask: MaskSettings
+    model: ModelSettings
+    service: ServiceSettings
+    nats: NatsSection
+    log: LogSettings
+    redis: RedisSettings = RedisSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    s3: S3Settings = S3Settings()
+    restore: RestoreSettings = RestoreSettings()
 
 
 def split_bind_address(text: str) -> tuple[str, int]:
@@ -290,8 +319,8 @@ def split_bind_address(text: str) -> tuple[str, int]:
     try:
         address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
     except ValueError:
-        raise ConfigError(f"bind address: expected {RULES['api.bind_address']}, got {text!r}") from None
+        raise ConfigError(f"bind address: expected {_BIND_ADDRESS}, got {text!r}") from None
     is_port = port.isascii() and port.isdecimal() and int(port) <= 65_535
     if is_bracketed != (address.version == 6) or not is_port:
-        raise ConfigError(f"bind address: expected {RULES['api.bind_address']}, got {text!r}")
+        raise ConfigError(f"bind address: expected {_BIND_ADDRESS}, got {text!r}")
     return str(address), int(port)

@@ -1,6 +1,6 @@
 """The settings of a coordinator: what they are, which values are allowed, and how they are loaded.
 
-`load_settings` reads a TOML file and the environment in the spellings of three versions of xaynet (spec 6.1, 6.2);
+`load_settings` reads a TOML file and the environment in the spellings of every version of xaynet (spec 6.1, 6.2);
 `Settings` checks every value. All errors name the key as it was written, the value and the rule. This file opens no
 socket and starts nothing.
 """
@@ -11,100 +11,53 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pet.errors import ConfigError, MissingExtraError, SettingsError
 
 with MissingExtraError.naming("http"):  # first: the modules below need pydantic too
     from pydantic import BaseModel, ValidationError, model_validator
     from pydantic_core import ErrorDetails, PydanticCustomError
-    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pet.coordinator.setting_names import RULES, SECRET, UNUSED, complete
-from pet.coordinator.setting_sections import (
-    ApiSettings,
-    LogSettings,
-    MaskSettings,
-    MetricsSettings,
-    ModelSettings,
-    NatsSection,
-    PetSettings,
-    RedisSettings,
-    RestoreSettings,
-    S3Settings,
-    ServiceSettings,
-    Sum2Settings,
-    SumSettings,
-    UpdateSettings,
-)
-from pet.coordinator.settings_sources import (
-    Written,
-    WrittenSettings,
-    WrittenSource,
-    flatten,
-    nest,
-    read_environment,
-    read_file,
-)
+from pet.coordinator.round_sections import Sum2Settings, SumSettings, UpdateSettings
+from pet.coordinator.setting_names import RULES, SECRET, SHIPPED, UNUSED, complete
+from pet.coordinator.setting_sections import ApiSettings, SettingsTree
+from pet.coordinator.settings_sources import Written, WrittenSettings, flatten, nest, read_environment, read_file
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 
+#: A longer value says no more in an error, and may be a whole file.
+_MAX_SHOWN_CHARACTERS: Final = 200
 
-class Settings(BaseSettings):
+
+class Settings(SettingsTree):
     """All settings of a coordinator.
 
     Built from a tree of sections (`Settings(pet={"sum": {"prob": 0.4}}, model={"length": 1000})`); absent settings take
-    the values of `setting_names.SHIPPED`. Reads no environment by itself: `load_settings` does.
+    the values of `setting_names.SHIPPED`, as with a file that does not have them. Reads no environment by itself:
+    `load_settings` does.
 
     Raises:
         SettingsError: one line for each value that breaks its rule.
     """
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    def __init__(self, written: Mapping[str, Written] | None = None, /, **sections: Any) -> None:
+        """Check the values of a tree of sections.
 
-    api: ApiSettings
-    pet: PetSettings
-    mask: MaskSettings
-    model: ModelSettings
-    service: ServiceSettings
-    nats: NatsSection
-    log: LogSettings
-    redis: RedisSettings = RedisSettings()
-    metrics: MetricsSettings = MetricsSettings()
-    s3: S3Settings = S3Settings()
-    restore: RestoreSettings = RestoreSettings()
-
-    def __init__(self, *sources: WrittenSettings, **sections: Any) -> None:
-        names: dict[str, Written] = {}
-        for source in reversed(sources):
-            names.update(source.by_name)
+        Args:
+            written: full name -> the key that the user wrote, for errors.
+            sections: of `SettingsTree`, each a mapping or a section of other settings.
+        """
+        trees = {
+            name: section.model_dump() if isinstance(section, BaseModel) else section for name, section in sections.items()
+        }
+        misplaced = {name: section for name, section in trees.items() if not isinstance(section, Mapping)}
+        values, _ = complete(flatten({name: section for name, section in trees.items() if name not in misplaced}))
         try:
-            super().__init__(**sections, _written=sources)
+            super().__init__(**nest(values) | misplaced)
         except ValidationError as error:
-            raise SettingsError("\n".join(_describe_all(error.errors(), names))) from None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is that of the base
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read what was passed in, then the sources given to the constructor, and nothing else."""
-        written = init_settings.init_kwargs.pop("_written")  # type: ignore[attr-defined]
-        return (init_settings, *(WrittenSource(settings_cls, source) for source in written))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        sections = {name: section.model_dump() if isinstance(section, BaseModel) else section for name, section in tree.items()}
-        if not all(isinstance(section, Mapping) for section in sections.values()):
-            return sections
-        completed, _ = complete(flatten(sections))
-        return nest(completed)
+            raise SettingsError("\n".join(_describe_all(error.errors(), written or {}))) from None
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
@@ -170,17 +123,30 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return load_settings_with_origins(path, environ).settings
 
 
-def load_settings_with_origins(path: Path | None, environ: Mapping[str, str]) -> LoadedSettings:
+def load_settings_with_origins(
+    path: Path | None, environ: Mapping[str, str], *, defaults: Mapping[str, Any] = SHIPPED
+) -> LoadedSettings:
     """Load settings as `load_settings` does, and say where each value came from and what was ignored.
+
+    Args:
+        path: a TOML file; None reads the environment alone.
+        environ: as `os.environ`.
+        defaults: full name -> value of an absent setting: `SHIPPED`, or `WITHOUT_FILE`.
 
     Raises:
         SettingsError: as `load_settings`.
     """
     environment = read_environment(environ)
     file = WrittenSettings() if path is None else read_file(path)
-    settings = Settings(environment, file)
     written = file.by_name | environment.by_name
-    _, reasons = complete({name: item.value for name, item in written.items()})
+    faults = [*file.faults, *environment.faults]
+    values, reasons = complete({name: item.value for name, item in written.items()}, defaults)
+    try:
+        settings = Settings(written, **nest(values))
+    except SettingsError as error:
+        raise SettingsError("\n".join([*faults, str(error)])) from None
+    if faults:
+        raise SettingsError("\n".join(faults))
     origins = {name: f"{item.key} in the {item.place}" for name, item in written.items()} | reasons
     return LoadedSettings(
         settings=settings, origins=origins, warnings=[*file.warnings, *environment.warnings, *_notices(settings, written)]
@@ -255,8 +221,17 @@ def _describe_all(errors: list[ErrorDetails], names: Mapping[str, Written]) -> l
 def _line(name: str, value: Any, rule: str, names: Mapping[str, Written]) -> str:
     written = names.get(name)
     key = name if written is None or written.key == name else f"{written.key} ({name})"
-    got = "a value that is not shown" if name in SECRET else "nothing" if value is None else repr(value)
+    got = "nothing" if value is None else _show(name, value)
     return f"{key}: expected {rule}, got {got}" if rule else f"{key}: no such setting, got {got}"
+
+
+def _show(name: str, value: Any) -> str:
+    """Return a value for an error. A misspelt name may be that of a secret: then its section decides."""
+    section = name.split(".")[0]
+    if name in SECRET or (name not in RULES and any(secret.startswith(f"{section}.") for secret in SECRET)):
+        return "a value that is not shown"
+    shown = repr(value)
+    return shown if len(shown) <= _MAX_SHOWN_CHARACTERS else f"{shown[:_MAX_SHOWN_CHARACTERS]}..."
 
 
 def _notices(settings: Settings, written: Mapping[str, Written]) -> list[str]:

@@ -1,7 +1,7 @@
 """Where settings come from: a TOML file and the environment, each read into full names with the spelling that was used.
 
-Two sources of pydantic-settings. They keep, beside each value, the key as the user wrote it, so that an error can name it.
-This file knows no rule about values.
+Both keep, beside each value, the key as the user wrote it, so that an error can name it. What is wrong with a key is
+collected rather than raised, so that one run reports everything. This file knows no rule about values.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pet.coordinator.retired_settings import find_replacement
+from pet.coordinator.setting_names import RULES, find_full_name, is_own_place, is_section, nearest_name
 
-from pet.coordinator.setting_names import find_full_name, is_own_place, is_section, nearest_name
-from pet.errors import SettingsError
-
-#: Prefixes of environment variables, the strongest first: ours, xaynet's newest, xaynet v0.11 and v0.10.
-ENVIRONMENT_PREFIXES: Final = ("PET__", "XAYNET__", "XAYNET_")
+#: Prefixes of environment variables, the strongest first: ours, xaynet's newest, xaynet v0.11 to v0.9, xain of June 2020.
+ENVIRONMENT_PREFIXES: Final = ("PET__", "XAYNET__", "XAYNET_", "XAIN__", "XAIN_")
 #: A log filter of xaynet's participants, no setting of a coordinator.
 _NOT_OURS: Final = frozenset({"XAYNET__CLIENT"})
 #: `bind_address` without a value stands in files that go round; TOML itself has no such line.
@@ -43,52 +40,40 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class WrittenSettings:
-    """What one place holds: full name -> what was written, and warnings about keys that mean nothing."""
+    """What one place holds.
+
+    Attributes:
+        by_name: full name -> what was written.
+        warnings: one sentence for each key that means nothing.
+        faults: one line for each thing that must be put right before the settings can be used.
+    """
 
     by_name: dict[str, Written] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-
-class WrittenSource(PydanticBaseSettingsSource):
-    """A pydantic-settings source over settings that were read before."""
-
-    def __init__(self, settings_class: type[BaseSettings], written: WrittenSettings) -> None:
-        super().__init__(settings_class)
-        self.written = written
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - the base's signature
-        """Return one top-level section; the interface of pydantic-settings asks for it."""
-        return self().get(field_name), field_name, True
-
-    def __call__(self) -> dict[str, Any]:
-        """Return all values as a tree of sections."""
-        return nest({name: item.value for name, item in self.written.by_name.items()})
+    faults: list[str] = field(default_factory=list)
 
 
 def read_file(path: Path) -> WrittenSettings:
-    """Read a TOML file in any of the three versions' forms (spec 6.1, 6.2).
+    """Read a TOML file in the form of any version (spec 6.1, 6.2).
 
-    Raises:
-        SettingsError: the file cannot be read, is not TOML, or sets one thing to two values.
+    A file that cannot be read, or is not TOML, is a fault.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
         tree = tomllib.loads(_VALUELESS_BIND_ADDRESS.sub(r'\1 = ""', text.replace("\r\n", "\n")))
     except OSError as error:
-        raise SettingsError(f"settings file {path}: expected a readable file, got: {error.strerror}") from error
+        fault = f"expected a readable file, got: {error.strerror}"
     except UnicodeDecodeError as error:
-        raise SettingsError(f"settings file {path}: expected UTF-8, got another byte at offset {error.start}") from None
+        fault = f"expected UTF-8, got another byte at offset {error.start}"
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"settings file {path}: expected TOML, got: {error}") from None
-    return _collect(((keys, ".".join(keys), value) for keys, value in _leaves(tree, ())), "file")
+        fault = f"expected TOML, got: {error}"
+    else:
+        return _collect(((keys, ".".join(keys), value) for keys, value in _leaves(tree, ())), "file")
+    return WrittenSettings(faults=[f"settings file {path}: {fault}"])
 
 
 def read_environment(environ: Mapping[str, str]) -> WrittenSettings:
-    """Read the variables with one of `ENVIRONMENT_PREFIXES`; the strongest prefix wins.
-
-    Raises:
-        SettingsError: two variables of one prefix set one thing to two values.
-    """
+    """Read the variables with one of `ENVIRONMENT_PREFIXES`; the strongest prefix wins."""
     merged = WrittenSettings()
     for prefix in reversed(ENVIRONMENT_PREFIXES):
         found = (
@@ -99,6 +84,7 @@ def read_environment(environ: Mapping[str, str]) -> WrittenSettings:
         written = _collect(found, "environment")
         merged.by_name.update(written.by_name)
         merged.warnings.extend(written.warnings)
+        merged.faults.extend(written.faults)
     return merged
 
 
@@ -116,7 +102,7 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a tree into full names; the inverse of `nest`. Empty sections vanish."""
-    return {".".join(path): value for path, value in _leaves(tree, ()) if value != {}}
+    return {".".join(path): value for path, value in _leaves(tree, ()) if value != {} or ".".join(path) in RULES}
 
 
 def _prefix_of(key: str) -> str | None:
@@ -124,9 +110,9 @@ def _prefix_of(key: str) -> str | None:
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every value with its path; an empty section counts as a value."""
+    """Yield every value with its path; an empty section counts as a value, and so does whatever a setting is set to."""
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and ".".join((*path, key)) not in RULES:
             yield from _leaves(value, (*path, key))
         else:
             yield (*path, key), value
@@ -138,6 +124,10 @@ def _collect(items: Iterable[tuple[tuple[str, ...], str, Any]], place: str) -> W
     for path, key, value in items:
         if value == {} and is_section(path):
             continue
+        replacement = find_replacement(path)
+        if replacement is not None:
+            result.faults.append(f"{key} ({place}): expected {replacement} in its place, got a setting of an older xaynet")
+            continue
         name = find_full_name(path)
         if name is None:
             nearest = nearest_name(path)
@@ -148,6 +138,7 @@ def _collect(items: Iterable[tuple[tuple[str, ...], str, Any]], place: str) -> W
             result.warnings.append(f"{key} ({place}): stands in another section than usual, read as {name}")
         earlier = result.by_name.get(name)
         if earlier is not None and earlier.value != value:
-            raise SettingsError(f"{key} ({place}): expected one value for {name}, got another one as {earlier.key}")
+            result.faults.append(f"{key} ({place}): expected one value for {name}, got another one as {earlier.key}")
+            continue
         result.by_name[name] = Written(key=key, value=value, place=place)
     return result

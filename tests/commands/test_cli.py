@@ -24,7 +24,7 @@ def typed(entries, *, groups):
 
 COMMANDS = list(typed(cli.COMMANDS, groups=False))
 GROUPS = [[], *typed(cli.COMMANDS, groups=True)]
-HEAVY = {"matplotlib", "sklearn", "uvicorn", "starlette", "httpx", "pydantic_settings", "numba"}
+HEAVY = {"matplotlib", "sklearn", "uvicorn", "starlette", "httpx", "pydantic", "numba"}
 RUN = "import sys; from pet.cli import main; main(sys.argv[1:])"
 
 
