@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,16 +20,16 @@ from pet import kernels
 from pet.commands.serving import Server, listen, serve_until_a_signal
 from pet.commands.settings_report import (
     defaults_without_a_file,
+    load_or_exit,
     meaning,
     restored_lines,
     settings_table,
-    unreadable_files,
 )
 from pet.coordinator.app import NATS_NAME, connection_limits, create_app
 from pet.coordinator.json_log import JsonFormatter
 from pet.coordinator.setting_names import SHIPPED, WITHOUT_FILE
 from pet.coordinator.setting_sections import LogSettings
-from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
+from pet.coordinator.settings import LoadedSettings, Settings
 from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
 from pet.errors import SettingsError
 from pet.transports.guarded_http import guarded_protocol
@@ -58,14 +57,8 @@ def command(
 
     Example: pet coordinator -c config.toml
     """
+    loaded = load_or_exit(config, defaults=WITHOUT_FILE if config is None else SHIPPED)
     console = Console(highlight=False, markup=False)
-    try:
-        loaded = load_settings_with_origins(config, os.environ, defaults=WITHOUT_FILE if config is None else SHIPPED)
-        _require_files(loaded.settings)
-    except SettingsError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
-        raise typer.Exit(1) from None
     _set_up_logging(loaded.settings.log)
     _show(loaded, console)
     folder = (Path() if config is None else config.parent) / STATE_FOLDER_NAME
@@ -74,17 +67,6 @@ def command(
         console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
         _require_broker(loaded.settings, console)
         _serve(loaded.settings, stores, console)
-
-
-def _require_files(settings: Settings) -> None:
-    """See that every file that the settings name can be read.
-
-    Raises:
-        SettingsError: one line for each that cannot.
-    """
-    unreadable = unreadable_files(settings)
-    if unreadable:
-        raise SettingsError("\n".join(unreadable))
 
 
 def _require_broker(settings: Settings, console: Console) -> None:

@@ -7,18 +7,45 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
+import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED
-from pet.coordinator.settings import LoadedSettings, Settings
+from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
+from pet.errors import SettingsError
 
 _MESSAGE_FIXED_BYTES: Final = 48 + 136 + 128 + 12 + 4
 _SEEDS_ENTRY_BYTES: Final = 112
+
+
+def load_or_exit(path: Path | None, *, defaults: Mapping[str, Any] = SHIPPED) -> LoadedSettings:
+    """Load settings from a file, if any, and this process' environment; what is wrong is printed, a line each.
+
+    Args:
+        path: the settings file.
+        defaults: as for `load_settings_with_origins`.
+
+    Raises:
+        typer.Exit: with status 1, after the errors.
+    """
+    try:
+        loaded = load_settings_with_origins(path, os.environ, defaults=defaults)
+        faults = _unreadable_files(loaded.settings)
+    except SettingsError as error:
+        faults = str(error).splitlines()
+    if not faults:
+        return loaded
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    for fault in faults:
+        console.print(f"error: {fault}", style="red")
+    raise typer.Exit(1)
 
 
 def settings_table(loaded: LoadedSettings) -> Table:
@@ -74,7 +101,7 @@ def defaults_without_a_file(loaded: LoadedSettings) -> list[str]:
     return [f"No settings file (-c), so the defaults are for trying out: {', '.join(chosen)}."] if chosen else []
 
 
-def unreadable_files(settings: Settings) -> list[str]:
+def _unreadable_files(settings: Settings) -> list[str]:
     """Say which files that the settings name cannot be read here."""
     return [
         f"{name}: expected a readable file, got {str(path)!r}"

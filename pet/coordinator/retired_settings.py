@@ -9,46 +9,47 @@ from __future__ import annotations
 
 from typing import Final
 
-_COUNTS: Final = "pet.sum.count.min and pet.update.count.min"
-_SHARES: Final = "pet.sum.prob and pet.update.prob"
-_NOTHING: Final = "nothing"
-_AGGREGATOR: Final = "nothing (the coordinator aggregates by itself)"
-_ROUNDS: Final = "nothing (rounds follow each other until the coordinator is stopped)"
+_COUNTS: Final = "use pet.sum.count.min and pet.update.count.min"
+_SHARES: Final = "use pet.sum.prob and pet.update.prob"
+_METRICS: Final = "use metrics.prometheus"
+_AGGREGATOR: Final = "remove it: the coordinator aggregates by itself"
+_ROUNDS: Final = "remove it: rounds follow each other until the coordinator is stopped"
+_TRAINING: Final = "remove it: how a participant trains is its own affair"
 
-#: A key, or a section for each other key in it -> what replaces it.
+#: A key, or a section for each other key in it -> what to do, in words.
 _RETIRED: Final[dict[str, str]] = {
-    "pet.expected_participants": f"nothing ({_SHARES} say how many of the participants are drawn)",
-    "redis.timeout": "nothing (the time-outs for Redis are fixed)",
+    "pet.expected_participants": f"remove it, and {_SHARES} for how many of the participants are drawn",
+    "redis.timeout": "remove it: the time-outs for Redis are fixed",
     # xaynet 0.8: coordinator and aggregator
     "aggregator_url": _AGGREGATOR,
-    "rpc": "nothing (participants reach the coordinator at api.bind_address; there is no aggregator)",
+    "rpc": "use api.bind_address for participants, and nothing for an aggregator: there is none",
     "aggregation": _AGGREGATOR,
-    "federated_learning": _NOTHING,
+    "federated_learning": "use the settings of the section pet",
     "federated_learning.rounds": _ROUNDS,
     "federated_learning.participants_ratio": _SHARES,
     "federated_learning.min_clients": _COUNTS,
-    "federated_learning.heartbeat_timeout": "pet.sum.time.max, pet.update.time.max and pet.sum2.time.max",
-    "metric_store": "metrics.prometheus",
-    "logging": "log.level and log.format",
+    "federated_learning.heartbeat_timeout": "use pet.sum.time.max, pet.update.time.max and pet.sum2.time.max",
+    "metric_store": _METRICS,
+    "logging": "use log.level and log.format",
     # Before: a gRPC server in Python
-    "server": "api.bind_address",
-    "server.grpc_options": "nothing (there is no gRPC)",
-    "ai": _NOTHING,
+    "server": "use api.bind_address",
+    "server.grpc_options": "remove it: there is no gRPC",
+    "ai": "use the settings of the section pet",
     "ai.rounds": _ROUNDS,
-    "ai.epochs": "nothing (how a participant trains is its own affair)",
+    "ai.epochs": _TRAINING,
     "ai.min_participants": _COUNTS,
     "ai.fraction_participants": _SHARES,
-    "storage": "s3.region, s3.access_key, s3.secret_access_key and s3.buckets.global_models",
-    "storage.endpoint": "s3.region",
-    "storage.bucket": "s3.buckets.global_models",
-    "storage.access_key_id": "s3.access_key",
-    "storage.secret_access_key": "s3.secret_access_key",
-    "metrics.enable": "metrics.prometheus",
-    "metrics.host": "metrics.prometheus",
-    "metrics.port": "metrics.prometheus",
-    "metrics.user": "metrics.prometheus",
-    "metrics.password": "metrics.prometheus",
-    "metrics.db_name": "metrics.prometheus",
+    "storage": "use s3.region, s3.access_key, s3.secret_access_key and s3.buckets.global_models",
+    "storage.endpoint": "use s3.region",
+    "storage.bucket": "use s3.buckets.global_models",
+    "storage.access_key_id": "use s3.access_key",
+    "storage.secret_access_key": "use s3.secret_access_key",
+    "metrics.enable": _METRICS,
+    "metrics.host": _METRICS,
+    "metrics.port": _METRICS,
+    "metrics.user": _METRICS,
+    "metrics.password": _METRICS,
+    "metrics.db_name": _METRICS,
 }
 #: Keys that mean the same where no section says whose they are.
 _WITHOUT_SECTION: Final = frozenset(
@@ -62,7 +63,7 @@ _BY_LEAF: Final[dict[str, str]] = {
 
 
 def find_replacement(path: tuple[str, ...]) -> str | None:
-    """Return what replaces a key of an older file, in words; None where the key is none of those.
+    """Return what to do about a key of an older file, in words; None where the key is none of those.
 
     Case does not matter. A key that is not listed counts as its section does, if that is.
     """

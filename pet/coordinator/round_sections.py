@@ -21,7 +21,7 @@ _MAX_SECONDS: Final = "a number of seconds, above 0"
 _MIN_COUNT_HELP: Final = "Messages that the phase needs."
 _MAX_COUNT_HELP: Final = "Messages that the phase takes at most; further ones are discarded."
 _MIN_TIME_HELP: Final = "How long the phase lasts at least, even if it has all its messages."
-_MAX_TIME_HELP: Final = "How long the phase waits for the messages it needs; then the round fails."
+_MAX_TIME_HELP: Final = "How long the phase waits for the messages it needs; then the round ends without a model."
 
 _UpdateCount = Annotated[Whole, Field(ge=3)]
 

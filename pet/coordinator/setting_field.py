@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from pet.secret import Secret
 
 _U64_MAX: Final = 2**64 - 1
 
@@ -103,7 +105,15 @@ def choice(kind: Callable[[str], Any]) -> BeforeValidator:
 
 
 def _holds_secret(kind: Any) -> bool:
-    return kind is SecretStr or any(_holds_secret(part) for part in get_args(kind))
+    return kind is Secret or any(_holds_secret(part) for part in get_args(kind))
+
+
+def _refuse_bytes(secret: Secret) -> Secret:
+    try:
+        secret.reveal()
+    except TypeError as error:
+        raise PydanticCustomError("text", "{reason}", {"reason": str(error)}) from None
+    return secret
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -118,6 +128,7 @@ Count = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
+SecretText = Annotated[Secret, AfterValidator(_refuse_bytes)]
 #: An empty path is as absent: the environment has no other way to say so.
 OptionalPath = Annotated[Path, BeforeValidator(lambda value: value or None)] | None
 LowerCase: Final = BeforeValidator(lambda value: str(value).lower())

@@ -10,10 +10,20 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field
 
 from pet.coordinator.round_sections import MaskSettings, ModelSettings, PetSettings
-from pet.coordinator.setting_field import Count, LowerCase, NotNegative, OptionalPath, Positive, Section, Whole, setting
+from pet.coordinator.setting_field import (
+    Count,
+    LowerCase,
+    NotNegative,
+    OptionalPath,
+    Positive,
+    SecretText,
+    Section,
+    Whole,
+    setting,
+)
 from pet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,10 +50,6 @@ def _number_as_text(value: Any) -> Any:
 def _split_region(value: Any) -> Any:
     """The environment form of a region is "name endpoint" (spec 6.1)."""
     return value.split() if isinstance(value, str) else value
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
 
 
 class ApiSettings(Section):
@@ -159,7 +165,7 @@ class ServiceSettings(Section):
 class NatsSection(Section):
     """Section `nats`: a broker over which the coordinator is served too (docs/nats.md)."""
 
-    hosts: SecretStr | None = setting(
+    hosts: SecretText | None = setting(
         None,
         "URLs nats://host:port or tls://host:port, several with commas",
         "The broker; TLS is required beyond this machine.",
@@ -169,9 +175,9 @@ class NatsSection(Section):
         "pet0coordinator0", "16 characters a-z and 0-9", "The name by which participants find the coordinator at the broker."
     )
     user: str | None = setting(None, "text, beside nats.password", "Credentials: this and the password, or a token, or a seed.")
-    password: SecretStr | None = setting(None, "text, beside nats.user", "The password of the user.")
-    token: SecretStr | None = setting(None, _TEXT, "A token.")
-    nkey_seed: SecretStr | None = setting(None, "text, SU and 56 more characters", "The seed of an NKEY.")
+    password: SecretText | None = setting(None, "text, beside nats.user", "The password of the user.")
+    token: SecretText | None = setting(None, _TEXT, "A token.")
+    nkey_seed: SecretText | None = setting(None, "text, SU and 56 more characters", "The seed of an NKEY.")
     ca_file: OptionalPath = setting(
         None,
         "the path of a PEM file",
@@ -205,11 +211,11 @@ class NatsSection(Section):
         from pet.transports.nats import NatsSettings, parse_size
 
         return NatsSettings(
-            hosts=(self.hosts.get_secret_value(),),
+            hosts=(self.hosts.reveal(),),
             user=self.user,
-            password=_revealed(self.password),
-            token=_revealed(self.token),
-            nkey_seed=_revealed(self.nkey_seed),
+            password=self.password,
+            token=self.token,
+            nkey_seed=self.nkey_seed,
             ca_file=self.ca_file,
             request_timeout_seconds=self.request_timeout,
             stream_max_bytes=parse_size(self.stream_max_memory),
@@ -234,7 +240,7 @@ class LogSettings(Section):
 class RedisSettings(Section):
     """Section `redis`: where rounds are kept, if not in a folder."""
 
-    url: SecretStr | None = setting(
+    url: SecretText | None = setting(
         None,
         "redis://[user][:password@]host[:port][/database], or rediss:// for TLS",
         "Rounds are kept in this Redis (extra `redis`); without it in `pet-state/`.",
@@ -244,7 +250,7 @@ class RedisSettings(Section):
 class InfluxdbSettings(Section):
     """Section `metrics.influxdb`, unused."""
 
-    url: SecretStr | None = setting(None, _TEXT, "xaynet's InfluxDB.", is_unused=True)
+    url: SecretText | None = setting(None, _TEXT, "xaynet's InfluxDB.", is_unused=True)
     db: str | None = setting(None, _TEXT, "Its database.", is_unused=True)
 
 
@@ -269,10 +275,10 @@ class BucketSettings(Section):
 class S3Settings(Section):
     """Section `s3`: where global models are kept, if not in a folder; the region says that they are."""
 
-    access_key: SecretStr | None = setting(
+    access_key: SecretText | None = setting(
         None, "text, beside s3.secret_access_key", "Without it, as AWS' own tools find it: environment, instance."
     )
-    secret_access_key: SecretStr | None = setting(None, "text, beside s3.access_key", "The secret of the access key.")
+    secret_access_key: SecretText | None = setting(None, "text, beside s3.access_key", "The secret of the access key.")
     region: Annotated[Annotated[list[str], Field(min_length=1, max_length=2)] | None, BeforeValidator(_split_region)] = setting(
         None,
         'a list such as ["eu-west-1"] or ["name", "http://endpoint"]',

@@ -221,7 +221,7 @@ def _describe_all(errors: list[ErrorDetails], names: Mapping[str, Written]) -> l
 def _line(name: str, value: Any, rule: str, names: Mapping[str, Written]) -> str:
     written = names.get(name)
     key = name if written is None or written.key == name else f"{written.key} ({name})"
-    got = "nothing" if value is None else _show(name, value)
+    got = _show(name, value)
     return f"{key}: expected {rule}, got {got}" if rule else f"{key}: no such setting, got {got}"
 
 
@@ -230,6 +230,8 @@ def _show(name: str, value: Any) -> str:
     section = name.split(".")[0]
     if name in SECRET or (name not in RULES and any(secret.startswith(f"{section}.") for secret in SECRET)):
         return "a value that is not shown"
+    if value is None:
+        return "nothing"
     shown = repr(value)
     return shown if len(shown) <= _MAX_SHOWN_CHARACTERS else f"{shown[:_MAX_SHOWN_CHARACTERS]}..."
 

@@ -126,7 +126,7 @@ def _collect(items: Iterable[tuple[tuple[str, ...], str, Any]], place: str) -> W
             continue
         replacement = find_replacement(path)
         if replacement is not None:
-            result.faults.append(f"{key} ({place}): expected {replacement} in its place, got a setting of an older xaynet")
+            result.faults.append(f"{key} ({place}): expected a setting, got one of an older xaynet; {replacement}")
             continue
         name = find_full_name(path)
         if name is None:

@@ -62,7 +62,7 @@ def _open_storage(settings: Settings, folder: Path, *, is_fresh: bool) -> Storag
         return SqliteStorage(folder, is_fresh=is_fresh)
     from pet.coordinator.storage.redis import RedisStorage
 
-    return RedisStorage(settings.redis.url.get_secret_value(), is_fresh=is_fresh)
+    return RedisStorage(settings.redis.url.reveal(), is_fresh=is_fresh)
 
 
 def _open_model_store(settings: Settings, folder: Path) -> ModelStore:
@@ -74,7 +74,7 @@ def _open_model_store(settings: Settings, folder: Path) -> ModelStore:
     return S3ModelStore(
         s3.buckets.global_models,
         (s3.region[0], s3.region[1] if len(s3.region) > 1 else None),
-        access_key=None if s3.access_key is None else s3.access_key.get_secret_value(),
-        secret_access_key=None if s3.secret_access_key is None else s3.secret_access_key.get_secret_value(),
+        access_key=None if s3.access_key is None else s3.access_key.reveal(),
+        secret_access_key=None if s3.secret_access_key is None else s3.secret_access_key.reveal(),
         history=history,
     )

@@ -79,6 +79,8 @@ def test_it_says_what_it_chose_and_ends_cleanly(config, number):
     assert out == "Stopped.\n"
     assert re.search(r"model.length +9 +PET__MODEL__LENGTH in the environment", printed)
     assert re.search(r"pet.sum.prob +0.4 +sum in the file", printed)
+    assert re.search(r"pet.sum.time.max +3600 +default", printed)
+    assert "No settings file" not in printed
     assert "Kernels: " in printed
     assert "pet.coordinator: phase entered round_id=1 phase=sum" in err
     assert "Traceback" not in err
@@ -89,6 +91,10 @@ def test_without_a_file_it_listens_on_loopback():
         assert url.startswith("http://127.0.0.1:")
         assert len(httpx.get(f"{url}/params").content) == 136
         assert re.search(r"model.length +4 +default", printed)
+        assert re.search(r"pet.sum.time.max +60 +default without a settings file", printed)
+        assert re.search(r"pet.update.time.max +600 +default without a settings file", printed)
+        assert re.search(r"pet.sum2.time.max +60 +as pet.sum.time.max", printed)
+        assert "No settings file (-c), so the defaults are for trying out: pet.sum.time.max 60 (with one: 3600)" in printed
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
@@ -117,6 +123,20 @@ def test_an_address_in_use_is_one_line(config):
     [
         (["-c", "/nowhere.toml"], {}, 1, "error: settings file /nowhere.toml: expected a readable file, got: No such file"),
         ([], {"PET__SUM": "2"}, 1, "error: PET__SUM (pet.sum.prob): expected a number above 0 and below 1, got '2'"),
+        (
+            [],
+            {"PET__SUM": "2", "PET__AI__ROUNDS": "3"},
+            1,
+            "error: PET__AI__ROUNDS (environment): expected a setting, got one of an older xaynet; remove it: rounds follow "
+            "each other until the coordinator is stopped\nerror: PET__SUM (pet.sum.prob): expected a number",
+        ),
+        (
+            [],
+            {"PET__SERVICE__ALLOWED_PARTICIPANTS": "/nowhere", "PET__NATS__CA_FILE": "/nothing"},
+            1,
+            "error: service.allowed_participants: expected a readable file, got '/nowhere'\n"
+            "error: nats.ca_file: expected a readable file, got '/nothing'\n",
+        ),
         (["--nothing"], {}, 2, "No such option"),
         (
             [],
@@ -131,7 +151,7 @@ def test_an_address_in_use_is_one_line(config):
             "error: api.tls_*: expected PEM files that belong together, got: ",
         ),
     ],
-    ids=["no file", "bad value", "usage", "no memory", "no PEM"],
+    ids=["no file", "bad value", "two bad values", "no such files", "usage", "no memory", "no PEM"],
 )
 def test_what_is_wrong_is_said_and_the_status_tells(arguments, environ, status, message):
     process = start(*arguments, **environ)
