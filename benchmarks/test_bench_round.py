@@ -14,7 +14,7 @@ from pet.protocol.windows import PhaseWindow
 from pet.transports.in_process import InProcessTransport
 
 #: Enough for every phase; a participant goes at most a handful of steps in each.
-MOST_TURNS = 60
+MAX_TURNS = 60
 
 
 class Round:
@@ -42,7 +42,7 @@ class Round:
 
     def run(self):
         """Let everybody take turns until there is a global model; all update participants send the same one."""
-        for _ in range(MOST_TURNS):
+        for _ in range(MAX_TURNS):
             self.engine.tick()
             for participant in self.participants:
                 participant.tick()
@@ -51,7 +51,7 @@ class Round:
             self.now_seconds += 1
             if (model := self.engine.model()) is not None:
                 return model.to_array()
-        raise AssertionError(f"expected a global model after {MOST_TURNS} turns, got {self.engine.status()}")
+        raise AssertionError(f"expected a global model after {MAX_TURNS} turns, got {self.engine.status()}")
 
 
 def pytest_generate_tests(metafunc):

@@ -52,7 +52,7 @@ PASSWORD_SALT_BYTES: Final = nacl.pwhash.argon2id.SALTBYTES
 SUM_TASK: Final = b"sum"
 UPDATE_TASK: Final = b"update"
 
-_LARGEST_DIGEST: Final = 2**256 - 1
+_MAX_DIGEST: Final = 2**256 - 1
 #: From this number of bytes on OpenSSL signs, if it is there: 20 ms to load it, and 6 ms less for each 3 MB.
 _LARGE_BYTES: Final = 2**20
 # X25519 clamps a scalar to a multiple of 8, the largest order of a low-order point: one scalar tells as well as another.
@@ -337,7 +337,7 @@ def is_eligible(signature: bytes, threshold: float) -> bool:
         return threshold > 1
     numerator, denominator = threshold.as_integer_ratio()
     digest = int.from_bytes(hash_sha256(signature), "little")
-    return digest * denominator <= numerator * _LARGEST_DIGEST
+    return digest * denominator <= numerator * _MAX_DIGEST
 
 
 def sign_task(key: SigningKeyPair, round_seed: bytes, task: bytes) -> bytes:

@@ -25,7 +25,7 @@ SAFETENSORS: Final = "application/vnd.safetensors"
 TENSOR_NAME: Final = "model"
 
 _COUNT_BYTES: Final = 8
-_SMALLEST_FRACTION_BYTES: Final = 18
+_MIN_FRACTION_BYTES: Final = 18
 _MAX_NPY_HEADER_BYTES: Final = 4096
 _SAFETENSORS_NAMES: Final = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64"}
 _DTYPES: Final = {np.dtype(name).str: np.dtype(name) for name in ("<f4", "<f8", "<i4", "<i8")}
@@ -126,7 +126,7 @@ def decode_bincode(data: Buffer, dtype: np.dtype[Any], max_length: int | None = 
     if len(view) < _COUNT_BYTES:
         raise _malformed(f"expected at least {_COUNT_BYTES} bytes, got {len(view)}")
     length = int.from_bytes(view[:_COUNT_BYTES], "little")
-    limit = (len(view) - _COUNT_BYTES) // _SMALLEST_FRACTION_BYTES
+    limit = (len(view) - _COUNT_BYTES) // _MIN_FRACTION_BYTES
     limit = limit if max_length is None else min(limit, max_length)
     if length > limit:
         raise _malformed(f"expected at most {limit} weights, got {length}")

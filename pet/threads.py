@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 #: More threads than this are never alive at once; work that asks for more waits for them, or is done by its caller.
-_MOST_HELPERS: Final = 256
+_MAX_HELPERS: Final = 256
 
 _lock = threading.Lock()
 #: How many threads are at work inside `occupy`, helpers included.
@@ -114,7 +114,7 @@ def _helpers() -> ThreadPoolExecutor:
 
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(_MOST_HELPERS, thread_name_prefix="pet-kernel")
+            _pool = ThreadPoolExecutor(_MAX_HELPERS, thread_name_prefix="pet-kernel")
         return _pool
 
 

@@ -21,7 +21,7 @@ MODEL_LENGTH: Final = (_PIXELS + 1) * LABELS
 _TEST_SHARE: Final = 0.25
 #: Below 1, a participant sees few of the ten labels often and the others hardly ever.
 _LABEL_CONCENTRATION: Final = 0.35
-_LEAST_SAMPLES: Final = 12
+_MIN_SAMPLES: Final = 12
 _LEARNING_RATE: Final = 0.5
 _BATCH: Final = 16
 #: Passes over one's own samples in each round.
@@ -82,7 +82,7 @@ def _deal(labels: NDArray[np.int64], participant_count: int, generator: np.rando
             proportions = generator.dirichlet(_LABEL_CONCENTRATION * appetite)
             chosen = np.flatnonzero(labels == label)
             owners[chosen] = generator.choice(participant_count, size=len(chosen), p=proportions)
-        if np.bincount(owners, minlength=participant_count).min() >= _LEAST_SAMPLES:
+        if np.bincount(owners, minlength=participant_count).min() >= _MIN_SAMPLES:
             return owners
 
 

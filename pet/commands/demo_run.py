@@ -48,7 +48,7 @@ _SUM2_SECONDS: Final = (0.7, 6.0)
 #: Seconds without any event after which something must be broken: longer than any phase lasts.
 _SILENCE_SECONDS: Final = 30.0
 #: Rounds may fail (a lottery draws the roles), but not for ever.
-_MOST_FAILURES: Final = 5
+_MAX_FAILURES: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,8 +232,8 @@ class DemoRun:
     def _fail_round(self, round_id: int, reason: str, description: str) -> None:
         self._failures += 1
         self._reporter.round_failed(round_id, reason, description)
-        if self._failures > _MOST_FAILURES:
-            raise PetError(f"demo: expected at most {_MOST_FAILURES} failed rounds, got {self._failures}: {description}")
+        if self._failures > _MAX_FAILURES:
+            raise PetError(f"demo: expected at most {_MAX_FAILURES} failed rounds, got {self._failures}: {description}")
 
 
 def round_settings() -> RoundSettings:

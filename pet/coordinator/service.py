@@ -40,7 +40,7 @@ _Result = TypeVar("_Result")
 DEFAULT_MAX_BYTES_IN_FLIGHT: Final = 64 * 2**20
 """Bodies in memory: thousands of Sum messages, or 64 large ones on their way into the spool."""
 
-LEAST_SPOOL_BYTES: Final = 2**30
+MIN_SPOOL_BYTES: Final = 2**30
 _SPOOLED_MESSAGES: Final = 16
 """Large bodies on disk: while one is handled, many can be received. Sixteen updates of 150 MB are 2.4 GB."""
 
@@ -82,7 +82,7 @@ class CoordinatorService:
         self.stall_seconds = stall_seconds
         self.workers: Final = workers or os.cpu_count() or 1
         if max_spool_bytes is None:
-            max_spool_bytes = max(LEAST_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
+            max_spool_bytes = max(MIN_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
         self._budget: Final = ByteBudget(max_bytes_in_flight, stall_seconds)
         self.spool: Final = Spool(spool_folder, max_spool_bytes, expects_keeping=engine.is_durable)
         self._large_turn: Final = asyncio.Semaphore(_LARGE_MESSAGES_OPEN)

@@ -23,7 +23,7 @@ from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import RemoteProtocolError
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
 from pet.federation.records import PeerIdentity, PeerKeys
-from pet.federation.sharing_rules import LEAST_CONTRIBUTORS, Contribution
+from pet.federation.sharing_rules import MIN_CONTRIBUTORS, Contribution
 from pet.protocol.strategies import TaskAllowList
 from pet.secret import hidden
 
@@ -221,9 +221,9 @@ class Manifest:
         keys = [key for one in self.enrolments for key in (one.update_key, one.sum_key, one.ephemeral_key) if key]
         if len(set(keys)) != len(keys) or len(self.contributions) != len(self.enrolments):
             raise RemoteProtocolError("bad_manifest", "manifest: expected every peer and every key once")
-        if len(self.enrolments) < LEAST_CONTRIBUTORS or not self.sum_peers:
+        if len(self.enrolments) < MIN_CONTRIBUTORS or not self.sum_peers:
             raise RemoteProtocolError(
-                "too_few_peers", f"manifest: expected {LEAST_CONTRIBUTORS} contributing peers, got {len(self.enrolments)}"
+                "too_few_peers", f"manifest: expected {MIN_CONTRIBUTORS} contributing peers, got {len(self.enrolments)}"
             )
 
 

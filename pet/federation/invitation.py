@@ -48,7 +48,7 @@ _MEMORY_KIB_RANGE: Final = (19456, 1048576)
 _PASSES_RANGE: Final = (1, 10)
 _ID_BYTES: Final = 16
 _FEDERATION_ID: Final = re.compile(r"[a-z0-9]{16}", re.ASCII)
-_LARGEST_TIME: Final = 2**53
+_MAX_TIME: Final = 2**53
 _GROUP_KEYS: Final = "group_"
 _NOT_OPEN: Final = "the invitation does not open: wrong password or key, or it was changed"
 
@@ -102,8 +102,8 @@ class InvitationHeader:
             raise FederationValueError(_NOT_OPEN)
         return cls(
             federation_id=federation_id,
-            issued_at=_integer(issued_at, 0, _LARGEST_TIME),
-            expires_at=_integer(expires_at, 0, _LARGEST_TIME),
+            issued_at=_integer(issued_at, 0, _MAX_TIME),
+            expires_at=_integer(expires_at, 0, _MAX_TIME),
             invitation_id=_bytes(fields["jti"], _ID_BYTES),
         )
 

@@ -16,8 +16,8 @@ from pet.errors import SharingError
 from pet.federation.schema import Schema
 from pet.federation.statistics import Statistics
 
-LEAST_CONTRIBUTORS: Final = 3
-LEAST_CHANGED: Final = 2
+MIN_CONTRIBUTORS: Final = 3
+MIN_CHANGED: Final = 2
 #: How many aggregates are remembered; each next one is held against all of them.
 MAX_AGGREGATES: Final = 64
 
@@ -92,16 +92,16 @@ class AggregateLedger:
             SharingError: fewer than 3 peers; too few rows together; or an earlier aggregate that differs from this one by a
                 single peer (who joined, stayed away or changed alone).
         """
-        if len(contributions) < LEAST_CONTRIBUTORS:
-            raise SharingError(f"contributing peers: expected at least {LEAST_CONTRIBUTORS}, got {len(contributions)}")
+        if len(contributions) < MIN_CONTRIBUTORS:
+            raise SharingError(f"contributing peers: expected at least {MIN_CONTRIBUTORS}, got {len(contributions)}")
         rows = sum(contribution.rows for contribution in contributions.values())
         if rows < least_rows:
             raise SharingError(f"rows of all peers: expected at least {least_rows} (attributes + 5), got {rows}")
         for earlier in self.aggregates:
             changed = _changed(earlier, _versions(contributions))
-            if 0 < len(changed) < LEAST_CHANGED:
+            if 0 < len(changed) < MIN_CHANGED:
                 raise SharingError(
-                    f"change since an earlier aggregate: expected at least {LEAST_CHANGED} peers, got {len(changed)}"
+                    f"change since an earlier aggregate: expected at least {MIN_CHANGED} peers, got {len(changed)}"
                 )
 
     def record(self, contributions: Mapping[str, Contribution]) -> None:

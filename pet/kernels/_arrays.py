@@ -22,7 +22,7 @@ Model = NDArray[Any]
 
 
 #: What a capacity is limited to: totals are reduced this often at least, so counts fit 32 bits.
-_CAPACITY_LIMIT: Final = 2**32 - 1
+_MAX_CAPACITY: Final = 2**32 - 1
 
 
 def element_bytes(order: int) -> int:
@@ -37,7 +37,7 @@ def plane_count(order: int) -> int:
 
 def capacity(order: int) -> int:
     """Return how many values below the order the planes of a total can hold the sum of."""
-    return min(((1 << 64 * plane_count(order)) - 1) // (order - 1), _CAPACITY_LIMIT)
+    return min(((1 << 64 * plane_count(order)) - 1) // (order - 1), _MAX_CAPACITY)
 
 
 @dataclass(frozen=True, slots=True)

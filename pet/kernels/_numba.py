@@ -27,7 +27,7 @@ _Bytes = NDArray[np.uint8]
 #: Words of a piece: 128 KiB, so that two pieces lie in a second-level cache.
 _PIECE_WORDS: Final = 16384
 #: The least number of elements in a piece, however wide they are: every draw of a piece throws some keystream away.
-_SHORTEST_PIECE: Final = 512
+_MIN_PIECE: Final = 512
 
 _MANTISSA_BITS: Final = {"float32": 24, "float64": 53, "int32": 32, "int64": 64}
 _FLOAT64_MANTISSA: Final = 52  # bits stored; one more is implied
@@ -47,7 +47,7 @@ class _Scratch:
     """Planes for one piece of a vector."""
 
     def __init__(self, planes: int, length: int) -> None:
-        self.stride = max(1, min(length, max(_SHORTEST_PIECE, _PIECE_WORDS // planes)))
+        self.stride = max(1, min(length, max(_MIN_PIECE, _PIECE_WORDS // planes)))
         self.planes = np.empty((planes, self.stride), dtype=np.uint64)
         self.words: _Words = self.planes.reshape(-1)
 

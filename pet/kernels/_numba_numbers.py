@@ -43,7 +43,7 @@ _DIGIT_BITS: Final = U64(32)
 _DIGIT: Final = U64(0xFFFFFFFF)
 
 #: The largest exponent of 2 that a weight has beside its mantissa: 2^971 times 53 bits is the largest float64.
-_LARGEST_EXPONENT: Final = 971
+_MAX_EXPONENT: Final = 971
 #: An exponent of 2 that takes any word out of the range of float64.
 _FAR: Final = 5000
 
@@ -85,10 +85,10 @@ def encoding_constants(encoding: Encoding, mantissa_bits: int) -> EncodingConsta
     """Work out what `encode` and `encode_pairs` need, for mantissas below 2^mantissa_bits."""
     divisor = math.gcd(encoding.scale_numerator, encoding.scale_denominator)
     numerator, denominator = encoding.scale_numerator // divisor, encoding.scale_denominator // divisor
-    largest_exponent = _LARGEST_EXPONENT
+    largest_exponent = _MAX_EXPONENT
     if numerator:
         enough = (encoding.offset + 1).bit_length() + denominator.bit_length() - numerator.bit_length() + 1
-        largest_exponent = min(enough, _LARGEST_EXPONENT)
+        largest_exponent = min(enough, _MAX_EXPONENT)
     if denominator & (denominator - 1) == 0:
         shift = denominator.bit_length() - 1
     else:

@@ -17,8 +17,8 @@ from typing import Final
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import ChunkLimits, update_payload_bytes
 from pet.protocol.windows import (
-    LEAST_SUM_COUNT,
-    LEAST_UPDATE_COUNT,
+    MIN_SUM_COUNT,
+    MIN_UPDATE_COUNT,
     PhaseWindow,
     Violation,
     raise_violations,
@@ -27,7 +27,7 @@ from pet.protocol.windows import (
 MAX_MODEL_LENGTH: Final = 2**32 - 1
 """The element count of a mask object is a u32 (spec 4.5)."""
 
-LEAST_CHUNK_BYTES: Final = 1 << 30
+MIN_CHUNK_BYTES: Final = 1 << 30
 """Unless it is set, room for chunks of unfinished messages, all participants together, is no less than this."""
 
 CHUNKED_PAYLOADS: Final = 64
@@ -130,9 +130,9 @@ class RoundSettings:
         """Find the rules that these settings break (spec 6.1)."""
         yield from probability_violations(self.sum_probability, self.update_probability)
         for name, window, least_count in (
-            ("sum", self.sum, LEAST_SUM_COUNT),
-            ("update", self.update, LEAST_UPDATE_COUNT),
-            ("sum2", self.sum2, LEAST_SUM_COUNT),
+            ("sum", self.sum, MIN_SUM_COUNT),
+            ("update", self.update, MIN_UPDATE_COUNT),
+            ("sum2", self.sum2, MIN_SUM_COUNT),
         ):
             for violation in window.violations(least_count):
                 yield replace(violation, field=f"{name}.{violation.field}")
@@ -162,7 +162,7 @@ class RoundSettings:
         payload_bytes, own, overall = self.max_payload_bytes, self.max_participant_chunk_bytes, self.max_chunk_bytes
         return ChunkLimits(
             max_bytes_per_participant=2 * payload_bytes + CHUNK_ALLOWANCE_BYTES if own is None else own,
-            max_bytes=max(LEAST_CHUNK_BYTES, CHUNKED_PAYLOADS * payload_bytes) if overall is None else overall,
+            max_bytes=max(MIN_CHUNK_BYTES, CHUNKED_PAYLOADS * payload_bytes) if overall is None else overall,
             max_messages=self.max_chunked_messages,
             patience_seconds=self.chunk_patience_seconds,
         )

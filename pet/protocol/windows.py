@@ -19,8 +19,8 @@ from typing import Final
 
 from pet.errors import ConfigError
 
-LEAST_SUM_COUNT: Final = 1
-LEAST_UPDATE_COUNT: Final = 3
+MIN_SUM_COUNT: Final = 1
+MIN_UPDATE_COUNT: Final = 3
 """Fewer updates would make the mean of the others an easy guess."""
 
 COUNT_ORDER_RULE: Final = "must not be below min_count"

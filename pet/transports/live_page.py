@@ -29,7 +29,7 @@ _INTERVAL_SECONDS: Final = 0.5
 _STREAM_SECONDS: Final = 20.0
 _RETRY_MILLISECONDS: Final = 1000
 #: More watchers than this are sent away for a while.
-MOST_WATCHERS: Final = 32
+MAX_WATCHERS: Final = 32
 
 
 def live_routes(snapshot: Callable[[], Mapping[str, Any]]) -> list[Route]:
@@ -60,7 +60,7 @@ def _hash_of(page: str, element: str) -> str:
 
 
 class _Watchers:
-    """Those who watch, no more than `MOST_WATCHERS`."""
+    """Those who watch, no more than `MAX_WATCHERS`."""
 
     def __init__(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
         self._snapshot = snapshot
@@ -68,7 +68,7 @@ class _Watchers:
 
     async def get_events(self, _: Request) -> Response:
         """Answer with a stream of snapshots."""
-        if self._count >= MOST_WATCHERS:
+        if self._count >= MAX_WATCHERS:
             return Response(status_code=503, headers={"retry-after": "10"})
         return StreamingResponse(self._events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 

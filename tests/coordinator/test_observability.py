@@ -108,7 +108,7 @@ def test_the_page_can_be_switched_off():
 
 
 def test_too_many_watchers_are_sent_away(client, monkeypatch):
-    monkeypatch.setattr(live_page, "MOST_WATCHERS", 1)
+    monkeypatch.setattr(live_page, "MAX_WATCHERS", 1)
     with client.stream("GET", live_page.EVENTS_PATH) as first:
         lines = first.iter_lines()
         assert next(lines).startswith("retry:")

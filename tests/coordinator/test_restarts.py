@@ -433,7 +433,7 @@ def test_the_messages_of_a_restored_round_are_those_of_the_keys_before(storage):
 
 def test_disk_use_does_not_grow_with_the_number_of_updates(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "FOLD_BYTES", 1)
-    monkeypatch.setattr("pet.coordinator.storage.sqlite.LARGEST_ROW_BYTES", 100)
+    monkeypatch.setattr("pet.coordinator.storage.sqlite.MAX_ROW_BYTES", 100)
     storage = SqliteStorage(tmp_path)
     life = Life(storage)
     round_ = life.round()
@@ -566,7 +566,7 @@ def large_body(life, body, spool):
 
 def test_large_bodies_are_kept_as_they_came(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "SEALED_BYTES", 100)
-    monkeypatch.setattr("pet.coordinator.storage.sqlite.LARGEST_ROW_BYTES", 100)
+    monkeypatch.setattr("pet.coordinator.storage.sqlite.MAX_ROW_BYTES", 100)
     storage = SqliteStorage(tmp_path)
     life = Life(storage)
     spool = Spool(tmp_path / "spool", 1 << 20)

@@ -18,7 +18,7 @@ from pet.coordinator.storage.sqlite import SqliteStorage
 from pet.errors import StateError, StorageError
 from pet.messages import decode_sum_dictionary
 
-LARGE = b"x" * (sqlite.LARGEST_ROW_BYTES + 1)
+LARGE = b"x" * (sqlite.MAX_ROW_BYTES + 1)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def content_of(folder):
 
 @pytest.mark.parametrize("largest_row", [10, 10**6], ids=["in files", "in rows"])
 def test_keys_and_seeds_of_a_finished_round_are_nowhere(tmp_path, monkeypatch, largest_row):
-    monkeypatch.setattr(sqlite, "LARGEST_ROW_BYTES", largest_row)
+    monkeypatch.setattr(sqlite, "MAX_ROW_BYTES", largest_row)
     storage = SqliteStorage(tmp_path)
     life = Life(storage)
     secrets = []

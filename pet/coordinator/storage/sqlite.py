@@ -26,7 +26,7 @@ from pet.transports.body import SealedBody
 DATABASE_NAME: Final = "coordinator.sqlite"
 BLOB_FOLDER_NAME: Final = "blobs"
 
-LARGEST_ROW_BYTES: Final = 1 << 18
+MAX_ROW_BYTES: Final = 1 << 18
 """Larger blobs go to files: a row would be written twice, first to the log and then to the database."""
 
 #: "pet1" as a number: the mark of our databases in their header.
@@ -177,7 +177,7 @@ class SqliteStorage:
         """Write large blobs to files that nothing counts yet; return the rows of all blobs."""
         rows: list[tuple[str, bytes | None, str | None]] = []
         for index, (name, blob) in enumerate(transaction.blobs.items()):
-            if size_of(blob) <= LARGEST_ROW_BYTES:
+            if size_of(blob) <= MAX_ROW_BYTES:
                 rows.append((name, join(blob), None))
                 continue
             file = f"{transaction.sequence}-{index}"

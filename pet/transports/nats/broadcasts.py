@@ -36,7 +36,7 @@ MAX_EVENT_BYTES: Final = 2**16
 #: Chunks under way to one reader or one writer: with 1 MiB each far below what the broker holds for a connection (fact 2).
 _WINDOW: Final = 4
 _DUPLICATE_WINDOW_SECONDS: Final = 600
-_LEAST_AGE_SECONDS: Final = 3600
+_MIN_AGE_SECONDS: Final = 3600
 _NANOSECONDS: Final = 10**9
 #: More chunks of 1 MiB than any stream holds.
 _MAX_CHUNKS: Final = 2**20
@@ -103,10 +103,10 @@ class Broadcasts:
         max_age_seconds: how long the broker keeps anything; an hour or more.
     """
 
-    def __init__(self, connection: NatsConnection, subjects: Subjects, *, max_age_seconds: float = _LEAST_AGE_SECONDS) -> None:
+    def __init__(self, connection: NatsConnection, subjects: Subjects, *, max_age_seconds: float = _MIN_AGE_SECONDS) -> None:
         self._connection: Final = connection
         self.subjects: Final = subjects
-        self._max_age_seconds: Final = max(_LEAST_AGE_SECONDS, max_age_seconds)
+        self._max_age_seconds: Final = max(_MIN_AGE_SECONDS, max_age_seconds)
 
     async def create_streams(self) -> None:
         """Create the streams, or find that they are there already. For the admin, again after every lost connection.

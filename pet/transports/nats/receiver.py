@@ -38,7 +38,7 @@ DEFAULT_WINDOW: Final = 4
 DEFAULT_SLOTS: Final = 8
 #: Windows of chunks that one upload may have in memory: one that is answered already and one that is not are what a sender
 #: that keeps to its window can cause; what comes beyond is dropped.
-_MOST_WINDOWS: Final = 3
+_MAX_WINDOWS: Final = 3
 #: Slots of one sender: nobody alone can keep all others waiting.
 _SLOTS_PER_PEER: Final = 4
 #: When to ask again for a slot. Half of it is random, so that those who wait do not come all at once.
@@ -316,7 +316,7 @@ class _Receiving:
         if has_bit(spool.bitmap if self._is_durable else self._received, header.index):
             self._connection.answer(message)  # the first answer got lost
             return
-        if self._held >= _MOST_WINDOWS * self._window:
+        if self._held >= _MAX_WINDOWS * self._window:
             return  # more than was agreed; it will come again
         waits = self._is_durable or self._held >= self._window
         set_bit(self._received, header.index)

@@ -15,7 +15,7 @@ from pet.errors import TransportError
 _logger: Final = logging.getLogger(__name__)
 
 _FIRST_SECONDS: Final = 0.2
-_LONGEST_SECONDS: Final = 5.0
+_MAX_SECONDS: Final = 5.0
 
 
 class Patience:
@@ -49,7 +49,7 @@ class Patience:
         ends = self._since + self._seconds
         if self._deadline is not None:
             ends = min(ends, self._deadline)
-        delay = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2 ** min(attempt - 1, 10)) * (0.5 + random.random() / 2)  # noqa: S311
+        delay = min(_MAX_SECONDS, _FIRST_SECONDS * 2 ** min(attempt - 1, 10)) * (0.5 + random.random() / 2)  # noqa: S311
         if not error.is_temporary or now >= ends:
             raise error
         _logger.debug("again in %.1f s: %s", delay, error)

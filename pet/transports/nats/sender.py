@@ -32,9 +32,9 @@ from pet.transports.nats.subjects import Subjects
 #: So much of both ends of a sealed body names it.
 _END_BYTES: Final = 4096
 #: How many request timeouts the receiver may take to handle an upload.
-_MOST_HANDLING: Final = 20
+_MAX_HANDLING: Final = 20
 #: A receiver that asks for more under way than this is not trusted with it.
-_MOST_WINDOW: Final = 32
+_MAX_WINDOW: Final = 32
 
 
 async def digest_of(body: Body) -> bytes:
@@ -141,7 +141,7 @@ class _Sending:
             try:
                 answer = await self._ask(self._subjects.open(self._peer), self._offer.to_bytes())
                 if answer.slot:
-                    if await self._send_missing(answer) == 0 and handling < _MOST_HANDLING:
+                    if await self._send_missing(answer) == 0 and handling < _MAX_HANDLING:
                         # It is all there, and being handled: that takes as long as it takes.
                         handling += 1
                         self._patience.progress()
@@ -179,7 +179,7 @@ class _Sending:
             offer = replace(offer, chunk_bytes=answer.chunk_bytes)
         subject = self._subjects.chunk(answer.slot)
         missing = [index for index in range(offer.chunk_count) if not has_bit(answer.have, index)]
-        indexes, window = iter(missing), min(_MOST_WINDOW, answer.window, len(missing))
+        indexes, window = iter(missing), min(_MAX_WINDOW, answer.window, len(missing))
         workers = [asyncio.create_task(self._send_some(subject, offer, indexes)) for _ in range(window)]
         try:
             await asyncio.gather(*workers)

@@ -25,7 +25,7 @@ Storage = Literal["file", "memory"]
 DEFAULT_REQUEST_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_STREAM_MAX_BYTES: Final = 2**30
 #: Below this a quarter of it, the broadcasts, would not hold a handful of chunks.
-_LEAST_STREAM_BYTES: Final = 32 * 2**20
+_MIN_STREAM_BYTES: Final = 32 * 2**20
 _DEFAULT_PORT: Final = 4222
 _SUFFIXES: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 #: An NKEY seed of a user is "SU" and 56 characters of base32 (spec 5.5).
@@ -146,9 +146,9 @@ class NatsSettings:
     def _check_numbers(self) -> None:
         if not 0 < self.request_timeout_seconds <= 3600:
             raise ConfigError(f"nats_req_timeout: expected above 0 and at most 3600 s, got {self.request_timeout_seconds}")
-        if self.stream_max_bytes < _LEAST_STREAM_BYTES:
+        if self.stream_max_bytes < _MIN_STREAM_BYTES:
             raise ConfigError(
-                f"nats_stream_max_memory: expected {_LEAST_STREAM_BYTES} bytes or more, got {self.stream_max_bytes}"
+                f"nats_stream_max_memory: expected {_MIN_STREAM_BYTES} bytes or more, got {self.stream_max_bytes}"
             )
         if not 1 <= self.replicas <= 5:
             raise ConfigError(f"replicas: expected 1 to 5, got {self.replicas}")

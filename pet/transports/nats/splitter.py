@@ -18,10 +18,10 @@ from pet.errors import MalformedFrameError
 #: From this size a message gets a buffer of its own; also the size of the buffer for everything else.
 LARGE_BYTES: Final = 2**16
 #: The most that a broker can be set to let through (docs/spec/federation.md 5.1, fact 1).
-_MOST_BYTES: Final = 2**26
+_MAX_BYTES: Final = 2**26
 #: Buffers that wait to be used again, and the largest of them: what was never touched costs more than receiving into it.
 _SPARES: Final = 16
-_LARGEST_SPARE_BYTES: Final = 2**20 + 2 * LARGE_BYTES
+_MAX_SPARE_BYTES: Final = 2**20 + 2 * LARGE_BYTES
 _LINE_END: Final = b"\r\n"
 
 
@@ -105,7 +105,7 @@ class FrameSplitter:
     def recycle(self, payload: memoryview) -> None:
         """Take back the buffer of a message that is no longer referenced."""
         buffer = payload.obj
-        if isinstance(buffer, bytearray) and LARGE_BYTES < len(buffer) <= _LARGEST_SPARE_BYTES and len(self._spares) < _SPARES:
+        if isinstance(buffer, bytearray) and LARGE_BYTES < len(buffer) <= _MAX_SPARE_BYTES and len(self._spares) < _SPARES:
             self._spares.append(buffer)
 
     def _pass_small(self, end: int) -> tuple[int, _Announced | None, int]:
@@ -134,8 +134,8 @@ class FrameSplitter:
         self._shared[: self._held] = self._shared[start:end]
 
     def _begin(self, announced: _Announced, begun: memoryview) -> None:
-        if announced.size_bytes > _MOST_BYTES or announced.header_bytes > announced.size_bytes:
-            raise MalformedFrameError(f"broker: expected a message of at most {_MOST_BYTES} bytes, got {announced.size_bytes}")
+        if announced.size_bytes > _MAX_BYTES or announced.header_bytes > announced.size_bytes:
+            raise MalformedFrameError(f"broker: expected a message of at most {_MAX_BYTES} bytes, got {announced.size_bytes}")
         self._announced = announced
         buffer = self._spares.pop() if self._spares else b""
         size_bytes = announced.frame_bytes + LARGE_BYTES

@@ -42,7 +42,7 @@ _SENDERS: Final = 3
 _ACK_WAIT_SECONDS: Final = 30
 #: How long a receiver that stops waits for what is on the way to it.
 _ARRIVING_SECONDS: Final = 0.2
-_MOST_UNACKNOWLEDGED: Final = 256
+_MAX_UNACKNOWLEDGED: Final = 256
 #: Messages in one pull: 4 MiB, far below what the broker holds for a connection (fact 2). More of them, and more chunks under
 #: way, cost memory of the broker and bring next to nothing: 16 and 8 took 207 MB for ten senders, 8 and 4 took 154, these 145.
 _BATCH: Final = 4
@@ -199,7 +199,7 @@ class StoredUploads:
             "durable_name": _CONSUMER,
             "ack_policy": "explicit",
             "ack_wait": _ACK_WAIT_SECONDS * _NANOSECONDS,
-            "max_ack_pending": _MOST_UNACKNOWLEDGED,
+            "max_ack_pending": _MAX_UNACKNOWLEDGED,
             "deliver_policy": "all",
             "replay_policy": "instant",
         }

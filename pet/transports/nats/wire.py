@@ -31,7 +31,7 @@ with MissingExtraError.naming("nats"):
 _logger: Final = logging.getLogger(__name__)
 
 #: Received and not read yet; nothing more is received meanwhile.
-_MOST_WAITING_BYTES: Final = 2**23
+_MAX_WAITING_BYTES: Final = 2**23
 #: So much of both ends of a large part is copied, to be sent together with what is before and behind it.
 _EDGE_BYTES: Final = 2**16
 _LINE_END: Final = b"\r\n"
@@ -80,7 +80,7 @@ class _Link(asyncio.BufferedProtocol):
             self._waiting_bytes += _size_of(item)
         if self.items:
             self.has_news.set()
-            if self._waiting_bytes > _MOST_WAITING_BYTES and self.transport is not None:
+            if self._waiting_bytes > _MAX_WAITING_BYTES and self.transport is not None:
                 self.transport.pause_reading()
 
     def eof_received(self) -> None:
@@ -105,7 +105,7 @@ class _Link(asyncio.BufferedProtocol):
         item = self.items.popleft()
         before = self._waiting_bytes
         self._waiting_bytes -= _size_of(item)
-        if before > _MOST_WAITING_BYTES >= self._waiting_bytes and self.transport is not None:
+        if before > _MAX_WAITING_BYTES >= self._waiting_bytes and self.transport is not None:
             self.transport.resume_reading()
         if not (self.items or self.is_over):
             self.has_news.clear()
