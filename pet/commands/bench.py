@@ -17,7 +17,7 @@ from rich.console import Console
 from pet import kernels
 from pet.commands import bench_kernels, bench_options, bench_peers, bench_plot, bench_tables
 from pet.commands.bench_ceiling import Ceilings
-from pet.commands.bench_peers import Comparison
+from pet.commands.bench_comparison import Comparison
 from pet.commands.bench_results import Result, cpu_model, report
 from pet.commands.bench_workload import Workload
 from pet.mask_config import MaskConfig

@@ -14,8 +14,8 @@ import numpy as np
 
 import pet
 from pet.commands.bench_ceiling import Ceiling
+from pet.commands.bench_comparison import Comparison
 from pet.commands.bench_kernels import Case, Limit, Measurement
-from pet.commands.bench_peers import Comparison
 from pet.mask_config import MaskConfig
 from pet.threads import available_cores
 

@@ -8,9 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pet.commands import bench_peers
 from pet.commands.bench_ceiling import Ceilings
-from pet.commands.bench_peers import Comparison
+from pet.commands.bench_comparison import CONFIG, Comparison
 from pet.commands.bench_results import Result
 
 
@@ -31,7 +30,7 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True)
     return table
 
@@ -70,9 +69,9 @@ def print_ceilings(console: Console, ceilings: Ceilings) -> None:
 
 
 def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> None:
-    """Print the times of pet and its peers, then the bytes and the errors where they differ."""
+    """Print the times of pet and its peers, then bytes and errors where they are compared."""
     length = comparisons[0].length
-    table = _table(f"beside peers, {bench_peers.CONFIG}, {length:,} weights, one thread, ns per weight (and mask)", "peer")
+    table = _table(f"beside peers, {CONFIG}, {length:,} weights, one thread, ns per weight (and mask)", "peer")
     table.add_column("what")
     for heading in ("peer", "pet", "times faster"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -81,11 +80,7 @@ def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> No
     console.print(table)
     for found in comparisons:
         if found.peer_bytes is not None and found.pet_bytes is not None:
-            console.print(
-                f"{found.peer}, {found.what}: {found.peer_bytes:.3g} bytes a weight, pet {found.pet_bytes:.3g}", soft_wrap=True
-            )
+            console.print(f"Bytes a weight on the wire: {found.peer} {found.peer_bytes:.3g}, pet {found.pet_bytes:.3g}.")
         if found.peer_error is not None and found.pet_error is not None:
-            console.print(
-                f"{found.peer}, {found.what}: largest error of a weight {found.peer_error:.1e}, pet {found.pet_error:.1e}",
-                soft_wrap=True,
-            )
+            errors = f"{found.peer} {found.peer_error:.1e}, pet {found.pet_error:.1e}"
+            console.print(f"Largest error of a weight of the mean: {errors}.")

@@ -68,7 +68,11 @@ def test_peers_are_compared_in_the_same_run(tmp_path):
     real = [peer for peer in peers if peer["peer"].startswith("xaynet-sdk-python ")]
     flower = [peer for peer in peers if peer["peer"].startswith("flwr ")]
     assert len(real) == 3
+    tenseal = [peer for peer in peers if peer["peer"].startswith("tenseal ")]
     assert len(flower) == 2 or "Not compared with flwr" in finished.stdout
+    assert len(tenseal) == 4 or "Not compared with tenseal" in finished.stdout
+    for peer in tenseal[:1]:
+        assert peer["pet_bytes"] < 7 < peer["peer_bytes"]
     assert all(peer["length"] == 2000 and peer["peer_ns"] > 0 and peer["pet_ns"] > 0 for peer in peers)
     masking, posting, _ = real
     assert masking["peer_ns"] < posting["peer_ns"], "masking is a part of it"
