@@ -24,6 +24,7 @@ from typing import Any, Final
 from pet.coordinator.durable import DurableCoordinator
 from pet.coordinator.model_store import ModelStore
 from pet.coordinator.storage.base import Storage
+from pet.coordinator.waiting import Sightings, waiting_record
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError, StorageError
 from pet.mask_codec import Buffer
@@ -40,8 +41,10 @@ from pet.messages import (
 from pet.protocol.events import (
     DictionariesWithdrawn,
     Event,
+    MessageAccepted,
     ModelPublished,
     ParametersPublished,
+    PhaseEntered,
     SeedDictionaryPublished,
     SumDictionaryPublished,
 )
@@ -124,6 +127,7 @@ class CoordinatorEngine:
         self._lock: Final = threading.Lock()
         self._subscribers: Final[list[Callable[[Event], None]]] = []
         self._prepared_round_id = 0
+        self._sightings: Final = Sightings()
         self._gate = _Gate(None, None)
         self._parameters: bytes | None = None
         self._sums: bytes | None = None
@@ -136,6 +140,7 @@ class CoordinatorEngine:
         self._must_retry = False
         # What a restored round has to announce waits for the first tick: nobody can have subscribed yet.
         self._open_gate()
+        self._sightings.expect_masks(self._protocol.state)
         self._take_status()
 
     @property
@@ -289,6 +294,7 @@ class CoordinatorEngine:
         seeds = self._seeds
         if seeds is None or public_key not in seeds:
             return None
+        self._sightings.note_request(public_key, self._clock())
         return encode_seed_dictionary(seeds[public_key])
 
     def model(self) -> PublishedModel | None:
@@ -297,11 +303,10 @@ class CoordinatorEngine:
 
     def status(self) -> dict[str, Any]:
         """Return the record of `GET /status`, ready for JSON."""
-        status, taken_at = self._status
-        record: dict[str, Any] = dict(status)
-        if record["seconds_left"] is not None:
-            record["seconds_left"] = max(0.0, record["seconds_left"] - (self._clock() - taken_at))
-        return record
+        (read, settings, read_seconds), now_seconds = self._status, self._clock()
+        status = read.later(now_seconds - read_seconds)
+        waiting = waiting_record(status, settings, self._sightings, now_seconds)
+        return {**status.to_json_dict(), "waiting": waiting}
 
     def _publish_or_wait(self) -> bool:
         """Store and publish; what fails is left to the next tick. Returns whether all is stored."""
@@ -354,17 +359,23 @@ class CoordinatorEngine:
 
     def _take_status(self) -> None:
         now_seconds = self._clock()
-        self._status = self._protocol.status(now_seconds).to_json_dict(), now_seconds
+        self._status = self._protocol.status(now_seconds), self._protocol.settings, now_seconds
 
     def _update_snapshots(self, event: Event) -> None:
         match event:
+            case PhaseEntered():
+                self._sightings.begin_phase()
+            case MessageAccepted():
+                self._sightings.note_accepted(event.tag, event.participant_public_key, self._clock())
             case ParametersPublished():
+                self._sightings.begin_round()
                 self._sum_dictionary_sizes = (0, self._sum_dictionary_sizes[0])
                 self._parameters = event.parameters.to_bytes()
             case SumDictionaryPublished():
                 self._sum_dictionary_sizes = (len(event.sum_dictionary), self._sum_dictionary_sizes[1])
                 self._sums = encode_sum_dictionary(event.sum_dictionary)
             case SeedDictionaryPublished():
+                self._sightings.expect_masks(self._protocol.state)
                 self._seeds = event.seed_dictionary
             case DictionariesWithdrawn():
                 self._sums = self._seeds = None

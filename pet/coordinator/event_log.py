@@ -1,4 +1,4 @@
-"""Turn the events of a coordinator into log lines: phases, refusals, results.
+"""Turn the events of a coordinator into log lines: phases, refusals, results, and phases that wait unusually long.
 
 Each line carries its values twice, in the text as key=value and as attributes of the log record (`round_id`, `phase`, ...), for
 people and for log collectors. Keys of participants are not logged; contents of messages are not known here.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pet.protocol.events import (
@@ -27,6 +28,10 @@ from pet.protocol.events import (
 from pet.protocol.phases import Phase
 
 _logger: Final = logging.getLogger("pet.coordinator")
+
+#: A phase that has waited this long is logged, or half of its maximum time if that is shorter: participants poll every ten
+#: seconds at most, so in Sum and Sum2 something is likely to be wrong by then.
+LONG_WAIT_SECONDS: Final = 30.0
 
 
 class EventLog:
@@ -99,6 +104,40 @@ class EventLog:
             )
         self._accepted = self._discarded = 0
         self._rejected.clear()
+
+
+class WaitLog:
+    """Logs once in a phase that it has waited unusually long, and what for.
+
+    A coordinator that nobody joins opens one round after another: that is logged once, until a round has ended otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._logged: tuple[str, int] | None = None
+
+    def look(self, status: Mapping[str, Any]) -> None:
+        """Log what the phase waits for, if it is time.
+
+        Args:
+            status: the record of `GET /status`.
+        """
+        waiting = status["waiting"]
+        if waiting is None or not waiting["missing"]:
+            return
+        if waiting["seconds"] < min(LONG_WAIT_SECONDS, (waiting["seconds"] + status["seconds_left"]) / 2):
+            return
+        key = (status["phase"], status["round"])
+        if waiting["at_time_out"] == "reopen":
+            key = ("nobody joins", status["rounds_completed"] + status["rounds_failed"])
+        if key != self._logged:
+            self._logged = key
+            _log(
+                logging.WARNING,
+                "phase waits",
+                round_id=status["round"],
+                phase=status["phase"],
+                description=f"{waiting['text']}. {waiting['advice']}",
+            )
 
 
 def _log(level: int, what: str, **values: Any) -> None:

@@ -21,7 +21,7 @@ from pet.coordinator.allow_list import read_allow_list
 from pet.coordinator.byte_budget import ByteBudget
 from pet.coordinator.chunk_file import ChunkFile
 from pet.coordinator.engine import CoordinatorEngine
-from pet.coordinator.event_log import EventLog
+from pet.coordinator.event_log import EventLog, WaitLog
 from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
 from pet.coordinator.settings import Settings
 from pet.coordinator.spool import Spool
@@ -47,6 +47,8 @@ _SPOOLED_MESSAGES: Final = 16
 _THREADS_PER_DURABLE_WORKER: Final = 2
 #: Large bodies that are opened at the same time, each in a buffer of its own; small ones overtake them.
 _LARGE_MESSAGES_OPEN: Final = 1
+#: How often a phase is looked at for having waited unusually long.
+_WAIT_LOOK_SECONDS: Final = 5.0
 #: How long to wait after an error that should not have happened, before time is tried again.
 _RETRY_SECONDS: Final = 1.0
 
@@ -95,6 +97,8 @@ class CoordinatorService:
         self._time_thread: ThreadPoolExecutor | None = None
         self._is_ticking_well = False
         self._is_stopping = False
+        self._wait_log: Final = WaitLog()
+        self._next_look_seconds = 0.0
         #: Called with the bytes of a message and the seconds from its being whole to the end of its handling.
         self.on_message_handled: Callable[[int, float], None] | None = None
 
@@ -244,8 +248,9 @@ class CoordinatorService:
             self._wake.clear()
             delay = self.engine.seconds_until_tick()
             if delay is None or delay > 0:
+                look_delay = self._look_for_long_wait()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
+                    async with asyncio.timeout(look_delay if delay is None else min(delay, look_delay)):
                         await self._wake.wait()
                 continue
             try:
@@ -259,6 +264,14 @@ class CoordinatorService:
                 self._is_ticking_well = False
                 _logger.exception("the round could not go on; trying again in %g s", _RETRY_SECONDS)
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    def _look_for_long_wait(self) -> float:
+        """Log a phase that waits unusually long, every few seconds at most; returns the seconds until the next look."""
+        now_seconds = time.monotonic()
+        if now_seconds >= self._next_look_seconds:
+            self._next_look_seconds = now_seconds + _WAIT_LOOK_SECONDS
+            self._wait_log.look(self.engine.status())
+        return self._next_look_seconds - now_seconds
 
     async def _tick(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._time_thread, self.engine.tick)

@@ -7,7 +7,7 @@ allowed to change them is in pet/protocol/coordinator.py and pet/protocol/intake
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from pet.aggregation import Aggregation
@@ -197,6 +197,14 @@ class Status:
             rounds_failed=state.rounds_failed,
             rounds_reopened=state.rounds_reopened,
             waiting=waiting,
+        )
+
+    def later(self, seconds: float) -> Self:
+        """Return what the status is if nothing but so much time has passed since it was read."""
+        return replace(
+            self,
+            seconds_left=None if self.seconds_left is None else max(0.0, self.seconds_left - seconds),
+            waiting=None if self.waiting is None else replace(self.waiting, seconds=self.waiting.seconds + seconds),
         )
 
     def to_json_dict(self) -> dict[str, Any]:

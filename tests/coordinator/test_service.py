@@ -28,7 +28,7 @@ def test_time_passes():
         async with service:
             assert service.is_healthy
             assert service.endpoint.status()["round"] == 1
-            while service.endpoint.status()["rounds_failed"] < 3:
+            while service.endpoint.status()["rounds_reopened"] < 3:
                 await asyncio.sleep(0.02)
         assert not service.is_healthy
         assert service.endpoint.status()["phase"] == "shutdown"

@@ -279,6 +279,8 @@ def test_status_is_of_the_current_phase_and_ready_for_json() -> None:
     session.wait(5)
     status = session.coordinator.status(session.now)
     assert (status.phase, status.accepted, status.rejected, status.seconds_left) == (Phase.UPDATE, 0, {}, 70.0)
+    assert status.later(7.5) == session.coordinator.status(session.now + 7.5)
+    assert status.later(1000).seconds_left == 0.0
     assert session.coordinator.status(session.now + 1000).seconds_left == 0.0
 
 
@@ -297,6 +299,8 @@ def test_shutting_down_ends_everything_from_everywhere(start: str) -> None:
     coordinator.shut_down()
     assert [type(event) for event in session.collect()] == [PhaseEntered, DictionariesWithdrawn]
     coordinator.shut_down()
+    assert coordinator.status(session.now).to_json_dict()["waiting"] is None
+    assert coordinator.status(session.now).later(1.0) == coordinator.status(session.now)
     assert session.wait(1e6) == []
     assert (coordinator.phase, coordinator.accepted_tag, coordinator.next_deadline_seconds()) == (Phase.SHUTDOWN, None, None)
     assert coordinator.encryption_keys == keys
