@@ -19,9 +19,6 @@ from typing import Final
 from pet.errors import ConfigError
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, ModelType
 
-#: ChaCha20 with AVX2 on one core of a server of 2019, in nanoseconds per KiB: for orientation, where nothing was measured.
-NOMINAL_NANOSECONDS_PER_KIB: Final = 385.0
-
 #: Bits of the mantissa: a weight near the bound is itself rounded to bound * 2^-bits before anything is masked.
 _MANTISSA_BITS: Final = {DataType.F32: 24, DataType.F64: 53}
 

@@ -1,13 +1,14 @@
 """`pet config advise`: the cheapest mask configs for a bound, a number of models and a precision.
 
-The cost model is pet/advice.py; this file parses, measures the rate if asked, and prints.
+The cost model is pet/advice.py; this file parses, measures how fast this machine expands masks, and prints.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich import box
@@ -15,12 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from pet import kernels
-from pet.advice import NOMINAL_NANOSECONDS_PER_KIB, Advice, Task, advise, needs_dyadic_fractions, short_number
+from pet.advice import Advice, Task, advise, needs_dyadic_fractions, short_number
 from pet.errors import ConfigError
 from pet.mask_config import DataType, MaskConfig
 
-#: Enough weights for the rate to settle, few enough to be quick with a slow back-end.
-_MEASURED_LENGTH = 20_000
+#: What the rate of the keystream is measured with: xaynet's default config.
+_PROBE_CONFIG: Final = MaskConfig.parse("prime-f32-b0-m3")
+#: Seconds that the probe takes, and how long one of its passes should at least last.
+PROBE_SECONDS: Final = 0.15
+_PASS_SECONDS: Final = 0.01
+#: The first pass; the reference back-end needs 0.1 ms for a weight. And the most, 6 MB of elements.
+_LENGTHS: Final = (16, 1 << 20)
 
 _BMAX_WARNING = (
     "* Bmax with floats: real xaynet clients hang on the exact fractions of such a model. A coordinator of pet"
@@ -40,6 +46,16 @@ def _count(text: str) -> int:
     if number.denominator != 1:
         raise typer.BadParameter(f"expected a whole number as 500 or 1e6, got {text!r}")
     return number.numerator
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise typer.BadParameter(f"expected nanoseconds per KiB as 385, got {text!r}")
+    return rate
 
 
 def _data_type(text: str) -> DataType:
@@ -80,15 +96,25 @@ def command(
         DataType | None, typer.Option("--data-type", parser=_data_type, metavar="f32|f64|i32|i64", help="Type of the weights.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many configs to list.")] = 8,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure each listed config on this machine.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure each listed config, in place of computing its cost from its keystream.")
+    ] = False,
     rate: Annotated[
-        float, typer.Option("--rate", min=1.0, help="Nanoseconds that a KiB of ChaCha20 takes on one core.")
-    ] = NOMINAL_NANOSECONDS_PER_KIB,
+        float | None,
+        typer.Option(
+            "--rate",
+            parser=_rate,
+            metavar="NS",
+            help="Nanoseconds that a KiB of ChaCha20 takes on one core of another machine; measured on this one if not given.",
+        ),
+    ] = None,
 ) -> None:
-    """List the cheapest mask configs for a task.
+    """List the cheapest mask configs for a task, with their cost per weight on this machine and on the wire.
 
-    Example: pet config advise --bound 1 --models 500 --precision 1e-6 --measure
+    Example: pet config advise --bound 1 --models 500 --precision 1e-6
     """
+    if measure and rate is not None:
+        raise typer.BadParameter("expected one of --measure and --rate, got both", param_hint="--rate")
     data_types = {} if data_type is None else {"data_types": (data_type,)}
     task = Task(
         bound=bound,
@@ -99,10 +125,23 @@ def command(
     )
     found = advise(task)
     console = Console(highlight=False)
-    console.print(_table(found[:limit], rate, measure=measure))
-    _print_notes(console, task, found, f"measured with {kernels.active_backend()!r}" if measure else f"at {rate:g} ns per KiB")
+    listed = found[:limit]
+    times, timing = _times(listed, rate, measure=measure)
+    console.print(_table(listed, times))
+    _print_notes(console, task, found, timing)
     if any(needs_dyadic_fractions(advice.config) for advice in found[:limit]):
         console.print(_BMAX_WARNING)
+
+
+def _times(listed: list[Advice], rate: float | None, *, measure: bool) -> tuple[list[float], str]:
+    """Return the nanoseconds per weight of each config, and how they were found."""
+    if rate is not None:
+        return [advice.nanoseconds(rate) for advice in listed], f"at the {rate:g} ns per KiB of keystream that were given"
+    where = f"measured on this machine (back-end {kernels.active_backend()})"
+    if measure:
+        return [measure_expansion(advice.config) for advice in listed], f"each config {where}"
+    measured = measure_keystream()
+    return [advice.nanoseconds(measured) for advice in listed], f"at {measured:.0f} ns per KiB of keystream, {where}"
 
 
 def _print_notes(console: Console, task: Task, found: list[Advice], timing: str) -> None:
@@ -110,17 +149,17 @@ def _print_notes(console: Console, task: Task, found: list[Advice], timing: str)
         f"{len(found)} mask configs hold {task.model_count} models with weights up to {short_number(task.bound)} and keep each"
         f" weight of the mean exact to {short_number(task.precision)}; an integer group that costs as much as the prime one is"
         " left out. What a mask costs is keystream: draws that are not below the group's order are thrown away, so a larger"
-        f" group can be cheaper. ns/weight: expanding one mask on one core, {timing}."
+        f" group can be cheaper. ns per weight: expanding one mask on one core, {timing}. Bytes on the wire: a weight in an"
+        " update message, and in the mask of a sum participant."
     )
 
 
-def _table(found: list[Advice], rate: float, *, measure: bool) -> Table:
+def _table(found: list[Advice], times: list[float]) -> Table:
     table = Table(title="cheapest mask configs first", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("mask config", no_wrap=True)
-    for heading in ("keystream\nbytes", "ns per\nweight", "wire\nbytes", "draws\naccepted", "error of\nthe mean"):
+    for heading in ("keystream\nbytes", "ns per\nweight", "bytes on\nthe wire", "draws\naccepted", "error of\nthe mean"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for advice in found:
-        nanoseconds = _measure(advice.config) if measure else advice.nanoseconds(rate)
+    for advice, nanoseconds in zip(found, times, strict=True):
         table.add_row(
             f"{advice.config}{' *' if needs_dyadic_fractions(advice.config) else ''}",
             f"{advice.keystream_bytes:.1f}",
@@ -132,13 +171,27 @@ def _table(found: list[Advice], rate: float, *, measure: bool) -> Table:
     return table
 
 
-def _measure(config: MaskConfig) -> float:
-    """Return the nanoseconds per weight that expanding a mask takes here: the best of three passes."""
-    seed = bytes(kernels.SEED_BYTES)
-    best = float("inf")
-    kernels.expand(seed, config.order, 1000)  # numba compiles here, and wide units wake up
-    for _ in range(3):
-        start = time.perf_counter_ns()
-        kernels.expand(seed, config.order, _MEASURED_LENGTH)
-        best = min(best, (time.perf_counter_ns() - start) / _MEASURED_LENGTH)
+def measure_keystream() -> float:
+    """Return the nanoseconds that drawing from a KiB of keystream takes on one core with the back-end in use."""
+    return measure_expansion(_PROBE_CONFIG) * 1024 / _PROBE_CONFIG.mean_keystream_bytes
+
+
+def measure_expansion(config: MaskConfig) -> float:
+    """Return the nanoseconds per weight that expanding a mask takes: the best pass of PROBE_SECONDS.
+
+    The first pass is short and does not count (numba compiles there). Passes grow until one is long enough for the clock.
+    """
+    length, most = _LENGTHS
+    kernels.expand(bytes(kernels.SEED_BYTES), config.order, length)
+    best, end = math.inf, time.perf_counter() + PROBE_SECONDS
+    counter = 0
+    while counter == 0 or time.perf_counter() < end:
+        counter += 1
+        seed = counter.to_bytes(kernels.SEED_BYTES, "little")
+        start = time.perf_counter()
+        kernels.expand(seed, config.order, length)
+        elapsed = time.perf_counter() - start
+        best = min(best, elapsed * 1e9 / length)
+        if elapsed < _PASS_SECONDS / 2:
+            length = min(2 * length, most)
     return best

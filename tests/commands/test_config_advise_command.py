@@ -1,17 +1,28 @@
 """`pet config advise`: the options and what is printed; the cost model has its own tests."""
 
+import time
+
 import pytest
 
-from pet import cli
+from pet import cli, kernels
+from pet.commands import config_advise
+from pet.mask_config import MaskConfig
 
 USUAL = ["config", "advise", "--bound", "1", "--models", "500"]
+
+
+def plain(capsys):
+    """Return what was printed, with the notes on one line however wide the terminal is."""
+    out = capsys.readouterr().out
+    table, _, notes = out.partition(" mask configs hold ")
+    return table + " ".join(notes.split())
 
 
 def test_the_cheapest_config_comes_first(capsys):
     assert cli.run([*USUAL, "--precision", "1e-6", "--scalar-sum", "1", "--limit", "2"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "power2-" in line or "prime-" in line]
     assert [line[0] for line in lines] == ["power2-f32-b0-m6", "prime-f64-b2-m9"]
-    assert lines[0][1:4] == ["16.0", "6.0", "7"]
+    assert (lines[0][1], lines[0][3]) == ("16.0", "7"), "bytes of keystream, and on the wire"
 
 
 def test_a_rate_can_be_given(capsys):
@@ -19,9 +30,38 @@ def test_a_rate_can_be_given(capsys):
     assert "16.0     16.0" in capsys.readouterr().out
 
 
+def test_the_given_rate_stands_in_the_notes(capsys):
+    assert cli.run([*USUAL, "--rate", "385", "--limit", "1"]) == 0
+    assert "at the 385 ns per KiB of keystream that were given" in plain(capsys)
+
+
 def test_times_can_be_measured(capsys):
     assert cli.run([*USUAL, "--measure", "--limit", "1"]) == 0
-    assert "measured with" in capsys.readouterr().out
+    assert f"each config measured on this machine (back-end {kernels.active_backend()})" in plain(capsys)
+
+
+def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, backend):
+    """Held against expanding a mask of the very config that is listed; a busy machine may be four times slower in between."""
+    assert cli.run([*USUAL, "--limit", "1"]) == 0
+    text = plain(capsys)
+    assert f"measured on this machine (back-end {backend})" in text
+    name, _, shown = next(line.split()[:3] for line in text.splitlines() if line.lstrip().startswith(("prime-", "power2-")))
+    measured = config_advise.measure_expansion(MaskConfig.parse(name))
+    assert measured / 4 < float(shown) < 4 * measured
+
+
+@pytest.mark.usefixtures("backend")
+def test_the_probe_is_short():
+    """In CPU time, which others cannot take; numba compiles before."""
+    config_advise.measure_keystream()
+    start = time.process_time()
+    config_advise.measure_keystream()
+    assert time.process_time() - start < 0.3
+
+
+def test_measuring_and_a_given_rate_exclude_each_other(capsys):
+    assert cli.run([*USUAL, "--measure", "--rate", "385"]) == 2
+    assert "expected one of --measure and --rate, got both" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("bound", "is_warned"), [("1", False), ("1e7", True)])
@@ -37,7 +77,14 @@ def test_integers_are_considered_by_name(capsys):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--bound", "wide"), ("--models", "2.5"), ("--precision", "1/0"), ("--data-type", "f16"), ("--limit", "0")],
+    [
+        *(("--rate", value) for value in ("0", "-1", "nan", "inf", "fast")),
+        ("--bound", "wide"),
+        ("--models", "2.5"),
+        ("--precision", "1/0"),
+        ("--data-type", "f16"),
+        ("--limit", "0"),
+    ],
 )
 def test_bad_values_are_usage_errors(capsys, option, value):
     arguments = ["config", "advise", "--bound", "1", "--models", "3", option, value]
