@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,15 @@ TENSOR_NAME: Final = "model"
 
 _COUNT_BYTES: Final = 8
 _MIN_FRACTION_BYTES: Final = 18
+_NPY_MAGIC: Final = b"\x93NUMPY\x01\x00"
+#: Magic, version and the two bytes of the header's length.
+_NPY_START_BYTES: Final = 10
+#: Enough for a vector's header, whatever padding its writer prefers.
 _MAX_NPY_HEADER_BYTES: Final = 4096
+#: The header of a vector. numpy evaluates a header as a Python literal and warns about some that it repairs; here everything
+#: but a plain one is refused, whatever filters of warnings are set.
+_NPY_ENTRY: Final = rb" *'(descr|fortran_order|shape)' *: *('<[fi][48]'|False|\( *(?:0|[1-9][0-9]{0,18}) *, *\)) *"
+_NPY_HEADER: Final = re.compile(rb"\{(?:" + _NPY_ENTRY + rb"(?:,|(?=\})))* *\}[ \n]*")
 _SAFETENSORS_NAMES: Final = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64"}
 _DTYPES: Final = {np.dtype(name).str: np.dtype(name) for name in ("<f4", "<f8", "<i4", "<i8")}
 
@@ -54,18 +63,26 @@ def decode_npy(data: Buffer) -> NDArray[Any]:
         RemoteProtocolError: anything else (reason "malformed_model").
     """
     view = memoryview(data).cast("B")
-    header = io.BytesIO(view[:_MAX_NPY_HEADER_BYTES])
-    try:
-        version = npy_format.read_magic(header)
-        shape, is_fortran, dtype = npy_format.read_array_header_1_0(header)
-    except Exception:  # numpy evaluates the header as a Python literal and lets through whatever its tokenizer raises
-        raise _malformed("expected a .npy file of version 1.0") from None
-    weights = view[header.tell() :]
-    if version != (1, 0) or is_fortran or len(shape) != 1 or dtype.str not in _DTYPES:
-        raise _malformed(f"expected one vector of floats or integers, got {dtype} of shape {shape}")
-    if len(weights) != shape[0] * dtype.itemsize:
-        raise _malformed(f"expected {shape[0]} weights of {dtype}, got {len(weights)} bytes")
+    start = bytes(view[:_NPY_START_BYTES])
+    if len(start) < _NPY_START_BYTES or not start.startswith(_NPY_MAGIC):
+        raise _malformed("expected a .npy file of version 1.0")
+    header_bytes = int.from_bytes(start[len(_NPY_MAGIC) :], "little")
+    if header_bytes > min(_MAX_NPY_HEADER_BYTES, len(view) - _NPY_START_BYTES):
+        raise _malformed(f"expected a .npy header of at most {_MAX_NPY_HEADER_BYTES} bytes, got {header_bytes}")
+    weights = view[_NPY_START_BYTES + header_bytes :]
+    length, dtype = _parse_npy_header(bytes(view[_NPY_START_BYTES : _NPY_START_BYTES + header_bytes]))
+    if len(weights) != length * dtype.itemsize:
+        raise _malformed(f"expected {length} weights of {dtype}, got {len(weights)} bytes")
     return np.frombuffer(weights, dtype=dtype)
+
+
+def _parse_npy_header(header: bytes) -> tuple[int, np.dtype[Any]]:
+    """Return length and dtype of the vector that a header describes; its keys may stand in any order, each once."""
+    entries = dict(re.findall(_NPY_ENTRY, header)) if _NPY_HEADER.fullmatch(header) and header.count(b":") == 3 else {}
+    description, order, shape = (entries.get(name, b"") for name in (b"descr", b"fortran_order", b"shape"))
+    if not description.startswith(b"'") or order != b"False" or not shape.startswith(b"("):
+        raise _malformed(f"expected the header of one vector of {', '.join(_DTYPES)}, got {header.rstrip()[:100]!r}")
+    return int(shape.strip(b"(, )")), _DTYPES[description.strip(b"'").decode()]
 
 
 def safetensors_header(length: int, dtype: np.dtype[Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -106,6 +107,61 @@ def test_npy_of_something_else_is_refused(array):
     with pytest.raises(pet.RemoteProtocolError) as caught:
         model_formats.decode_npy(written.getvalue())
     assert caught.value.reason == "malformed_model"
+
+
+def npy(header, count=4):
+    """Return a file of version 1.0 with any header, and as many weights of four bytes."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4 * count)
+
+
+@pytest.mark.parametrize("action", ["ignore", "error"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4L,), }",  # numpy warns, and repairs it
+        b"{'descr': '\\<f4', 'fortran_order': False, 'shape': (4,), }",  # Python warns of the escape
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4if 1else 4,), }",  # and of the number
+        b"{'descr': 'a4', 'fortran_order': False, 'shape': (4,), }",  # numpy warns of the alias
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (0x4,), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }",
+        b"{'descr': '<f4', 'fortran_order': True, 'shape': (4,), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), 'shape': (4,)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'descr': '<f4'}",
+        b"{'descr': False, 'fortran_order': False, 'shape': (4,), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': '<f4', }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), } 1",
+        b"{'descr': '<f4' 'fortran_order': False, 'shape': (4,), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+        b"{}",
+        b"",
+    ],
+)
+def test_npy_headers_are_read_alike_whatever_happens_to_warnings(header, action):
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        with pytest.raises(pet.RemoteProtocolError) as caught:
+            model_formats.decode_npy(npy(header))
+    assert caught.value.reason == "malformed_model"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }     \n",  # numpy's own
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}",
+        b"{'shape':(4,),'fortran_order':False,'descr':'<f4'}",  # readers must not depend on the order
+        b"{ 'descr' : '<f4' , 'fortran_order' : False , 'shape' : ( 4 , ) , }",
+    ],
+)
+def test_npy_headers_of_other_writers_are_read(header):
+    assert model_formats.decode_npy(npy(header)).tolist() == [0, 0, 0, 0]
+
+
+def test_every_beginning_of_an_npy_file_is_refused():
+    whole = model_formats.encode_npy(np.ones(2, dtype=np.float32))
+    for length in range(len(whole)):
+        with pytest.raises(pet.RemoteProtocolError):
+            model_formats.decode_npy(whole[:length])
 
 
 def test_npy_never_unpickles():

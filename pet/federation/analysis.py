@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, StatisticsError
+from pet.federation.numbers import to_floats
 from pet.federation.schema import Kind
 from pet.federation.statistics import Statistics
 
@@ -172,9 +173,9 @@ class LinearRegression:
         if isinstance(rows, Mapping) or hasattr(rows, "columns"):
             if missing := [name for name in self.features if name not in rows]:
                 raise FederationValueError(f"rows: expected columns {', '.join(self.features)}, got none for {missing[0]!r}")
-            matrix = np.column_stack([np.asarray(rows[name], dtype=np.float64) for name in self.features])
+            matrix = np.column_stack([to_floats(rows[name], name) for name in self.features])
         else:
-            matrix = np.atleast_2d(np.asarray(rows, dtype=np.float64))
+            matrix = np.atleast_2d(to_floats(rows, "rows"))
         if matrix.ndim != 2 or matrix.shape[1] != len(self.features):
             raise FederationValueError(f"rows: expected {len(self.features)} columns, got an array of shape {matrix.shape}")
         prediction: NDArray[np.float64] = matrix @ self.coefficients + self.intercept

@@ -24,6 +24,7 @@ from pet.federation import invitation
 from pet.federation.client_requests import SignedRequests
 from pet.federation.client_rows import as_columns, csv_pieces
 from pet.federation.encoding import parse_json_object
+from pet.federation.numbers import to_floats
 from pet.federation.records import Mode
 from pet.federation.runtime import Regression
 from pet.federation.users import read_key_file
@@ -317,7 +318,9 @@ class Client:
 
     def set_model(self, project_id: str, weights: NDArray[np.float64], weight: float = 1.0) -> None:
         """Give the peer's model vector for the next round, with its weight."""
-        self._send(f"{project_id}/model", json.dumps({"weights": np.asarray(weights).tolist(), "weight": weight}).encode())
+        self._send(
+            f"{project_id}/model", json.dumps({"weights": to_floats(weights, "weights").tolist(), "weight": weight}).encode()
+        )
 
     def global_model(self, project_id: str) -> NDArray[np.float64]:
         """Return the averaged model of the last round."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError
+from pet.federation.numbers import to_floats
 
 #: Far below what a server takes, and large enough that a request costs nothing beside its rows.
 PIECE_BYTES: Final = 8 << 20
@@ -24,12 +25,7 @@ def as_columns(rows: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     Raises:
         FederationValueError: a column is not numeric, or they differ in length.
     """
-    columns = {}
-    for name, values in rows.items():
-        try:
-            columns[str(name)] = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise FederationValueError(f"column {name}: expected numbers") from None
+    columns = {str(name): to_floats(values, f"column {name}") for name, values in rows.items()}
     if {column.ndim for column in columns.values()} != {1} or len({len(column) for column in columns.values()}) != 1:
         raise FederationValueError("rows: expected columns of one length by name")
     return columns

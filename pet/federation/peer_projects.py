@@ -12,6 +12,7 @@ import numpy as np
 
 from pet.errors import FederationStateError, FederationValueError
 from pet.federation.contributions import Contributor, ModelContributor, StatisticsContributor
+from pet.federation.numbers import to_floats
 from pet.federation.peer_context import PeerContext
 from pet.federation.project import FederatedProject, LocalProject, ModelProject
 from pet.federation.records import ProjectKind
@@ -119,7 +120,7 @@ class PeerProjects:
         """Make the schema of the federation from the admin's first rows."""
         if not isinstance(columns, Mapping):
             raise FederationStateError("schema: expected columns by name to propose one from")
-        values = np.column_stack([np.asarray(column, dtype=np.float64) for column in columns.values()])
+        values = np.column_stack([to_floats(column, str(name)) for name, column in columns.items()])
         schema = Schema.propose(list(columns), values, has_missing=bool(np.isnan(values).any()))
         self._publish_schema(schema)
         return schema

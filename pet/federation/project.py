@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, FederationValueError
 from pet.federation import analysis
+from pet.federation.numbers import to_floats
 from pet.federation.rows import CsvLines
 from pet.federation.runtime import PeerStore, Regression
 from pet.federation.schema import Schema
@@ -302,7 +303,7 @@ class ModelProject:
         Raises:
             FederationValueError: another length, values that are not finite or beyond 10^4, or a weight outside (0, 10^6].
         """
-        values = np.asarray(model, dtype=np.float64)
+        values = to_floats(model, "model")
         if values.shape != (self.length,):
             raise FederationValueError(f"model: expected {self.length} weights, got an array of shape {values.shape}")
         if not (np.abs(values) <= MAX_MODEL_VALUE).all():

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, RowError
+from pet.federation.numbers import to_floats
 from pet.federation.schema import Schema
 
 #: Rows that are worked on at a time: with 1000 features 32 MiB, few enough to stream and enough for the matrix products.
@@ -80,7 +81,7 @@ def _raw_blocks(source: Any, schema: Schema, block_rows: int) -> Iterator[NDArra
 def _matrix(values: NDArray[Any], schema: Schema) -> NDArray[np.float64]:
     if values.ndim != 2 or values.shape[1] != len(schema):
         raise FederationValueError(f"rows: expected a matrix with {len(schema)} columns, got an array of shape {values.shape}")
-    return _to_floats(values, "matrix")
+    return to_floats(values, "matrix")
 
 
 def _table(table: Any, schema: Schema) -> NDArray[np.float64]:
@@ -89,17 +90,10 @@ def _table(table: Any, schema: Schema) -> NDArray[np.float64]:
         raise FederationValueError(
             f"table: expected a column for every feature, got none for {', '.join(map(repr, missing[:5]))}"
         )
-    columns = [_to_floats(np.asarray(table[name]), name) for name in schema.names]
+    columns = [to_floats(table[name], name) for name in schema.names]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
         raise FederationValueError("table: expected columns of one length")
     return np.column_stack(columns)
-
-
-def _to_floats(values: NDArray[Any], what: str) -> NDArray[np.float64]:
-    try:
-        return values.astype(np.float64)
-    except (TypeError, ValueError):
-        raise FederationValueError(f"{what}: expected numbers, got values of type {values.dtype}") from None
 
 
 def _sliced(values: NDArray[np.float64], block_rows: int) -> Iterator[NDArray[np.float64]]:

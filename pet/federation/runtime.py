@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.federation.numbers import to_floats
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
 from pet.secret import Secret
 
@@ -85,9 +86,7 @@ class Regression:
 
     def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return the target that the regression expects for rows, given as columns by name (also a pandas table)."""
-        terms = [
-            coefficient * np.asarray(columns[feature], dtype=np.float64) for feature, coefficient in self.coefficients.items()
-        ]
+        terms = [coefficient * to_floats(columns[feature], feature) for feature, coefficient in self.coefficients.items()]
         return np.asarray(np.sum(terms, axis=0) + self.intercept, dtype=np.float64)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pet.crypto import hash_sha256
 from pet.errors import FederationValueError
+from pet.federation.numbers import to_floats
 
 #: The fourth power of z has to fit the bound of the mask config, which is 10^4 (B4).
 MAX_Z: Final = 10.0
@@ -187,7 +188,7 @@ class Schema:
             bins: of each histogram; 0 or 1 for none.
         """
         features = []
-        for name, column in zip(names, np.asarray(values, dtype=np.float64).T, strict=True):
+        for name, column in zip(names, to_floats(values, "rows").T, strict=True):
             seen = column[np.isfinite(column)]
             if not len(seen):
                 raise FederationValueError(f"feature {name}: expected at least one value to propose a range from")

@@ -32,7 +32,9 @@ size = 7
 
 def start(*arguments, **environ):
     command = [sys.executable, "-c", "from pet.cli import main; main()", "coordinator", *arguments]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))} | environ
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))}
+    # Never the default port: another coordinator may be running there.
+    environ = {**own, "PET__API__BIND_ADDRESS": "127.0.0.1:0", **environ}
     environ["COLUMNS"] = "120"  # the longest names, values and origins side by side
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
 

@@ -50,23 +50,26 @@ def test_the_lottery_is_public_and_differs_between_rounds():
     assert {choose_sum_peers(number, peers) for number in range(50)} != {choose_sum_peers(7, peers)}
 
 
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        with_enrolments(*ENROLMENTS[:2]),
-        with_enrolments(*ENROLMENTS[:3], ENROLMENTS[0]),
-        with_enrolments(*ENROLMENTS[:3], enrol(PEERS[3], round_id=6)),
-        with_enrolments(*ENROLMENTS[:3], enrol(PeerKeys.generate())),
-        with_enrolments(*ENROLMENTS[:3], replace(ENROLMENTS[3], contribution=Contribution(version=2, rows=8, changed_rows=8))),
-        with_enrolments(*ENROLMENTS[:3], replace(ENROLMENTS[3], ephemeral_key=bytes(range(32)))),
-        with_enrolments(enrol(PEERS[0]), *ENROLMENTS[1:]),
-        with_enrolments(ENROLMENTS[0], *(enrol(keys, is_leader=True) for keys in PEERS[1:])),
-        replace(MANIFEST, leader=PEERS[1].uuid),
-    ],
-)
-def test_a_manifest_with_anything_wrong_is_refused(manifest):
+#: Made when a test asks for it: keys are drawn, and parameters of tests must be the same in every process.
+WRONG_MANIFESTS = {
+    "too few": lambda: with_enrolments(*ENROLMENTS[:2]),
+    "one twice": lambda: with_enrolments(*ENROLMENTS[:3], ENROLMENTS[0]),
+    "another round": lambda: with_enrolments(*ENROLMENTS[:3], enrol(PEERS[3], round_id=6)),
+    "no member": lambda: with_enrolments(*ENROLMENTS[:3], enrol(PeerKeys.generate())),
+    "another contribution": lambda: with_enrolments(
+        *ENROLMENTS[:3], replace(ENROLMENTS[3], contribution=Contribution(version=2, rows=8, changed_rows=8))
+    ),
+    "another key": lambda: with_enrolments(*ENROLMENTS[:3], replace(ENROLMENTS[3], ephemeral_key=bytes(range(32)))),
+    "no leader": lambda: with_enrolments(enrol(PEERS[0]), *ENROLMENTS[1:]),
+    "only leaders": lambda: with_enrolments(ENROLMENTS[0], *(enrol(keys, is_leader=True) for keys in PEERS[1:])),
+    "another leader": lambda: replace(MANIFEST, leader=PEERS[1].uuid),
+}
+
+
+@pytest.mark.parametrize("problem", WRONG_MANIFESTS)
+def test_a_manifest_with_anything_wrong_is_refused(problem):
     with pytest.raises(RemoteProtocolError):
-        manifest.verify(FID, MEMBERS)
+        WRONG_MANIFESTS[problem]().verify(FID, MEMBERS)
 
 
 def test_an_enrolment_belongs_to_one_federation():

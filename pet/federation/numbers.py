@@ -1,0 +1,40 @@
+"""Numbers that somebody hands over, as doubles: what is no number is refused, never converted with a warning.
+
+No schema and no rows are known here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.errors import FederationValueError
+
+#: Kinds of NumPy types that are read: booleans, integers, floats, objects and texts that may hold numbers. NumPy would also
+#: take complex numbers without their imaginary part, and dates as a count of days or nanoseconds.
+_READ_KINDS = "biufOUS"
+
+
+def to_floats(values: Any, what: str) -> NDArray[np.float64]:
+    """Return values of any shape as doubles; a copy, unless they are doubles already.
+
+    Args:
+        values: an array, or whatever NumPy makes one of.
+        what: the name for an error.
+
+    Raises:
+        FederationValueError: something is not a number.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in _READ_KINDS:
+            raise FederationValueError(f"{what}: expected numbers, got values of type {array.dtype}")
+        # A long double beyond the doubles becomes an infinity, which the check of ranges refuses; NumPy need not warn.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(array, dtype=np.float64)
+    except FederationValueError:
+        raise
+    except (TypeError, ValueError, OverflowError):
+        raise FederationValueError(f"{what}: expected numbers, got something else") from None
