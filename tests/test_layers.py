@@ -13,6 +13,7 @@ ROOT = Path(pet.__file__).parent
 LAYERS = [
     ["pet.errors"],
     ["pet.secret"],
+    ["pet.urls", "pet.numbers"],
     ["pet._installation", "pet._orders", "pet.threads"],
     ["pet.mask_config"],
     ["pet.kernels", "pet.crypto", "pet.layout"],

@@ -28,10 +28,3 @@ def open_coordinator(url: str, certificate: Path | None, identity: Path | None) 
     if identity is not None:
         raise ConfigError("--identity: expected http(s)://, got a broker, where credentials are in the URL")
     return open_url(url, ca_file=certificate)
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without its credentials."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"

@@ -9,12 +9,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from pet.commands._coordinator_url import open_coordinator, shown_url
+from pet.commands._coordinator_url import open_coordinator
 from pet.errors import TransportError
 from pet.messages import RoundParameters
 from pet.model_formats import encode_npy, encode_safetensors
 from pet.participant.core import decode_global_model, max_model_bytes
 from pet.transports.base import Transport
+from pet.urls import shown_url
 
 _ENCODERS: Final = {".npy": encode_npy, ".safetensors": encode_safetensors}
 

@@ -20,6 +20,7 @@ from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
 from pet.errors import SettingsError
+from pet.urls import without_credentials
 
 _MESSAGE_FIXED_BYTES: Final = 48 + 136 + 128 + 12 + 4
 _SEEDS_ENTRY_BYTES: Final = 112
@@ -123,4 +124,4 @@ def _show(name: str, value: Any) -> str:
         return "(not shown)"
     if isinstance(value, enum.Enum):
         return str(value.value).capitalize()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else without_credentials(str(value))

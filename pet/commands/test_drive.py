@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from pet.commands._coordinator_url import open_coordinator, shown_url
+from pet.commands._coordinator_url import open_coordinator
 from pet.participant.test_drive import DummyFleet, FleetProgress
+from pet.urls import shown_url
 
 #: Longer than the phases of the shipped settings last.
 _QUIET_SECONDS: Final = 20

@@ -14,7 +14,9 @@ from typing import Any, Final
 from pet.coordinator.model_file import encode_model, model_name
 from pet.coordinator.model_store import check_model
 from pet.coordinator.round_model import RoundModel
-from pet.errors import MissingExtraError, StateError, StorageError
+from pet.errors import ConfigError, MissingExtraError, StateError, StorageError
+from pet.transports.http import normalise_url
+from pet.urls import shown_url, split_credentials, without_credentials
 
 with MissingExtraError.naming("s3"):
     import obstore
@@ -52,6 +54,8 @@ class S3ModelStore:
         history: int,
     ) -> None:
         name, endpoint = region
+        if endpoint is not None:
+            endpoint = _checked_endpoint(endpoint)
         self.description = f"bucket {bucket} at {endpoint or name}"
         self._history: Final = history
         options: dict[str, Any] = {"region": name if endpoint is None or name else _DEFAULT_REGION}
@@ -60,13 +64,13 @@ class S3ModelStore:
             options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
         if access_key is not None:
             options |= {"access_key_id": access_key, "secret_access_key": secret_access_key}
-        self._store: Final = S3Store(
-            bucket,
-            client_options={"allow_http": endpoint is not None and endpoint.startswith("http://")},
-            retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
-            **options,
-        )
         with self._mapped_errors():
+            self._store: Final = S3Store(
+                bucket,
+                client_options={"allow_http": endpoint is not None and endpoint.startswith("http://")},
+                retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
+                **options,
+            )
             next(iter(obstore.list(self._store)), None)
 
     def save(self, model: RoundModel) -> dict[str, Any]:
@@ -110,6 +114,25 @@ class S3ModelStore:
             if "NoSuchBucket" not in str(error):
                 raise
             raise StorageError(f"{self.description}: {_NO_BUCKET}") from None
-        except (BaseError, OSError) as error:
-            what = _NO_BUCKET if "NoSuchBucket" in str(error) else str(error).splitlines()[0]
+        except (BaseError, OSError, ValueError) as error:
+            said = without_credentials(str(error)).splitlines() or [type(error).__name__]
+            what = _NO_BUCKET if "NoSuchBucket" in str(error) else said[0]
             raise StorageError(f"{self.description}: {what}") from None
+
+
+def _checked_endpoint(url: str) -> str:
+    """Return the URL of an endpoint: the library would show credentials in it, and ends the process over a bad port.
+
+    Raises:
+        StorageError: it is no URL, or holds credentials.
+    """
+    try:
+        endpoint, credentials = split_credentials(normalise_url(url, "s3.region"))
+    except ConfigError as error:
+        raise StorageError(str(error)) from None
+    if credentials is not None:
+        raise StorageError(
+            f"s3.region: expected an endpoint without a user, whose place is s3.access_key and s3.secret_access_key,"
+            f" got {shown_url(url)}"
+        )
+    return endpoint

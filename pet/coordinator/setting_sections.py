@@ -326,7 +326,7 @@ def split_bind_address(text: str) -> tuple[str, int]:
         address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
     except ValueError:
         raise ConfigError(f"bind address: expected {_BIND_ADDRESS}, got {text!r}") from None
-    is_port = port.isascii() and port.isdecimal() and int(port) <= 65_535
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65_535
     if is_bracketed != (address.version == 6) or not is_port:
         raise ConfigError(f"bind address: expected {_BIND_ADDRESS}, got {text!r}")
     return str(address), int(port)

@@ -5,18 +5,22 @@ Source: docs/spec/federation.md 2.1 - 2.3, 4.2.
 
 from __future__ import annotations
 
-import ipaddress
-import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError, MissingExtraError
+from pet.errors import ConfigError, FederationRefusedError, FederationUnavailableError, FederationValueError, MissingExtraError
 from pet.federation import compat, secure
 from pet.federation.encoding import decode_base64, parse_json_object
 from pet.federation.records import Mode
 from pet.federation.secure import SignedParts
+from pet.federation.users import NAME
+from pet.numbers import checked_number
 from pet.secret import Secret
+from pet.transports.http import MAX_TIMEOUT_SECONDS, normalise_url
+from pet.transports.proxies import is_loopback
+from pet.transports.tls import trusting
+from pet.urls import shown_error, shown_url, split_credentials
 
 
 class SignedRequests:
@@ -45,20 +49,31 @@ class SignedRequests:
         """
         with MissingExtraError.naming("federation"):
             import httpx
-        parts = httpx.URL(url)
-        if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
-            raise FederationValueError("url: expected http(s)://host[:port], without a user in it")
+        try:
+            base, credentials = split_credentials(normalise_url(url, "url"))
+            timeout = checked_number(timeout_seconds, "timeout_seconds", above=0, most=MAX_TIMEOUT_SECONDS)
+            context = trusting(authority) if base.startswith("https:") else False
+            parts = httpx.URL(base)
+        except ConfigError as error:
+            raise FederationValueError(str(error), key="url") from None
+        except (httpx.InvalidURL, UnicodeError):
+            raise FederationValueError(f"url: expected http(s)://host[:port], got {shown_url(url)!r}", key="url") from None
+        if credentials is not None:
+            raise FederationValueError(f"url: expected no user in it, got one in front of {base}", key="url")
         if parts.scheme == "http" and not is_loopback(parts.host):
-            raise FederationValueError(f"url: expected https for a server on another machine, got http://{parts.host}")
-        self.url: Final = url
+            raise FederationValueError(
+                f"url: expected https for a server on another machine, got http://{parts.host}", key="url"
+            )
+        if not NAME.fullmatch(customer_id):
+            raise FederationValueError("customer_id: expected 1 to 64 letters, digits, '_', '.', '-'", key="customer_id")
+        self.url: Final = base
         self.customer_id: Final = customer_id
         self._secret_key: Final = secret_key
         self._key_bytes: Final = decode_base64(secret_key.reveal())
         self._mode: Final = mode
         self._clock: Final = clock
-        context = ssl.create_default_context(cafile=authority) if parts.scheme == "https" else False
         # A proxy of the environment would see requests that are meant for this machine.
-        self._http: Final = httpx.Client(base_url=url, timeout=timeout_seconds, verify=context, trust_env=False)
+        self._http: Final = httpx.Client(base_url=base, timeout=timeout, verify=context, trust_env=False)
 
     def close(self) -> None:
         """Give back connections."""
@@ -87,12 +102,16 @@ class SignedRequests:
             content_type: of the body.
 
         Raises:
+            FederationValueError: a name or text in path or query cannot be sent.
             FederationRefusedError: the server refuses; with its status and text.
             FederationUnavailableError: no answer, or not one of a federation server.
         """
         import httpx
 
-        request = self._http.build_request(method, f"/symetry/rest/{self.customer_id}/{path}", params=query)
+        try:
+            request = self._http.build_request(method, f"/symetry/rest/{self.customer_id}/{path}", params=query)
+        except (httpx.InvalidURL, UnicodeError):
+            raise FederationValueError("path: expected names of printable characters, got others") from None
         headers, body, context = self._signed(request, body, encrypts=encrypts)
         if body:
             headers["content-type"] = content_type
@@ -101,12 +120,11 @@ class SignedRequests:
         )
         try:
             answer = self._http.send(request)
-        except httpx.HTTPError as error:
-            reason = f"{type(error).__name__} {error}".strip()
-            raise FederationUnavailableError(f"{self.url}: expected an answer, got {reason}") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            raise FederationUnavailableError(f"{self.url}: expected an answer, got {shown_error(error)}") from None
         values = _values(answer.status_code, answer.content)
         if decrypts is not None:
-            values[decrypts] = self._decrypt(values[decrypts], context)
+            values[decrypts] = self._decrypt(values.get(decrypts), context)
         return values
 
     def _signed(self, request: Any, body: bytes, *, encrypts: bool) -> tuple[dict[str, str], bytes, bytes]:
@@ -139,7 +157,9 @@ class SignedRequests:
         sent = secure.encrypt_body(body, self._key_bytes, parts.body_context()) if encrypts else body
         return {"authorization": parts.with_body(sent).authorization(self._key_bytes)}, sent, parts.body_context()
 
-    def _decrypt(self, text: str, context: bytes) -> bytes:
+    def _decrypt(self, text: object, context: bytes) -> bytes:
+        if not isinstance(text, str):
+            raise FederationUnavailableError(f"{self.url}: expected an encrypted entity in the answer, got none")
         if self._mode is Mode.COMPAT:
             return compat.decrypt_body(text.encode(), self._secret_key.reveal())
         return secure.decrypt_body(parse_json_object(text), self._key_bytes, context)
@@ -161,11 +181,3 @@ def _values(status: int, content: bytes) -> dict[str, Any]:
     if not 200 <= status < 300:
         raise FederationRefusedError(status, text)
     return values
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host of a URL is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -141,13 +141,13 @@ def _from_text(text: str) -> dict[str, Secret]:
 
 
 def _checked_key(name: str, key: object, origin: str) -> Secret:
-    if not NAME.fullmatch(name):
-        raise SettingsError(f"{origin}: expected names of 1 to 64 letters, digits, '_', '.', '-', got {name!r}")
+    if not NAME.fullmatch(name):  # not shown: it may be a key without the name in front
+        raise SettingsError(f"{origin}: expected names of 1 to 64 letters, digits, '_', '.', '-', got another")
     try:
         size = len(decode_base64(key)) if isinstance(key, str) else 0
     except FederationValueError:
         size = 0
     if size != SECRET_KEY_BYTES:
-        raise SettingsError(f"{origin}: expected a key of {SECRET_KEY_BYTES} bytes in base64 for {name}, got something else")
+        raise SettingsError(f"{origin}: expected a key of {SECRET_KEY_BYTES} bytes in base64 for each user, got something else")
     assert isinstance(key, str)
     return Secret(key)

@@ -10,7 +10,7 @@ Answers are bounded before they are read, and never decompressed: a few bytes co
 from __future__ import annotations
 
 import base64
-import ipaddress
+import os
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
@@ -21,13 +21,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pet.errors import AnswerTooLargeError, ConfigError, MissingExtraError, TransportError
 from pet.model_formats import BINCODE, NPY
+from pet.numbers import checked_number
+from pet.secret import Secret
 from pet.transports.base import Body
+from pet.transports.proxies import proxy_for
+from pet.transports.tls import add_identity, trusting
+from pet.urls import shown_error, shown_url, split_credentials
 
 if TYPE_CHECKING:
     import httpx
 
 # xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+#: Longer waits do not fit the time of a system call everywhere.
+MAX_TIMEOUT_SECONDS: Final = 1e6
 # A megaweight model in xaynet's widest fractions, or the seeds of eight million updates: beyond that, ask for it.
 DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
 # The record has 136 bytes; room for an error page of a proxy is not needed, since its status is refused first.
@@ -53,22 +60,17 @@ class TlsOptions:
     client_identity: Path | None = None
 
     def to_context(self) -> ssl.SSLContext | None:
-        """Load the files; None means httpx's default.
+        """Load the files; None means httpx's default. SSL_CERT_FILE and SSL_CERT_DIR replace the public authorities.
 
         Raises:
             ConfigError: a file cannot be read or holds something else.
         """
-        if self.trusted_certificate is None and self.client_identity is None:
+        is_default = self.trusted_certificate is None and self.client_identity is None
+        if is_default and not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
             return None
-        context = ssl.create_default_context()
-        try:
-            if self.trusted_certificate is not None:
-                context = ssl.create_default_context(cafile=self.trusted_certificate)
-            if self.client_identity is not None:
-                context.load_cert_chain(self.client_identity)
-        except OSError as error:  # ssl.SSLError is one
-            files = " and ".join(str(path) for path in (self.trusted_certificate, self.client_identity) if path is not None)
-            raise ConfigError(f"TLS: expected PEM files in {files}, got {error}") from None
+        context = trusting(self.trusted_certificate)
+        if self.client_identity is not None:
+            add_identity(context, self.client_identity)
         return context
 
 
@@ -95,10 +97,11 @@ class HttpTransport:
             ConfigError: the URL or a certificate cannot be used.
             MissingExtraError: httpx is not installed.
         """
-        self._base = normalise_url(url)
+        self._base, credentials = split_credentials(normalise_url(url))
         self._max_answer_bytes = max_answer_bytes
         self._httpx = _load_httpx()
-        self._client: httpx.Client = self._httpx.Client(**_client_options(self._base, timeout_seconds, tls))
+        options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
+        self._client: httpx.Client = self._httpx.Client(**options)
 
     def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
@@ -147,7 +150,7 @@ class HttpTransport:
         except TransportError:
             raise
         except _library_errors(self._httpx) as error:
-            raise TransportError(f"{self._base}: expected an answer, got {type(error).__name__}: {error}") from error
+            raise TransportError(f"{self._base}: expected an answer, got {shown_error(error)}") from error
 
 
 class AsyncHttpTransport:
@@ -162,10 +165,11 @@ class AsyncHttpTransport:
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
     ) -> None:
         """Prepare to talk to a coordinator; see `HttpTransport`."""
-        self._base = normalise_url(url)
+        self._base, credentials = split_credentials(normalise_url(url))
         self._max_answer_bytes = max_answer_bytes
         self._httpx = _load_httpx()
-        self._client: httpx.AsyncClient = self._httpx.AsyncClient(**_client_options(self._base, timeout_seconds, tls))
+        options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
+        self._client: httpx.AsyncClient = self._httpx.AsyncClient(**options)
 
     async def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
@@ -214,22 +218,24 @@ class AsyncHttpTransport:
         except TransportError:
             raise
         except _library_errors(self._httpx) as error:
-            raise TransportError(f"{self._base}: expected an answer, got {type(error).__name__}: {error}") from error
+            raise TransportError(f"{self._base}: expected an answer, got {shown_error(error)}") from error
 
 
-def normalise_url(url: str) -> str:
-    """Check the base URL of a coordinator and strip the slash at its end, which would be doubled by the routes.
+def normalise_url(url: str, what: str = "coordinator URL") -> str:
+    """Check the base URL of a server and strip the slash at its end, which would be doubled by the routes.
 
     Raises:
-        ConfigError: no http or https URL, no host, or a query or fragment.
+        ConfigError: no http or https URL, no host, or a query or fragment. It shows no credentials.
     """
     try:
         parts = urllib.parse.urlsplit(url)
         is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        # The longest label of a name that can be looked up has 63 characters, and none is empty.
+        is_complete = is_complete and all(0 < len(label) <= 63 for label in (parts.hostname or "").rstrip(".").split("."))
+    except (ValueError, TypeError, AttributeError):
         is_complete = False
-    if not is_complete or "?" in url or "#" in url or any(character.isspace() for character in url):
-        raise ConfigError(f"coordinator URL: expected http(s)://host[:port][/path], got {url!r}")
+    if not is_complete or not url.isprintable() or "?" in url or "#" in url or " " in url:
+        raise ConfigError(f"{what}: expected http(s)://host[:port][/path], got {shown_url(url)!r}")
     return url.rstrip("/")
 
 
@@ -239,28 +245,49 @@ def _load_httpx() -> ModuleType:
     return httpx
 
 
-def _client_options(base: str, timeout_seconds: float, tls: TlsOptions | None) -> dict[str, Any]:
-    context = (tls or TlsOptions()).to_context()
+def client_options(
+    library: ModuleType,
+    base: str,
+    timeout_seconds: float,
+    tls: TlsOptions | None,
+    credentials: tuple[str, Secret] | None,
+) -> dict[str, Any]:
+    """Return what an httpx client of one server is made with. No URL in it holds credentials: httpx logs them.
+
+    Raises:
+        ConfigError: URL, time-out, a certificate or the proxy of the environment cannot be used.
+    """
+    timeout = checked_number(timeout_seconds, "timeout_seconds", above=0, most=MAX_TIMEOUT_SECONDS)
+    try:
+        library.URL(base)
+    except (library.InvalidURL, UnicodeError, TypeError):
+        is_valid = False
+    else:
+        is_valid = True
+    if not is_valid:
+        raise ConfigError(f"URL: expected http(s)://host[:port][/path], got {shown_url(base)!r}")
+    needs_tls = tls is not None or base.startswith("https:")
+    context = (tls or TlsOptions()).to_context() if needs_tls else None
+    proxy = proxy_for(base)
     return {
-        "timeout": timeout_seconds,
+        "timeout": timeout,
         "verify": True if context is None else context,
         "headers": {"Accept-Encoding": "identity", "User-Agent": "pet"},
-        # Proxy variables are for the world outside: a proxy could not reach this machine's loopback anyway.
-        "trust_env": not _is_loopback(base),
+        "auth": _revealed(credentials),
+        "proxy": None if proxy is None else library.Proxy(proxy.url, auth=_revealed(proxy.credentials)),
+        # The environment was read already: its proxy above, its authorities with the certificates.
+        "trust_env": False,
     }
 
 
-def _is_loopback(base: str) -> bool:
-    host = urllib.parse.urlsplit(base).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _revealed(credentials: tuple[str, Secret] | None) -> tuple[str, str] | None:
+    return None if credentials is None else (credentials[0], credentials[1].reveal())
 
 
 def _library_errors(library: ModuleType) -> tuple[type[Exception], ...]:
     # OSError: a TLS alert that arrives after the handshake gets past httpx's asyncio half as a bare ssl.SSLError.
-    return (library.HTTPError, library.InvalidURL, library.StreamError, OSError)
+    # UnicodeError: a host name that cannot be looked up.
+    return (library.HTTPError, library.InvalidURL, library.StreamError, OSError, UnicodeError)
 
 
 def _seeds_target(public_key: bytes) -> str:

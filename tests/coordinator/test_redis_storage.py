@@ -97,7 +97,7 @@ def test_no_server_is_told(server):
     storage.close()
     with pytest.raises(StorageError, match=r"Redis at 127\.0\.0\.1"):
         RedisStorage(server.url)
-    with pytest.raises(StorageError, match=r"redis\.url: expected redis://host:port/database"):
+    with pytest.raises(StorageError, match=r"redis\.url: expected redis://.*, got localhost:6379"):
         RedisStorage("localhost:6379")
 
 

@@ -10,9 +10,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from pet.errors import AnswerTooLargeError, ConfigError, MissingExtraError, TransportError
 from pet.model_formats import BINCODE, NPY
@@ -254,14 +258,54 @@ def test_a_path_in_front_of_the_routes_is_kept_without_a_double_slash(server, co
 
 NO_COORDINATORS = """
     127.0.0.1:8081 localhost ftp://host http:// http:///path http://host:99999 http://host:0 http://host/?a=b http://host/#x
-    http://[::1 http://host:x
+    http://[::1 http://host:x http://host..example http://\x00 http://me:sekret@ http://me:se/kret@host
 """
 
 
 @pytest.mark.parametrize("url", ["", "http://ho st", *NO_COORDINATORS.split()])
 def test_urls_that_name_no_coordinator_are_refused(url):
-    with pytest.raises(ConfigError, match="coordinator URL: expected http"):
+    with pytest.raises(ConfigError, match="coordinator URL: expected http") as caught:
         HttpTransport(url)
+    assert "kret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [None, b"http://host", 3, f"http://{'a' * 64}.example", "http://host/\udcff"])
+def test_what_is_no_url_is_refused_with_an_error_of_ours(url):
+    with pytest.raises(ConfigError, match="URL: expected http"):
+        HttpTransport(url)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 10**400, 1e300, "60", None, True])
+def test_time_outs_that_no_system_call_takes_are_refused(seconds):
+    with pytest.raises(ConfigError, match="timeout_seconds: expected a finite number above 0 and at most 1e"):
+        HttpTransport("http://127.0.0.1", timeout_seconds=seconds)
+
+
+@pytest.mark.parametrize("seconds", [np.float32(1.5), np.int64(2), np.array(3), Fraction(1, 2)])
+def test_time_outs_may_be_numbers_of_other_kinds(server, connect, seconds):
+    server.answers = {"/params": Answer(body=b"p")}
+    assert connect(server.url, timeout_seconds=seconds).get_parameters() == b"p"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_authorities_of_the_environment_are_used_or_named(secure_server, connect, monkeypatch, tmp_path, variable):
+    url = secure_server.url.replace("http://", "https://")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
+    with pytest.raises(ConfigError, match=f"{variable}: expected a PEM file .*missing.pem"):
+        HttpTransport(url)
+    assert connect(url.replace("https", "http"))  # needs none
+    monkeypatch.setenv(variable, str(TLS_FILES / "authority.pem"))
+    tls = TlsOptions(client_identity=TLS_FILES / "client.pem")
+    assert connect(url, tls=tls).get_parameters() == b"p"
+
+
+def test_an_encrypted_key_is_an_error_and_no_question_on_the_terminal(tmp_path):
+    key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    identity = tmp_path / "identity.pem"
+    identity.write_bytes((TLS_FILES / "authority.pem").read_bytes() + key)
+    with pytest.raises(ConfigError, match=r"TLS: expected a PEM file .*identity\.pem"):
+        HttpTransport("https://localhost", tls=TlsOptions(client_identity=identity))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +322,7 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path, name):
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
     for path in (missing, garbage):
-        with pytest.raises(ConfigError, match=f"TLS: expected PEM files in .*{path.name}"):
+        with pytest.raises(ConfigError, match=f"TLS: expected a PEM file .* in .*{path.name}"):
             HttpTransport("https://localhost", tls=TlsOptions(**{name: path}))
 
 

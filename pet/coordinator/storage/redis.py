@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches
 from pet.errors import MissingExtraError, StateError, StorageError
 from pet.mask_codec import Buffer
+from pet.urls import shown_error, shown_url
 
 with MissingExtraError.naming("redis"):
     import redis
@@ -52,21 +53,12 @@ class RedisStorage:
     def __init__(self, url: str, *, is_fresh: bool = False) -> None:
         self.description = "Redis"
         self._owner: Final = f"pet-coordinator-{os.urandom(8).hex()}"
-        try:
-            pool = redis.ConnectionPool.from_url(
-                url,
-                client_name=self._owner,
-                socket_connect_timeout=_CONNECT_SECONDS,
-                socket_timeout=_ANSWER_SECONDS,
-                # A change that may have happened must not be made again by somebody who does not look first.
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError as error:
-            raise StorageError(f"redis.url: expected redis://host:port/database, got something else: {error}") from None
+        pool = _pool(url, self._owner)
         known = pool.connection_kwargs
         self.description = f"Redis at {known.get('host', known.get('path'))}:{known.get('port', '')}/{known.get('db', 0)}"
         self._client: Final = redis.Redis(connection_pool=pool)
         with self._mapped_errors():
+            self._connect()
             self._take_ownership()
             if is_fresh:
                 names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
@@ -83,8 +75,11 @@ class RedisStorage:
             names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
         if state.get(b"version") != _VERSION or not {b"sequence", b"data"} <= state.keys():
             raise StateError(f"{self.description}: expected the state of a coordinator of version 1, got another {_HINT}")
+        digits = state[b"sequence"]
+        if not (digits.isdigit() and len(digits) <= 20 and all(name.isascii() for name in names)):
+            raise StateError(f"{self.description}: expected a sequence number and names of blobs, got something else {_HINT}")
         return Stored(
-            sequence=int(state[b"sequence"]),
+            sequence=int(digits),
             state=state[b"data"],
             entries=entries,
             blob_names=frozenset(name.decode() for name in names),
@@ -123,6 +118,15 @@ class RedisStorage:
         except StorageError:
             pass  # the next owner finds that this one has no connection
         self._client.close()
+
+    def _connect(self) -> None:
+        try:
+            self._client.ping()
+            return
+        except (TypeError, ValueError):  # an option of the URL's query that the library does not know
+            pass
+        # Raised outside of the handler, so that no cause is chained that says more.
+        raise StorageError(f"{self.description}: expected a URL with options that exist, got others")
 
     def _take_ownership(self) -> None:
         owner = cast("bytes | None", self._client.get(OWNER_KEY))
@@ -169,8 +173,32 @@ class RedisStorage:
         except redis.exceptions.ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 raise StateError(f"{self.description}: expected keys of a coordinator, got others under their names") from None
-            raise StorageError(f"{self.description}: {error}") from None
+            raise StorageError(f"{self.description}: {shown_error(error)}") from None
         except (redis.exceptions.RedisError, OSError) as error:
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(f"{self.description}: {error}") from None
+            raise StorageError(f"{self.description}: {shown_error(error)}") from None
+
+
+def _pool(url: str, owner: str) -> redis.ConnectionPool:
+    """Return connections to a server, none open yet.
+
+    Raises:
+        StorageError: the URL cannot be used. What the library says of it is not shown: it quotes a part of the password.
+    """
+    try:
+        return redis.ConnectionPool.from_url(
+            url,
+            client_name=owner,
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            # A change that may have happened must not be made again by somebody who does not look first.
+            retry=Retry(NoBackoff(), 0),
+        )
+    except (ValueError, TypeError, AttributeError, redis.exceptions.RedisError):
+        pass
+    # Raised outside of the handler, so that no cause is chained that says more.
+    raise StorageError(
+        f"redis.url: expected redis://[user][:password@]host[:port][/database], with the special characters of a password"
+        f" percent-encoded (/ as %2F), got {shown_url(url)}"
+    )

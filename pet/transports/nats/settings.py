@@ -18,6 +18,8 @@ from typing import Final, Literal, Self
 
 from pet.errors import ConfigError
 from pet.secret import Secret
+from pet.transports.tls import trusting
+from pet.urls import shown_url
 
 Mode = Literal["direct", "stream"]
 Storage = Literal["file", "memory"]
@@ -128,10 +130,7 @@ class NatsSettings:
         """
         if self.tls is not None or not self.uses_tls:
             return self.tls
-        try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"TLS: expected a PEM file in {self.ca_file}, got {error}") from None
+        return trusting(self.ca_file)
 
     def _check_credentials(self) -> None:
         if (self.user is None) != (self.password is None):
@@ -202,11 +201,15 @@ def _split_host(text: str) -> tuple[str, tuple[str, str | None] | None]:
         is_complete = parts.scheme in {"nats", "tls"} and bool(host) and parts.path in {"", "/"}
     except ValueError:
         is_complete = False
-    if not is_complete or parts.query or parts.fragment or host is None or any(character.isspace() for character in text):
-        # The text may hold a password: only what stands behind the last @ can be shown.
-        raise ConfigError(
-            f"nats_hosts: expected nats://host[:port] or tls://host[:port], got ...{text.rpartition('@')[2][:60]!r}"
-        )
+    if (
+        not is_complete
+        or not text.isprintable()
+        or parts.query
+        or parts.fragment
+        or host is None
+        or any(character.isspace() for character in text)
+    ):
+        raise ConfigError(f"nats_hosts: expected nats://host[:port] or tls://host[:port], got {shown_url(text)!r}")
     url = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     if parts.username is None:
         return url, None

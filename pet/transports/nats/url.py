@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from pet.errors import ConfigError
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.transport import NatsTransport
+from pet.urls import shown_url
 
 #: The federation id of `pet coordinator`, unless its settings say another one.
 DEFAULT_FEDERATION_ID: Final = "pet0coordinator0"
@@ -24,5 +26,13 @@ def open_url(url: str, *, ca_file: Path | None = None) -> NatsTransport:
     """
     scheme, _, rest = url.partition("://")
     broker, _, federation_id = rest.partition("/")
+    if scheme not in {"nats", "tls"}:
+        raise ConfigError(f"NATS URL: expected nats:// or tls://host[:port][/federation id], got {shown_url(url)!r}")
+    if "@" in federation_id:
+        raise ConfigError(
+            f"NATS URL: expected a password with its special characters percent-encoded (/ as %2F), got {shown_url(url)}"
+        )
+    if "?" in federation_id or "#" in federation_id:
+        raise ConfigError(f"NATS URL: expected nats://host[:port][/federation id] without a query, got {shown_url(url)}")
     subjects = Subjects(federation_id.strip("/") or DEFAULT_FEDERATION_ID)
     return NatsTransport(NatsSettings(hosts=(f"{scheme}://{broker}",), ca_file=ca_file), subjects.federation_id)
