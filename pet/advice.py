@@ -26,7 +26,7 @@ _FLOATS: Final = (DataType.F32, DataType.F64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Requirements:
     """What a mask config has to be good for.
 
     Attributes:
@@ -74,7 +74,7 @@ class Advice:
         return self.keystream_bytes * nanoseconds_per_kib / 1024
 
 
-def advise(task: Task) -> list[Advice]:
+def advise(task: Requirements) -> list[Advice]:
     """Return every config that is good enough, the cheapest first: least keystream, then fewest bytes on the wire.
 
     Raises:
@@ -91,7 +91,7 @@ def advise(task: Task) -> list[Advice]:
     return [_describe(config, task) for config in ranked]
 
 
-def mean_error(config: MaskConfig, task: Task) -> Fraction:
+def mean_error(config: MaskConfig, task: Requirements) -> Fraction:
     """Return a bound on what masking and the data type do to a weight of the global model (spec 3.7).
 
     Each of n models loses less than one step 1/E to the floor, as does each scalar; integers are truncated at the end.
@@ -137,7 +137,7 @@ def short_number(value: Fraction | int) -> str:
     return f"{(Decimal(fraction.numerator) / Decimal(fraction.denominator)).normalize():.3g}"
 
 
-def _describe(config: MaskConfig, task: Task) -> Advice:
+def _describe(config: MaskConfig, task: Requirements) -> Advice:
     return Advice(
         config=config,
         keystream_bytes=config.mean_keystream_bytes,

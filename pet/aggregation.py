@@ -7,9 +7,9 @@ from fractions import Fraction
 from typing import Final, Self, SupportsIndex
 
 from pet import kernels, parallel
+from pet.buffers import Buffer
 from pet.errors import AggregationError, ModelError, StateError, UnmaskError
 from pet.global_model import GlobalModel
-from pet.mask_codec import Buffer
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import Mask, MaskedModel, validate_count, validate_length
 

@@ -21,21 +21,19 @@ import hmac
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import nacl.bindings
 import nacl.exceptions
 import nacl.pwhash.argon2id
 from nacl._sodium import ffi, lib
 
+from pet.buffers import Buffer
 from pet.errors import CryptoError
 from pet.secret import hidden
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-#: What may hold bytes. A function that changes its argument needs one that is writable.
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 PUBLIC_KEY_BYTES: Final[int] = nacl.bindings.crypto_sign_PUBLICKEYBYTES
 SIGNATURE_BYTES: Final[int] = nacl.bindings.crypto_sign_BYTES

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from pet.mask_codec import Buffer
+from pet.buffers import Buffer
 
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700

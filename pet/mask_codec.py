@@ -13,11 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.buffers import Buffer
 from pet.errors import RemoteProtocolError
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
-
-#: Anything that holds bytes and can be read in place.
-Buffer = bytes | bytearray | memoryview
 
 MASK_CONFIG_BYTES: Final = 4
 #: A mask config in bincode: four variant indices of 32 bits.

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet import kernels, parallel
+from pet.buffers import Buffer
 from pet.errors import AggregationError, CryptoError, ModelError, RemoteProtocolError
-from pet.mask_codec import Buffer, decode_mask_object, encode_mask_object, mask_object_bytes
+from pet.mask_codec import decode_mask_object, encode_mask_object, mask_object_bytes
 from pet.mask_config import MaskConfig, MaskConfigPair
 
 MASK_SEED_BYTES: Final = 32

@@ -15,8 +15,8 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pet import kernels
+from pet.buffers import Buffer
 from pet.errors import MissingExtraError, RemoteProtocolError
-from pet.mask_codec import Buffer
 
 BINCODE: Final = "application/octet-stream"
 NPY: Final = "application/x-npy"

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from pet.advice import Task, advise, mean_error, needs_dyadic_fractions
+from pet.advice import Requirements, advise, mean_error, needs_dyadic_fractions
 from pet.errors import ConfigError
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, ModelType
 
@@ -14,7 +14,7 @@ CONFIGS = [MaskConfig(*choice) for choice in itertools.product(GroupType, DataTy
 
 def task(**changes):
     usual = {"bound": Fraction(1), "model_count": 500, "precision": Fraction(1, 10**6), "scalar_sum": Fraction(1)}
-    return Task(**{**usual, **changes})
+    return Requirements(**{**usual, **changes})
 
 
 @pytest.mark.parametrize(

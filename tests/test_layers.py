@@ -11,7 +11,7 @@ ROOT = Path(pet.__file__).parent
 
 #: Lowest first. A name covers everything under it; the longest match counts.
 LAYERS = [
-    ["pet.errors"],
+    ["pet.errors", "pet.buffers"],
     ["pet.secret"],
     ["pet.urls", "pet.numbers"],
     ["pet._installation", "pet._orders", "pet.threads"],
@@ -99,6 +99,13 @@ def test_imports_point_one_way(path):
 def test_the_protocol_does_no_io(path):
     roots = {name.split(".")[0] for name in imported(path)}
     assert not roots & FORBIDDEN_IN_PROTOCOL
+
+
+def test_no_class_name_stands_twice():
+    """One meaning a word: readers search for a name and must find one thing."""
+    names = [node.name for path in FILES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    twice = sorted({name for name in names if names.count(name) > 1 and not name.startswith("_")})
+    assert not twice
 
 
 MAP = ROOT.parent / "docs/map.md"

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pet import kernels
-from pet.advice import Advice, Task, advise, needs_dyadic_fractions, short_number
+from pet.advice import Advice, Requirements, advise, needs_dyadic_fractions, short_number
 from pet.errors import ConfigError
 from pet.mask_config import DataType, MaskConfig
 
@@ -116,7 +116,7 @@ def command(
     if measure and rate is not None:
         raise typer.BadParameter("expected one of --measure and --rate, got both", param_hint="--rate")
     data_types = {} if data_type is None else {"data_types": (data_type,)}
-    task = Task(
+    task = Requirements(
         bound=bound,
         model_count=models,
         precision=bound / 10**6 if precision is None else precision,
@@ -144,7 +144,7 @@ def _times(listed: list[Advice], rate: float | None, *, measure: bool) -> tuple[
     return [advice.nanoseconds(measured) for advice in listed], f"at {measured:.0f} ns per KiB of keystream, {where}"
 
 
-def _print_notes(console: Console, task: Task, found: list[Advice], timing: str) -> None:
+def _print_notes(console: Console, task: Requirements, found: list[Advice], timing: str) -> None:
     console.print(
         f"{len(found)} mask configs hold {task.model_count} models with weights up to {short_number(task.bound)} and keep each"
         f" weight of the mean exact to {short_number(task.precision)}; an integer group that costs as much as the prime one is"

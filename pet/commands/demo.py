@@ -19,7 +19,7 @@ from pet import kernels
 from pet.commands import demo_data
 from pet.commands.demo_data import DemoData
 from pet.commands.demo_plot import plot_demo
-from pet.commands.demo_run import CONFIG, DemoRun, RoundResult
+from pet.commands.demo_run import CONFIG, DemoRound, DemoRun
 from pet.errors import PetError
 from pet.messages import Tag
 from pet.protocol.phases import Phase
@@ -129,7 +129,7 @@ class _ConsoleReporter:
         what = {Tag.SUM: "keys", Tag.UPDATE: "updates", Tag.SUM2: "masks"}[tag]
         self._progress.update(self._task, description=f"{self._phase_text} ({accepted} {what})")
 
-    def round_finished(self, result: RoundResult) -> None:
+    def round_finished(self, result: DemoRound) -> None:
         """Print the line of a round."""
         check = result.check
         verdict = "[green]ok[/green]" if check.is_passed else "[bold red]TOO FAR OFF[/bold red]"

@@ -52,7 +52,7 @@ _MAX_FAILURES: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundResult:
+class DemoRound:
     """The outcome of one round that ended with a model."""
 
     round_id: int
@@ -72,7 +72,7 @@ class Reporter(Protocol):
     def message_accepted(self, accepted: int, tag: Tag) -> None:
         """How many messages of a kind were accepted in this round."""
 
-    def round_finished(self, result: RoundResult) -> None:
+    def round_finished(self, result: DemoRound) -> None:
         """A round ended with a model."""
 
     def round_failed(self, round_id: int, reason: str, description: str) -> None:
@@ -114,7 +114,7 @@ class DemoRun:
     """
 
     def __init__(self, data: DemoData, round_count: int, drop_outs: dict[int, int], reporter: Reporter) -> None:
-        self.results: Final[list[RoundResult]] = []
+        self.results: Final[list[DemoRound]] = []
         self.drop_out_rounds: Final[dict[int, int]] = {}
         self.accepted_counts: Final = dict.fromkeys(Tag, 0)
         self.model: NDArray[np.float64] = demo_data.initial_weights().astype(np.float64)
@@ -211,7 +211,7 @@ class DemoRun:
         updates = self._accepted_updates()
         check = check_mean(self.model, [weights for weights, _ in updates], [scalar for _, scalar in updates], CONFIG)
         self._pooled = demo_data.train(self._pooled, self._data.pooled, random_seed=self._round.round_id)
-        result = RoundResult(
+        result = DemoRound(
             round_id=self._round.round_id,
             update_count=len(updates),
             mask_count=len(self._round.accepted[Tag.SUM2]),

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from pet.buffers import Buffer
 from pet.coordinator.spool import read_exactly, write_all
 from pet.files import make_folder, open_unnamed
-from pet.mask_codec import Buffer
 from pet.messages.chunk_store import Extent
 
 #: The unit of allocation: a message wastes half of one on average, and a list of their numbers takes little memory.

@@ -21,13 +21,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pet.buffers import Buffer
 from pet.coordinator.durable import DurableCoordinator
 from pet.coordinator.model_store import ModelStore
 from pet.coordinator.storage.base import Storage
 from pet.coordinator.waiting import Sightings, waiting_record
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError, StorageError
-from pet.mask_codec import Buffer
 from pet.messages import (
     MIN_BODY_BYTES,
     ChunkStore,

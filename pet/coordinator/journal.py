@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from pet.buffers import Buffer
 from pet.coordinator.storage.base import Blob, Storage, Transaction
 from pet.errors import StateError
-from pet.mask_codec import Buffer
 from pet.messages import Message
 from pet.messages.chunks import Chunk
 from pet.protocol.coordinator import Coordinator

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from pet.buffers import Buffer
 from pet.coordinator.round_model import RoundModel
 from pet.errors import PetError, StateError
 from pet.global_model import GlobalModel
-from pet.mask_codec import Buffer
 from pet.mask_config import MaskConfig, MaskConfigPair
 
 _MAGIC: Final = b"pet model 1\n"

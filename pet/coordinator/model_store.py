@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pet.buffers import Buffer
 from pet.coordinator.model_file import decode_model, encode_model, model_name
 from pet.coordinator.round_model import RoundModel
 from pet.errors import StateError, StorageError
 from pet.files import make_private_folder, remove_unfinished, replace_file
-from pet.mask_codec import Buffer
 
 
 class ModelStore(Protocol):

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from pet.buffers import Buffer
 from pet.coordinator.allow_list import read_allow_list
 from pet.coordinator.byte_budget import ByteBudget
 from pet.coordinator.chunk_file import ChunkFile
@@ -27,7 +28,6 @@ from pet.coordinator.settings import Settings
 from pet.coordinator.spool import Spool
 from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
-from pet.mask_codec import Buffer
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
 from pet.transports.body import SealedBody, as_sealed_body

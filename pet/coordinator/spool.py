@@ -18,9 +18,9 @@ from typing import Final
 
 import numpy as np
 
+from pet.buffers import Buffer
 from pet.errors import NoRoomError
 from pet.files import link_or_copy, make_folder, name_file, open_unnamed, sync_data
-from pet.mask_codec import Buffer
 
 
 class Spool:

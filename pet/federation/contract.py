@@ -38,7 +38,7 @@ _QUOTED_NAME: Final = re.compile(r'"([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Condition:
     """`function(features) relation number`."""
 
     function: Function
@@ -48,7 +48,7 @@ class Comparison:
     text: str
 
     def failures(self, statistics: Statistics) -> Iterator[str]:
-        """Yield the comparison if it does not hold, with "undefined" if there is nothing to compare."""
+        """Yield the condition if it does not hold, with "undefined" if there is nothing to compare."""
         value = self.function.evaluate(statistics, self.features)
         if not math.isfinite(value):
             yield f"{self.text} (undefined)"
@@ -81,7 +81,7 @@ class AnyOf:
             yield " OR ".join(" AND ".join(failures) for failures in found)
 
 
-Expression = Comparison | AllOf | AnyOf
+Expression = Condition | AllOf | AnyOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,11 @@ class Contract:
             ContractError: a feature that is not there, or of a kind that its function does not take.
         """
         for expression in self.expressions:
-            for comparison in _comparisons(expression):
+            for condition in _conditions(expression):
                 try:
-                    comparison.function.validate(schema, comparison.features)
+                    condition.function.validate(schema, condition.features)
                 except FederationValueError as error:
-                    raise ContractError(f"{comparison.text}: {error}") from None
+                    raise ContractError(f"{condition.text}: {error}") from None
 
     def failures(self, statistics: Statistics) -> list[str]:
         """Return what does not hold, empty if all lines are true.
@@ -135,12 +135,12 @@ class Contract:
         return [failure for expression in self.expressions for failure in expression.failures(statistics)]
 
 
-def _comparisons(expression: Expression) -> Iterator[Comparison]:
-    if isinstance(expression, Comparison):
+def _conditions(expression: Expression) -> Iterator[Condition]:
+    if isinstance(expression, Condition):
         yield expression
     else:
         for part in expression.parts:
-            yield from _comparisons(part)
+            yield from _conditions(part)
 
 
 class _Parser:
@@ -172,14 +172,14 @@ class _Parser:
 
     def _factor(self, depth: int) -> Expression:
         if not self._take("("):
-            return self._comparison()
+            return self._condition()
         if depth >= MAX_NESTING:
             raise self._error(f"at most {MAX_NESTING} nested parentheses")
         expression = self._expression(depth + 1)
         self._expect(")")
         return expression
 
-    def _comparison(self) -> Comparison:
+    def _condition(self) -> Condition:
         self._skip_space()
         start = self._at
         word = _WORD.match(self._line, self._at)
@@ -198,7 +198,7 @@ class _Parser:
         if relation is None:
             raise self._error(f"one of {' '.join(_RELATIONS)}")
         number = self._number_here()
-        return Comparison(function, tuple(features), relation, number, self._line[start : self._at].strip())
+        return Condition(function, tuple(features), relation, number, self._line[start : self._at].strip())
 
     def _feature(self) -> str:
         self._skip_space()

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.buffers import Buffer
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
 from pet.crypto import SUM_TASK, UPDATE_TASK, SigningKeyPair
@@ -35,7 +36,7 @@ from pet.protocol.participant_events import MessageDelivered, TaskAbandoned
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import Strategies, take_assigned_task
 from pet.protocol.windows import PhaseWindow
-from pet.transports.base import AsyncTransport, Body, Endpoint
+from pet.transports.base import AsyncTransport, Endpoint
 from pet.transports.nats import AsyncNatsTransport, NatsConnection, NatsServer, NatsSettings, Subjects, connect
 
 #: Between two looks of a participant at what the coordinator has published.
@@ -218,7 +219,7 @@ class CheckedTransport:
         """Return None: the leader announces results itself."""
         return None
 
-    async def send_message(self, body: Body) -> None:
+    async def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message."""
         await self._inner.send_message(body)
 

@@ -121,7 +121,7 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StatisticsLayout:
     """Where each block of a statistics vector begins and ends, in the order of spec 1.9 (rows are kept apart).
 
     Pairs are those with i < j in rising order of i, then j. Conditional squares are continuous x binary, row by row.
@@ -263,7 +263,7 @@ class Schema:
         return first, second
 
     @functools.cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> StatisticsLayout:
         """Where each block of a statistics vector is."""
         count, continuous, binary = len(self), len(self.continuous), len(self.binary)
         pair_count = count * (count - 1) // 2
@@ -274,7 +274,7 @@ class Schema:
             start += length
             return slice(start - length, start)
 
-        return Layout(
+        return StatisticsLayout(
             counts=block(count),
             sums=block(count),
             squares=block(count),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from pet.mask_codec import Buffer
+from pet.buffers import Buffer
 
 #: Where a piece begins within its pile, and how many bytes it has.
 Extent: TypeAlias = tuple[int, int]

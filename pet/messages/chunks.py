@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pet.buffers import Buffer
 from pet.crypto import SEAL_BYTES
 from pet.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from pet.mask_codec import Buffer
 from pet.messages.header import HEADER_BYTES
 
 _LAYOUT: Final = struct.Struct(">HHB3x")

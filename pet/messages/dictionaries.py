@@ -13,9 +13,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
+from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, SEAL_BYTES
 from pet.errors import CryptoError, RemoteProtocolError
-from pet.mask_codec import Buffer
 from pet.mask_object import MASK_SEED_BYTES
 
 #: Public signing keys of the sum participants, and the ephemeral public key of each.

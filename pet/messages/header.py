@@ -13,9 +13,9 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from pet.errors import RemoteProtocolError
-from pet.mask_codec import Buffer
 
 
 class Tag(enum.IntEnum):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from pet.buffers import Buffer
 from pet.crypto import (
     PUBLIC_KEY_BYTES,
     SEAL_BYTES,
@@ -24,7 +25,6 @@ from pet.crypto import (
     verify_signed,
 )
 from pet.errors import CryptoError, LocalProtocolError, RemoteProtocolError
-from pet.mask_codec import Buffer
 from pet.messages.chunks import Chunk, max_payload_bytes, split_payload
 from pet.messages.header import HEADER_BYTES, MAX_MESSAGE_BYTES, Header, Tag
 from pet.messages.payloads import Payload, SumPayload

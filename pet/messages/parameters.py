@@ -13,9 +13,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, ROUND_SEED_BYTES, hash_sha256
 from pet.errors import ConfigError, CryptoError, RemoteProtocolError
-from pet.mask_codec import VARIANT_INDICES_BYTES, Buffer, decode_variant_indices, encode_variant_indices
+from pet.mask_codec import VARIANT_INDICES_BYTES, decode_variant_indices, encode_variant_indices
 from pet.mask_config import MaskConfigPair
 
 _LAYOUT: Final = struct.Struct(

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, TypeAlias
 
+from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from pet.errors import CryptoError, RemoteProtocolError
-from pet.mask_codec import Buffer, mask_object_bytes
+from pet.mask_codec import mask_object_bytes
 from pet.mask_config import MaskConfigPair
 from pet.mask_object import Mask, MaskedModel
 from pet.messages.dictionaries import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pet.mask_codec import Buffer
+from pet.buffers import Buffer
 from pet.messages.dictionaries import ENCRYPTED_SEED_BYTES
 from pet.messages.header import Tag
 from pet.messages.payloads import Payload, Sum2Payload, SumPayload, UpdatePayload

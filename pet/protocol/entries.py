@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES
 from pet.errors import RemoteProtocolError, StateError
-from pet.mask_codec import Buffer
 from pet.mask_object import Mask, MaskedModel
 from pet.messages.dictionaries import decode_local_seed_dictionary, encode_local_seed_dictionary
 from pet.protocol.round_state import RoundState

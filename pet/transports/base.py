@@ -13,10 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from pet.mask_codec import Buffer
+from pet.buffers import Buffer
 from pet.transports.body import SealedBody
 
-Body = bytes | bytearray | memoryview
 """A sealed message, or an answer: transports pass it on without a copy where they can."""
 
 
@@ -57,7 +56,7 @@ class Transport(Protocol):
         """
         ...
 
-    def send_message(self, body: Body) -> None:
+    def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message. Returning means that it arrived, not that it was accepted."""
         ...
 
@@ -86,7 +85,7 @@ class AsyncTransport(Protocol):
         """Return the media type and the bytes of the last global model, or None while there is none."""
         ...
 
-    async def send_message(self, body: Body) -> None:
+    async def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message. Returning means that it arrived, not that it was accepted."""
         ...
 

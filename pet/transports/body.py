@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
+from pet.buffers import Buffer
 from pet.files import write_new
-from pet.mask_codec import Buffer
 
 
 @runtime_checkable

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from pet.buffers import Buffer
 from pet.errors import AnswerTooLargeError, ConfigError, MissingExtraError, TransportError
 from pet.model_formats import BINCODE, NPY
 from pet.numbers import checked_number
 from pet.secret import Secret
-from pet.transports.base import Body
 from pet.transports.proxies import proxy_for
 from pet.transports.tls import add_identity, trusting
 from pet.urls import shown_error, shown_url, split_credentials
@@ -122,7 +122,7 @@ class HttpTransport:
         """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
         return self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
 
-    def send_message(self, body: Body) -> None:
+    def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message; any status that is no error means that it arrived."""
         headers = {"Content-Length": str(len(body))}
         self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(body))
@@ -190,7 +190,7 @@ class AsyncHttpTransport:
         """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
         return await self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
 
-    async def send_message(self, body: Body) -> None:
+    async def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message; any status that is no error means that it arrived."""
         headers = {"Content-Length": str(len(body))}
         await self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _async_pieces(body))
@@ -329,12 +329,12 @@ def _media_type(response: httpx.Response) -> str:
     return declared.partition(";")[0].strip().lower()
 
 
-def _pieces(body: Body) -> Iterator[bytes]:
+def _pieces(body: Buffer) -> Iterator[bytes]:
     view = memoryview(body)
     for start in range(0, len(view), _PIECE_BYTES):
         yield bytes(view[start : start + _PIECE_BYTES])
 
 
-async def _async_pieces(body: Body) -> AsyncIterator[bytes]:
+async def _async_pieces(body: Buffer) -> AsyncIterator[bytes]:
     for piece in _pieces(body):
         yield piece

@@ -5,9 +5,10 @@ For tests, for embedding, and as the shortest example of a transport. It knows n
 
 from __future__ import annotations
 
+from pet.buffers import Buffer
 from pet.errors import AnswerTooLargeError, StorageError, TransportError
 from pet.model_formats import NPY, encode_npy
-from pet.transports.base import Body, Endpoint
+from pet.transports.base import Endpoint
 from pet.transports.body import MemoryBody
 
 
@@ -43,7 +44,7 @@ class InProcessTransport:
             raise AnswerTooLargeError(f"global model: expected at most {max_bytes} bytes, got {len(data)}")
         return NPY, data
 
-    def send_message(self, body: Body) -> None:
+    def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message; the endpoint opens a copy, as the sender may need it again."""
         limit = self._endpoint.max_body_bytes()
         if len(body) > limit:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from pet.mask_codec import Buffer
+from pet.buffers import Buffer
 from pet.transports.base import Endpoint
 from pet.transports.body import SealedBody
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import chunks
 
+from pet.buffers import Buffer
 from pet.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from pet.mask_codec import Buffer
 from pet.messages import (
     CHUNK_OVERHEAD_BYTES,
     MIN_MAX_MESSAGE_SIZE,

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from pet.buffers import Buffer
 from pet.errors import StateError
-from pet.mask_codec import Buffer
 from pet.secret import hidden
 from pet.transports.body import SealedBody
 

@@ -5,9 +5,9 @@ Nothing is written to disk. Blobs are copied, as a storage must not keep the mes
 
 from __future__ import annotations
 
+from pet.buffers import Buffer
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches
 from pet.errors import StateError
-from pet.mask_codec import Buffer
 
 
 class MemoryStorage:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
+from pet.buffers import Buffer
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches
 from pet.errors import MissingExtraError, StateError, StorageError
-from pet.mask_codec import Buffer
 from pet.urls import shown_error, shown_url
 
 with MissingExtraError.naming("redis"):

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from pet.buffers import Buffer
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
 from pet.errors import StateError, StorageError
 from pet.files import make_private_folder, sync_folder, touch_private, write_new
-from pet.mask_codec import Buffer
 from pet.transports.body import SealedBody
 
 DATABASE_NAME: Final = "coordinator.sqlite"

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+from pet.buffers import Buffer
 from pet.errors import (
     AnswerTooLargeError,
     CounterpartOfflineError,
@@ -203,7 +204,7 @@ class Broadcasts:
     async def publish_blob(
         self,
         subject: str,
-        pieces: bytes | bytearray | memoryview | Iterable[bytes],
+        pieces: Buffer | Iterable[bytes],
         *,
         media_type: str = OCTET_STREAM,
     ) -> BlobReference:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Self
 
+from pet.buffers import Buffer
 from pet.errors import (
     CounterpartOfflineError,
     ForbiddenSubjectError,
@@ -22,7 +23,6 @@ from pet.errors import (
     TransportError,
     UnreachableError,
 )
-from pet.transports.base import Body
 from pet.transports.nats.session import Session
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.subjects import require_token
@@ -97,7 +97,7 @@ class NatsConnection:
     async def request(
         self,
         subject: str,
-        *payload: Body,
+        *payload: Buffer,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> bytes:
@@ -116,7 +116,7 @@ class NatsConnection:
     async def exchange(
         self,
         subject: str,
-        *payload: Body,
+        *payload: Buffer,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Msg:
@@ -264,7 +264,7 @@ class NatsConnection:
         return self._session
 
     async def _publish(
-        self, session: Session, subject: str, payload: Sequence[Body], *, reply: str, headers: Mapping[str, str] | None
+        self, session: Session, subject: str, payload: Sequence[Buffer], *, reply: str, headers: Mapping[str, str] | None
     ) -> None:
         size = sum(map(len, payload)) + sum(len(key) + len(value) + 4 for key, value in (headers or {}).items()) + 14
         if size > session.client.max_payload:

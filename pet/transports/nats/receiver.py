@@ -24,7 +24,7 @@ from pet.errors import MissingExtraError, RemoteProtocolError, TransportError
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict, decode_chunk, has_bit, set_bit
-from pet.transports.nats.spool import Spool, SpoolRoom
+from pet.transports.nats.spool import SpoolRoom, UploadSpool
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 
@@ -217,7 +217,7 @@ class _Receiving:
         self._held = 0
         self._received = bytearray()
         self._is_durable = False
-        self._spool: Spool | None = None
+        self._spool: UploadSpool | None = None
         self._late_digest: Final[asyncio.Future[bytes]] = asyncio.get_running_loop().create_future()
         self._is_open = asyncio.Event()
         self._is_told = asyncio.Event()
@@ -326,7 +326,7 @@ class _Receiving:
         if not waits:
             self._connection.answer(message)
 
-    async def _write_chunks(self, spool: Spool) -> None:
+    async def _write_chunks(self, spool: UploadSpool) -> None:
         """Write chunks until all are there, as many at a time as have come."""
         while not spool.is_whole:
             async with asyncio.timeout(self._handler.stall_seconds):
@@ -340,7 +340,7 @@ class _Receiving:
                 self._connection.recycle(data)
             del chunks
 
-    def _store(self, spool: Spool, chunks: list[tuple[int, memoryview, Msg | None]]) -> None:
+    def _store(self, spool: UploadSpool, chunks: list[tuple[int, memoryview, Msg | None]]) -> None:
         """Write chunks, have them answered, and digest them meanwhile; in a worker thread."""
         new = spool.write((index, data) for index, data, _ in chunks)
         if messages := [message for _, _, message in chunks if message is not None]:
@@ -352,7 +352,7 @@ class _Receiving:
         for message in messages:
             self._connection.answer(message)
 
-    async def _judge(self, spool: Spool, sha256: bytes) -> Verdict:
+    async def _judge(self, spool: UploadSpool, sha256: bytes) -> Verdict:
         """Check the digest and give the upload to the handler."""
         body = await asyncio.to_thread(spool.take, sha256)
         if body is None:

@@ -18,7 +18,7 @@ _FIRST_SECONDS: Final = 0.2
 _MAX_SECONDS: Final = 5.0
 
 
-class Patience:
+class RetryPeriod:
     """Waits between attempts, longer each time, as long as some progress was made not too long ago.
 
     Args:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from pet.buffers import Buffer
 from pet.errors import CounterpartOfflineError, RemoteProtocolError, SlotGoneError, TransportConfigError, TransportError
-from pet.transports.base import Body
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import (
     HEADER_BYTES,
@@ -26,7 +26,7 @@ from pet.transports.nats.frames import (
     Verdict,
     has_bit,
 )
-from pet.transports.nats.retry import Patience
+from pet.transports.nats.retry import RetryPeriod
 from pet.transports.nats.subjects import Subjects
 
 #: So much of both ends of a sealed body names it.
@@ -37,12 +37,12 @@ _MAX_HANDLING: Final = 20
 _MAX_WINDOW: Final = 32
 
 
-async def digest_of(body: Body) -> bytes:
+async def digest_of(body: Buffer) -> bytes:
     """Return the SHA-256 of a body; computed in a worker thread."""
     return (await asyncio.to_thread(hashlib.sha256, body)).digest()
 
 
-def make_offer(connection: NatsConnection, body: Body, kind: str, round_name: str, digest: bytes) -> UploadOffer:
+def make_offer(connection: NatsConnection, body: Buffer, kind: str, round_name: str, digest: bytes) -> UploadOffer:
     """Return the offer of an upload. Its id follows from what it is, so that sending it again resumes it.
 
     Args:
@@ -76,7 +76,7 @@ async def send_upload(
     connection: NatsConnection,
     subjects: Subjects,
     peer: str,
-    body: Body,
+    body: Buffer,
     *,
     kind: str,
     round_name: str = "",
@@ -107,7 +107,7 @@ async def send_upload(
     digesting = asyncio.ensure_future(digest_of(body))
     try:
         offer = make_offer(connection, body, kind, round_name, b"" if is_sealed else await digesting)
-        patience = Patience(patience_seconds, deadline)
+        patience = RetryPeriod(patience_seconds, deadline)
         return await _Sending(connection, subjects, peer, offer, memoryview(body), patience, digesting).run()
     finally:
         digesting.cancel()
@@ -123,7 +123,7 @@ class _Sending:
         peer: str,
         offer: UploadOffer,
         body: memoryview,
-        patience: Patience,
+        patience: RetryPeriod,
         digesting: asyncio.Future[bytes],
     ) -> None:
         self._connection: Final = connection

@@ -72,9 +72,9 @@ class NatsServer:
         self._subjects: Final = subjects
         self._broadcasts: Final = Broadcasts(connection, subjects)
         self._creates_streams: Final = creates_streams
-        intake = _Intake(service)
-        self._receiver: Final = UploadReceiver(connection, subjects, intake, directory=directory, slots=slots)
-        self._stored: Final = StoredUploads(connection, subjects, intake, directory=directory)
+        handler = _UploadHandler(service)
+        self._receiver: Final = UploadReceiver(connection, subjects, handler, directory=directory, slots=slots)
+        self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory)
         self._asking: Subscription | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._published: Final[dict[str, object]] = {}
@@ -181,7 +181,7 @@ class NatsServer:
         return encode_answer(await self._broadcasts.publish_blob(self._subjects.model(name), seeds))
 
 
-class _Intake:
+class _UploadHandler:
     """Gives uploads to the service; implements `UploadHandler`."""
 
     def __init__(self, service: Service) -> None:

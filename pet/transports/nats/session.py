@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from pet.buffers import Buffer
 from pet.errors import (
     CredentialsError,
     MissingExtraError,
@@ -25,7 +26,6 @@ from pet.errors import (
     UnreachableError,
 )
 from pet.secret import Secret
-from pet.transports.base import Body
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.splitter import LARGE_BYTES, LargeMessage
 from pet.transports.nats.subscription import Subscription, Taker, may_answer, respond
@@ -166,7 +166,7 @@ class Session:
             # AttributeError: the library closes a transport that it never opened.
             _logger.debug("closing: %s", error)
 
-    async def publish(self, subject: str, parts: Sequence[Body], reply: str, headers: dict[str, str] | None) -> None:
+    async def publish(self, subject: str, parts: Sequence[Buffer], reply: str, headers: dict[str, str] | None) -> None:
         """Send a message made of parts; large ones are not copied, and must not change until it is answered.
 
         Raises:

@@ -48,7 +48,7 @@ class _Store(Protocol):
     def discard(self) -> None: ...
 
 
-class Spool:
+class UploadSpool:
     """The chunks of one upload that are there so far.
 
     Attributes:
@@ -310,7 +310,7 @@ class SpoolRoom:
         """Whether uploads go on after a restart of this process."""
         return self._temporary is None
 
-    def open(self, peer: str, offer: UploadOffer) -> Spool:
+    def open(self, peer: str, offer: UploadOffer) -> UploadSpool:
         """Make a spool, or go on with what there is of the very same upload.
 
         Raises:
@@ -318,20 +318,20 @@ class SpoolRoom:
         """
         empty = bytearray(-(-offer.chunk_count // 8))
         if not self.is_durable and offer.size_bytes <= SMALL_BYTES:
-            return Spool(offer, _Memory(offer.size_bytes), empty)
+            return UploadSpool(offer, _Memory(offer.size_bytes), empty)
         path = self._folder / f"{peer}-{offer.upload_id.hex()}.upload"
         kept = _read_note(path)
         # The sender may say another chunk size now; what is there decides.
         if kept is not None and (kept[0].size_bytes, kept[0].sha256) == (offer.size_bytes, offer.sha256):
-            return Spool(kept[0], _File(path, offer.size_bytes, self._spares), kept[1])
+            return UploadSpool(kept[0], _File(path, offer.size_bytes, self._spares), kept[1])
         path.unlink(missing_ok=True)
         self._spares.lend(path)
         _note_of(path).unlink(missing_ok=True)
         with create_private(_note_of(path)) as note:
             note.write(offer.to_bytes().ljust(_NOTE_BYTES) + empty)
-        return Spool(offer, _File(path, offer.size_bytes, self._spares), empty)
+        return UploadSpool(offer, _File(path, offer.size_bytes, self._spares), empty)
 
-    def restore(self) -> Iterator[tuple[str, Spool]]:
+    def restore(self) -> Iterator[tuple[str, UploadSpool]]:
         """Yield sender and spool of each upload that an earlier process left; removes those that were given up."""
         for path in sorted(self._folder.glob("*.upload")):
             kept = _read_note(path)
@@ -339,7 +339,7 @@ class SpoolRoom:
                 for stale in (_note_of(path), path):
                     stale.unlink(missing_ok=True)
             else:
-                yield path.stem.rpartition("-")[0], Spool(kept[0], _File(path, kept[0].size_bytes, self._spares), kept[1])
+                yield path.stem.rpartition("-")[0], UploadSpool(kept[0], _File(path, kept[0].size_bytes, self._spares), kept[1])
 
     def close(self) -> None:
         """Remove the folder, if it is a temporary one, and files that wait to be used again."""

@@ -16,15 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from pet.buffers import Buffer
 from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError, ServiceBusyError, TransportError
-from pet.transports.base import Body
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer, decode_chunk
 from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, UploadHandler
-from pet.transports.nats.retry import Patience
+from pet.transports.nats.retry import RetryPeriod
 from pet.transports.nats.sender import digest_of, encode_chunk, make_offer
-from pet.transports.nats.spool import ABANDONED_SECONDS, Spool, SpoolRoom
+from pet.transports.nats.spool import ABANDONED_SECONDS, SpoolRoom, UploadSpool
 from pet.transports.nats.storage import ask_storage, store_message
 from pet.transports.nats.subjects import Subjects
 
@@ -59,7 +59,7 @@ async def store_upload(
     connection: NatsConnection,
     subjects: Subjects,
     peer: str,
-    body: Body,
+    body: Buffer,
     *,
     kind: str,
     round_name: str = "",
@@ -74,7 +74,7 @@ async def store_upload(
         TransportError: it could not be stored; the subclass says why.
     """
     offer = make_offer(connection, body, kind, round_name, await digest_of(body))
-    view, patience = memoryview(body), Patience(patience_seconds, deadline)
+    view, patience = memoryview(body), RetryPeriod(patience_seconds, deadline)
     while True:
         losses = connection.losses
         await _store_all(connection, subjects.upload(peer, offer.upload_id.hex()), offer, view, patience)
@@ -84,7 +84,7 @@ async def store_upload(
 
 
 async def _store_all(
-    connection: NatsConnection, subject: str, offer: UploadOffer, body: memoryview, patience: Patience
+    connection: NatsConnection, subject: str, offer: UploadOffer, body: memoryview, patience: RetryPeriod
 ) -> None:
     headers, indexes = {_OFFER_HEADER: offer.to_bytes().decode()}, iter(range(offer.chunk_count))
 
@@ -161,7 +161,7 @@ class StoredUploads:
         self._directory: Final = directory
         self._max_spool_bytes: Final = max_spool_bytes
         self._room: SpoolRoom | None = None
-        self._spools: Final[dict[tuple[str, bytes], Spool]] = {}
+        self._spools: Final[dict[tuple[str, bytes], UploadSpool]] = {}
         #: When a chunk came last, in the time of the event loop.
         self._touched: Final[dict[tuple[str, bytes], float]] = {}
         self._finished: Final[OrderedDict[tuple[str, bytes], None]] = OrderedDict()
@@ -265,7 +265,7 @@ class StoredUploads:
         else:
             await message.ack()
 
-    async def _spool_for(self, peer: str, offer: UploadOffer) -> Spool:
+    async def _spool_for(self, peer: str, offer: UploadOffer) -> UploadSpool:
         key = peer, offer.upload_id
         if (spool := self._spools.get(key)) is not None:
             return spool
@@ -294,10 +294,10 @@ class StoredUploads:
         if taken + size_bytes > self._max_spool_bytes:
             raise NoRoomError(f"expected room for {size_bytes} bytes, {taken} of {self._max_spool_bytes} are taken")
 
-    def _touch(self, peer: str, spool: Spool) -> None:
+    def _touch(self, peer: str, spool: UploadSpool) -> None:
         self._touched[peer, spool.offer.upload_id] = asyncio.get_running_loop().time()
 
-    def _finish_if_whole(self, peer: str, spool: Spool) -> None:
+    def _finish_if_whole(self, peer: str, spool: UploadSpool) -> None:
         key = peer, spool.offer.upload_id
         if spool.is_whole and key not in self._finished:
             self._finished[key] = None
@@ -305,7 +305,7 @@ class StoredUploads:
                 self._finished.popitem(last=False)
             self._start(self._finish(peer, spool))
 
-    async def _finish(self, peer: str, spool: Spool) -> None:
+    async def _finish(self, peer: str, spool: UploadSpool) -> None:
         """Give a whole upload to the handler."""
         key = peer, spool.offer.upload_id
         try:

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from pet.buffers import Buffer
 from pet.errors import TransportError
-from pet.transports.base import Body
 from pet.transports.nats.answers import ASK_SEEDS, MODEL, PARAMETERS, SUMS, Answer, decode_answer
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection, connect
@@ -83,7 +83,7 @@ class AsyncNatsTransport:
             return None
         return answer.media_type, bytes(await self._broadcasts.fetch_blob(answer, limit))
 
-    async def send_message(self, body: Body) -> None:
+    async def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message, again and again as long as that may help.
 
         In mode `direct` returning means that the coordinator has it, in mode `stream` that the broker keeps it for it.
@@ -180,7 +180,7 @@ class NatsTransport:
         """Return media type and bytes of the last global model, or None while there is none."""
         return self._call(lambda transport: transport.get_model(max_bytes))
 
-    def send_message(self, body: Body) -> None:
+    def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message."""
         self._call(lambda transport: transport.send_message(body))
 

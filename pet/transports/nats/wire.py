@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import ParseResult
 
+from pet.buffers import Buffer
 from pet.errors import MalformedFrameError, MissingExtraError
-from pet.transports.base import Body
 from pet.transports.nats.splitter import FrameSplitter, LargeMessage
 
 with MissingExtraError.naming("nats"):
@@ -123,12 +123,12 @@ class _Link(asyncio.BufferedProtocol):
         self.can_write.set()
 
 
-def _pieces(*parts: Body) -> Iterator[Body]:
+def _pieces(*parts: Buffer) -> Iterator[Buffer]:
     """Yield what to write for some parts: the middle of large ones as it is, and no piece that is small.
 
     A broker that has read small pieces takes smaller buffers for what follows, and more CPU time.
     """
-    joined: list[Body] = []
+    joined: list[Buffer] = []
     for part in parts:
         if len(part) > 2 * _EDGE_BYTES:
             yield b"".join((*joined, part[:_EDGE_BYTES]))
@@ -236,7 +236,7 @@ class Wire(Transport):
         if link.is_over:
             raise ConnectionResetError("connection lost")
 
-    async def send_message(self, client: Client, subject: str, reply: str, parts: Sequence[Body]) -> None:
+    async def send_message(self, client: Client, subject: str, reply: str, parts: Sequence[Buffer]) -> None:
         """Send a message without copying it, as soon as there is room; its parts must not change until it is answered.
 
         Raises:
