@@ -1,11 +1,15 @@
 """Copies of this repository, built and installed for real: what the tests of this folder share."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+from pet import kernels
+from pet._installation import COMPILED_BACKENDS
 
 REPOSITORY: Final = Path(__file__).parents[2]
 #: What the builds and the imports of the tests must not take over from the environment that the tests run in.
@@ -25,11 +29,32 @@ def copy_sources(folder: Path) -> Path:
     return folder
 
 
+def copy_kernel_tests(folder: Path) -> Path:
+    """Copy the sources and the tests of the kernels, without those that build something themselves."""
+    copy_sources(folder)
+    ignored = shutil.ignore_patterns(
+        "__pycache__", "test_kernel_sanitizers.py", "test_kernel_memory_use.py", "test_kernel_neon.py"
+    )
+    for name in ("kernels", "vectors", "install"):
+        shutil.copytree(REPOSITORY / "tests" / name, folder / "tests" / name, ignore=ignored)
+    for path in (REPOSITORY / "tests").glob("*.py"):
+        if not path.name.startswith("test_") or path.name == "test_masking_vectors.py":
+            shutil.copy(path, folder / "tests")
+    return folder
+
+
+def run_kernel_tests(folder: Path, *paths: str, **environment: str) -> str:
+    """Run the tests in a copy on the variants of its compiled module that this machine can run; return what they printed."""
+    tested = " or ".join(name for name in kernels.available_backends() if name in COMPILED_BACKENDS)
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tested, *paths)
+    return succeed(*command, folder=folder, PYTHONPATH=str(folder), PYTEST_ADDOPTS="", **environment)
+
+
 def run(*command: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder; an environment variable of this process that could decide the outcome is not inherited."""
     inherited = {name: value for name, value in os.environ.items() if name not in CLEARED}
     return subprocess.run(
-        command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=900, check=False
     )
 
 
@@ -43,3 +68,25 @@ def succeed(*command: str | Path, folder: Path, **environment: str) -> str:
 def python(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a folder, which is then the first place that imports look in."""
     return run(sys.executable, "-c", code, folder=folder, **environment)
+
+
+def assert_hardened(module: Path) -> None:
+    """Read an ELF file: what setup.py asks the compiler and the linker for must be in it."""
+
+    def readelf(option: str) -> str:
+        return subprocess.run(
+            ["readelf", "-W", option, str(module)], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    segments = {line.split()[0]: line.split() for line in readelf("--program-headers").splitlines() if "0x" in line}
+    assert "GNU_RELRO" in segments
+    assert segments["GNU_STACK"][6] == "RW", "no executable stack"
+    assert "BIND_NOW" in readelf("--dynamic"), "full RELRO"
+    assert "TEXTREL" not in readelf("--dynamic"), "position-independent code"
+    assert " DYN " in readelf("--file-header")
+    symbols = readelf("--dyn-syms")
+    assert "__stack_chk_fail" in symbols
+    assert re.search(r"__mem\w+_chk", symbols), "fortified"
+    sections = readelf("--sections")
+    assert ".debug" not in sections
+    assert ".symtab" not in sections

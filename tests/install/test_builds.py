@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
 
 import pytest
-from builds import OFFLINE, PIP, copy_sources, python, run, succeed
+from builds import OFFLINE, PIP, assert_hardened, copy_sources, python, run, succeed
 
 from pet import kernels
 from pet._installation import PURE_MARKER
@@ -67,7 +66,7 @@ def wheel(archive, tmp_path_factory):
         opened.extractall(folder, filter="data")
     tree = folder / archive.name.removesuffix(".tar.gz")
     plant_leftovers(tree)
-    return build_wheel(tree, folder / "wheels")
+    return build_wheel(tree, folder / "wheels", CFLAGS="-Werror")
 
 
 @pytest.fixture(scope="session")
@@ -117,26 +116,6 @@ def test_an_installed_wheel_runs_its_kernels(site, tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF files are Linux'")
 def test_the_module_is_hardened_and_stripped(site):
     assert_hardened(site / MODULE)
-
-
-def assert_hardened(module):
-    def readelf(option):
-        return subprocess.run(
-            ["readelf", "-W", option, str(module)], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
-
-    segments = {line.split()[0]: line.split() for line in readelf("--program-headers").splitlines() if "0x" in line}
-    assert "GNU_RELRO" in segments
-    assert segments["GNU_STACK"][6] == "RW", "no executable stack"
-    assert "BIND_NOW" in readelf("--dynamic"), "full RELRO"
-    assert "TEXTREL" not in readelf("--dynamic"), "position-independent code"
-    assert " DYN " in readelf("--file-header")
-    symbols = readelf("--dyn-syms")
-    assert "__stack_chk_fail" in symbols
-    assert re.search(r"__mem\w+_chk", symbols), "fortified"
-    sections = readelf("--sections")
-    assert ".debug" not in sections
-    assert ".symtab" not in sections
 
 
 def test_a_wheel_without_kernels_says_so(pure_wheel):

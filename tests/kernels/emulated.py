@@ -38,7 +38,13 @@ def build_driver(folder: Path) -> Path:
     """Compile the kernels as setup.py does on 64-bit Arm, and the driver with them; linked statically, it needs no library."""
     libraries = folder / "libraries"
     places = ["--build-clib", str(libraries), "--build-temp", str(folder / "objects")]
-    environment = {"CC": COMPILER, "AR": ARCHIVER, "_PYTHON_HOST_PLATFORM": "linux-aarch64", "PET_WITHOUT": ""}
+    environment = {
+        "CC": COMPILER,
+        "AR": ARCHIVER,
+        "_PYTHON_HOST_PLATFORM": "linux-aarch64",
+        "PET_WITHOUT": "",
+        "CFLAGS": "-Werror",
+    }
     run(sys.executable, "setup.py", "-q", "build_clib", *places, **environment)
     driver = folder / "driver"
     archives = [libraries / f"libpet_{name}.a" for name in ("dispatch", "neon", "portable")]
