@@ -11,8 +11,8 @@
 #include "fraction_values.h"
 
 enum {
-    LARGEST_SMALL_FACTOR = 255,
-    MOST_SMALL_FACTORS = 26, /* the product of more odd primes is beyond 128 bits */
+    MAX_SMALL_FACTOR = 255,
+    MAX_SMALL_FACTOR_COUNT = 26, /* the product of more odd primes is beyond 128 bits */
     SIDE_BY_SIDE = 4,
     SHORT_RECORD_BYTES = 2 * 9 + 24 + 16 + 8, /* the widest record, and what its last store writes too much */
 };
@@ -28,7 +28,7 @@ typedef struct {
     uint64_t numerator;
     uint64_t rough; /* the denominator without its small factors */
     int twos, factor_count;
-    small_factor factors[MOST_SMALL_FACTORS];
+    small_factor factors[MAX_SMALL_FACTOR_COUNT];
 } short_ratio;
 
 /* A weight in lowest terms, but for the numerator of the ratio. */
@@ -63,7 +63,7 @@ static int prepare_short_ratio(short_ratio *ratio, const uint64_t *offset, size_
     ratio->twos = twos_of(ratio->denominator);
     ratio->factor_count = 0;
     pet_u128 rest = ratio->denominator >> ratio->twos;
-    for (uint64_t p = 3; p <= LARGEST_SMALL_FACTOR; p += 2) {
+    for (uint64_t p = 3; p <= MAX_SMALL_FACTOR; p += 2) {
         int exponent = 0;
         for (; rest % p == 0; rest /= p) exponent++;
         if (exponent) ratio->factors[ratio->factor_count++] = (small_factor){inverse_of(p), ~(pet_u128)0 / p, exponent};

@@ -18,16 +18,16 @@
 #include "keystream.h"
 
 enum {
-    LEAST_WORDS = 4, /* of a draw whose totals have more than two planes */
-    MOST_WORDS = (PET_MAX_ORDER_BYTES / 4 + 2 + 15) / 16 * 16, /* of a draw, or of the planes of an element; whole chunks */
-    STREAM_WORDS = MOST_WORDS + BATCH_WORDS + MOST_WORDS,
+    MIN_WORDS = 4, /* of a draw whose totals have more than two planes */
+    MAX_WORDS = (PET_MAX_ORDER_BYTES / 4 + 2 + 15) / 16 * 16, /* of a draw, or of the planes of an element; whole chunks */
+    STREAM_WORDS = MAX_WORDS + BATCH_WORDS + MAX_WORDS,
 };
 
 typedef struct {
     keystream stream;
     uint32_t words[2][STREAM_WORDS];
-    uint32_t order[MOST_WORDS], mask[MOST_WORDS]; /* mask: which bits of the words are the draw's */
-    uint16_t tops[BATCH_WORDS / LEAST_WORDS + 1]; /* the top words of draws with a chance */
+    uint32_t order[MAX_WORDS], mask[MAX_WORDS]; /* mask: which bits of the words are the draw's */
+    uint16_t tops[BATCH_WORDS / MIN_WORDS + 1]; /* the top words of draws with a chance */
     size_t next, end;                             /* which of them are still to collect */
     uint64_t base;                                /* the position of the batch that they are in */
     uint64_t position;                            /* behind the last draw that was handed out */
@@ -38,7 +38,7 @@ typedef struct {
 } wide_drawer;
 
 /* As many bytes behind an element are overwritten, at most, by copying it. */
-enum { COPY_SLACK = 4 * MOST_WORDS };
+enum { COPY_SLACK = 4 * MAX_WORDS };
 
 /* Bytes that a copied draw takes. */
 PET_INLINE size_t copied_bytes(const wide_drawer *d) { return sizeof(uint32_t) * CHUNK_WORDS * d->chunks; }
@@ -46,7 +46,7 @@ PET_INLINE size_t copied_bytes(const wide_drawer *d) { return sizeof(uint32_t) *
 /* Compute a batch, and meanwhile list the draws of the newest that have a chance. Then that one is to collect, and the one
  * just computed the newest. */
 static void next_wide_batch(wide_drawer *d) {
-    const uint32_t *batch = d->words[d->newest] + MOST_WORDS;
+    const uint32_t *batch = d->words[d->newest] + MAX_WORDS;
     const uint32_t top_mask = d->mask[d->words_per_draw - 1], top_limit = d->order[d->words_per_draw - 1];
     uint32_t *next = d->words[1 - d->newest];
     size_t top = d->first_top, count = 0;
@@ -64,8 +64,8 @@ static void next_wide_batch(wide_drawer *d) {
         double_round(x);
     }
     end_batch(&d->stream, x, counter);
-    memcpy(next, batch + BATCH_WORDS - MOST_WORDS, MOST_WORDS * sizeof *next);
-    store_stream(next + MOST_WORDS, x);
+    memcpy(next, batch + BATCH_WORDS - MAX_WORDS, MAX_WORDS * sizeof *next);
+    store_stream(next + MAX_WORDS, x);
     d->batch = batch;
     d->base = (d->stream.next_number - 2) * BATCH_WORDS;
     d->newest = 1 - d->newest;
@@ -107,7 +107,7 @@ static void start_wide(wide_drawer *d, const uint8_t *seed, uint64_t position, c
     memset(d->mask, 0, sizeof d->mask);
     memset(d->mask, 0xff, (words - 1) * sizeof d->mask[0]);
     d->mask[words - 1] = UINT32_MAX >> (32 - 8 * top_bytes);
-    for (size_t i = 0; i < MOST_WORDS; i++)
+    for (size_t i = 0; i < MAX_WORDS; i++)
         d->order[i] = i < words ? (uint32_t)(order->limbs[i / 2] >> (32 * (i % 2))) : 0;
     d->words_per_draw = (unsigned)words;
     d->chunks = (unsigned)((room + CHUNK_WORDS - 1) / CHUNK_WORDS);

@@ -12,7 +12,7 @@ enum {
     WIDE_PIECE_BYTES = 16 * 1024,  /* draws that are added while they are in the first-level cache */
     WIDE_SLICE_BYTES = 256 * 1024, /* of a total that stays in the second-level cache for one seed after the other */
     WIDE_UPDATE_PIECE = 1024,      /* elements */
-    MOST_PLANES = PET_MAX_ORDER_LIMBS + 1,
+    MAX_PLANES = PET_MAX_ORDER_LIMBS + 1,
 };
 
 static int covers_wide(const pet_order *order) { return order->planes > 2; }
@@ -45,7 +45,7 @@ static int expand_wide(uint8_t *elements, size_t length, const uint8_t *seed, ui
 
 /* A sum of elements in the lanes of planes, and that sum minus the order: which of the two is right shows in the last plane. */
 typedef struct {
-    plane sum[MOST_PLANES], reduced[MOST_PLANES];
+    plane sum[MAX_PLANES], reduced[MAX_PLANES];
     carries carry, borrow;
 } modular_sum;
 

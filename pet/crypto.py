@@ -53,7 +53,7 @@ UPDATE_TASK: Final = b"update"
 _MAX_DIGEST: Final = 2**256 - 1
 #: From this number of bytes on OpenSSL signs, if it is there: 20 ms to load it, and 6 ms less for each 3 MB.
 _LARGE_BYTES: Final = 2**20
-# X25519 clamps a scalar to a multiple of 8, the largest order of a low-order point: one scalar tells as well as another.
+#: X25519 clamps a scalar to a multiple of 8, the largest order of a low-order point: one scalar tells as well as another.
 _ANY_SCALAR: Final = bytes(32)
 
 

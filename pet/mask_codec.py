@@ -22,7 +22,7 @@ MASK_CONFIG_BYTES: Final = 4
 VARIANT_INDICES_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
 
-# The choices in the order of their bytes, each with the byte of every member. The bincode index is the place in the list.
+#: The choices in the order of their bytes, each with the byte of every member. The bincode index is the place in the list.
 _CODES: Final[tuple[tuple[type[enum.Enum], dict[enum.Enum, int]], ...]] = (
     (GroupType, {GroupType.INTEGER: 0, GroupType.PRIME: 1, GroupType.POWER2: 2}),
     (DataType, {DataType.F32: 0, DataType.F64: 1, DataType.I32: 2, DataType.I64: 3}),

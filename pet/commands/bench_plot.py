@@ -18,7 +18,8 @@ _PANEL_HEIGHT: Final = 2.6
 _DOTS_PER_INCH: Final = 110
 #: Kernels in one row.
 _MAX_COLUMNS: Final = 4
-_FONT: Final = 11  # points
+#: In points.
+_FONT: Final = 11
 #: Colours that people with any colour vision can tell apart, also in print (Okabe and Ito).
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS: Final = "osD^vPX"

@@ -62,11 +62,6 @@ class Result:
         """The share of the ceiling that is reached: 1 is as fast as the machine."""
         return None if self.ceiling_ns is None else self.ceiling_ns / self.best_ns
 
-    @property
-    def gigabytes_per_second(self) -> float:
-        """The rate of the bytes that limit it: keystream, or memory."""
-        return self.limit_bytes / self.best_ns
-
 
 def report(
     results: Sequence[Result], ceilings: Mapping[tuple[str, int], Ceiling], comparisons: Sequence[Comparison]

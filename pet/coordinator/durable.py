@@ -28,8 +28,8 @@ from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.body import SealedBody
 
+#: How often the time that a phase has lasted is written when nothing else is: a crash gives the phase at most so much back.
 HEARTBEAT_SECONDS: Final = 1.0
-"""How often the time that a phase has lasted is written when nothing else is: a crash gives the phase at most so much back."""
 
 _WRITER_BYTES: Final = 16
 

@@ -29,14 +29,14 @@ from pet.protocol.phases import Phase
 from pet.protocol.saved_state import save_state
 from pet.transports.body import SealedBody
 
+#: How many masked models are kept before the total takes their place: what is written for totals is an eighth of the models.
 FOLD_COUNT: Final = 8
-"""How many masked models are kept before the total takes their place: what is written for totals is an eighth of the models."""
 
+#: How many bytes of small masked models are kept: adding them again takes a restart less than a second.
 FOLD_BYTES: Final = 8 << 20
-"""How many bytes of small masked models are kept: adding them again takes a restart less than a second."""
 
+#: Of an update from this size on, the sealed body is stored: it lies in a file already. Opening it again takes time, though.
 SEALED_BYTES: Final = 1 << 20
-"""Of an update from this size on, the sealed body is stored: it lies in a file already. Opening it again takes time, though."""
 
 _CHECKSUM_BYTES: Final = 4
 _MAGIC: Final = b"pet coordinator 1 "

@@ -13,7 +13,7 @@ from pydantic import Field
 from pet.coordinator.setting_field import Count, NotNegative, Number, Positive, Section, Whole, choice, setting
 from pet.mask_config import BoundType, DataType, GroupType, ModelType
 
-_U32_MAX: Final = 2**32 - 1
+_MAX_U32: Final = 2**32 - 1
 _COUNT: Final = "a whole number, at least 1"
 _UPDATE_COUNT: Final = "a whole number, at least 3"
 _MIN_SECONDS: Final = "a number of seconds, at least 0"
@@ -141,6 +141,6 @@ class MaskSettings(Section):
 class ModelSettings(Section):
     """Section `model`: its number of weights, which a message counts in 32 bits."""
 
-    length: Annotated[Whole, Field(ge=1, le=_U32_MAX)] = setting(
+    length: Annotated[Whole, Field(ge=1, le=_MAX_U32)] = setting(
         4, "a whole number of weights, from 1 to 4294967295", "The number of weights of the model.", older=("size",)
     )

@@ -37,12 +37,12 @@ _logger: Final = logging.getLogger(__name__)
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
+#: Bodies in memory: thousands of Sum messages, or 64 large ones on their way into the spool.
 DEFAULT_MAX_BYTES_IN_FLIGHT: Final = 64 * 2**20
-"""Bodies in memory: thousands of Sum messages, or 64 large ones on their way into the spool."""
 
 MIN_SPOOL_BYTES: Final = 2**30
+#: Large bodies on disk: while one is handled, many can be received. Sixteen updates of 150 MB are 2.4 GB.
 _SPOOLED_MESSAGES: Final = 16
-"""Large bodies on disk: while one is handled, many can be received. Sixteen updates of 150 MB are 2.4 GB."""
 
 _THREADS_PER_DURABLE_WORKER: Final = 2
 #: Large bodies that are opened at the same time, each in a buffer of its own; small ones overtake them.

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from pet.secret import Secret
 
-_U64_MAX: Final = 2**64 - 1
+_MAX_U64: Final = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, le=_U64_MAX)]
+Whole = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, le=_MAX_U64)]
 Count = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 NotNegative = Annotated[Number, Field(ge=0)]

@@ -20,7 +20,7 @@ import numpy as np
 
 from pet.buffers import Buffer
 from pet.errors import NoRoomError
-from pet.files import link_or_copy, make_folder, name_file, open_unnamed, sync_data
+from pet.files import make_folder, name_file, open_unnamed, sync_data
 
 
 class Spool:
@@ -140,40 +140,6 @@ class SpooledBody:
             if not self._file.closed:
                 self._file.close()
                 self._spool._give_back(self._most_bytes)
-
-
-class FileBody:
-    """A `SealedBody` that was kept: a file with a name, which `close` does not remove.
-
-    Args:
-        path: the file.
-        spool: whose buffers are used to open it.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-
-    def __init__(self, path: Path, spool: Spool) -> None:
-        self._file = io.FileIO(path)
-        self._path = path
-        self._buffers = spool._buffers
-        self.size_bytes: Final = os.fstat(self._file.fileno()).st_size
-
-    @contextmanager
-    def open(self) -> Iterator[memoryview]:
-        """Read the bytes into a buffer and lend it; raises as `SpooledBody.open`."""
-        with self._buffers.lend(self.size_bytes) as buffer:
-            self._file.seek(0)
-            read_exactly(self._file, buffer)
-            yield buffer
-
-    def keep(self, path: Path) -> None:
-        """Give the file another name too (durable after `sync_folder`)."""
-        link_or_copy(self._path, path)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class _Buffers:

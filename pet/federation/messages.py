@@ -111,8 +111,8 @@ class ReplayGuard:
         return True
 
 
+#: Takes the uuid in a header, and the signing key in it if there is one; returns whom to believe, or None.
 FindSender = Callable[[str, bytes | None], PeerIdentity | None]
-"""Takes the uuid in a header, and the signing key in it if there is one; returns whom to believe, or None."""
 
 
 class MessageCodec:

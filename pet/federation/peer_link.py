@@ -29,8 +29,8 @@ from pet.transports.nats import NatsConnection, Subscription
 
 _logger: Final = logging.getLogger(__name__)
 
+#: Takes a question, returns the fields of its answer; raises FederationError to refuse it.
 Handler = Callable[[PeerMessage], Awaitable[dict[str, Any]]]
-"""Takes a question, returns the fields of its answer; raises FederationError to refuse it."""
 
 #: Reasons that are found out after the signature was verified, so that saying them helps a member and nobody else.
 _TELL: Final = frozenset({"clock_skew", "replayed", "unknown_key"})

@@ -35,10 +35,10 @@ _FEDERATED: Final = "federated"
 _MODEL: Final = "model"
 _AVERAGE: Final = "average"
 
+#: The largest weight of a model: the scalar of a round is the weight over this, which keeps it within the mask config.
 MAX_WEIGHT: Final = 10**6
-"""The largest weight of a model: the scalar of a round is the weight over this, which keeps it within the mask config."""
+#: The largest absolute value of a model's weight that the mask config holds.
 MAX_MODEL_VALUE: Final = float(STATISTICS_MASK_CONFIG.vect.add_shift)
-"""The largest absolute value of a model's weight that the mask config holds."""
 
 
 class StatisticsView(ABC):

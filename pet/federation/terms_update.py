@@ -22,8 +22,8 @@ from pet.federation.schedule import Schedule
 from pet.federation.schema import Schema
 from pet.secret import Secret
 
+#: As many as a manifest of a round, with a few hundred bytes for each, leaves room for in one message of 1 MiB.
 MAX_PEERS: Final = 1000
-"""As many as a manifest of a round, with a few hundred bytes for each, leaves room for in one message of 1 MiB."""
 _UUID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_LABEL: Final = 256
 _SECRET_KEY_BYTES: Final = 16

@@ -30,7 +30,8 @@ _PIECE_WORDS: Final = 16384
 _MIN_PIECE: Final = 512
 
 _MANTISSA_BITS: Final = {"float32": 24, "float64": 53, "int32": 32, "int64": 64}
-_FLOAT64_MANTISSA: Final = 52  # bits stored; one more is implied
+#: Bits stored; one more is implied.
+_FLOAT64_MANTISSA: Final = 52
 #: The longest record of a fraction: two numbers of 1024 digits, each with its header.
 _RECORD_BYTES: Final = 2 * (9 + 4 * 1024)
 

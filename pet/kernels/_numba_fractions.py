@@ -33,11 +33,14 @@ _ONE: Final = U64(1)
 _DIGIT_BITS: Final = U64(32)
 _DIGIT: Final = U64(0xFFFFFFFF)
 
-_FLOAT_WORDS: Final = U64(2**53)  # words below have an exact float64
-_REST: Final = U64(2**11 - 1)  # the bits of a word that a float64 does not hold
+#: Words below have an exact float64.
+_FLOAT_WORDS: Final = U64(2**53)
+#: The bits of a word that a float64 does not hold.
+_REST: Final = U64(2**11 - 1)
 
 _HEADER_BYTES: Final = 9
-_MAX_DIGITS: Final = 1024  # PET_MAX_FRACTION_LIMBS
+#: PET_MAX_FRACTION_LIMBS.
+_MAX_DIGITS: Final = 1024
 
 _MANTISSA_BITS: Final = U64(52)
 _MANTISSA: Final = U64(2**52 - 1)

@@ -17,7 +17,8 @@ U64: Final = np.uint64
 #: Blocks of keystream made at a time: 4 KiB, so that little is thrown away at the end of a short vector.
 BLOCKS: Final = 64
 
-_SIGMA_0: Final = U32(0x61707865)  # "expand 32-byte k"
+#: "expand 32-byte k".
+_SIGMA_0: Final = U32(0x61707865)
 _SIGMA_1: Final = U32(0x3320646E)
 _SIGMA_2: Final = U32(0x79622D32)
 _SIGMA_3: Final = U32(0x6B206574)

@@ -19,12 +19,14 @@ from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total
 name: Final = "reference"
 
 _WORD: Final = 0xFFFFFFFF
-_SIGMA: Final = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
+#: "expand 32-byte k".
+_SIGMA: Final = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
 _COLUMNS_AND_DIAGONALS: Final = (
     (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
     (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
 )  # fmt: skip
-_MAX_FRACTION_LIMBS: Final = 1024  # PET_MAX_FRACTION_LIMBS
+#: PET_MAX_FRACTION_LIMBS.
+_MAX_FRACTION_LIMBS: Final = 1024
 _RANGE_TOLERANCE: Final = 1 + Fraction(1, 1 << 20)
 
 

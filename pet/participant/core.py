@@ -30,7 +30,7 @@ from pet.protocol.participant_events import (
 
 _logger: Final = logging.getLogger(__name__)
 
-# The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
+#: The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
 _MODEL_FRAMING_BYTES: Final = 4096
 _FRACTION_FRAMING_BYTES: Final = 18
 _LIMB_BYTES: Final = 4

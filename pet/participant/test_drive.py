@@ -27,10 +27,10 @@ from pet.protocol.participant_events import Event, MessageDelivered, NewRound, S
 from pet.threads import resolve_threads
 from pet.transports.base import Transport
 
-# Ticks mostly wait for the network; masking releases the GIL. More threads than this only queue up at the coordinator.
+#: Ticks mostly wait for the network; masking releases the GIL. More threads than this only queue up at the coordinator.
 _MAX_THREADS: Final = 16
-# A coordinator that shows a new round at each look must not keep a participant busy for ever; a task takes ten ticks or so, and
-# one that sends chunks goes on in the next sweep.
+#: A coordinator that shows a new round at each look must not keep a participant busy for ever; a task takes ten ticks or so,
+#: and one that sends chunks goes on in the next sweep.
 _MAX_TICKS_PER_SWEEP: Final = 1000
 
 

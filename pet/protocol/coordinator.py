@@ -34,14 +34,14 @@ from pet.protocol.windows import PhaseWindow, WindowState
 
 __all__ = ["Coordinator", "PhaseWindow", "RoundSettings", "Status"]
 
+#: The seed of round 0, which never runs (spec 1.5).
 ZERO_SEED: Final = bytes(32)
-"""The seed of round 0, which never runs (spec 1.5)."""
 
+#: The reason of a message beyond the maximum count: counted apart from refusals.
 DISCARDED: Final = "discarded"
-"""The reason of a message beyond the maximum count: counted apart from refusals."""
 
+#: Why a round can fail. "unmasking" stands for everything else that UnmaskError can say; the description has it.
 FAILURE_REASONS: Final = ("timeout", "no_mask", "ambiguous_masks", "zero_scalar_sum", "unmasking")
-"""Why a round can fail. "unmasking" stands for everything else that UnmaskError can say; the description has it."""
 
 
 @dataclass(frozen=True, slots=True)

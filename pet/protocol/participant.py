@@ -78,7 +78,7 @@ from pet.protocol.participant_work import TaskSignatures, UpdateWork, build_sum,
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 
 _SEED_BYTES: Final = 32
-# Events nobody reads must not pile up; a step emits at most four.
+#: Events nobody reads must not pile up; a step emits at most four.
 _MAX_PENDING_EVENTS: Final = 256
 
 _REQUEST_NAMES: Final = {GetParameters: "parameters", GetSums: "sums", GetSeeds: "seeds", SendMessage: "message"}

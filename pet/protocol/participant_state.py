@@ -81,13 +81,13 @@ PARTICIPANT_TRANSITIONS: Final[Mapping[tuple[ParticipantState, ParticipantTrigge
     }
 )
 
+#: The states that hold a message to send, and its tag.
 SENDING_TAGS: Final[Mapping[ParticipantState, Tag]] = MappingProxyType(
     {_State.SENDING_SUM: Tag.SUM, _State.SENDING_SUM2: Tag.SUM2, _State.SENDING_UPDATE: Tag.UPDATE}
 )
-"""The states that hold a message to send, and its tag."""
 
+#: The states in which the ephemeral keys are still needed: they open the seeds in Sum2.
 EPHEMERAL_KEY_STATES: Final = frozenset({_State.SUM, _State.SENDING_SUM, _State.SUM2})
-"""The states in which the ephemeral keys are still needed: they open the seeds in Sum2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

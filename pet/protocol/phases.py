@@ -80,10 +80,10 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Trigger], Phase]] = MappingProxyType(
     }
 )
 
+#: The one kind of message that a phase takes; a phase that is absent takes none.
 ACCEPTED_TAG: Final[Mapping[Phase, Tag]] = MappingProxyType(
     {Phase.SUM: Tag.SUM, Phase.UPDATE: Tag.UPDATE, Phase.SUM2: Tag.SUM2}
 )
-"""The one kind of message that a phase takes; a phase that is absent takes none."""
 
 
 def next_phase(phase: Phase, trigger: Trigger) -> Phase:

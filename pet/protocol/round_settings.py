@@ -24,20 +24,20 @@ from pet.protocol.windows import (
     raise_violations,
 )
 
+#: The element count of a mask object is a u32 (spec 4.5).
 MAX_MODEL_LENGTH: Final = 2**32 - 1
-"""The element count of a mask object is a u32 (spec 4.5)."""
 
+#: Unless it is set, room for chunks of unfinished messages, all participants together, is no less than this.
 MIN_CHUNK_BYTES: Final = 1 << 30
-"""Unless it is set, room for chunks of unfinished messages, all participants together, is no less than this."""
 
+#: Unless it is set, the least room for chunks, in largest payloads.
 CHUNKED_PAYLOADS: Final = 64
-"""Unless it is set, the least room for chunks, in largest payloads."""
 
+#: Participants come back after ten seconds at most when a part could not be delivered (spec 8.3).
 DEFAULT_CHUNK_PATIENCE_SECONDS: Final = 60.0
-"""Participants come back after ten seconds at most when a part could not be delivered (spec 8.3)."""
 
+#: Unfinished messages held at the same time: the shipped maximum count of the Update phase.
 DEFAULT_MAX_CHUNKED_MESSAGES: Final = 10_000
-"""Unfinished messages held at the same time: the shipped maximum count of the Update phase."""
 
 SUM_PROBABILITY_RULE: Final = "must be above 0 and below 1"
 UPDATE_PROBABILITY_RULE: Final = "must be above 0 and at most 1"
@@ -45,12 +45,10 @@ STARVATION_RULE: Final = "starvation: the chance to get any task, s + u - s*u, m
 SUM2_COUNT_RULE: Final = "must not be above sum.max_count: only sum participants send a mask"
 MODEL_COUNT_RULE: Final = "must not be above the number of models that the mask config can add up"
 MODEL_LENGTH_RULE: Final = f"must be from 1 to {MAX_MODEL_LENGTH}"
+#: Room for the book-keeping of one participant's chunks, beside twice its payload. Chunks are counted with an overhead each:
+#: this leaves enough for small models in the smallest chunks that real clients can make, and for models of any size in chunks
+#: of 256 bytes or more (real clients' default is 3720).
 CHUNK_ALLOWANCE_BYTES: Final = 1 << 20
-"""Room for the book-keeping of one participant's chunks, beside twice its payload.
-
-Chunks are counted with an overhead each. This leaves enough for small models in the smallest chunks that real clients can make,
-and for models of any size in chunks of 256 bytes or more (real clients' default is 3720).
-"""
 
 LIMIT_RULE: Final = "must be 1 or more"
 PATIENCE_RULE: Final = "must be 0 or more, and finite"

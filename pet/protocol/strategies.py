@@ -114,9 +114,9 @@ class TaskAllowList:
             raise RemoteProtocolError(reason, "expected a participant that this round was announced with, got another one")
 
 
+#: How a participant finds out its task: takes its sum signature, its update signature and the round's parameters; returns
+#: SUM_TASK, UPDATE_TASK, or None for neither.
 TaskChoice: TypeAlias = Callable[[bytes, bytes, RoundParameters], bytes | None]
-"""How a participant finds out its task: takes its sum signature, its update signature and the round's parameters; returns
-SUM_TASK, UPDATE_TASK, or None for neither."""
 
 
 def choose_task_by_signature(sum_signature: bytes, update_signature: bytes, parameters: RoundParameters) -> bytes | None:
@@ -150,5 +150,5 @@ class Strategies:
     choose_mask: Callable[[MaskVotes], Mask] = choose_by_plurality
 
 
+#: PET's own.
 DEFAULT_STRATEGIES: Final = Strategies()
-"""PET's own."""

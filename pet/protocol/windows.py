@@ -20,8 +20,8 @@ from typing import Final
 from pet.errors import ConfigError
 
 MIN_SUM_COUNT: Final = 1
+#: Fewer updates would make the mean of the others an easy guess.
 MIN_UPDATE_COUNT: Final = 3
-"""Fewer updates would make the mean of the others an easy guess."""
 
 COUNT_ORDER_RULE: Final = "must not be below min_count"
 MIN_SECONDS_RULE: Final = "must be a finite number, 0 or more"

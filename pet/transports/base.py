@@ -16,8 +16,6 @@ import numpy as np
 from pet.buffers import Buffer
 from pet.transports.body import SealedBody
 
-"""A sealed message, or an answer: transports pass it on without a copy where they can."""
-
 
 @runtime_checkable
 class Transport(Protocol):

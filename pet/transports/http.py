@@ -31,19 +31,20 @@ from pet.urls import shown_error, shown_url, split_credentials
 if TYPE_CHECKING:
     import httpx
 
-# xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
+#: xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 #: Longer waits do not fit the time of a system call everywhere.
 MAX_TIMEOUT_SECONDS: Final = 1e6
-# A megaweight model in xaynet's widest fractions, or the seeds of eight million updates: beyond that, ask for it.
+#: A megaweight model in xaynet's widest fractions, or the seeds of eight million updates: beyond that, ask for it.
 DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
-# The record has 136 bytes; room for an error page of a proxy is not needed, since its status is refused first.
+#: The record has 136 bytes; room for an error page of a proxy is not needed, since its status is refused first.
 _MAX_PARAMETERS_BYTES: Final = 4096
-_PIECE_BYTES: Final = 1 << 18  # per write of a body: large enough for the system calls, small enough not to double memory
+#: Per write of a body: large enough for the system calls, small enough not to double memory.
+_PIECE_BYTES: Final = 1 << 18
 
-# What a coordinator says to a message is empty; a proxy may say more.
+#: What a coordinator says to a message is empty; a proxy may say more.
 _MAX_RECEIPT_BYTES: Final = 1 << 16
-# Exact fractions cost many times the bytes of the array they are made into. xaynet does not look at the header.
+#: Exact fractions cost many times the bytes of the array they are made into. xaynet does not look at the header.
 _MODEL_ACCEPT: Final = f"{NPY}, {BINCODE};q=0.5"
 
 

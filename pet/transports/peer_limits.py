@@ -24,11 +24,11 @@ with MissingExtraError.naming("http"):
 
 _logger: Final = logging.getLogger(__name__)
 
+#: A whole round of ten thousand participants behind one address begins at once.
 BURST_SECONDS: Final = 10.0
-"""A whole round of ten thousand participants behind one address begins at once."""
 
+#: Addresses that are remembered; the one that was seen longest ago is forgotten, which does it good.
 MAX_PEERS: Final = 16_384
-"""Addresses that are remembered; the one that was seen longest ago is forgotten, which does it good."""
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ with MissingExtraError.naming("http"):
     from starlette.types import Receive, Scope, Send
 
 LINGER_SECONDS: Final = 1.0
+#: Enough for a sender that looks for an answer while it sends; one that does not would need all of its body read.
 LINGER_BYTES: Final = 4 * 2**20
-"""Enough for a sender that looks for an answer while it sends; one that does not would need all of its body read."""
 
 
 class Refusal:

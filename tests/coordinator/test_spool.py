@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from pet.coordinator.spool import FileBody, Spool
+from pet.coordinator.spool import Spool
 from pet.errors import NoRoomError
 from pet.transports.body import MemoryBody, SealedBody
 
@@ -60,11 +60,6 @@ def test_opening_leaves_a_body_sealed(spool, tmp_path, make):
     body.close()
     assert (tmp_path / "kept").read_bytes() == DATA
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o600
-    again = FileBody(tmp_path / "kept", spool)
-    assert (again.size_bytes, read(again)) == (len(DATA), DATA)
-    again.keep(tmp_path / "twice")
-    again.close()
-    assert (tmp_path / "twice").read_bytes() == DATA
 
 
 @pytest.mark.parametrize("make", [spooled, lambda _: MemoryBody(DATA)])

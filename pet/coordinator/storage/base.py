@@ -17,8 +17,8 @@ from pet.errors import StateError
 from pet.secret import hidden
 from pet.transports.body import SealedBody
 
+#: What is to be stored under a name: buffers in order, or a body, which may lie in a file that only has to be kept.
 Blob: TypeAlias = Sequence[Buffer] | SealedBody
-"""What is to be stored under a name: buffers in order, or a body, which may lie in a file that only has to be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,8 @@ from pet.transports.body import SealedBody
 DATABASE_NAME: Final = "coordinator.sqlite"
 BLOB_FOLDER_NAME: Final = "blobs"
 
+#: Larger blobs go to files: a row would be written twice, first to the log and then to the database.
 MAX_ROW_BYTES: Final = 1 << 18
-"""Larger blobs go to files: a row would be written twice, first to the log and then to the database."""
 
 #: "pet1" as a number: the mark of our databases in their header.
 _APPLICATION_ID: Final = 0x70657431

@@ -18,7 +18,7 @@ enum { GUARD_BYTES = 0 };
 #else
 enum { GUARD_BYTES = 64 };
 #endif
-enum { NAME_BYTES = 32, MOST_ARGUMENTS = 16, MOST_VECTORS = 64, ALIGNMENT = 64, GUARD = 0xa5 };
+enum { NAME_BYTES = 32, MAX_ARGUMENTS = 16, MAX_VECTORS = 64, ALIGNMENT = 64, GUARD = 0xa5 };
 
 enum { NUMBER = 0, BUFFER = 1, SAME_BUFFER = 2 }; /* the last: as the argument of that index, before it */
 
@@ -76,9 +76,9 @@ static pet_decoding decoding(const argument *a) {
 }
 
 static uint64_t call_aggregate(const argument *a, int variant) {
-    const uint8_t *vectors[MOST_VECTORS];
+    const uint8_t *vectors[MAX_VECTORS];
     size_t count = (size_t)a[4].number;
-    if (count > MOST_VECTORS) fail(1, "expected fewer vectors");
+    if (count > MAX_VECTORS) fail(1, "expected fewer vectors");
     for (size_t k = 0; k < count; k++) vectors[k] = a[5].bytes + k * (a[5].size / count);
     return (uint64_t)pet_aggregate(variant, (uint64_t *)a[1].bytes, a[2].number, a[3].number, vectors, count, a[6].bytes,
                                    a[6].size, (size_t *)a[7].bytes);
@@ -129,10 +129,10 @@ int main(void) {
     char name[NAME_BYTES];
     while (fread(name, 1, sizeof name, stdin) == sizeof name) {
         uint64_t count;
-        description descriptions[MOST_ARGUMENTS];
-        argument arguments[MOST_ARGUMENTS];
+        description descriptions[MAX_ARGUMENTS];
+        argument arguments[MAX_ARGUMENTS];
         read_exactly(&count, sizeof count);
-        if (count < 1 || count > MOST_ARGUMENTS || name[NAME_BYTES - 1] != 0) fail(1, "expected a name and its arguments");
+        if (count < 1 || count > MAX_ARGUMENTS || name[NAME_BYTES - 1] != 0) fail(1, "expected a name and its arguments");
         read_exactly(descriptions, count * sizeof *descriptions);
         for (size_t i = 0; i < count; i++) {
             place(&arguments[i], &descriptions[i]);
