@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pet
-from pet import cli
+from pet.commands import entries
 
 CONFIG = pet.MaskConfig(pet.GroupType.PRIME, pet.DataType.F32, pet.BoundType.B0, pet.ModelType.M3)
 PAIR = pet.MaskConfigPair(vect=CONFIG, unit=CONFIG)
@@ -115,7 +115,7 @@ def test_flatten_and_back():
 def test_commands():
     named = [
         f"{name} {inner}".strip()
-        for name, entry in cli.COMMANDS.items()
-        for inner in ([""] if isinstance(entry, cli.CommandEntry) else entry.commands)
+        for name, entry in entries.COMMANDS.items()
+        for inner in ([""] if isinstance(entry, entries.CommandEntry) else entry.commands)
     ]
     assert sorted(named) == sorted([*COMMANDS, *(f"federation {name}" for name in FEDERATION_COMMANDS)])

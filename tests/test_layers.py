@@ -69,8 +69,12 @@ def layer_of(name: str) -> str:
 
 def imported(path: Path) -> set[str]:
     """Absolute names that a file imports anywhere in it; `from pet import x` counts as pet.x where that is a module."""
+    return imported_by(ast.parse(path.read_text(encoding="utf-8")), path)
+
+
+def imported_by(tree: ast.Module, path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -83,6 +87,7 @@ def imported(path: Path) -> set[str]:
 
 
 FILES = sorted(ROOT.rglob("*.py"))
+NAMES = {module_name(path) for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
@@ -93,6 +98,38 @@ def test_imports_point_one_way(path):
             continue
         other = layer_of(name)
         assert other == own or RANK[other] < RANK[own], f"{module_name(path)} imports {name}, which stands above it"
+
+
+def imported_when_run(path: Path) -> set[str]:
+    """Return the modules of pet that a file imports anywhere in it, inside functions too, but not for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            node.body = []
+    return {name for name in imported_by(tree, path) if name in NAMES} - {module_name(path)}
+
+
+def strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of modules each of which imports, by way of others, itself."""
+    reachable = {name: set(others) for name, others in graph.items()}
+    for middle in graph:
+        for name in graph:
+            if middle in reachable[name]:
+                reachable[name] |= reachable[middle]
+    cycles = {
+        tuple(sorted(other for other in graph if other in reachable[name] and name in reachable[other])) for name in graph
+    }
+    return sorted(list(cycle) for cycle in cycles if cycle)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Inside packages either: such modules are one module, whose parts cannot be read, tested or moved alone."""
+    assert strongly_connected({module_name(path): imported_when_run(path) for path in FILES}) == []
+
+
+def test_cycles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": {"d"}, "f": {"d"}}
+    assert strongly_connected(graph) == [["a", "b", "c"], ["d", "e"]]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if module_name(path).startswith("pet.protocol")], ids=module_name)

@@ -1,4 +1,4 @@
-"""Turn the table of pet/cli.py into a typer application that imports a command only when it is called.
+"""Turn the table of pet/commands/entries.py into a typer application that imports a command only when it is called.
 
 This file knows typer, and no command.
 """
@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import pet
-from pet import cli
+from pet.commands.entries import CommandEntry, GroupEntry, extra_of, missing_extra
 
 #: What every error of parsing a command line is: of click, or of the copy of it that newer versions of typer bring. typer
 #: exports no more of them than this one grandchild.
@@ -66,7 +66,7 @@ def _shared_options(
 class _LazyCommand(TyperCommand):
     """Stands for a command in the help of its group; called, it loads the real one and hands over."""
 
-    def __init__(self, name: str, entry: cli.CommandEntry) -> None:
+    def __init__(self, name: str, entry: CommandEntry) -> None:
         super().__init__(name=name, help=entry.summary)
         self._entry = entry
 
@@ -78,20 +78,20 @@ class _LazyCommand(TyperCommand):
         try:
             module = importlib.import_module(self._entry.module)
         except ModuleNotFoundError as error:
-            raise cli.missing_extra(self._entry.extra, error) from error
+            raise missing_extra(self._entry.extra, error) from error
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        app.command(self.name)(module.command)
+        app.command(self.name)(getattr(module, self._entry.function))
         command: Any = typer.main.get_command(app)
         command.params.extend(_shared_parameters())
         return command
 
 
-def run(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], arguments: Sequence[str]) -> int:
+def run(entries: Mapping[str, CommandEntry | GroupEntry], arguments: Sequence[str]) -> int:
     """Parse a command line, run its command, and return the exit status; errors that are not usage errors come through."""
     try:
         status = _build(entries).main(args=list(arguments), prog_name="pet", standalone_mode=False)
     except ModuleNotFoundError as error:
-        raise cli.missing_extra(cli.extra_of(entries, arguments), error) from error
+        raise missing_extra(extra_of(entries, arguments), error) from error
     except _ParserError as error:
         return _misunderstood(error)
     except (KeyboardInterrupt, typer.Abort):
@@ -100,7 +100,7 @@ def run(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], arguments: Seq
     return _interrupted() if status == 130 else int(status or 0)
 
 
-def _build(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> TyperGroup:
+def _build(entries: Mapping[str, CommandEntry | GroupEntry]) -> TyperGroup:
     app = typer.Typer(add_completion=False, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
     app.callback()(_shared_options)
     group = typer.main.get_group(app)
@@ -108,9 +108,9 @@ def _build(entries: Mapping[str, cli.CommandEntry | cli.GroupEntry]) -> TyperGro
     return group
 
 
-def _fill(group: Any, entries: Mapping[str, cli.CommandEntry | cli.GroupEntry], words: str = "pet") -> None:
+def _fill(group: Any, entries: Mapping[str, CommandEntry | GroupEntry], words: str = "pet") -> None:
     for name, entry in entries.items():
-        if isinstance(entry, cli.CommandEntry):
+        if isinstance(entry, CommandEntry):
             group.add_command(_LazyCommand(name, entry))
             continue
         example = f"Example: {words} {name} {next(iter(entry.commands))} --help"

@@ -10,20 +10,22 @@ import pytest
 
 import pet
 from pet import cli
+from pet.commands.entries import COMMANDS as TABLE
+from pet.commands.entries import GroupEntry, missing_extra
 
 
 def typed(entries, *, groups):
     """Yield every command, or every group, as it is typed."""
     for name, entry in entries.items():
-        is_group = isinstance(entry, cli.GroupEntry)
+        is_group = isinstance(entry, GroupEntry)
         if is_group == groups:
             yield [name]
         if is_group:
             yield from ([name, *words] for words in typed(entry.commands, groups=groups))
 
 
-COMMANDS = list(typed(cli.COMMANDS, groups=False))
-GROUPS = [[], *typed(cli.COMMANDS, groups=True)]
+COMMANDS = list(typed(TABLE, groups=False))
+GROUPS = [[], *typed(TABLE, groups=True)]
 HEAVY = {"matplotlib", "sklearn", "uvicorn", "starlette", "httpx", "pydantic", "numba"}
 RUN = "import sys; from pet.cli import main; main(sys.argv[1:])"
 
@@ -43,7 +45,7 @@ def test_version_needs_no_extra(capsys, monkeypatch):
 def test_help_lists_every_command(capsys):
     assert cli.run(["--help"]) == 0
     out, _ = text_of(capsys)
-    for name, entry in cli.COMMANDS.items():
+    for name, entry in TABLE.items():
         assert name in out
         assert entry.summary.split()[0] in out
 
@@ -142,7 +144,7 @@ def test_a_missing_extra_is_named(tmp_path, module, arguments, extra):
 def test_a_missing_module_of_pet_is_not_blamed_on_an_extra():
     error = ModuleNotFoundError("no module", name="pet.nowhere")
     with pytest.raises(ModuleNotFoundError) as raised:
-        cli.missing_extra("demo", error)
+        missing_extra("demo", error)
     assert raised.value is error
 
 
