@@ -87,6 +87,8 @@ def restored_lines(engine: CoordinatorEngine) -> list[str]:
         f"Going on with round {status['round']} in phase {status['phase']}: {status['accepted']} messages accepted"
         + ("." if left is None else f", {left:.1f} seconds left.")
     ]
+    if status["waiting"] is not None and status["waiting"]["missing"]:
+        lines.append(f"It is {status['waiting']['text']}. {status['waiting']['advice']}")
     if engine.keeps_earlier_settings:
         lines.append("The settings of rounds have changed: this round keeps its own, the next one has the new ones.")
     return lines

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from pet.commands._coordinator_status import what_it_waits_for
 from pet.commands._coordinator_url import open_coordinator
 from pet.participant.test_drive import DummyFleet, FleetProgress
 from pet.urls import shown_url
@@ -57,7 +58,7 @@ def command(
         fleet = DummyFleet(transport, count, model_length=length, period_seconds=period, threads=threads)
         console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
         with _stopped_by_signals(fleet):
-            progress = fleet.run(rounds, _ProgressPrinter(console))
+            progress = fleet.run(rounds, _ProgressPrinter(console, lambda: what_it_waits_for(transport, count)))
     finally:
         transport.close()
     console.print(
@@ -71,8 +72,21 @@ def command(
 class _ProgressPrinter:
     """Prints a line when a round ends, when the coordinator goes away or comes back, and when all there is to do is to wait."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        ask_coordinator: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Print to a console.
+
+        Args:
+            console: where.
+            ask_coordinator: returns what the coordinator waits for, None if it does not say.
+            clock: returns seconds that never go back.
+        """
         self._console: Final = console
+        self._ask_coordinator: Final = ask_coordinator
         self._clock: Final = clock
         self._last = FleetProgress()
         self._quiet_since: float | None = clock()
@@ -95,9 +109,12 @@ class _ProgressPrinter:
             self._quiet_since = self._clock()
         elif self._quiet_since is not None and self._clock() - self._quiet_since > _QUIET_SECONDS:
             self._quiet_since = None
+            reason = self._ask_coordinator() or (
+                "If the round does not go on, its coordinator waits for more sum or update participants: try a larger"
+                " --count, and look at GET /status"
+            )
             self._console.print(
-                f"quiet for {_QUIET_SECONDS} s: all have sent what they had to send. If the round does not go on, its"
-                " coordinator waits for more sum or update participants: try a larger --count, and look at GET /status"
+                f"quiet for {_QUIET_SECONDS} s: all have sent what they had to send. {reason}", soft_wrap=True, markup=False
             )
 
 

@@ -158,7 +158,7 @@ def _advice_for_masks(waiting: Waiting, left: int | None, seconds_left: float) -
     """Return what helps in Sum2, where `left` participants can still send what is missing, and what happens otherwise."""
     if not waiting.missing:
         return ""
-    end = f"the round fails at its time-out, in {duration(seconds_left)}, and the next one begins"
+    end = f"the round fails at its time-out, in {duration(math.ceil(seconds_left))}, and the next one begins"
     if left is not None and left < waiting.missing:
         return (
             f"{end[0].upper()}{end[1:]}: fewer sum participants joined than sum2 messages are needed."
@@ -180,10 +180,11 @@ def _advice_for_tasks(waiting: Waiting, settings: RoundSettings, seconds_left: f
     end = "the round fails at its time-out"
     if waiting.reopens_at_time_out:
         end = "the round is opened anew at its time-out"
-    messages, participants = f"{waiting.needed} of these messages", math.ceil(waiting.needed / probability)
+    messages = "one such message needs" if waiting.needed == 1 else f"{waiting.needed} such messages need"
+    participants, left = math.ceil(waiting.needed / probability), duration(math.ceil(seconds_left))
     return (
         f"Start more participants: on average {probability:.1%} of them are drawn for this, so {messages}"
-        f" need about {participants} participants. Otherwise {end}, in {duration(seconds_left)}, and everybody is drawn again."
+        f" about {participants} participants. Otherwise {end}, in {left}, and everybody is drawn again."
     )
 
 

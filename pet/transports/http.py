@@ -25,6 +25,7 @@ from pet.model_formats import BINCODE, NPY
 from pet.numbers import checked_number
 from pet.secret import Secret
 from pet.transports.proxies import proxy_for
+from pet.transports.status import MAX_STATUS_BYTES, parse_status
 from pet.transports.tls import add_identity, trusting
 from pet.urls import shown_error, shown_url, split_credentials
 
@@ -122,6 +123,11 @@ class HttpTransport:
     def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
         return self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
+
+    def get_status(self) -> dict[str, Any]:
+        """Return the record of `GET /status`, as the coordinator sent it: nothing in it is checked."""
+        answer = self._get("/status", max_bytes=MAX_STATUS_BYTES)
+        return parse_status(answer[1] if answer else b"")
 
     def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message; any status that is no error means that it arrived."""

@@ -5,6 +5,8 @@ For tests, for embedding, and as the shortest example of a transport. It knows n
 
 from __future__ import annotations
 
+from typing import Any
+
 from pet.buffers import Buffer
 from pet.errors import AnswerTooLargeError, StorageError, TransportError
 from pet.model_formats import NPY, encode_npy
@@ -43,6 +45,10 @@ class InProcessTransport:
         if max_bytes is not None and len(data) > max_bytes:
             raise AnswerTooLargeError(f"global model: expected at most {max_bytes} bytes, got {len(data)}")
         return NPY, data
+
+    def get_status(self) -> dict[str, Any]:
+        """Return the record of `GET /status`."""
+        return self._endpoint.status()
 
     def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message; the endpoint opens a copy, as the sender may need it again."""

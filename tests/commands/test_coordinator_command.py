@@ -213,6 +213,7 @@ def test_a_killed_coordinator_goes_on_with_its_round(config):
     parameters = kill_in_a_round(config)
     with running("-c", str(config), PET__MODEL__LENGTH="8") as (process, url, printed):
         assert "Going on with round 1 in phase sum: 0 messages accepted, " in printed
+        assert "It is waiting for 1 sum message of 1, for " in printed
         assert "The settings of rounds have changed" in printed
         assert httpx.get(f"{url}/params").content == parameters
         process.send_signal(signal.SIGINT)

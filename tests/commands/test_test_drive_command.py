@@ -29,6 +29,18 @@ def test_a_long_quiet_is_told_once_and_again_after_something_happened():
     assert "larger --count" in output.getvalue()
 
 
+def test_a_long_quiet_says_what_the_coordinator_waits_for():
+    output = io.StringIO()
+    now = 0.0
+    console = Console(file=output, width=60)
+    printer = _ProgressPrinter(console, lambda: "The coordinator says: [red] waiting for 1 sum2 message", clock=lambda: now)
+    now = 21.0
+    printer(FleetProgress(sweeps=1))
+    assert output.getvalue() == (
+        "quiet for 20 s: all have sent what they had to send. The coordinator says: [red] waiting for 1 sum2 message\n"
+    )
+
+
 def test_a_coordinator_that_is_away_is_no_quiet():
     output, now = io.StringIO(), 0.0
     printer = _ProgressPrinter(Console(file=output, width=1000), clock=lambda: now)

@@ -361,6 +361,20 @@ def test_localhost_is_reached_without_the_proxies_of_the_world_outside(server, c
         connect("http://coordinator.invalid").get_parameters()
 
 
+def test_the_status_is_a_bounded_json_object_or_an_error(server):
+    transport = HttpTransport(server.url)
+    server.answers["/status"] = Answer(body=b'{"phase": "sum2"}')
+    assert transport.get_status() == {"phase": "sum2"}
+    for answer in (Answer(404), Answer(204), Answer(body=b"[]"), Answer(body=b"\xff"), Answer(body=b"[" * 60_000)):
+        server.answers["/status"] = answer
+        with pytest.raises(TransportError, match="status"):
+            transport.get_status()
+    server.answers["/status"] = Answer(body=b" " * 70_000)
+    with pytest.raises(AnswerTooLargeError):
+        transport.get_status()
+    transport.close()
+
+
 def test_a_missing_httpx_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pet-protocol\[http\]'"):
