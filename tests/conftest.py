@@ -1,5 +1,6 @@
 """What every test may use: each kernel back-end in turn."""
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -35,5 +36,8 @@ def neon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     for name in (emulated.COMPILER, emulated.ARCHIVER, emulated.EMULATOR):
         require_program(name)
-    with emulated.start_neon(emulated.build_driver(tmp_path_factory.mktemp("neon"))) as backend:
+    folder = tmp_path_factory.getbasetemp()
+    # The folder of a worker is one of several in that of the session.
+    driver = emulated.shared_driver(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+    with emulated.start_neon(driver) as backend:
         yield backend

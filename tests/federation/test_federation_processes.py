@@ -25,6 +25,7 @@ def require_pooled(sites, parts):
     assert sites[-1].client.correlation(sites[-1].name, "age", "weight") == pytest.approx(together, rel=1e-9)
 
 
+@pytest.mark.long
 def test_three_and_ten_servers_federate_and_one_is_killed_and_returns(tmp_path):
     """One federation that grows from three to ten, so that servers are started once."""
     require_program("nats-server")

@@ -18,6 +18,7 @@ def test_inputs_that_are_kept_pass(name):
         target(file.read_bytes())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="atheris has wheels for Linux")
 def test_a_short_campaign_finds_nothing(tmp_path):
     runs = ["--decoder-runs", "100000", "--path-runs", "2000"]
@@ -27,6 +28,7 @@ def test_a_short_campaign_finds_nothing(tmp_path):
     assert finished.stdout.count("executions") == 2
 
 
+@pytest.mark.long
 def test_a_short_run_over_the_kernels_finds_nothing():
     require_program("clang")
     command = [sys.executable, str(HERE / "fuzz_native.py"), "--unoptimised", "-runs=1000", "-print_final_stats=1"]

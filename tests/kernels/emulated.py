@@ -4,6 +4,7 @@ The static libraries are those that setup.py builds for that processor, so its f
 with them.
 """
 
+import fcntl
 import os
 import struct
 import subprocess
@@ -50,6 +51,17 @@ def build_driver(folder: Path) -> Path:
     archives = [libraries / f"libpet_{name}.a" for name in ("dispatch", "neon", "portable")]
     run(COMPILER, "-static", "-O2", "-Inative", "tests/kernels/native/driver.c", *archives, "-o", driver)
     return driver
+
+
+def shared_driver(folder: Path) -> Path:
+    """Return the driver in a folder that several processes share; the first of them builds it."""
+    with (folder / "driver.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = folder / "neon" / "driver"
+        if not built.exists():
+            built.parent.mkdir(exist_ok=True)
+            build_driver(built.parent)
+        return built
 
 
 def build_sanitized_driver(folder: Path) -> Path:

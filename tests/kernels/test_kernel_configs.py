@@ -1,7 +1,8 @@
 """All 240 configs on every back-end, numba and emulated NEON included: the same bytes for any length and number of threads.
 
 The portable kernels say what is right; other tests hold them against Python integers and against the vectors of the originals.
-A vector is 10^5 + 3 weights long, or what 20 MB of keystream give; `--full-length` leaves that limit out (CONTRIBUTING.md).
+A vector is 10^5 + 3 weights long, or what 1 MB of keystream give, in the long tests 20 MB; `--full-length` leaves that limit
+out (CONTRIBUTING.md).
 """
 
 from fractions import Fraction
@@ -26,7 +27,8 @@ from pet.masking import encoding_of
 #: Around 8, 16, 32 and 64, the lanes of vectors and the blocks of a batch, and 0 and 1.
 LENGTHS = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 FULL_LENGTH = 100_003
-KEYSTREAM_LIMIT = 20_000_000
+#: In bytes. The portable and the emulated kernels draw some 30 MB/s.
+KEYSTREAM_LIMITS = [pytest.param(1_000_000, id="1MB"), pytest.param(20_000_000, id="20MB", marks=pytest.mark.long)]
 THREADS = (1, 2, 3, 7)
 CONFIGS = [
     MaskConfig(group, data, bound, model)
@@ -49,13 +51,13 @@ def portable():
     return _backends.load_backend("portable")
 
 
-@pytest.fixture
+@pytest.fixture(params=KEYSTREAM_LIMITS)
 def length_for(request):
     """How long vectors are, by the keystream that an element takes."""
     is_full = request.config.getoption("--full-length")
 
     def length_for(element_keystream: float) -> int:
-        return FULL_LENGTH if is_full else max(LENGTHS[-1], min(FULL_LENGTH, int(KEYSTREAM_LIMIT / element_keystream)))
+        return FULL_LENGTH if is_full else max(LENGTHS[-1], min(FULL_LENGTH, int(request.param / element_keystream)))
 
     return length_for
 

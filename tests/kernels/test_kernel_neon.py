@@ -55,6 +55,7 @@ def test_it_is_what_is_built_and_chosen_on_arm(neon):
         assert neon.covers(order)
 
 
+@pytest.mark.long
 def test_no_sanitizer_complains(neon, tmp_path):
     """A round of each width, compiled with the address and undefined-behaviour sanitizers: they end the process."""
     with start_neon(build_sanitized_driver(tmp_path)) as sanitized:

@@ -8,6 +8,7 @@ import runpy
 import sysconfig
 from pathlib import Path
 
+import pytest
 from builds import copy_kernel_tests, run_kernel_tests, succeed
 
 from pet import kernels
@@ -28,6 +29,7 @@ def compile_with_sanitizers(directory: Path, compiler: str, monkeypatch) -> None
     succeed(compiler, *flags, *files, folder=directory)
 
 
+@pytest.mark.long
 def test_no_sanitizer_complains(tmp_path, monkeypatch):
     compiler = os.environ.get("CC", "cc")
     copy_kernel_tests(tmp_path)

@@ -19,7 +19,7 @@ def _quiet():
     logger.setLevel(logging.NOTSET)
 
 
-@pytest.mark.parametrize("first", range(0, WORLDS, 10))
+@pytest.mark.parametrize("first", [0, 10, *(pytest.param(first, marks=pytest.mark.long) for first in range(20, WORLDS, 10))])
 def test_nothing_accepted_is_lost_or_counted_twice(first):
     completed = restarts = 0
     for seed in range(first, first + 10):
@@ -36,7 +36,7 @@ def test_a_seed_decides_everything():
     assert Simulation(4).run(5).digest != first.digest
 
 
-@pytest.mark.parametrize("bug", [forgets_to_write, forgets_who_was_counted])
+@pytest.mark.parametrize("bug", [pytest.param(forgets_to_write, marks=pytest.mark.long), forgets_who_was_counted])
 def test_a_planted_mistake_is_found_within_a_thousand_rounds(bug):
     with pytest.raises(Violation):
         simulate_a_thousand_rounds(bug)

@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from programs import require_program
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_nats.py"
 
 
+@pytest.mark.long
 def test_the_benchmark_runs():
     require_program("nats-server")
     command = [sys.executable, str(BENCHMARK), "--megabytes", "3", "--senders", "1", "--repeats", "1"]
