@@ -47,7 +47,7 @@ def test_the_participant_without_io():
 
 
 def test_the_participant_in_a_thread():
-    _, code = blocks("README.md")
+    _, code, _ = blocks("README.md")  # the last one goes on for ever: tests/participant/test_documented_participants.py runs it
     names = run(code.replace("http://127.0.0.1:8081", "http://127.0.0.1:1"), "README.md")
     assert names["thread"].error is None
     assert isinstance(names["state"], bytes)

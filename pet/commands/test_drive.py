@@ -5,6 +5,7 @@ What they do is in pet/participant/test_drive.py; this file parses, shows how it
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -36,6 +37,14 @@ def command(
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, help="How many participants; fewer than 4 are never enough for a round.")
     ] = 10,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            min=1,
+            help="The longest model to make; without it, one whose masked vector has 1 GiB. A coordinator decides the length.",
+        ),
+    ] = None,
     period: Annotated[
         float, typer.Option("--period", "-p", min=0.0, help="Seconds between two looks at the coordinator.")
     ] = 1.0,
@@ -53,9 +62,12 @@ def command(
     Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
     """
     console = Console(highlight=False)
+    logging.getLogger(DummyFleet.__module__).setLevel(logging.ERROR)  # its warnings are printed with the progress
     transport = open_coordinator(url, certificate, identity)
     try:
-        fleet = DummyFleet(transport, count, model_length=length, period_seconds=period, threads=threads)
+        fleet = DummyFleet(
+            transport, count, model_length=length, period_seconds=period, threads=threads, max_model_length=max_length
+        )
         console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
         with _stopped_by_signals(fleet):
             progress = fleet.run(rounds, _ProgressPrinter(console, lambda: what_it_waits_for(transport, count)))
@@ -96,6 +108,8 @@ class _ProgressPrinter:
         self._tell_quiet(is_quiet=replace(last, sweeps=progress.sweeps) == progress and progress.last_error is None)
         if progress.last_error != last.last_error:
             self._console.print(f"waiting: {progress.last_error}" if progress.last_error else "the coordinator answers")
+        if progress.warning_count != last.warning_count:
+            self._console.print(f"warning: {progress.last_warning}")
         if progress.rounds_finished != last.rounds_finished:
             self._console.print(f"rounds finished: {progress.rounds_finished}")
         if progress.rounds_given_up != last.rounds_given_up:

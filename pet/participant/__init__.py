@@ -5,7 +5,8 @@ client is loaded only when a participant is made with a URL.
 """
 
 from pet.participant.back_off import BackOff
-from pet.participant.core import LocalModelConfig, Task
+from pet.participant.core import LocalModelConfig, OnClip
+from pet.participant.status import ParticipantStatus, Task
 from pet.participant.task import AsyncParticipant
 from pet.participant.thread import Participant, ParticipantThread, spawn_participant
 from pet.participant.ticks import AsyncTickParticipant, TickParticipant
@@ -15,7 +16,9 @@ __all__ = [
     "AsyncTickParticipant",
     "BackOff",
     "LocalModelConfig",
+    "OnClip",
     "Participant",
+    "ParticipantStatus",
     "ParticipantThread",
     "Task",
     "TickParticipant",

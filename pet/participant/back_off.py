@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pet.errors import ConfigError, TransportError
+from pet.errors import ConfigError, PetError, TransportError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,8 @@ class Patience:
         self._clock = clock
         self._lost_seconds: float | None = None
 
-    def note(self, error: TransportError | None) -> None:
-        """Take note of how a tick ended: why the coordinator could not be reached, or None.
+    def note(self, error: PetError | None) -> None:
+        """Take note of how a tick ended: why the coordinator gave no usable answer, or None.
 
         Raises:
             TransportError: it has been out of reach for longer than `give_up_seconds`; the last reason is the cause.

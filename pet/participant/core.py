@@ -5,21 +5,36 @@ Nothing here does I/O or waits. Source: docs/spec/pet.md 8.2, 3.8.
 
 from __future__ import annotations
 
-import enum
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import RemoteProtocolError, TransportError
-from pet.messages import RoundParameters
+from pet.errors import (
+    AnswerTooLargeError,
+    BackPressureError,
+    ConfigError,
+    MessageTooLargeError,
+    PetError,
+    RemoteProtocolError,
+    TransportError,
+    TransportRefusedError,
+)
+from pet.messages import RoundParameters, Tag
 from pet.model_formats import NPY, SAFETENSORS, decode_bincode, decode_npy, decode_safetensors
+from pet.participant.status import Contact, ParticipantStatus, Task
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import (
     AnswerRefused,
     Event,
+    MessageDelivered,
+    MessageSplit,
+    ModelDropped,
+    ModelMasked,
     ModelWanted,
     NewRound,
     NotSelected,
@@ -32,16 +47,13 @@ _logger: Final = logging.getLogger(__name__)
 
 #: The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
 _MODEL_FRAMING_BYTES: Final = 4096
+_ROUND_NAME_DIGITS: Final = 16
 _FRACTION_FRAMING_BYTES: Final = 18
 _LIMB_BYTES: Final = 4
 
-
-class Task(enum.Enum):
-    """What the participant does in the current round."""
-
-    NONE = "none"
-    SUM = "sum"
-    UPDATE = "update"
+#: What happens to scaled weights beyond the bound of the mask config: clamped with one warning a round, clamped and counted in
+#: `status.last_clipped_count`, or refused with a ModelError.
+OnClip = Literal["warn", "count", "raise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +72,51 @@ class ParticipantCore:
             to exist), kept if that failed.
         should_set_model: the machine waits for a model; cleared by `set_model` and by a new round.
         task: what this participant does in the round.
-        last_error: why the last tick could not reach the coordinator; None if it could.
+        last_error: why the last tick got no usable answer from the coordinator; None if it did.
     """
 
-    def __init__(self, machine: ParticipantMachine) -> None:
+    def __init__(self, machine: ParticipantMachine, on_clip: OnClip) -> None:
         self._machine = machine
+        self._on_clip = on_clip
         self.new_global_model = False
         self.should_set_model = False
         self.task = Task.NONE
-        self.last_error: TransportError | None = None
+        self.last_error: PetError | None = None
+        self._name = f"participant {machine.public_key.hex()[:8]}"
+        self._contact = Contact(f"{self._name}: coordinator")
+        self._model_contact = Contact(f"{self._name}: global model")
+        self._warning_level = logging.WARNING
+        self._last_refusal: str | None = None
+        self._models_sent = self._rounds = 0
+        self._last_clipped_count: int | None = None
+
+    def lower_warnings(self, level: int) -> None:
+        """Log warnings at another level from now on: an owner of many participants warns for all of them."""
+        self._warning_level = self._contact.level = self._model_contact.level = level
+
+    @property
+    def status(self) -> ParticipantStatus:
+        """How the participant is doing; may be read from any thread."""
+        parameters = self._machine.parameters
+        troubled = self._contact if self._contact.error is not None else self._model_contact
+        return ParticipantStatus(
+            phase=self._machine.state.value,
+            task=self.task,
+            round=parameters.digest().hex()[:_ROUND_NAME_DIGITS] if parameters is not None else None,
+            is_connected=self._contact.was_made and self._contact.error is None,
+            last_error=troubled.error,
+            error_since=troubled.since,
+            last_refusal=self._last_refusal,
+            models_sent=self._models_sent,
+            last_clipped_count=self._last_clipped_count,
+            rounds=self._rounds,
+        )
+
+    @property
+    def retry_after_seconds(self) -> float:
+        """How long the coordinator asked to wait before the next tick; 0 if it did not."""
+        error = self.last_error
+        return (error.retry_after_seconds or 0.0) if isinstance(error, BackPressureError) else 0.0
 
     @property
     def made_progress(self) -> bool:
@@ -116,12 +164,24 @@ class ParticipantCore:
             self.task = Task.SUM
         elif "update" in state:
             self.task = Task.UPDATE
+        self.new_global_model = self._machine.parameters is not None
         self._take_events()
 
     def _fail(self, error: TransportError) -> None:
         _logger.debug("%s", error)
         self.last_error = error
-        self._machine.receive_failure()
+        if isinstance(error, TransportRefusedError):
+            self._machine.receive_refusal(str(error), is_too_large=isinstance(error, MessageTooLargeError))
+        else:
+            self._machine.receive_failure()
+
+    def _finish_tick(self) -> list[Event]:
+        """Take what happened in a tick, and note whether the coordinator answered."""
+        events = self._take_events()
+        # A message that was refused is news of its own: an event said so.
+        was_refused = any(isinstance(event, (MessageSplit, TaskAbandoned)) for event in events)
+        self._contact.note(None if was_refused else self.last_error)
+        return events
 
     def _take_events(self) -> list[Event]:
         events = []
@@ -138,25 +198,96 @@ class ParticipantCore:
                 self.task = Task.NONE
             case SumSelected():
                 self.task = Task.SUM
+                self._rounds += 1
             case UpdateSelected():
                 self.task = Task.UPDATE
+                self._rounds += 1
             case ModelWanted():
                 self.should_set_model = True
             case NotSelected():
                 self.task = Task.NONE
             case TaskAbandoned():
-                _logger.warning("task abandoned: %s", event.description)
+                self._warn_of_refusal(event)
                 self.task = Task.NONE
                 self.should_set_model = False
+            case MessageSplit():
+                self._warn_of_refusal(event)
+            case MessageDelivered():
+                self._models_sent += event.tag is Tag.UPDATE
+                self._last_refusal = None
+            case ModelMasked():
+                self._note_clipping(event.clipped_count)
+            case ModelDropped():
+                _logger.log(self._warning_level, "%s: model dropped: %s", self._name, event.description)
             case AnswerRefused():
-                _logger.warning("answer refused: %s", event.description)
+                self.last_error = RemoteProtocolError(event.reason, f"answer refused: {event.description}")
             case _:
-                _logger.debug("%s", event)
+                assert_never(event)
 
-    def _take_model(self, answer: tuple[str, bytes] | None, parameters: RoundParameters) -> NDArray[Any] | None:
+    def _warn_of_refusal(self, event: TaskAbandoned | MessageSplit) -> None:
+        """Warn of what the coordinator, or the way to it, does not take; once, though it may be so in every round."""
+        text = refusal_text(event)
+        level = logging.DEBUG if text == self._last_refusal else self._warning_level
+        self._last_refusal = text
+        _logger.log(level, "%s: %s", self._name, text)
+
+    def _note_clipping(self, clipped_count: int) -> None:
+        self._last_clipped_count = clipped_count
+        parameters = self._machine.parameters
+        if clipped_count and self._on_clip == "warn" and parameters is not None:
+            text = clipping_hint(clipped_count, parameters, float(self._machine.scalar))
+            _logger.log(self._warning_level, "%s: %s", self._name, text)
+
+    def _read_parameters(self, answer: bytes) -> RoundParameters:
+        """Read the parameters of a round that the machine has not seen yet, within its bounds."""
+        return self._machine.read_parameters(answer)
+
+    @contextmanager
+    def _judging_model(self) -> Iterator[None]:
+        """Note whether the global model could be fetched and read; one that is too large is of another configuration."""
+        try:
+            yield
+        except AnswerTooLargeError as error:
+            self._model_contact.note(error)
+            raise RemoteProtocolError("model_mismatch", str(error)) from None
+        except (TransportError, RemoteProtocolError) as error:
+            self._model_contact.note(error)
+            raise
+        self._model_contact.note(None)
+
+    def _read_model(self, answer: tuple[str, bytes] | None, parameters: RoundParameters) -> NDArray[Any] | None:
         model = decode_global_model(answer, parameters) if answer is not None else None
         self.new_global_model = False
         return model
+
+
+def machine_policy(on_clip: OnClip) -> Literal["count", "raise"]:
+    """Return what the machine does with weights beyond the bound: it counts them for those who warn.
+
+    Raises:
+        ConfigError: not one of the three choices.
+    """
+    if on_clip not in ("warn", "count", "raise"):
+        raise ConfigError(f"on_clip: expected 'warn', 'count' or 'raise', got {on_clip!r}")
+    return "raise" if on_clip == "raise" else "count"
+
+
+def refusal_text(event: TaskAbandoned | MessageSplit) -> str:
+    """Return a sentence on what was given up, or is sent otherwise."""
+    if isinstance(event, TaskAbandoned):
+        return f"task abandoned: {event.description}"
+    return f"message refused, sending it in chunks of {event.max_message_size} bytes: {event.description}"
+
+
+def clipping_hint(clipped_count: int, parameters: RoundParameters, scalar: float) -> str:
+    """Return a sentence on weights that were clamped, and on what to do about it."""
+    config = parameters.mask_config.vect
+    limit = f"{config.add_shift:g}, the bound of {config}"
+    return (
+        f"{clipped_count} of {parameters.model_length} weights were clipped, so the global model is not the mean:"
+        f" scalar * weight must stay within {limit}, and the scalar is {scalar:g}. Divide the scalars of all participants by"
+        " the same number, which leaves their mean as it is, or choose a mask config with a larger bound (pet config advise)"
+    )
 
 
 def decode_global_model(answer: tuple[str, bytes], parameters: RoundParameters) -> NDArray[Any]:

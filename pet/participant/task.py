@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,16 +19,18 @@ from typing import Any, Final, Self
 from numpy.typing import NDArray
 
 from pet.crypto import SigningKeyPair
-from pet.errors import LocalProtocolError, RemoteProtocolError, TransportError
+from pet.errors import LocalProtocolError, PetError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
-from pet.participant.core import LocalModelConfig
+from pet.participant.core import LocalModelConfig, OnClip
 from pet.participant.state_file import StateFile
+from pet.participant.status import ParticipantStatus
 from pet.participant.ticks import AsyncTickParticipant
 from pet.protocol.participant_events import NewRound
 from pet.transports.base import AsyncTransport
 
-_logger: Final = logging.getLogger(__name__)
+#: Between two attempts to fetch a global model.
+_FETCH_SECONDS: Final = 1.0
 
 
 class AsyncParticipant:
@@ -36,7 +38,10 @@ class AsyncParticipant:
 
         async with AsyncParticipant("http://127.0.0.1:8081") as participant:
             async for global_model in participant.global_models():
-                participant.set_local_model(train(global_model))
+                participant.set_local_model(train(global_model))  # None while there is no global model yet
+
+    An exception that ends the participant (weights or a scalar beyond the bound, see `on_clip`) ends the loop too; it stands in
+    `status.ended_by`, and `stop`, or the end of the `async with`, raises it.
 
     Attributes:
         new_global_model: set when there may be a new global model (also when there turns out to be none), cleared by
@@ -54,22 +59,27 @@ class AsyncParticipant:
         max_message_size: int | None = None,
         back_off: BackOff | None = None,
         threads: int | None = None,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
     ) -> None:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
         self._state_file = None if state_file is None else StateFile(state_file)
         try:
             state = (self._state_file.load() if self._state_file else None) or state
+            policies: dict[str, Any] = {"threads": threads, "on_clip": on_clip, "max_model_length": max_model_length}
             if state is None:
                 self._ticks = AsyncTickParticipant(
-                    coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, threads=threads
+                    coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, **policies
                 )
             else:
-                self._ticks = AsyncTickParticipant.restore(state, coordinator, threads=threads)
+                self._ticks = AsyncTickParticipant.restore(state, coordinator, **policies)
         except BaseException:
             if self._state_file is not None:
                 self._state_file.close()
             raise
         self.new_global_model = asyncio.Event()
+        if self._ticks.new_global_model:
+            self.new_global_model.set()  # restored in the middle of a round
         self._back_off = back_off or BackOff()
         self._patience = Patience(self._back_off)
         self._wake_up = asyncio.Event()
@@ -104,6 +114,17 @@ class AsyncParticipant:
         return self._ticks.local_model_config
 
     @property
+    def status(self) -> ParticipantStatus:
+        """How the participant is doing: connected or why not, its task, what it sent, what ended it."""
+        is_over = self._task is not None and self._task.done() and not self._task.cancelled()
+        return replace(self._ticks.status, ended_by=self._task.exception() if is_over and self._task is not None else None)
+
+    @property
+    def last_error(self) -> PetError | None:
+        """Why the last attempt got no usable answer from the coordinator; None if it did."""
+        return self.status.last_error
+
+    @property
     def is_model_wanted(self) -> bool:
         """Whether the participant has an update task and waits for a model."""
         return self._ticks.should_set_model
@@ -112,7 +133,8 @@ class AsyncParticipant:
         """Hold a copy of a model for the next update task, in place of an earlier one.
 
         Raises:
-            ModelError: wrong dtype or length, NaN or infinite weights, or no contact with the coordinator yet.
+            ModelError: no array of one dimension, wrong dtype or length, NaN or infinite weights, or no contact with the
+                coordinator yet.
         """
         self._ticks.set_model(model)
         self._wake_up.set()
@@ -127,18 +149,25 @@ class AsyncParticipant:
         self.new_global_model.clear()
         return await self._ticks.global_model()
 
-    async def global_models(self) -> AsyncIterator[NDArray[Any]]:
-        """Yield the global model at the beginning of each round that has one, until the participant is stopped.
+    async def global_models(self) -> AsyncIterator[NDArray[Any] | None]:
+        """Yield the global model at the beginning of each round, until the participant ends.
 
-        A fetch that fails is logged, and made up for at the next round.
+        While there is no global model yet, None stands for it: somebody has to send the first models. A fetch that fails is
+        tried again, as long as its round lasts.
         """
         while await self._wait_for_round():
             try:
                 model = await self.get_global_model()
-            except (TransportError, RemoteProtocolError) as error:
-                _logger.warning("global model: %s", error)
-                continue
-            if model is not None:
+            except TransportError:
+                await self._retry_fetch()
+            except RemoteProtocolError as error:
+                if error.reason == "model_mismatch":
+                    # Left over from an earlier configuration of the coordinator: for this one there is no model yet.
+                    self._ticks.new_global_model = False
+                    yield None
+                else:
+                    await self._retry_fetch()
+            else:
                 yield model
 
     async def stop(self) -> bytes:
@@ -180,8 +209,15 @@ class AsyncParticipant:
             delay_seconds = self._back_off.next_seconds(
                 delay_seconds, made_progress=self._ticks.made_progress, is_new_round=is_new_round
             )
+            wait_seconds = self._ticks.retry_after_seconds + self._back_off.shorten(delay_seconds)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake_up.wait(), self._back_off.shorten(delay_seconds))
+                await asyncio.wait_for(self._wake_up.wait(), wait_seconds)
+
+    async def _retry_fetch(self) -> None:
+        """Have the global model fetched again in a while; the status says why it was not, and the log did once."""
+        assert self._task is not None, "only a participant that was started has rounds"
+        await asyncio.wait({self._task}, timeout=self._back_off.shorten(min(_FETCH_SECONDS, self._back_off.max_seconds)))
+        self.new_global_model.set()
 
     async def _wait_for_round(self) -> bool:
         """Wait for a new round; False if the participant ended instead."""

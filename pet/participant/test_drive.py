@@ -9,6 +9,7 @@ Source: docs/spec/pet.md 8.5.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,17 +22,30 @@ import numpy as np
 from pet.errors import ConfigError, ModelError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.messages import Tag
-from pet.participant.core import LocalModelConfig
+from pet.participant.core import LocalModelConfig, OnClip, clipping_hint, refusal_text
 from pet.participant.ticks import TickParticipant
-from pet.protocol.participant_events import Event, MessageDelivered, NewRound, SumSelected, UpdateSelected
+from pet.protocol.participant_events import (
+    Event,
+    MessageDelivered,
+    MessageSplit,
+    ModelMasked,
+    NewRound,
+    SumSelected,
+    TaskAbandoned,
+    UpdateSelected,
+)
 from pet.threads import resolve_threads
 from pet.transports.base import Transport
+
+_logger: Final = logging.getLogger(__name__)
 
 #: Ticks mostly wait for the network; masking releases the GIL. More threads than this only queue up at the coordinator.
 _MAX_THREADS: Final = 16
 #: A coordinator that shows a new round at each look must not keep a participant busy for ever; a task takes ten ticks or so,
 #: and one that sends chunks goes on in the next sweep.
 _MAX_TICKS_PER_SWEEP: Final = 1000
+#: Different reasons that are remembered, so that each is reported once.
+_MAX_REFUSALS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +59,9 @@ class FleetProgress:
         sum_tasks: selections for the sum task, over all rounds.
         update_tasks: selections for the update task.
         messages_delivered: whole messages that arrived.
-        last_error: why the coordinator could not be reached in the last sweep; None if it could.
+        last_error: why the coordinator gave no usable answer in the last sweep; None if it did.
+        last_warning: what went wrong last that the fleet goes on after: weights that were clipped, a message that was refused.
+        warning_count: how many warnings there were.
     """
 
     sweeps: int = 0
@@ -55,6 +71,8 @@ class FleetProgress:
     update_tasks: int = 0
     messages_delivered: int = 0
     last_error: str | None = None
+    last_warning: str | None = None
+    warning_count: int = 0
 
 
 class DummyFleet:
@@ -71,6 +89,8 @@ class DummyFleet:
         period_seconds: float = 1.0,
         max_message_size: int | None = None,
         threads: int = 1,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
     ) -> None:
         """Make the participants; nothing is sent before `run`.
 
@@ -83,6 +103,8 @@ class DummyFleet:
             period_seconds: from the beginning of one sweep to that of the next, 0 or more.
             max_message_size: as in `TickParticipant`.
             threads: how many each may use for its masks. The participants are many, so it is one unless their models are large.
+            on_clip: as in `TickParticipant`; the fleet warns once a round for all.
+            max_model_length: as in `TickParticipant`.
 
         Raises:
             ConfigError: an argument is out of range.
@@ -97,9 +119,23 @@ class DummyFleet:
         self._period_seconds = period_seconds
         self._stop_requested = threading.Event()
         self._participants = [
-            TickParticipant(transport, scalar=scalar, max_message_size=max_message_size, threads=resolve_threads(threads))
+            TickParticipant(
+                transport,
+                scalar=scalar,
+                max_message_size=max_message_size,
+                threads=resolve_threads(threads),
+                on_clip=on_clip,
+                max_model_length=max_model_length,
+            )
             for _ in range(participant_count)
         ]
+        for participant in self._participants:
+            participant.lower_warnings(logging.DEBUG)
+        self._warns_of_clipping = on_clip == "warn"
+        self._has_clipped = False
+        self._scalar = scalar
+        #: What was refused, each reason once for all participants and rounds.
+        self._refusals: set[str] = set()
         self._progress = FleetProgress()
         # Digest of the parameters of each open round, in order of appearance, and whether a mask of ours was delivered.
         self._rounds: dict[bytes, bool] = {}
@@ -112,7 +148,8 @@ class DummyFleet:
             on_progress: called after each sweep.
 
         Raises:
-            ModelError: the coordinator announces another model length than was asked for.
+            ModelError: the coordinator announces another model length than was asked for, or a mask config whose bound the
+                scalar, or with `on_clip="raise"` a weight, is beyond.
         """
         thread_count = min(_MAX_THREADS, len(self._participants))
         with ThreadPoolExecutor(thread_count, thread_name_prefix="pet-test-drive") as pool:
@@ -124,7 +161,9 @@ class DummyFleet:
                         on_progress(self._progress)
                     if rounds is not None and self._progress.rounds_finished >= rounds:
                         break
-                    self._stop_requested.wait(max(0.0, started + self._period_seconds - time.monotonic()))
+                    asked_seconds = max(participant.retry_after_seconds for participant in self._participants)
+                    period_seconds = max(self._period_seconds, asked_seconds)
+                    self._stop_requested.wait(max(0.0, started + period_seconds - time.monotonic()))
             finally:
                 # Also after Ctrl-C: leaving the pool waits for the participants that are ticking.
                 self._stop_requested.set()
@@ -165,13 +204,14 @@ class DummyFleet:
             raise ModelError(
                 f"model length: expected {self._model_length} as asked for, got {config.length} from the coordinator"
             )
-        return np.full(config.length, self._weight).astype(config.dtype)
+        return np.full(config.length, config.dtype.type(self._weight))
 
     def _count(self, round_digest: bytes, event: Event) -> None:
         progress = self._progress
         match event:
             case NewRound():
                 self._rounds.setdefault(round_digest, False)
+                self._has_clipped = False
             case SumSelected():
                 self._progress = replace(progress, sum_tasks=progress.sum_tasks + 1)
             case UpdateSelected():
@@ -180,8 +220,24 @@ class DummyFleet:
                 self._progress = replace(progress, messages_delivered=progress.messages_delivered + 1)
                 if event.tag is Tag.SUM2 and round_digest in self._rounds:
                     self._rounds[round_digest] = True
+            case ModelMasked() if event.clipped_count and self._warns_of_clipping and not self._has_clipped:
+                self._has_clipped = True
+                self._warn_of_clipping(event.clipped_count)
+            case TaskAbandoned() | MessageSplit() if (text := refusal_text(event)) not in self._refusals:
+                if len(self._refusals) < _MAX_REFUSALS:
+                    self._refusals.add(text)
+                self._warn(text)
             case _:
                 pass
+
+    def _warn_of_clipping(self, clipped_count: int) -> None:
+        parameters = self._participants[0].parameters
+        if parameters is not None:
+            self._warn(clipping_hint(clipped_count, parameters, float(self._scalar)))
+
+    def _warn(self, text: str) -> None:
+        _logger.warning("%s", text)
+        self._progress = replace(self._progress, last_warning=text, warning_count=self._progress.warning_count + 1)
 
     def _judge_rounds(self) -> None:
         """Decide how the rounds ended that no participant is in now.

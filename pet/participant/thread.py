@@ -13,6 +13,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,10 +21,12 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from pet.crypto import SigningKeyPair
-from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, TransportError
+from pet.errors import LocalProtocolError, PetError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
+from pet.participant.core import LocalModelConfig, OnClip
 from pet.participant.state_file import StateFile
+from pet.participant.status import ParticipantStatus
 from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import NewRound
 from pet.transports.base import Transport
@@ -48,7 +51,8 @@ class Participant(ABC):
             training_input: what `deserialize_training_input` made of the global model; None if there is none yet.
 
         Returns:
-            The model, as `serialize_training_result` takes it: by default an array with the dtype and length of the round.
+            The model, as `serialize_training_result` takes it: by default an array with the dtype and length of the round,
+            which are in `ParticipantThread.local_model_config`, finite. Anything else ends the thread with a ModelError.
         """
 
     def serialize_training_result(self, training_result: Any) -> NDArray[Any]:
@@ -84,6 +88,8 @@ def spawn_participant(
     max_message_size: int | None = None,
     back_off: BackOff | None = None,
     threads: int | None = None,
+    on_clip: OnClip = "warn",
+    max_model_length: int | None = None,
 ) -> ParticipantThread:
     """Start a participant in a daemon thread of its own.
 
@@ -95,26 +101,33 @@ def spawn_participant(
         state: what an earlier `stop` returned: signing key, scalar and message size are then taken from there.
         state_file: where the state is kept, written after every step, for its owner only. If there is one already, the
             participant goes on with it, as with `state`.
-        scalar: weight of the models in the mean, 0 or more; for example the share of the samples.
+        scalar: weight of the models in the mean, 0 or more; for example the share of the samples. Times a weight it must stay
+            within the bound of the coordinator's mask config; a scalar that is itself beyond it ends the thread.
         signing_key: the participant's identity; a fresh one if None.
         max_message_size: largest sealed message in bytes, 194 or more. None is unlimited.
         back_off: the waits between ticks.
         threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
+        on_clip: what happens to scaled weights beyond the bound of the mask config: clamped with one warning a round
+            ("warn"), clamped and counted in `status.last_clipped_count` ("count"), or the thread ends ("raise"). Not part of
+            the state.
+        max_model_length: longest model to take part with; None means that a masked model has at most 1 GiB. Not part of the
+            state.
 
     Raises:
-        ConfigError: the URL or `max_message_size` cannot be used.
+        ConfigError: the URL, `max_message_size`, `on_clip` or `max_model_length` cannot be used.
         ModelError: the scalar cannot be used.
         StateError: the state is damaged or not one, or another process uses its file.
     """
     file = None if state_file is None else StateFile(state_file)
     try:
         state = (file.load() if file else None) or state
+        policies: dict[str, Any] = {"threads": threads, "on_clip": on_clip, "max_model_length": max_model_length}
         if state is None:
             ticks = TickParticipant(
-                coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, threads=threads
+                coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, **policies
             )
         else:
-            ticks = TickParticipant.restore(state, coordinator, threads=threads)
+            ticks = TickParticipant.restore(state, coordinator, **policies)
     except BaseException:
         if file is not None:
             file.close()
@@ -157,12 +170,27 @@ class ParticipantThread(threading.Thread):
         self._training_input: Any = None
         self._is_fetch_due = False
 
+    @property
+    def status(self) -> ParticipantStatus:
+        """How the participant is doing: connected or why not, its task, what it sent, what ended it."""
+        return replace(self._ticks.status, ended_by=self.error)
+
+    @property
+    def last_error(self) -> PetError | None:
+        """Why the last attempt got no usable answer from the coordinator; None if it did."""
+        return self.status.last_error
+
+    @property
+    def local_model_config(self) -> LocalModelConfig:
+        """What a model of the round looks like: float32 of length 0 before the first contact."""
+        return self._ticks.local_model_config
+
     def run(self) -> None:
         """Tick until stopped; called by the thread machinery."""
         try:
             self._participant = self._participant_class(*self._participant_args, **self._participant_kwargs)
             delay_seconds = 0.0
-            while not self._stop_requested.wait(self._back_off.shorten(delay_seconds)):
+            while not self._stop_requested.wait(self._ticks.retry_after_seconds + self._back_off.shorten(delay_seconds)):
                 delay_seconds = self._take_turn(self._participant, delay_seconds)
         except Exception as error:
             _logger.exception("participant %s ended", self.name)
@@ -198,7 +226,8 @@ class ParticipantThread(threading.Thread):
         if self._ticks.new_global_model or self._is_fetch_due:
             self._fetch(participant)
         if self._ticks.should_set_model and not self._is_fetch_due and participant.participate_in_update_task():
-            made_progress = self._train(participant) or made_progress
+            self._train(participant)
+            made_progress = True
         self._patience.note(self._ticks.last_error)
         if made_progress and self._state_file is not None:
             self._state_file.save(self._ticks.save())
@@ -210,11 +239,9 @@ class ParticipantThread(threading.Thread):
         self._is_fetch_due = True
         try:
             model = self._ticks.global_model()
-        except TransportError as error:
-            _logger.warning("global model: %s", error)
-            return
+        except TransportError:
+            return  # the status says why, and the log did once
         except RemoteProtocolError as error:
-            _logger.warning("%s", error)
             if error.reason != "model_mismatch":
                 return
             # Left over from an earlier configuration of the coordinator: for this one there is no model yet, and waiting for
@@ -225,12 +252,10 @@ class ParticipantThread(threading.Thread):
         self._training_input = None if model is None else participant.deserialize_training_input(model)
         participant.on_new_global_model(self._training_input)
 
-    def _train(self, participant: Participant) -> bool:
-        """Train and hand over the model; returns whether it was taken."""
-        result = participant.serialize_training_result(participant.train_round(self._training_input))
-        try:
-            self._ticks.set_model(result)
-        except ModelError as error:
-            _logger.error("the trained model cannot be used: %s", error)
-            return False
-        return True
+    def _train(self, participant: Participant) -> None:
+        """Train and hand over the model.
+
+        Raises:
+            ModelError: it cannot be used. The next one would not be better: the thread ends instead of training for ever.
+        """
+        self._ticks.set_model(participant.serialize_training_result(participant.train_round(self._training_input)))

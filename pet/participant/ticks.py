@@ -17,10 +17,9 @@ from typing import Any, Self, assert_never
 from numpy.typing import NDArray
 
 from pet.crypto import SigningKeyPair
-from pet.errors import AnswerTooLargeError, RemoteProtocolError, TransportError
+from pet.errors import TransportError
 from pet.masking import Scalar
-from pet.messages import RoundParameters
-from pet.participant.core import ParticipantCore, max_model_bytes
+from pet.participant.core import OnClip, ParticipantCore, machine_policy, max_model_bytes
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
@@ -40,20 +39,27 @@ class TickParticipant(ParticipantCore):
         threads: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         choose_task: TaskChoice = choose_task_by_signature,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
     ) -> None:
         """Prepare to take part; nothing is sent before the first tick.
 
         Args:
             coordinator: URL of the coordinator, or the way to it. A transport that was given stays open at `close`.
             signing_key: the participant's identity; a fresh one if None.
-            scalar: weight of its models in the mean, 0 or more; for example its share of the samples.
+            scalar: weight of its models in the mean, 0 or more; for example its share of the samples. Times a weight it must
+                stay within the bound of the coordinator's mask config, and so must the scalar itself.
             max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
             threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
             entropy: gives as many unpredictable bytes as asked for.
             choose_task: how the task of a round is found out: by chance, unless the key was made for one task.
+            on_clip: what happens to scaled weights beyond the bound: clamped with one warning a round ("warn"), clamped and
+                counted in `status.last_clipped_count` ("count"), or refused with a ModelError ("raise").
+            max_model_length: longest model to take part with, as a coordinator decides how much memory this takes; None means
+                that a masked model has at most 1 GiB.
 
         Raises:
-            ConfigError: the URL or `max_message_size` cannot be used.
+            ConfigError: the URL, `max_message_size`, `on_clip` or `max_model_length` cannot be used.
             ModelError: the scalar cannot be used.
             MissingExtraError: a URL was given and the extra `http` is not installed.
         """
@@ -64,8 +70,10 @@ class TickParticipant(ParticipantCore):
             max_message_size=max_message_size,
             threads=threads,
             choose_task=choose_task,
+            on_clip=machine_policy(on_clip),
+            max_model_length=max_model_length,
         )
-        super().__init__(machine)
+        super().__init__(machine, on_clip)
         self._connect(coordinator)
 
     @classmethod
@@ -76,15 +84,22 @@ class TickParticipant(ParticipantCore):
         *,
         threads: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
     ) -> Self:
         """Go on from a saved state, with the signing key, scalar and message size that are in it.
 
+        What the application decides for itself is no part of a state: threads, `on_clip`, `max_model_length`.
+
         Raises:
             StateError: the state is damaged or not one.
-            ConfigError: the URL cannot be used.
+            ConfigError: the URL, `on_clip` or `max_model_length` cannot be used.
         """
         participant = cls.__new__(cls)
-        ParticipantCore.__init__(participant, ParticipantMachine.restore(state, entropy=entropy, threads=threads))
+        machine = ParticipantMachine.restore(
+            state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
+        )
+        ParticipantCore.__init__(participant, machine, on_clip)
         participant._connect(coordinator)
         participant._resume_task()
         return participant
@@ -92,7 +107,11 @@ class TickParticipant(ParticipantCore):
     def tick(self) -> list[Event]:
         """Do one step, with at most two requests, and return what happened.
 
-        An unreachable coordinator is no error: the step makes no progress, and `last_error` says why.
+        An unreachable coordinator is no error: the step makes no progress, and `last_error` says why. A message that is refused
+        for good ends the task of the round, which `status` says.
+
+        Raises:
+            ModelError: the scalar is beyond the bound of the round's mask config, or the model is and `on_clip` is "raise".
         """
         self.last_error = None
         while (request := self._machine.next_request()) is not None:
@@ -102,7 +121,7 @@ class TickParticipant(ParticipantCore):
                 self._fail(error)
             else:
                 self._machine.receive(answer)
-        return self._take_events()
+        return self._finish_tick()
 
     def global_model(self) -> NDArray[Any] | None:
         """Fetch the last global model, in the data type of the round; None while there is none.
@@ -112,12 +131,10 @@ class TickParticipant(ParticipantCore):
             RemoteProtocolError: the answer is no model (reason "malformed_model", "out_of_range"), or one of another shape
                 (reason "model_mismatch").
         """
-        parameters = self._machine.parameters or RoundParameters.from_bytes(self._transport.get_parameters())
-        try:
+        with self._judging_model():
+            parameters = self._machine.parameters or self._read_parameters(self._transport.get_parameters())
             answer = self._transport.get_model(max_model_bytes(parameters))
-        except AnswerTooLargeError as error:
-            raise RemoteProtocolError("model_mismatch", str(error)) from None
-        return self._take_model(answer, parameters)
+            return self._read_model(answer, parameters)
 
     def close(self) -> None:
         """Close the connections that this participant opened."""
@@ -161,6 +178,8 @@ class AsyncTickParticipant(ParticipantCore):
         threads: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         choose_task: TaskChoice = choose_task_by_signature,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
     ) -> None:
         """Prepare to take part; see `TickParticipant`."""
         machine = ParticipantMachine(
@@ -170,8 +189,10 @@ class AsyncTickParticipant(ParticipantCore):
             max_message_size=max_message_size,
             threads=threads,
             choose_task=choose_task,
+            on_clip=machine_policy(on_clip),
+            max_model_length=max_model_length,
         )
-        super().__init__(machine)
+        super().__init__(machine, on_clip)
         self._connect(coordinator)
 
     @classmethod
@@ -182,10 +203,15 @@ class AsyncTickParticipant(ParticipantCore):
         *,
         threads: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
     ) -> Self:
         """Go on from a saved state; see `TickParticipant.restore`."""
         participant = cls.__new__(cls)
-        ParticipantCore.__init__(participant, ParticipantMachine.restore(state, entropy=entropy, threads=threads))
+        machine = ParticipantMachine.restore(
+            state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
+        )
+        ParticipantCore.__init__(participant, machine, on_clip)
         participant._connect(coordinator)
         participant._resume_task()
         return participant
@@ -200,16 +226,14 @@ class AsyncTickParticipant(ParticipantCore):
                 self._fail(error)
             else:
                 await asyncio.to_thread(self._machine.receive, answer)
-        return self._take_events()
+        return self._finish_tick()
 
     async def global_model(self) -> NDArray[Any] | None:
         """Fetch the last global model; see `TickParticipant.global_model`."""
-        parameters = self._machine.parameters or RoundParameters.from_bytes(await self._transport.get_parameters())
-        try:
+        with self._judging_model():
+            parameters = self._machine.parameters or self._read_parameters(await self._transport.get_parameters())
             answer = await self._transport.get_model(max_model_bytes(parameters))
-        except AnswerTooLargeError as error:
-            raise RemoteProtocolError("model_mismatch", str(error)) from None
-        return await asyncio.to_thread(self._take_model, answer, parameters)
+            return await asyncio.to_thread(self._read_model, answer, parameters)
 
     async def aclose(self) -> None:
         """Close the connections that this participant opened."""

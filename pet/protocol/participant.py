@@ -170,6 +170,14 @@ class ParticipantMachine:
         """Whether a model is held that no Update state has taken yet."""
         return self._model is not None
 
+    def read_parameters(self, answer: bytes | None) -> RoundParameters:
+        """Read round parameters within the bounds of this participant; changes nothing.
+
+        Raises:
+            RemoteProtocolError: they cannot be used.
+        """
+        return read_parameters(answer, self._max_model_length)
+
     def next_request(self) -> Request | None:
         """Return what to do over the wire, or None once at the end of each step.
 
@@ -338,7 +346,7 @@ class ParticipantMachine:
                 assert_never(request)
 
     def _receive_parameters(self, answer: bytes | None) -> None:
-        parameters = read_parameters(answer, self._max_model_length)
+        parameters = self.read_parameters(answer)
         if parameters == self._parameters:
             self._do_step(parameters)
             return

@@ -10,17 +10,29 @@ Answers are bounded before they are read, and never decompressed: a few bytes co
 from __future__ import annotations
 
 import base64
+import email.utils
 import os
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from pet.buffers import Buffer
-from pet.errors import AnswerTooLargeError, ConfigError, MissingExtraError, TransportError
+from pet.errors import (
+    AnswerTooLargeError,
+    BackPressureError,
+    CertificateError,
+    ConfigError,
+    MessageTooLargeError,
+    MissingExtraError,
+    TransportConfigError,
+    TransportError,
+    TransportRefusedError,
+)
 from pet.model_formats import BINCODE, NPY
 from pet.numbers import checked_number
 from pet.secret import Secret
@@ -42,6 +54,12 @@ DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
 _MAX_PARAMETERS_BYTES: Final = 4096
 #: Per write of a body: large enough for the system calls, small enough not to double memory.
 _PIECE_BYTES: Final = 1 << 18
+#: More than a million sum participants; a participant makes an update for no more of them.
+_MAX_SUMS_BYTES: Final = 1 << 27
+#: However long a server asks to wait, it is asked again after this time.
+MAX_RETRY_AFTER_SECONDS: Final = 300.0
+#: Statuses below 500 after which the same request may succeed.
+_TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
 #: What a coordinator says to a message is empty; a proxy may say more.
 _MAX_RECEIPT_BYTES: Final = 1 << 16
@@ -112,7 +130,7 @@ class HttpTransport:
 
     def get_sums(self) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        answer = self._get("/sums")
+        answer = self._get("/sums", max_bytes=_MAX_SUMS_BYTES)
         return answer[1] if answer else None
 
     def get_seeds(self, public_key: bytes) -> bytes | None:
@@ -157,7 +175,7 @@ class HttpTransport:
         except TransportError:
             raise
         except _library_errors(self._httpx) as error:
-            raise TransportError(f"{self._base}: expected an answer, got {shown_error(error)}") from error
+            raise _as_transport_error(self._base, error) from error
 
 
 class AsyncHttpTransport:
@@ -185,7 +203,7 @@ class AsyncHttpTransport:
 
     async def get_sums(self) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        answer = await self._get("/sums")
+        answer = await self._get("/sums", max_bytes=_MAX_SUMS_BYTES)
         return answer[1] if answer else None
 
     async def get_seeds(self, public_key: bytes) -> bytes | None:
@@ -225,7 +243,7 @@ class AsyncHttpTransport:
         except TransportError:
             raise
         except _library_errors(self._httpx) as error:
-            raise TransportError(f"{self._base}: expected an answer, got {shown_error(error)}") from error
+            raise _as_transport_error(self._base, error) from error
 
 
 def normalise_url(url: str, what: str = "coordinator URL") -> str:
@@ -310,14 +328,68 @@ def _require_expected(method: str, target: str, response: httpx.Response, limit:
     """
     status = response.status_code
     if method == "POST" and status >= 400:
-        raise TransportError(f"POST {target}: expected a status below 400, got {status}")
+        raise _status_error(f"POST {target}: expected a status below 400, got {status}", response)
     if method == "GET" and status not in {200, 204}:
-        raise TransportError(f"GET {target}: expected status 200 or 204, got {status}")
+        raise _status_error(f"GET {target}: expected status 200 or 204, got {status}", response)
     announced = response.headers.get("Content-Length", "")
     _require_size(method, target, int(announced) if announced.isdecimal() else 0, limit)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise TransportError(f"{method} {target}: expected no content encoding, got {encoding}")
+
+
+def _status_error(text: str, response: httpx.Response) -> TransportError:
+    """Return the error for a status outside the protocol: whether the same request may succeed later is in its class."""
+    status = response.status_code
+    if status >= 500 or status in _TEMPORARY_STATUSES:
+        return BackPressureError(text, _retry_after_seconds(response.headers.get("Retry-After", "")))
+    if status == 413 and response.request.method == "POST":
+        size = response.request.headers["Content-Length"]
+        return MessageTooLargeError(
+            f"{text}: the coordinator, or a proxy in front of it, takes no message of {size} bytes; raise the limit of the"
+            " proxy (nginx: client_max_body_size) or let participants send smaller ones (max_message_size)",
+            status,
+        )
+    return TransportRefusedError(text, status) if status >= 300 else TransportError(text)
+
+
+def _retry_after_seconds(text: str) -> float | None:
+    """Read a Retry-After header: seconds or a date; None if it is neither. The result is bounded."""
+    if text.isascii() and text.isdecimal():
+        return float(min(int(text[:9]), MAX_RETRY_AFTER_SECONDS))
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    seconds = (when - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
+
+
+def _as_transport_error(base: str, error: Exception) -> TransportError:
+    """Return our error for one of httpx, or below it; the class says whether it can go away by itself."""
+    text = f"{base}: expected an answer, got {shown_error(error)}"
+    reason = _tls_reason(error)
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+        return CertificateError(f"{text}; check the certificates of both sides")
+    # What h11 says of bytes that are no HTTP begins so; of a connection that ends early it speaks differently.
+    if reason in _PLAINTEXT_REASONS or str(error).startswith("illegal"):
+        return TransportConfigError(f"{text}; something else than http, or http where https was expected, answers there")
+    return TransportError(text)
+
+
+#: What OpenSSL finds where TLS should be and something else is.
+_PLAINTEXT_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
+
+
+def _tls_reason(error: BaseException | None) -> str:
+    """Return OpenSSL's name for what failed, from the error or what caused it; empty if TLS did not."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error.reason or ""
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _require_size(method: str, target: str, size: int, limit: int) -> None:

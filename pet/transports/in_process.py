@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pet.buffers import Buffer
-from pet.errors import AnswerTooLargeError, StorageError, TransportError
+from pet.errors import AnswerTooLargeError, MessageTooLargeError, StorageError, TransportError
 from pet.model_formats import NPY, encode_npy
 from pet.transports.base import Endpoint
 from pet.transports.body import MemoryBody
@@ -54,7 +54,7 @@ class InProcessTransport:
         """Deliver one sealed message; the endpoint opens a copy, as the sender may need it again."""
         limit = self._endpoint.max_body_bytes()
         if len(body) > limit:
-            raise TransportError(f"message: expected at most {limit} bytes, got {len(body)}")
+            raise MessageTooLargeError(f"message: expected at most {limit} bytes, got {len(body)}")
         try:
             self._endpoint.handle_message(MemoryBody(body))
         except StorageError as error:

@@ -20,6 +20,7 @@ class Scripted:
         self.parameters: object = round_parameters("update").to_bytes()
         self.model = model
         self.asked_sums = 0
+        self.fetches = 0
         self.is_closed = False
 
     async def get_parameters(self) -> bytes:
@@ -32,6 +33,7 @@ class Scripted:
         return None
 
     async def get_model(self, max_bytes=None):
+        self.fetches += 1
         if isinstance(self.model, Exception):
             raise self.model
         return self.model
@@ -48,12 +50,10 @@ async def until(condition) -> None:
 
 def test_participants_on_one_event_loop_finish_rounds():
     async def take_part(coordinator: LiveCoordinator, weight: float) -> list[np.ndarray]:
-        models = []
+        models: list[np.ndarray] = []
         async with AsyncParticipant(AsyncLiveTransport(coordinator), back_off=QUICK, threads=2) as participant:
-            await until(lambda: participant.local_model_config.length)
-            participant.set_local_model(np.full(4, weight, np.float32))
             async for model in participant.global_models():
-                models.append(model)
+                models += [] if model is None else [model]
                 if len(models) == 2:
                     break
                 participant.set_local_model(np.full(4, weight, np.float32))
@@ -116,23 +116,45 @@ def test_setting_a_model_ends_the_wait():
     asyncio.run(run())
 
 
-def test_failed_fetches_are_made_up_for_at_the_next_round(caplog):
+def test_failed_fetches_are_made_up_for_in_the_same_round(caplog):
     async def run() -> np.ndarray:
         transport = Scripted(TransportError("away"))
         async with AsyncParticipant(transport, back_off=QUICK) as participant:
             models = participant.global_models()
             next_model = asyncio.create_task(anext(models))
-            await until(lambda: "global model: away" in caplog.text)
-            transport.model = None
-            transport.parameters = round_parameters("none", seed=8).to_bytes()
-            await until(
-                lambda: participant._ticks.parameters.seed == bytes([8]) * 32 and not participant.new_global_model.is_set()
-            )
+            await until(lambda: transport.fetches > 3)
+            assert str(participant.last_error) == str(participant.status.last_error) == "away"
+            transport.model = (NPY, b"garbage")
+            fetches = transport.fetches
+            await until(lambda: transport.fetches > fetches + 3)
             transport.model = (NPY, encode_npy(weights(1)))
-            transport.parameters = round_parameters("none", seed=9).to_bytes()
             model = await asyncio.wait_for(next_model, 10)
+            assert participant.last_error is None
             await models.aclose()
             return model
+
+    assert np.array_equal(asyncio.run(run()), weights(1))
+    assert caplog.text.count("global model: away") == 1
+
+
+@pytest.mark.parametrize("model", [None, (NPY, encode_npy(weights(1, length=7)))], ids=["none", "of another configuration"])
+def test_without_a_global_model_none_stands_for_it(model):
+    async def run() -> object:
+        async with AsyncParticipant(Scripted(model), back_off=QUICK) as participant:
+            return await asyncio.wait_for(anext(participant.global_models()), 10)
+
+    assert asyncio.run(run()) is None
+
+
+def test_a_participant_restored_in_a_round_gets_its_global_model():
+    async def run() -> np.ndarray:
+        transport = Scripted((NPY, encode_npy(weights(1))))
+        participant = AsyncParticipant(transport, back_off=QUICK)
+        participant.start()
+        await until(lambda: participant.is_model_wanted)
+        state = await participant.stop()
+        async with AsyncParticipant(transport, state=state, back_off=QUICK) as restored:
+            return await asyncio.wait_for(anext(restored.global_models()), 10)
 
     assert np.array_equal(asyncio.run(run()), weights(1))
 
@@ -146,12 +168,12 @@ def test_the_iterator_ends_when_the_participant_does():
         waiting = asyncio.create_task(_collect(participant))
         await asyncio.sleep(0.05)
         await participant.stop()
-        assert await asyncio.wait_for(waiting, 10) == []
+        assert await asyncio.wait_for(waiting, 10) == [None]
 
     asyncio.run(run())
 
 
-async def _collect(participant: AsyncParticipant) -> list[np.ndarray]:
+async def _collect(participant: AsyncParticipant) -> list[np.ndarray | None]:
     return [model async for model in participant.global_models()]
 
 
@@ -162,6 +184,8 @@ def test_an_error_that_ended_the_ticks_is_raised_once_by_stop():
         participant = AsyncParticipant(transport, back_off=QUICK)
         participant.start()
         assert await asyncio.wait_for(_collect(participant), 10) == []
+        assert isinstance(participant.status.ended_by, ZeroDivisionError)
+        assert participant.status.text == "ended by ZeroDivisionError: a broken transport"
         with pytest.raises(ZeroDivisionError):
             await participant.stop()
         assert await participant.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -11,7 +12,7 @@ from participant_driver import F32, LiveCoordinator, LiveTransport, live_setting
 
 from pet.errors import ConfigError, LocalProtocolError, ModelError, StateError, TransportError
 from pet.model_formats import NPY, encode_npy
-from pet.participant import BackOff, Participant, ParticipantThread, TickParticipant, spawn_participant
+from pet.participant import BackOff, LocalModelConfig, Participant, ParticipantThread, TickParticipant, spawn_participant
 
 QUICK = BackOff(initial_seconds=0.005, max_seconds=0.02)
 
@@ -156,11 +157,54 @@ def test_a_model_of_an_earlier_configuration_counts_as_none():
     assert INSTANCES[0].models == INSTANCES[0].inputs == [None]
 
 
-def test_a_trained_model_that_cannot_be_used_is_logged(caplog):
-    transport = Scripted()
-    thread = spawn_participant(transport, Trainer, (0.5,), {"length": 3}, back_off=QUICK)
-    wait_until(lambda: "the trained model cannot be used: model: expected 4 weights, got 3" in caplog.text)
-    assert thread.is_alive()
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (None, "expected a NumPy array of float32, got NoneType"),
+        ([0.5] * 4, "expected a NumPy array of float32, got list"),
+        (np.zeros(3, np.float32), "expected 4 weights, got 3"),
+        (np.zeros(4), "expected float32 of one dimension, got float64"),
+        (np.zeros((2, 2), np.float32), r"expected float32 of one dimension, got float32 of shape \(2, 2\)"),
+        (np.full(4, np.nan, np.float32), "expected finite weights, got NaN"),
+        (np.ma.array(np.zeros(4, np.float32), mask=True), "without missing values"),
+    ],
+    ids=["none", "list", "length", "dtype", "shape", "nan", "masked"],
+)
+def test_a_model_that_cannot_be_used_ends_the_thread_after_one_training(model, message):
+    class Wrong(Trainer):
+        def train_round(self, training_input):
+            super().train_round(training_input)
+            return model
+
+    thread = spawn_participant(Scripted(), Wrong, (0.5,), back_off=QUICK)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert isinstance(thread.error, ModelError)
+    assert re.search(message, str(thread.error))
+    assert thread.status.ended_by is thread.error
+    assert len(INSTANCES[0].inputs) == 1
+    thread.stop()
+
+
+def test_the_shape_of_a_model_is_known_in_the_first_training():
+    class Learning(Trainer):
+        def train_round(self, training_input):
+            shapes.append(threading.current_thread().local_model_config)
+            return super().train_round(training_input)
+
+    shapes: list[LocalModelConfig] = []
+    thread = spawn_participant(Scripted(), Learning, (0.5,), back_off=QUICK)
+    wait_until(lambda: bool(shapes))
+    thread.stop()
+    assert shapes[0] == LocalModelConfig(np.dtype(np.float32), 4)
+
+
+def test_a_scalar_beyond_the_bound_of_the_round_ends_the_thread():
+    thread = spawn_participant(Scripted(), Trainer, (0.5,), scalar=2, back_off=QUICK)
+    thread.join(10)
+    assert isinstance(thread.error, ModelError)
+    assert "scalar: expected at most 1, the bound of prime-f32-b0-m3, got 2" in str(thread.error)
+    assert INSTANCES[0].inputs == []
     thread.stop()
 
 

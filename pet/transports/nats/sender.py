@@ -15,7 +15,15 @@ from dataclasses import replace
 from typing import Final
 
 from pet.buffers import Buffer
-from pet.errors import CounterpartOfflineError, RemoteProtocolError, SlotGoneError, TransportConfigError, TransportError
+from pet.errors import (
+    CounterpartOfflineError,
+    MessageTooLargeError,
+    RemoteProtocolError,
+    SlotGoneError,
+    TransportConfigError,
+    TransportError,
+    TransportRefusedError,
+)
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import (
     HEADER_BYTES,
@@ -209,7 +217,13 @@ def require_accepted(verdict: Verdict) -> None:
     """Turn a refusal into an exception.
 
     Raises:
-        TransportError: the receiver refused the upload.
+        MessageTooLargeError: the receiver takes no upload of that size.
+        TransportError: the upload arrived damaged.
+        TransportRefusedError: the receiver refused it for another reason.
     """
-    if not verdict.is_accepted:
-        raise TransportError(f"upload: expected it to be taken, got {verdict.reason!r}")
+    if verdict.is_accepted:
+        return
+    text = f"upload: expected it to be taken, got {verdict.reason!r}"
+    if verdict.reason == "wrong_digest":
+        raise TransportError(text)
+    raise (MessageTooLargeError if verdict.reason == "too_large" else TransportRefusedError)(text)

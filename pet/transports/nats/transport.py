@@ -29,6 +29,9 @@ _Result = TypeVar("_Result")
 
 #: As over HTTP: a megaweight model in the widest type, or the seeds of eight million updates.
 DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
+#: Both as over HTTP too: the record has 136 bytes, and the sum dictionary a million entries at most.
+_MAX_PARAMETERS_BYTES: Final = 4096
+_MAX_SUMS_BYTES: Final = 1 << 27
 
 
 class AsyncNatsTransport:
@@ -61,14 +64,14 @@ class AsyncNatsTransport:
 
     async def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
-        parameters = await self._fetch(PARAMETERS)
+        parameters = await self._fetch(PARAMETERS, _MAX_PARAMETERS_BYTES)
         if parameters is None:
             raise TransportError("round parameters: expected some, got none: the first round has not begun")
         return parameters
 
     async def get_sums(self) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        return await self._fetch(SUMS)
+        return await self._fetch(SUMS, _MAX_SUMS_BYTES)
 
     async def get_seeds(self, public_key: bytes) -> bytes | None:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
@@ -112,8 +115,8 @@ class AsyncNatsTransport:
     async def aclose(self) -> None:
         """Do nothing: the connection is the caller's."""
 
-    async def _fetch(self, name: str) -> bytes | None:
-        return await self._resolve(await self._last(name), self._max_answer_bytes)
+    async def _fetch(self, name: str, max_bytes: int) -> bytes | None:
+        return await self._resolve(await self._last(name), min(max_bytes, self._max_answer_bytes))
 
     async def _last(self, name: str) -> Answer:
         data = await self._broadcasts.last_event(name)

@@ -1,0 +1,116 @@
+"""The documented participants, as they stand in README and docstrings, against a real `pet coordinator`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from participant_driver import wait_until
+
+from pet.participant import AsyncParticipant
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+URL = "http://127.0.0.1:8081"
+SETTINGS = """
+[api]
+bind_address = "127.0.0.1:0"
+[pet.sum]
+prob = 0.4
+count = { min = 1, max = 100 }
+time = { min = 0.5, max = 5 }
+[pet.update]
+prob = 0.9
+count = { min = 3, max = 100 }
+time = { min = 0.5, max = 5 }
+[pet.sum2]
+count = { min = 1, max = 100 }
+time = { min = 0.5, max = 5 }
+[model]
+length = 4
+"""
+#: Runs a piece of code in as many threads as there are participants.
+DRIVER = """
+import sys, threading
+code = compile(sys.stdin.read(), "documentation", "exec")
+threads = [threading.Thread(target=exec, args=(code, {})) for _ in range(10)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.fixture
+def coordinator(tmp_path) -> Iterator[str]:
+    """A new coordinator with short phases, as a process of its own."""
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    command = [sys.executable, "-m", "pet", "coordinator", "-c", "settings.toml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        for line in process.stdout:
+            if found := re.search(r"Listening on (\S+) ", line):
+                yield found[1]
+                break
+        else:
+            raise AssertionError("the coordinator did not start")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def rounds_completed(url: str) -> int:
+    return httpx.get(f"{url}/status").json()["rounds_completed"]
+
+
+def run_participants(code: str, url: str) -> None:
+    """Let ten participants run a piece of code until two rounds are finished: the first without a global model."""
+    assert URL in code
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        process.stdin.write(code.replace(URL, url))
+        process.stdin.close()
+        wait_until(lambda: rounds_completed(url) >= 2, 60)
+    finally:
+        process.kill()
+        errors = process.stderr.read()
+        process.wait()
+        process.stderr.close()
+    assert "Traceback" not in errors
+
+
+def readme_block(word: str) -> str:
+    return next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in block)
+
+
+def test_the_asyncio_participant_of_the_readme(coordinator):
+    run_participants(readme_block("AsyncParticipant("), coordinator)
+
+
+def test_the_asyncio_participant_of_its_docstring(coordinator):
+    example = re.search(r"\n\n( {8}async with .*?)\n\n", AsyncParticipant.__doc__, re.DOTALL)
+    code = "\n".join(
+        [
+            "import asyncio, numpy as np",
+            "from pet.participant import AsyncParticipant",
+            "train = lambda global_model: np.full(4, 0.5, np.float32)",
+            "async def main():",
+            textwrap.indent(textwrap.dedent(example[1]), "    "),
+            "asyncio.run(main())",
+        ]
+    )
+    run_participants(code, coordinator)
+
+
+def test_the_participant_in_a_thread_of_the_readme(coordinator):
+    code = readme_block("spawn_participant(")
+    assert "\n...\n" in code
+    run_participants(code.replace("\n...\n", "\nimport time; time.sleep(300)\n"), coordinator)
