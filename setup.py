@@ -119,30 +119,44 @@ class BuildClib(build_clib):
 class BuildExt(build_ext):
     """Build the module, or write the marker that says it was left out on purpose."""
 
+    error = None
+
     def run(self):
         """Run the command."""
         self.run_command("build_clib")
-        error = self.get_finalized_command("build_clib").error
-        if error is None:
+        self.error = self.get_finalized_command("build_clib").error
+        if self.error is None:
             try:
                 super().run()
-            except (BaseError, CCompilerError) as failure:
+            except (BaseError, CCompilerError) as error:
                 if not ALLOWS_PURE:
-                    raise refuse(failure) from failure
-                error = failure
+                    raise refuse(error) from error
+                self.error = error
         for extension in self.extensions:
-            self.leave_one(Path(self.get_ext_fullpath(extension.name)), error)
+            self.leave_one(Path(self.get_ext_fullpath(extension.name)))
 
-    def leave_one(self, module, error):
+    def leave_one(self, module):
         """Leave the module or the marker where the module belongs, never both: an earlier build may have left the other."""
         marker = module.with_name(PURE_MARKER)
-        if error is None:
+        if self.error is None:
             marker.unlink(missing_ok=True)
             return
         module.unlink(missing_ok=True)
         module.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("pet was built without its compiled kernels: PET_ALLOW_PURE=1, and the C code did not compile.\n")
-        self.warn(f"PET_ALLOW_PURE=1: pet installs without its kernels, and will be slow: {reason_of(error)}")
+        self.warn(f"PET_ALLOW_PURE=1: pet installs without its kernels, and will be slow: {reason_of(self.error)}")
+
+    def get_outputs(self):
+        """Return what was built."""
+        return [self.built(path) for path in super().get_outputs()]
+
+    def get_output_mapping(self):
+        """Return where what was built stands in the source tree; editable installs in strict mode link it."""
+        return {self.built(path): self.built(source) for path, source in super().get_output_mapping().items()}
+
+    def built(self, path):
+        """Return the path of what stands where the module belongs."""
+        return path if self.error is None else str(Path(path).with_name(PURE_MARKER))
 
     def build_extension(self, extension):
         """Compile the code that cffi wrote, and link it with the libraries; always: they are not among its dependencies."""

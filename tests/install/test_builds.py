@@ -1,5 +1,6 @@
 """Real builds of real wheels: what is in them, how they are tagged, and how a build fails."""
 
+import fcntl
 import re
 import shutil
 import sys
@@ -8,7 +9,7 @@ import tarfile
 import zipfile
 
 import pytest
-from builds import OFFLINE, PIP, assert_hardened, copy_sources, python, run, succeed
+from builds import OFFLINE, PIP, REPOSITORY, assert_hardened, copy_sources, python, run, succeed
 
 from pet import kernels
 from pet._installation import PURE_MARKER
@@ -26,30 +27,56 @@ PURE = {**NO_COMPILER, "PET_ALLOW_PURE": "1"}
 def plant_leftovers(tree):
     """Leave what an earlier build may have left: a removed module, a compiled module and a marker, objects that are none."""
     implementation = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-    built = tree / "build" / f"lib.{implementation}" / "pet"
-    objects = tree / "build" / f"temp.{implementation}" / "native"
-    for folder in (built / "kernels", objects):
-        folder.mkdir(parents=True)
-    for path in (built / "removed_long_ago.py", built / "kernels" / "_native.abi3.so", built / "kernels" / PURE_MARKER):
+    built, objects = tree / "build" / f"lib.{implementation}", tree / "build" / f"temp.{implementation}" / "native"
+    (built / MODULE).parent.mkdir(parents=True)
+    objects.mkdir(parents=True)
+    for path in (built / "pet/removed_long_ago.py", built / MODULE, built / MARKER, tree / MODULE, tree / MARKER):
         path.write_text("left over\n")
     for source in (tree / "native").glob("*.c"):
         (objects / f"{source.stem}.o").write_text("no object\n")
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory):
-    """Build a source distribution."""
-    tree = copy_sources(tmp_path_factory.mktemp("clone"))
-    succeed(sys.executable, "setup.py", "-q", "sdist", folder=tree)
-    (path,) = (tree / "dist").iterdir()
+def shared(tmp_path_factory, worker_id):
+    """Give a folder that all processes of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "builds"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def build_once(folder, build):
+    """Return the only file in a folder, which is built where no process has built it yet."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            build()
+    (path,) = folder.iterdir()
     return path
+
+
+@pytest.fixture(scope="session")
+def archive(shared):
+    """Build a source distribution, in a clone that somebody has built in place."""
+
+    def build():
+        tree = copy_sources(shared / "clone")
+        for name in (MODULE, MARKER):
+            (tree / name).write_text("built in place\n")
+        succeed(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", shared / "archive", folder=tree)
+
+    return build_once(shared / "archive", build)
+
+
+def unpack(archive, folder):
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
 
 
 @pytest.fixture
 def unpacked(archive, tmp_path):
-    with tarfile.open(archive) as opened:
-        opened.extractall(tmp_path, filter="data")
-    return tmp_path / archive.name.removesuffix(".tar.gz")
+    return unpack(archive, tmp_path)
 
 
 def build_wheel(tree, folder, **environment):
@@ -58,26 +85,21 @@ def build_wheel(tree, folder, **environment):
     return path
 
 
-@pytest.fixture(scope="session")
-def wheel(archive, tmp_path_factory):
-    """Build a wheel from the source distribution, in a folder where an earlier build left all kinds of things."""
-    folder = tmp_path_factory.mktemp("wheel")
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
-    tree = folder / archive.name.removesuffix(".tar.gz")
+def build_after_others(archive, folder, **environment):
+    """Build a wheel from the source distribution, in a folder where earlier builds left all kinds of things."""
+    tree = unpack(archive, folder.with_suffix(".tree"))
     plant_leftovers(tree)
-    return build_wheel(tree, folder / "wheels", CFLAGS="-Werror")
+    build_wheel(tree, folder, **environment)
 
 
 @pytest.fixture(scope="session")
-def pure_wheel(archive, tmp_path_factory):
-    """Build a wheel without a compiler, after the same leftovers."""
-    folder = tmp_path_factory.mktemp("pure_wheel")
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
-    tree = folder / archive.name.removesuffix(".tar.gz")
-    plant_leftovers(tree)
-    return build_wheel(tree, folder / "wheels", **PURE)
+def wheel(archive, shared):
+    return build_once(shared / "wheel", lambda: build_after_others(archive, shared / "wheel", CFLAGS="-Werror"))
+
+
+@pytest.fixture(scope="session")
+def pure_wheel(archive, shared):
+    return build_once(shared / "pure_wheel", lambda: build_after_others(archive, shared / "pure_wheel", **PURE))
 
 
 @pytest.fixture(scope="session")
@@ -91,8 +113,7 @@ def site(wheel, tmp_path_factory):
 def test_a_source_distribution_has_the_sources_alone(archive):
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    tree = {str(path.relative_to(archive.parents[1])) for path in (archive.parents[1] / "native").glob("*.[ch]")}
-    assert tree <= names
+    assert {f"native/{path.name}" for path in (REPOSITORY / "native").glob("*.[ch]")} <= names
     assert {"setup.py", "native/build_native.py", "LICENSE", "README.md", "pet/py.typed"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc", PURE_MARKER)) or name.startswith("tests")]
 
@@ -219,22 +240,26 @@ def test_unknown_values_are_refused(unpacked, variable, value, message):
     assert message in done.stderr
 
 
-def test_an_editable_install_is_found_from_its_own_root(unpacked, tmp_path):
-    """First without a compiler, then with one: the module takes the place of the marker."""
+@pytest.mark.parametrize("mode", ["lenient", "strict"])
+def test_an_editable_install_is_found_from_its_own_root(unpacked, tmp_path, mode):
+    """Without a compiler, with one, and without again: module and marker take each other's place."""
     succeed(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", folder=tmp_path)
     interpreter = tmp_path / "venv" / "bin" / "python"
     succeed(
         interpreter, "-c", SHARE_PACKAGES.format(path=[path for path in sys.path if "site-packages" in path]), folder=tmp_path
     )
-    install = (*PIP, "--python", interpreter, "install", *OFFLINE, "-e", unpacked)
-    succeed(*install, folder=tmp_path, **PURE)
-    assert "without its compiled kernels" in run(interpreter, "-c", SHOW, folder=unpacked).stderr
-    succeed(*install, folder=tmp_path, CFLAGS="-O1")
-    for folder in (unpacked, tmp_path):
-        done = run(interpreter, "-c", SHOW, folder=folder)
-        assert done.stdout.split() == [kernels.available_backends()[0], str(unpacked / "pet" / "__init__.py")]
-        assert done.stderr == ""
-    assert not (unpacked / MARKER).exists()
+    settings = ("--config-settings", f"editable_mode={mode}")
+    install = (*PIP, "--python", interpreter, "install", *OFFLINE, *settings, "-e", unpacked)
+    # In strict mode the root of the clone is no part of the installation: it has links to the files in a folder of build/.
+    folders = (unpacked, tmp_path) if mode == "lenient" else (tmp_path,)
+    for environment in (PURE, {"PET_WITHOUT": "avx512, avx2,neon"}, PURE):
+        succeed(*install, folder=tmp_path, **environment)
+        for folder in folders:
+            done = run(interpreter, "-c", SHOW, folder=folder)
+            backend, file = done.stdout.split()
+            assert backend == ("numba" if environment is PURE else "portable")
+            assert ("without its compiled kernels" in done.stderr) is (environment is PURE)
+            assert file.startswith(str(unpacked))
 
 
 #: The packages of the environment that the tests run in, without its editable pet.
