@@ -108,7 +108,12 @@ def open_private(path: Path, flags: int) -> int:
     Returns:
         A descriptor.
     """
-    descriptor = os.open(path, flags | _FLAGS | _NO_FOLLOW, _FILE_MODE)
+    try:
+        descriptor = os.open(path, flags | _FLAGS | _NO_FOLLOW, _FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "expected a regular file, got a symbolic link", str(path)) from None
+        raise
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):

@@ -1,5 +1,6 @@
 """Secrets are seen by nobody: not in text, not in a pickle, not in the repr of anything that holds one."""
 
+import ast
 import copy
 import dataclasses
 import importlib
@@ -8,6 +9,7 @@ import logging
 import pickle
 import pkgutil
 import re
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -85,6 +87,8 @@ def test_hidden_is_a_field_like_any_other():
 
 #: Whole words of a name that make its value a secret.
 SECRET_WORDS = {"password", "passwd", "token", "secret", "seed", "seeds", "private", "nkey", "entropy"}
+#: What makes a secret public: encryption. The seeds of the dictionaries are encrypted too.
+PUBLIC = re.compile("encrypted|dictionary")
 #: Fields with such a name whose value is no secret, and why.
 NOT_SECRET = {
     ("RoundParameters", "seed"): "the round seed, which everybody gets",
@@ -123,11 +127,11 @@ def field_types(kind):
 
 def holds_secret(kind, name, annotation):
     words = set(name.strip("_").split("_"))
-    is_number = annotation in {"int", "float", "bool"} or "dictionary" in name or annotation.startswith("Annotated[int")
+    is_number = annotation in {"int", "float", "bool"} or annotation.startswith("Annotated[int")
     return (
         bool(words & SECRET_WORDS)
         and not is_number
-        and "encrypted" not in name
+        and not PUBLIC.search(name)
         and "Callable" not in annotation
         and (kind.__name__, name) not in NOT_SECRET
     )
@@ -156,6 +160,19 @@ def test_no_record_shows_a_secret():
             assert "sesame" not in shown(kind, marked), f"{kind.__module__}.{kind.__name__} shows one of {sorted(marked)}"
     # The search finds what it is for.
     assert {"SigningKeyPair", "EncryptionKeyPair", "NatsSettings", "NatsAccess", "SavedParticipant"} <= set(found)
+
+
+def test_secret_bytes_are_hidden_in_one_way():
+    """Not each by its own `field(repr=False)`, which also leaves out what is only long."""
+    calls = {}
+    for path in Path(pet.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and isinstance(node.target, ast.Name):
+                name, call = node.target.id, ast.unparse(node.value)
+                if set(name.split("_")) & SECRET_WORDS and not PUBLIC.search(name) and call.startswith(("field(", "hidden(")):
+                    calls[f"{path.name}:{node.lineno} {name}"] = call
+    assert len(calls) >= 5
+    assert [place for place, call in calls.items() if "repr" in call] == []
 
 
 def test_a_mask_seed_is_hidden():

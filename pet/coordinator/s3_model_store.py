@@ -15,6 +15,7 @@ from pet.coordinator.model_file import encode_model, model_name
 from pet.coordinator.model_store import check_model
 from pet.coordinator.round_model import RoundModel
 from pet.errors import ConfigError, MissingExtraError, StateError, StorageError
+from pet.secret import Secret
 from pet.transports.http import normalise_url
 from pet.urls import shown_url, split_credentials, without_credentials
 
@@ -49,8 +50,8 @@ class S3ModelStore:
         bucket: str,
         region: tuple[str, str | None],
         *,
-        access_key: str | None = None,
-        secret_access_key: str | None = None,
+        access_key: Secret | str | None = None,
+        secret_access_key: Secret | str | None = None,
         history: int,
     ) -> None:
         name, endpoint = region
@@ -62,8 +63,8 @@ class S3ModelStore:
         if endpoint is not None:
             # Few other stores have a host name for each bucket, and one on this machine has no certificate.
             options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-        if access_key is not None:
-            options |= {"access_key_id": access_key, "secret_access_key": secret_access_key}
+        keys = {"access_key_id": access_key, "secret_access_key": secret_access_key}
+        options |= {key: Secret.of(secret).reveal() for key, secret in keys.items() if secret is not None}
         with self._mapped_errors():
             self._store: Final = S3Store(
                 bucket,

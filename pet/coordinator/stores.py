@@ -74,7 +74,7 @@ def _open_model_store(settings: Settings, folder: Path) -> ModelStore:
     return S3ModelStore(
         s3.buckets.global_models,
         (s3.region[0], s3.region[1] if len(s3.region) > 1 else None),
-        access_key=None if s3.access_key is None else s3.access_key.reveal(),
-        secret_access_key=None if s3.secret_access_key is None else s3.secret_access_key.reveal(),
+        access_key=s3.access_key,
+        secret_access_key=s3.secret_access_key,
         history=history,
     )
