@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from pet.coordinator.setting_field import Count, NotNegative, Number, Positive, Section, Whole, choice, setting
-from pet.mask_config import BoundType, DataType, GroupType, ModelType
+from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
 
 _MAX_U32: Final = 2**32 - 1
 _COUNT: Final = "a whole number, at least 1"
@@ -136,6 +136,10 @@ class MaskSettings(Section):
     model_type: Annotated[ModelType, choice(ModelType)] = setting(
         "M3", "one of M3, M6, M9, M12", "The most models in a round: 10 to this power."
     )
+
+    def to_mask_config(self) -> MaskConfigPair:
+        """Return the mask config of a round."""
+        return MaskConfigPair.of(MaskConfig(self.group_type, self.data_type, self.bound_type, self.model_type))
 
 
 class ModelSettings(Section):

@@ -15,7 +15,6 @@ from typing import Any, Final
 from pet.coordinator.setting_field import Setting, find_settings
 from pet.coordinator.setting_sections import SettingsTree
 
-_MAX_U64: Final = 2**64 - 1
 #: Full name of every setting -> what its field declares.
 SETTINGS: Final[dict[str, Setting]] = {declared.name: declared for declared in find_settings(SettingsTree)}
 #: Full name of every setting -> what its value must be, in words.
@@ -145,4 +144,4 @@ def _as_number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and 0 <= number <= _MAX_U64 else None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -8,27 +8,24 @@ socket and starts nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any
 
-from pet.errors import ConfigError, MissingExtraError, SettingsError
+from pet.errors import MissingExtraError, SettingsError
 
 with MissingExtraError.naming("http"):  # first: the modules below need pydantic too
-    from pydantic import BaseModel, ValidationError, model_validator
-    from pydantic_core import ErrorDetails, PydanticCustomError
+    from pydantic import BaseModel, ValidationError
 
 from pet.coordinator.round_sections import Sum2Settings, SumSettings, UpdateSettings
-from pet.coordinator.setting_names import RULES, SECRET, SHIPPED, UNUSED, complete
-from pet.coordinator.setting_sections import ApiSettings, SettingsTree
+from pet.coordinator.setting_faults import Fault, describe_faults, find_contradictions, find_faults, without_consequences
+from pet.coordinator.setting_names import RULES, SHIPPED, UNUSED, complete
+from pet.coordinator.setting_sections import SettingsTree
 from pet.coordinator.settings_sources import Written, WrittenSettings, flatten, nest, read_environment, read_file
-from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.mask_config import MaskConfigPair
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
-
-#: A longer value says no more in an error, and may be a whole file.
-_MAX_SHOWN_CHARACTERS: Final = 200
 
 
 class Settings(SettingsTree):
@@ -53,24 +50,25 @@ class Settings(SettingsTree):
             name: section.model_dump() if isinstance(section, BaseModel) else section for name, section in sections.items()
         }
         misplaced = {name: section for name, section in trees.items() if not isinstance(section, Mapping)}
-        values, _ = complete(flatten({name: section for name, section in trees.items() if name not in misplaced}))
+        written = {} if written is None else written
+        values = flatten({name: section for name, section in trees.items() if name not in misplaced})
+        faults: dict[str, Fault] = {}
+        checked: SettingsTree = self
         try:
-            super().__init__(**nest(values) | misplaced)
+            super().__init__(**nest(complete(values)[0]) | misplaced)
         except ValidationError as error:
-            raise SettingsError("\n".join(_describe_all(error.errors(), written or {}))) from None
-
-    @model_validator(mode="after")
-    def _check_rules(self) -> Self:
-        violations = list(_broken_rules(self))
-        if violations:
-            raise PydanticCustomError("rules", "settings contradict each other", {"violations": violations})
-        return self
+            faults = find_faults(error.errors())
+            # One run is to report everything: what is right by itself is held against each other too.
+            kept = {name: value for name, value in values.items() if name in RULES and name not in faults}
+            checked = SettingsTree.model_validate(nest(complete(kept)[0]))
+        faults = without_consequences(find_contradictions(checked, faults) | faults, written or values)
+        if faults:
+            raise SettingsError(describe_faults(faults, written))
 
     @property
     def mask_config(self) -> MaskConfigPair:
         """The mask config of a round."""
-        mask = self.mask
-        return MaskConfigPair.of(MaskConfig(mask.group_type, mask.data_type, mask.bound_type, mask.model_type))
+        return self.mask.to_mask_config()
 
     @property
     def workers(self) -> int:
@@ -157,83 +155,6 @@ def _window(phase: SumSettings | UpdateSettings | Sum2Settings) -> PhaseWindow:
     return PhaseWindow(
         min_count=phase.count.min, max_count=phase.count.max, min_seconds=phase.time.min, max_seconds=phase.time.max
     )
-
-
-def _broken_rules(settings: Settings) -> Iterator[tuple[str, Any, str]]:
-    """Yield (full name, value, what was expected) for each setting that contradicts another one.
-
-    xaynet's "starvation" rule, 0 < s + u - s*u <= 1, needs no check: it follows from the ranges of the probabilities.
-    """
-    phases = settings.pet
-    windows: dict[str, SumSettings | UpdateSettings | Sum2Settings] = {
-        "sum": phases.sum,
-        "update": phases.update,
-        "sum2": phases.sum2,
-    }
-    for phase, window in windows.items():
-        for kind, limits in (("count", window.count), ("time", window.time)):
-            if limits.min > limits.max:
-                yield f"pet.{phase}.{kind}.max", limits.max, f"at least pet.{phase}.{kind}.min, which is {limits.min:g}"
-    most = phases.sum.count.max
-    for limit, value in (("min", phases.sum2.count.min), ("max", phases.sum2.count.max)):
-        if value > most >= phases.sum.count.min:
-            yield f"pet.sum2.count.{limit}", value, f"at most pet.sum.count.max, which is {most}"
-    models, least = settings.mask_config.max_model_count, settings.pet.update.count.min
-    if least > models:
-        yield "pet.update.count.min", least, f"at most {models}, the models that mask.model_type allows"
-    yield from _broken_tls_rules(settings.api)
-    try:
-        settings.nats.to_nats_settings()
-    except ConfigError as error:
-        yield "nats.hosts", None, f"settings of the broker that fit together ({error})"
-
-
-def _broken_tls_rules(api: ApiSettings) -> Iterator[tuple[str, Any, str]]:
-    """Yield what is missing beside a TLS file. xaynet lets `tls_client_auth` stand alone; no server could start so."""
-    if (api.tls_certificate is None) != (api.tls_key is None):
-        name = "api.tls_key" if api.tls_key is None else "api.tls_certificate"
-        yield name, None, RULES[name]
-    elif api.tls_client_auth is not None and api.tls_certificate is None:
-        yield "api.tls_client_auth", str(api.tls_client_auth), RULES["api.tls_client_auth"]
-
-
-def _describe_all(errors: list[ErrorDetails], names: Mapping[str, Written]) -> list[str]:
-    """Say what is wrong with each value, naming the keys as they were written; a value that sum2 takes from sum only once."""
-    found: dict[str, tuple[Any, str]] = {}
-    for details in errors:
-        if details["type"] == "rules":
-            found |= {name: (value, rule) for name, value, rule in details["ctx"]["violations"]}
-            continue
-        name = ".".join(str(part) for part in details["loc"])
-        if details["type"] == "extra_forbidden":
-            found[name] = details["input"], ""
-            continue
-        while name not in RULES and "." in name:
-            name = name.rpartition(".")[0]
-        found[name] = details["input"], RULES.get(name, "a section of settings")
-    return [
-        _line(name, value, rule, names)
-        for name, (value, rule) in found.items()
-        if name in names or name.replace("sum2", "sum") not in found.keys() - {name}
-    ]
-
-
-def _line(name: str, value: Any, rule: str, names: Mapping[str, Written]) -> str:
-    written = names.get(name)
-    key = name if written is None or written.key == name else f"{written.key} ({name})"
-    got = _show(name, value)
-    return f"{key}: expected {rule}, got {got}" if rule else f"{key}: no such setting, got {got}"
-
-
-def _show(name: str, value: Any) -> str:
-    """Return a value for an error. A misspelt name may be that of a secret: then its section decides."""
-    section = name.split(".")[0]
-    if name in SECRET or (name not in RULES and any(secret.startswith(f"{section}.") for secret in SECRET)):
-        return "a value that is not shown"
-    if value is None:
-        return "nothing"
-    shown = repr(value)
-    return shown if len(shown) <= _MAX_SHOWN_CHARACTERS else f"{shown[:_MAX_SHOWN_CHARACTERS]}..."
 
 
 def _notices(settings: Settings, written: Mapping[str, Written]) -> list[str]:

@@ -129,6 +129,9 @@ def _collect(items: Iterable[tuple[tuple[str, ...], str, Any]], place: str) -> W
             result.faults.append(f"{key} ({place}): expected a setting, got one of an older xaynet; {replacement}")
             continue
         name = find_full_name(path)
+        if name is None and place == "file" and is_section(path):
+            result.faults.append(f"{key} ({place}): expected a section of settings, as in [{key}], got a value")
+            continue
         if name is None:
             nearest = nearest_name(path)
             hint = f"; did you mean {nearest}?" if nearest else ""
