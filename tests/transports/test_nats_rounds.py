@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from pet.errors import AnswerTooLargeError, CounterpartOfflineError, TransportEr
 from pet.model_formats import decode_npy
 from pet.participant.test_drive import DummyFleet
 from pet.participant.ticks import TickParticipant
+from pet.protocol.windows import PhaseWindow
 from pet.transports import asgi
 from pet.transports.http import HttpTransport
 from pet.transports.nats import NatsServer, NatsSettings, NatsTransport, Subjects, connect
+from pet.transports.status import StatusTransport
 
 FEDERATION = "abcdefghij012345"
 LENGTH = 50_000
@@ -209,6 +213,30 @@ def test_rounds_go_on_after_the_broker_was_killed(tmp_path, storage):
         finally:
             transport.close()
     assert progress[0].rounds_finished >= 3
+
+
+def test_the_status_is_that_of_http_and_knows_who_asked_for_seeds_over_nats(broker):
+    patient = PhaseWindow(min_count=1, max_count=100, min_seconds=0.1, max_seconds=600)
+    service = CoordinatorService(CoordinatorEngine(replace(live_settings(), sum2=patient)))
+    settings = settings_for(broker)
+    transport = NatsTransport(settings, FEDERATION)
+    participants = [TickParticipant(transport) for _ in range(12)]
+    try:
+        with serving_nats(service, settings):
+            assert isinstance(transport, StatusTransport)
+            assert transport.get_status().keys() == service.engine.status().keys()
+            for participant in itertools.cycle(participants):
+                if service.engine.status()["phase"] == "sum2":
+                    break
+                participant.tick()
+                if participant.should_set_model:
+                    participant.set_model(weights(participant.local_model_config.length))
+            transport.get_seeds(next(iter(service.engine._seeds)))
+            waiting = transport.get_status()["waiting"]
+            assert waiting["seeds_asked_seconds"] < 60
+            assert "were last asked for" in waiting["text"]
+    finally:
+        transport.close()
 
 
 def test_an_absent_coordinator_is_told(broker):

@@ -16,6 +16,8 @@ MODEL: Final = "model"
 
 #: What `ask.{peer}` begins with when it asks for a seed dictionary; the key follows.
 ASK_SEEDS: Final = b"seeds:"
+#: What `ask.{peer}` is when it asks for the record that `GET /status` shows.
+ASK_STATUS: Final = b"status"
 
 _NOTHING, _INLINE, _ELSEWHERE = b"\x00", b"\x01", b"\x02"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +24,7 @@ from pet.errors import MissingError, TransportError
 from pet.model_formats import NPY, npy_header
 from pet.transports.base import PublishedModel
 from pet.transports.body import SealedBody
-from pet.transports.nats.answers import ASK_SEEDS, MODEL, PARAMETERS, SUMS, Answer, encode_answer
+from pet.transports.nats.answers import ASK_SEEDS, ASK_STATUS, MODEL, PARAMETERS, SUMS, Answer, encode_answer
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
@@ -168,10 +169,12 @@ class NatsServer:
         return await self._broadcasts.publish_blob(subject, _npy_pieces(model), media_type=NPY)
 
     async def _answer(self, _subject: str, payload: bytes) -> bytes:
-        """Answer what is for one participant: its seed dictionary."""
+        """Answer what is for one participant, its seed dictionary, and how the round goes."""
+        if payload == ASK_STATUS:
+            return encode_answer(json.dumps(self._endpoint.status()).encode())
         key = payload.removeprefix(ASK_SEEDS)
         if not payload.startswith(ASK_SEEDS) or len(key) != PUBLIC_KEY_BYTES:
-            _logger.info("a question was ignored: expected %r and a key, got %d bytes", ASK_SEEDS, len(payload))
+            _logger.info("question ignored: expected %r, or %r and a key, got %d bytes", ASK_STATUS, ASK_SEEDS, len(payload))
             return encode_answer(None)
         # Encoding ten thousand entries takes long enough to do it elsewhere.
         seeds = await self._service.run(self._endpoint.seeds, key)

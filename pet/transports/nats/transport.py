@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from pet.buffers import Buffer
 from pet.errors import TransportError
-from pet.transports.nats.answers import ASK_SEEDS, MODEL, PARAMETERS, SUMS, Answer, decode_answer
+from pet.transports.nats.answers import ASK_SEEDS, ASK_STATUS, MODEL, PARAMETERS, SUMS, Answer, decode_answer
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection, connect
 from pet.transports.nats.sender import require_accepted, send_upload
@@ -24,6 +24,7 @@ from pet.transports.nats.server import PET_MESSAGE
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.stored_uploads import store_upload
 from pet.transports.nats.subjects import Subjects
+from pet.transports.status import MAX_STATUS_BYTES, parse_status
 
 _Result = TypeVar("_Result")
 
@@ -77,6 +78,11 @@ class AsyncNatsTransport:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
         data = await self._connection.request(self._subjects.ask(self._peer), ASK_SEEDS + public_key)
         return await self._resolve(decode_answer(data, "seed dictionary"), self._max_answer_bytes)
+
+    async def get_status(self) -> dict[str, Any]:
+        """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked."""
+        data = await self._connection.request(self._subjects.ask(self._peer), ASK_STATUS)
+        return parse_status(await self._resolve(decode_answer(data, "status"), MAX_STATUS_BYTES) or b"")
 
     async def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none; it is .npy."""
@@ -178,6 +184,10 @@ class NatsTransport:
     def get_seeds(self, public_key: bytes) -> bytes | None:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
         return self._call(lambda transport: transport.get_seeds(public_key))
+
+    def get_status(self) -> dict[str, Any]:
+        """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked."""
+        return self._call(lambda transport: transport.get_status())
 
     def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none."""
