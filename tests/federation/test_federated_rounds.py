@@ -5,10 +5,15 @@ import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
-from pet.errors import FederationStateError, FederationValueError, NotAdministratorError, PeerRefusedError
+from pet.errors import FederationStateError, FederationValueError, NotAdministratorError, PeerRefusedError, RoundError
 from pet.federation.analysis import covariance, linear_regression
-from pet.federation.records import FailureAction, LogKind, ProjectKind
+from pet.federation.enrolment import Manifest, RoundKeys
+from pet.federation.records import FailureAction, LogKind, PeerKeys, ProjectKind
+from pet.federation.round import RoundLeader
+from pet.federation.sharing_rules import Contribution
 from pet.federation.statistics import Statistics
+from pet.transports.nats import NatsSettings, Subjects, connect
+from pet.transports.nats.broadcasts import Broadcasts
 
 
 def learn(started, counts):
@@ -272,5 +277,26 @@ def test_rows_may_come_as_csv_and_go_again(broker, tmp_path):
                 local.learn_csv(["weight,age,ill", "70,50,1", "70,50,2"])
             assert local.forget({"age": [50.0, 60.0], "ill": [1.0, 0.0], "weight": [70.0, 80.0]}) == 2
             assert local.row_count == 0
+
+    run(work())
+
+
+def test_a_round_that_nobody_joins_ends_and_names_the_silent_peers(broker):
+    """A coordinator would open it anew; here the manifest names one round, and the leader calls again without the silent."""
+    peers = [PeerKeys.generate() for _ in range(4)]
+    enrolments = tuple(
+        RoundKeys.generate(is_leader=keys is peers[0]).enrol(keys, "b" * 16, 7, Contribution(version=1, rows=8, changed_rows=8))
+        for keys in peers
+    )
+    manifest = Manifest(round_id=7, leader=peers[0].uuid, enrolments=enrolments)
+
+    async def work():
+        settings, subjects = NatsSettings(hosts=(broker.url,)), Subjects("b" * 16)
+        async with await connect(settings, "admin") as connection:
+            await Broadcasts(connection, subjects).create_streams()
+        async with RoundLeader(settings, subjects, manifest, 5, phase_seconds=0.5) as leader:
+            with pytest.raises(RoundError, match="nobody joined") as caught:
+                await leader.result()
+        assert caught.value.without == set(manifest.sum_peers)
 
     run(work())
