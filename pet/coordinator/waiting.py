@@ -183,7 +183,7 @@ def _advice_for_tasks(waiting: Waiting, settings: RoundSettings, seconds_left: f
     messages = "one such message needs" if waiting.needed == 1 else f"{waiting.needed} such messages need"
     participants, left = math.ceil(waiting.needed / probability), duration(math.ceil(seconds_left))
     return (
-        f"Start more participants: on average {probability:.1%} of them are drawn for this, so {messages}"
+        f"Start more participants: on average {100 * probability:.3g}% of them are drawn for this, so {messages}"
         f" about {participants} participants. Otherwise {end}, in {left}, and everybody is drawn again."
     )
 

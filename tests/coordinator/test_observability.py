@@ -158,7 +158,7 @@ def test_the_page_follows_a_round_in_a_browser(browser, client):
     assert text("count") == "0 accepted, 2 needed, at most 10"
     assert re.fullmatch(r"(?i)waiting for 2 sum messages of 2, for \d+ s; none has come yet", text("waiting"))
     assert text("time").endswith(" s, then the round is opened anew")
-    wait_until(lambda: text("advice").startswith("Start more participants: on average 50.0% of them"), 20)
+    wait_until(lambda: text("advice").startswith("Start more participants: on average 50% of them"), 20)
     play_round(client)
     wait_until(lambda: "model published" in text("rounds"), 20)
     assert text("round") == "round 2"

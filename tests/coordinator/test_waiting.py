@@ -91,7 +91,7 @@ def test_sum_says_how_many_are_missing_and_that_nobody_came():
         "last_seen_seconds": None,
         "seeds_asked_seconds": None,
         "text": "waiting for 2 sum messages of 2, for 40 s; none has come yet",
-        "advice": "Start more participants: on average 25.0% of them are drawn for this, so 2 such messages need"
+        "advice": "Start more participants: on average 25% of them are drawn for this, so 2 such messages need"
         " about 8 participants. Otherwise the round is opened anew at its time-out, in 20 s, and everybody is drawn again.",
     }
     coordinator.wait(20)
