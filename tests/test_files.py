@@ -3,15 +3,18 @@
 import errno
 import fcntl
 import os
+import pkgutil
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+import pet
 from pet import files
 from pet.files import FileLock, TemporaryFolder
 
@@ -197,6 +200,30 @@ def test_a_crash_before_the_rename_leaves_the_old_file_and_a_leftover_that_goes(
     assert len(list(tmp_path.iterdir())) == 3
     files.remove_unfinished(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == {"state", "state2"}
+
+
+_WRITE = """
+import sys, pathlib
+from pet.files import replace_file
+path = pathlib.Path(sys.argv[1])
+for number in range(10**9):
+    replace_file(path, [bytes([number % 256]) * 2**16] * 4)
+    if number == 0:
+        print("written", flush=True)
+"""
+
+
+def test_a_killed_process_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "state"
+    for number in range(5):
+        with subprocess.Popen([sys.executable, "-c", _WRITE, path], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout.readline() == b"written\n"
+            time.sleep(0.003 * number)
+            writer.kill()
+        content = path.read_bytes()
+        assert (len(content), len(set(content))) == (2**18, 1)
+    files.remove_unfinished(path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_leftover_is_removed_by_the_next_write_once_it_cannot_be_in_use(tmp_path, monkeypatch):
@@ -395,13 +422,13 @@ assert not absent & set(sys.modules)
 """
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["pet", "pet.participant", "pet.transports.http", "pet.transports.nats", "pet.coordinator", "pet.federation", "pet.cli"],
-)
-def test_packages_are_imported_where_posix_modules_are_missing(name):
+MODULES = [found.name for found in pkgutil.walk_packages(pet.__path__, "pet.") if found.name != "pet.__main__"]
+
+
+@pytest.mark.parametrize("names", [["pet.participant"], ["pet.transports.nats"], MODULES], ids=["participant", "nats", "all"])
+def test_modules_are_imported_where_posix_modules_are_missing(names):
     """As on Windows, where participants run too; a module is loaded by the call that needs it, if there is no other way."""
-    subprocess.run([sys.executable, "-c", _WITHOUT_POSIX, name], check=True)
+    subprocess.run([sys.executable, "-c", _WITHOUT_POSIX, *names], check=True)
 
 
 #: Who may open descriptors and create folders by hand: what is temporary, or no file at all.
