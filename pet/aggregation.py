@@ -169,14 +169,17 @@ class Aggregation:
         """Read what `to_bytes` wrote.
 
         Raises:
-            StateError: it does not start as an aggregation does.
-            RemoteProtocolError: the sum within it is malformed.
-            AggregationError: the sum or the count is invalid.
+            StateError: it does not start as an aggregation does, or the sum or the count in it is malformed or invalid.
         """
+        with StateError.reading("aggregation"):
+            return cls._decode(memoryview(data).cast("B"))
+
+    @classmethod
+    def _decode(cls, data: memoryview) -> Self:
         start = len(_MAGIC) + _COUNT_BYTES
         if len(data) < start or bytes(data[: len(_MAGIC)]) != _MAGIC:
-            raise StateError("aggregation: expected bytes of Aggregation.to_bytes, got others")
-        masked_model = MaskedModel.from_bytes(memoryview(data)[start:])
+            raise StateError("expected bytes of Aggregation.to_bytes, got others")
+        masked_model = MaskedModel.from_bytes(data[start:])
         masked_model.validate()
         aggregation = cls(masked_model.config, len(masked_model))
         count = int.from_bytes(data[len(_MAGIC) : start], "little")

@@ -62,9 +62,10 @@ An error's `args` are the arguments of its constructor, so that pickling, copyin
 that cannot be rebuilt makes `multiprocessing.Pool` wait for ever. A constructor with more than a message sets `args` itself.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class PetError(Exception):
@@ -318,6 +319,41 @@ class CryptoError(PetError, ValueError):
 
 class StateError(PetError, ValueError):
     """A saved state that is damaged, of another version, or of another kind."""
+
+    @classmethod
+    @contextmanager
+    def reading(cls, what: str, hint: str = "") -> Iterator[None]:
+        """Wrap the reading of a state: whatever damage makes our code raise becomes this error.
+
+        What Python says is not repeated, as it may quote a key. A storage that cannot be reached is another matter, and its
+        error comes through.
+
+        Args:
+            what: the name of the state, for the error.
+            hint: what can be done, put behind it.
+        """
+        try:
+            yield
+        except (StorageError, MissingExtraError):
+            raise
+        except PetError as error:
+            raise cls(f"{what}: {error}{hint}") from None
+        except _READING_ERRORS as error:
+            problem = f"no {error}" if isinstance(error, KeyError) else type(error).__name__
+            raise cls(f"{what}: expected a complete and consistent state, got another ({problem}){hint}") from None
+
+
+#: What decoding damaged data can raise: conversions, missing keys and places, wrong types, numbers and nesting beyond bounds.
+_READING_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+    struct.error,
+)
 
 
 class StorageError(PetError, OSError):

@@ -203,7 +203,7 @@ def test_an_s3_endpoint(url):
 
 
 def test_a_federation_server():
-    with pytest.raises(FederationError, match="no user in it") as caught:
+    with pytest.raises(FederationError, match="without a user in it") as caught:
         federation(f"http://user:sekret@{CLOSED}")
     assert_hidden(*texts_of(caught.value))
     assert_hidden(repr(Client(f"http://{CLOSED}", "alice", KEY)))
@@ -249,7 +249,7 @@ length = 4
         (["model", "get", "-o", "model.npy", "-u", f"nats://user:sekret@{CLOSED}"], "expected a broker"),
         (["model", "get", "-o", "model.npy", "-u", "http://user:sekret@host:x"], "expected http"),
         (["test-drive", "-n", "1", "-u", "nats://user:se/sekret@127.0.0.1"], "percent-encoded"),
-        (["federation", "status", "-k", "key", "-u", f"http://user:sekret@{CLOSED}"], "no user in it"),
+        (["federation", "status", "-k", "key", "-u", f"http://user:sekret@{CLOSED}"], "without a user in it"),
         (["federation", "status", "-k", "key", "-u", "https://user:sekret@host:x"], "expected http"),
         (["config", "check", "settings.toml"], CLOSED),
         (["coordinator", "-c", "settings.toml"], CLOSED),

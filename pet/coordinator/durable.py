@@ -243,7 +243,5 @@ class DurableCoordinator:
 
 
 def _load_model(model_store: ModelStore, record: dict[str, Any]) -> RoundModel:
-    try:
+    with StateError.reading("last global model", " (--fresh begins without one)"):
         return model_store.load(record)
-    except StateError as error:
-        raise StateError(f"{error} (--fresh begins without one)") from None

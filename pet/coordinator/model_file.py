@@ -18,7 +18,7 @@ import numpy as np
 
 from pet.buffers import Buffer
 from pet.coordinator.round_model import RoundModel
-from pet.errors import PetError, StateError
+from pet.errors import StateError
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
 
@@ -54,10 +54,8 @@ def decode_model(data: Buffer) -> RoundModel:
     if zlib.crc32(view[:-_CHECKSUM_BYTES]).to_bytes(_CHECKSUM_BYTES, "little") != view[-_CHECKSUM_BYTES:]:
         raise StateError("stored model: expected its checksum, got another one: it is damaged")
     header_end = start + int.from_bytes(view[len(_MAGIC) : start], "little")
-    try:
+    with StateError.reading("stored model"):
         return _decode(json.loads(bytes(view[start:header_end])), view[header_end:-_CHECKSUM_BYTES])
-    except (PetError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
-        raise StateError(f"stored model: {type(error).__name__}: {error}") from None
 
 
 def _encode(model: RoundModel) -> Iterator[Buffer]:

@@ -23,7 +23,7 @@ from pet.coordinator.journal import (
     update_blob,
 )
 from pet.coordinator.storage.base import Storage, Stored
-from pet.errors import PetError, StateError, StorageError
+from pet.errors import StateError
 from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag, UpdatePayload, open_message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_entry, decode_entry, with_large_part
@@ -67,13 +67,8 @@ def restore(
     stored = storage.load()
     if stored is None:
         return None
-    try:
+    with StateError.reading(storage.description, " (--fresh begins anew and forgets what is there)"):
         round_settings, state, journal = _Restorer(storage, stored, writer, chunk_store).restore(now_seconds)
-    except StorageError:
-        raise
-    except (PetError, ValueError, TypeError, KeyError, AttributeError) as error:
-        what = str(error) if isinstance(error, PetError) else f"{type(error).__name__}: {error}"
-        raise StateError(f"{storage.description}: {what} (--fresh begins anew and forgets what is there)") from None
     coordinator = Coordinator.from_state(
         round_settings or settings, state, entropy=entropy, strategies=strategies, chunk_store=chunk_store
     )

@@ -14,20 +14,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationRefusedError, FederationValueError
+from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError
 from pet.federation import invitation
+from pet.federation.client_entities import number, optional, regression, row_count, strings
 from pet.federation.client_requests import SignedRequests
 from pet.federation.client_rows import as_columns, csv_pieces
 from pet.federation.encoding import parse_json_object
-from pet.federation.numbers import to_floats
+from pet.federation.numbers import to_finite_floats, to_floats
 from pet.federation.records import Mode
 from pet.federation.runtime import Regression
 from pet.federation.users import read_key_file
+from pet.numbers import checked_number
 from pet.secret import Secret
 
 #: A join waits for the broker and the admin, 30 s by default; the server answers a little later than that.
@@ -35,6 +37,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 #: 20 characters of base64url: 120 bits.
 _PASSWORD_BYTES: Final = 15
 _COMPAT_PASSWORD_BYTES: Final = 12
+_Found = TypeVar("_Found")
 _Rows = Mapping[str, Any] | str | Path
 
 
@@ -146,12 +149,13 @@ class Client:
             secret = password if isinstance(password, Secret) else Secret(password or self._new_password())
             entries["passwd"] = secret.reveal()
         if lifespan_hours is not None:
-            entries["fed_token_lifespan_hours"] = f"{lifespan_hours:g}"
+            hours = checked_number(lifespan_hours, "lifespan_hours", error=FederationValueError)
+            entries["fed_token_lifespan_hours"] = repr(float(hours))
         if rest_host is not None:
             entries["fed_rest_host"] = rest_host
         name = "getEncrypted" if self._mode is Mode.COMPAT else "getInvitation"
         values = self._post(f"{project_id}/{name}", entries)
-        return values.get("encryptedGroupInfo") or values["fedInfoEncrypted"], secret
+        return self._read(values, lambda found: str(found.get("encryptedGroupInfo") or found["fedInfoEncrypted"])), secret
 
     def join(
         self,
@@ -187,11 +191,11 @@ class Client:
 
     def join_key(self) -> str:
         """Return the public key of this server, for `invite(peer_key=...)`."""
-        return str(self._get("joinKey")["joinKey"])
+        return self._read(self._get("joinKey"), lambda found: str(found["joinKey"]))
 
     def projects(self) -> list[str]:
         """Return the names of this user's projects on the server."""
-        return _strings(self._get("")["stringList"])
+        return self._read(self._get(""), strings)
 
     def info(self, project_id: str) -> dict[str, Any]:
         """Return the federation as the peer sees it (`FederationInfo`)."""
@@ -200,8 +204,8 @@ class Client:
 
     def flags(self, project_id: str) -> dict[str, bool]:
         """Return fed_pulsing, fed_has_error and fed_is_admin."""
-        found = self._requests.call("GET", f"projects/{project_id}/info")["smlInfo"]["params"]
-        return {name: value == "true" for name, value in found.items()}
+        values = self._requests.call("GET", f"projects/{project_id}/info")
+        return self._read(values, lambda found: {name: value == "true" for name, value in found["smlInfo"]["params"].items()})
 
     def start_pulse(self, project_id: str) -> None:
         """Let the peer take part in synchronisations."""
@@ -226,7 +230,7 @@ class Client:
     def validate_contract(self, project_id: str, lines: Sequence[str]) -> str | None:
         """Return what is wrong with a contract, or None."""
         values = self._send(f"{project_id}/contractValidate", json.dumps({"values": list(lines)}).encode())
-        return values.get("status")
+        return self._read(values, lambda found: None if found.get("status") is None else str(found["status"]))
 
     def allow_explore(self, project_id: str, *, allowed: bool) -> None:
         """Let the other peers explore the local project, or not."""
@@ -234,11 +238,11 @@ class Client:
 
     def sync_log(self, project_id: str) -> list[str]:
         """Return the sync log, newest last."""
-        return _strings(self._get(f"{project_id}/getSyncLog")["stringList"])
+        return self._read(self._get(f"{project_id}/getSyncLog"), strings)
 
     def error_log(self, project_id: str) -> list[str]:
         """Return the error log, newest last."""
-        return _strings(self._get(f"{project_id}/getErrorLog")["stringList"])
+        return self._read(self._get(f"{project_id}/getErrorLog"), strings)
 
     def clear_error_log(self, project_id: str) -> None:
         """Empty the error log."""
@@ -246,8 +250,7 @@ class Client:
 
     def statistics(self, project_id: str) -> dict[str, Any]:
         """Return the counts of sent and received synchronisations (`fedSyncStats`)."""
-        found: dict[str, Any] = self._get(f"{project_id}/syncStats")["fedSyncStats"]
-        return found
+        return self._read(self._get(f"{project_id}/syncStats"), lambda found: dict(found["fedSyncStats"]))
 
     def leave(self, project_id: str) -> None:
         """Leave the federation; the project is gone afterwards."""
@@ -273,58 +276,75 @@ class Client:
             How many rows were learned.
         """
         if not isinstance(rows, str | Path):
-            return int(self._send(f"{project_id}/learn", _columns_body(rows))["rows"])
+            return self._read(self._send(f"{project_id}/learn", _columns_body(rows)), row_count)
         learned = 0
         for piece in csv_pieces(Path(rows)):
             try:
-                learned += self._send(f"{project_id}/learn", piece, content_type="text/csv")["rows"]
+                learned += self._read(self._send(f"{project_id}/learn", piece, content_type="text/csv"), row_count)
             except FederationRefusedError as error:
                 raise FederationRefusedError(error.status, f"{error} (after {learned} rows that were learned)") from None
         return learned
 
     def forget(self, project_id: str, columns: Mapping[str, Any]) -> int:
         """Let the local project forget rows that it learned; returns how many."""
-        return int(self._send(f"{project_id}/forget", _columns_body(columns))["rows"])
+        return self._read(self._send(f"{project_id}/forget", _columns_body(columns)), row_count)
 
     def univariate(self, project_id: str, feature: str, *, local: bool = False) -> dict[str, float | None]:
         """Describe a feature, over all peers or in the local project."""
         query = {"feature": feature, "useLocal": _text(local)}
-        found: dict[str, float | None] = self._get(f"{project_id}/univariate", query)["univariate"]
-        return found
+        values = self._get(f"{project_id}/univariate", query)
+        return self._read(values, lambda found: {name: optional(value) for name, value in found["univariate"].items()})
 
     def covariance(self, project_id: str, first: str, second: str, *, local: bool = False) -> float:
         """Return the population covariance of two features."""
         query = {"first": first, "second": second, "useLocal": _text(local)}
-        return float(self._get(f"{project_id}/covariance", query)["covariance"])
+        return self._read(self._get(f"{project_id}/covariance", query), lambda found: number(found["covariance"]))
 
     def correlation(self, project_id: str, first: str, second: str, *, local: bool = False) -> float:
         """Return the linear correlation of two features."""
         query = {"first": first, "second": second, "useLocal": _text(local)}
-        return float(self._get(f"{project_id}/correlation", query)["correlation"])
+        return self._read(self._get(f"{project_id}/correlation", query), lambda found: number(found["correlation"]))
 
     def linear_regression(self, project_id: str, target: str, features: Sequence[str], *, local: bool = False) -> Regression:
         """Fit one feature on others, over all peers or in the local project."""
         body = json.dumps({"target": target, "features": list(features)}).encode()
-        found = self._send(f"{project_id}/regression", body, {"useLocal": _text(local)})["linearRegression"]
-        return Regression(
-            target=found["target"],
-            intercept=found["intercept"],
-            coefficients=found["coefficients"],
-            row_count=found["rows"],
-            standard_errors=found.get("standardErrors", {}),
-            intercept_standard_error=found.get("interceptStandardError"),
-            r_squared=found.get("rSquared"),
-        )
+        return self._read(self._send(f"{project_id}/regression", body, {"useLocal": _text(local)}), regression)
 
     def set_model(self, project_id: str, weights: NDArray[np.float64], weight: float = 1.0) -> None:
-        """Give the peer's model vector for the next round, with its weight."""
-        self._send(
-            f"{project_id}/model", json.dumps({"weights": to_floats(weights, "weights").tolist(), "weight": weight}).encode()
-        )
+        """Give the peer's model vector for the next round, with its weight.
+
+        Args:
+            project_id: the federated project.
+            weights: a vector of finite numbers, sent as float64.
+            weight: a number of Python or NumPy.
+
+        Raises:
+            FederationValueError: a number is not finite; nothing was sent.
+        """
+        model = {
+            "weights": to_finite_floats(weights, "weights").tolist(),
+            "weight": checked_number(weight, "weight", error=FederationValueError),
+        }
+        self._send(f"{project_id}/model", json.dumps(model, allow_nan=False).encode())
 
     def global_model(self, project_id: str) -> NDArray[np.float64]:
         """Return the averaged model of the last round."""
-        return np.array(self._get(f"{project_id}/model")["model"]["weights"], dtype=np.float64)
+        values = self._get(f"{project_id}/model")
+        return self._read(values, lambda found: to_floats(found["model"]["weights"], "weights"))
+
+    def _read(self, values: dict[str, Any], reader: Callable[[dict[str, Any]], _Found]) -> _Found:
+        """Read the entities of an answer.
+
+        Raises:
+            FederationUnavailableError: they are not what was asked for.
+        """
+        try:
+            return reader(values)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            problem = type(error).__name__
+        raise FederationUnavailableError(
+            f"{self._requests.url}: expected what was asked for in the answer, got another form ({problem})"
+        )
 
     def _new_password(self) -> str:
         return secrets.token_urlsafe(_COMPAT_PASSWORD_BYTES if self._mode is Mode.COMPAT else _PASSWORD_BYTES)
@@ -346,23 +366,23 @@ class Client:
         return self._requests.call("POST", f"fedml/{path}", query, body, content_type=content_type)
 
 
-def _strings(value: Any) -> list[str]:
-    return list(value["values"] if isinstance(value, dict) else value)
-
-
 def _columns_body(rows: Mapping[str, Any]) -> bytes:
     columns = {
         name: [None if np.isnan(number) else number for number in column.tolist()] for name, column in as_columns(rows).items()
     }
-    return json.dumps({"columns": columns}).encode()
+    return json.dumps({"columns": columns}, allow_nan=False).encode()
 
 
 def _text(flag: bool) -> str:
     return str(flag).lower()
 
 
+def _is_flag(value: object) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
 def _texts(options: Mapping[str, object]) -> dict[str, str]:
     return {
-        name: value.reveal() if isinstance(value, Secret) else _text(value) if isinstance(value, bool) else str(value)
+        name: value.reveal() if isinstance(value, Secret) else _text(bool(value)) if _is_flag(value) else str(value)
         for name, value in options.items()
     }

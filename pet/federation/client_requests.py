@@ -59,7 +59,9 @@ class SignedRequests:
         except (httpx.InvalidURL, UnicodeError):
             raise FederationValueError(f"url: expected http(s)://host[:port], got {shown_url(url)!r}", key="url") from None
         if credentials is not None:
-            raise FederationValueError(f"url: expected no user in it, got one in front of {base}", key="url")
+            raise FederationValueError(
+                f"url: expected http(s)://host[:port] without a user in it, got one in front of {base}", key="url"
+            )
         if parts.scheme == "http" and not is_loopback(parts.host):
             raise FederationValueError(
                 f"url: expected https for a server on another machine, got http://{parts.host}", key="url"

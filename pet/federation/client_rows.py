@@ -20,14 +20,19 @@ PIECE_BYTES: Final = 8 << 20
 
 
 def as_columns(rows: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Return one-dimensional columns of doubles from a mapping of columns, or a pandas table.
+    """Return one-dimensional columns of doubles from a mapping of columns, or a pandas table; NaN is a missing value.
 
     Raises:
-        FederationValueError: a column is not numeric, or they differ in length.
+        FederationValueError: they are something else; a column is not numeric or holds an infinity, or they differ in length.
     """
+    if not hasattr(rows, "items"):
+        raise FederationValueError(f"rows: expected columns by name, or the path of a CSV file, got {type(rows).__name__}")
     columns = {str(name): to_floats(values, f"column {name}") for name, values in rows.items()}
     if {column.ndim for column in columns.values()} != {1} or len({len(column) for column in columns.values()}) != 1:
         raise FederationValueError("rows: expected columns of one length by name")
+    for name, column in columns.items():
+        if np.isinf(column).any():
+            raise FederationValueError(f"column {name}: expected finite numbers or NaN, got an infinity")
     return columns
 
 

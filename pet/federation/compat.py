@@ -131,7 +131,7 @@ def decrypt_invitation(text: str, password: str) -> bytes:
 
 
 def _password_key(password: str) -> bytes:
-    data = password.encode()
+    data = password.encode(errors="surrogatepass")  # what is no Unicode is a password that nothing was encrypted with
     if not 1 <= len(data) <= SECRET_KEY_BYTES:
         # What the vendor does with longer ones is unknown; guessing would give invitations that nobody can read.
         raise FederationValueError(f"expected a password of 1 to 16 bytes, got {len(data)}", key="passwd")

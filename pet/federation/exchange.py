@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from pet.errors import FederationError, FederationStateError, PetError, RemoteProtocolError, TransportError
+from pet.errors import FederationError, FederationStateError, PetError, RemoteProtocolError, StateError, TransportError
 from pet.federation.contributions import check_contract
 from pet.federation.encoding import canonical_json, parse_json_object
 from pet.federation.messages import PeerMessage
@@ -96,7 +96,10 @@ class PlainExchange:
 
     def _sent(self, statistics: Statistics) -> Statistics | None:
         saved = self._context.store.load_state(_SENT)
-        return None if saved is None else Statistics.from_bytes(saved, statistics.schema)
+        if saved is None:
+            return None
+        with StateError.reading("statistics that were sent last"):
+            return Statistics.from_bytes(saved, statistics.schema)
 
     def _may_send(self, statistics: Statistics, sent: Statistics | None) -> bool:
         context = self._context

@@ -231,7 +231,7 @@ def is_native(text: str) -> bool:
 
 def _password_bytes(password: Secret) -> bytes:
     # The same password typed on two systems may come in two Unicode forms.
-    return unicodedata.normalize("NFKC", password.reveal()).encode()
+    return unicodedata.normalize("NFKC", password.reveal()).encode(errors="surrogatepass")
 
 
 def _header_fields(start: str, prefix: str, names: set[str]) -> dict[str, Any]:

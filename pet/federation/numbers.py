@@ -38,3 +38,15 @@ def to_floats(values: Any, what: str) -> NDArray[np.float64]:
         raise
     except (TypeError, ValueError, OverflowError):
         raise FederationValueError(f"{what}: expected numbers, got something else") from None
+
+
+def to_finite_floats(values: Any, what: str) -> NDArray[np.float64]:
+    """Return values as `to_floats` does, if none is NaN or infinite.
+
+    Raises:
+        FederationValueError: something is not a finite number.
+    """
+    numbers = to_floats(values, what)
+    if not (is_finite := np.isfinite(numbers)).all():
+        raise FederationValueError(f"{what}: expected finite numbers, got {numbers[~is_finite].flat[0]}")
+    return numbers

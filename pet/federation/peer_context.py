@@ -14,6 +14,7 @@ from typing import Any, Final
 from pet.errors import StateError
 from pet.federation.clock import Clock
 from pet.federation.messages import MessageCodec
+from pet.federation.record_types import require_types
 from pet.federation.records import FederationRecord, FederationTerms, LogKind, PeerIdentity, SyncStatistics
 from pet.federation.runtime import PeerStore
 from pet.federation.schedule import Schedule, ScheduleState
@@ -67,13 +68,13 @@ class Counters:
         Raises:
             StateError: something else.
         """
-        try:
+        with StateError.reading("counters of a peer"):
             record: dict[str, Any] = json.loads(data)
             record["statistics"] = SyncStatistics(**record["statistics"])
             record["ledger"] = AggregateLedger.from_json(record["ledger"])
-            return cls(**record)
-        except (ValueError, KeyError, TypeError):
-            raise StateError("counters of a peer: expected what was saved, got something else") from None
+            counters = cls(**record)
+            require_types(counters)
+            return counters
 
 
 class PeerContext:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationStateError, FederationValueError
+from pet.errors import FederationStateError, FederationValueError, StateError
 from pet.federation import analysis
 from pet.federation.numbers import to_floats
 from pet.federation.rows import CsvLines
@@ -110,8 +110,9 @@ class LocalProject(StatisticsView):
         self._statistics = None if schema is None else Statistics(schema)
         self.version = 0
         if schema is not None and (saved := store.load_state(_LOCAL)) is not None:
-            self.version = _VERSION.unpack_from(saved)[0]
-            self._statistics = Statistics.from_bytes(saved[_VERSION.size :], schema)
+            with StateError.reading("statistics of this peer"):
+                self.version = _VERSION.unpack_from(saved)[0]
+                self._statistics = Statistics.from_bytes(saved[_VERSION.size :], schema)
 
     def use_schema(self, schema: Schema) -> None:
         """Take the federation's schema.
@@ -200,7 +201,7 @@ class FederatedProject(StatisticsView):
 
     def load(self, schema: Schema) -> None:
         """Read what the store has, now that the schema is known."""
-        with self._lock:
+        with self._lock, StateError.reading("merged statistics"):
             if (saved := self._store.load_state(_FEDERATED)) is not None:
                 self._aggregate = Statistics.from_bytes(saved, schema)
             for peer in self._peers:
@@ -275,12 +276,23 @@ class ModelProject:
         self._model: NDArray[np.float64] | None = None
         self._weight = 0.0
         self.average: GlobalAverage | None = None
-        if (saved := store.load_state(_MODEL)) is not None:
-            self.version, self._weight = struct.unpack_from(">Qd", saved)
-            self._model = np.frombuffer(saved, dtype="<f8", offset=16).astype(np.float64)
-        if (saved := store.load_state(_AVERAGE)) is not None:
-            model = np.frombuffer(saved, dtype="<f8", offset=_VERSION.size).astype(np.float64)
-            self.average = GlobalAverage(model=model, rounds=_VERSION.unpack_from(saved)[0])
+        with StateError.reading("model of this peer"):
+            if (saved := store.load_state(_MODEL)) is not None:
+                self.version, self._weight = struct.unpack_from(">Qd", saved)
+                self._model = self._read_weights(saved, 16)
+                if not 0 < self._weight <= MAX_WEIGHT:
+                    raise StateError(f"expected a weight above 0 and at most {MAX_WEIGHT}, got {self._weight}")
+            if (saved := store.load_state(_AVERAGE)) is not None:
+                model = self._read_weights(saved, _VERSION.size)
+                self.average = GlobalAverage(model=model, rounds=_VERSION.unpack_from(saved)[0])
+
+    def _read_weights(self, saved: bytes, start: int) -> NDArray[np.float64]:
+        if len(saved) != start + 8 * self.length:
+            raise StateError(f"expected {self.length} weights, got {len(saved)} bytes")
+        weights = np.frombuffer(saved, dtype="<f8", offset=start).astype(np.float64)
+        if not np.isfinite(weights).all():
+            raise StateError("expected finite weights, got others")
+        return weights
 
     @staticmethod
     def length_of(schema: str | None) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import PetError, StateError
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url, parse_json_object
+from pet.federation.record_types import require_types
 from pet.federation.records import (
     ContractRecord,
     FailureAction,
@@ -24,6 +25,7 @@ from pet.federation.records import (
     ProjectKind,
     ScheduleRecord,
 )
+from pet.federation.schedule import Schedule
 from pet.secret import Secret
 
 _VERSION: Final = 1
@@ -58,9 +60,9 @@ def decode_record(text: str) -> FederationRecord:
     """
     found = parse_json_object(text) or {}
     if found.get("version") != _VERSION:
-        raise StateError(f"record of a federation: expected version {_VERSION}, got {found.get('version')!r}")
+        raise StateError(f"record of a federation: expected version {_VERSION}, got another")
     try:
-        return FederationRecord(
+        record = FederationRecord(
             customer_id=found["customer_id"],
             project_id=found["project_id"],
             terms=_read_terms(found["terms"]),
@@ -74,7 +76,10 @@ def decode_record(text: str) -> FederationRecord:
             send_failure_action=FailureAction(found["send_failure_action"]),
             receive_failure_action=FailureAction(found["receive_failure_action"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, PetError) as error:
+        require_types(record)
+        Schedule.parse(record.terms.schedule.text)
+        return record
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, PetError) as error:
         kind = type(error).__name__
     # Raised here, so that no text of the record can come along with the cause.
     raise StateError(f"record of a federation: expected version {_VERSION} in full, got one that does not read ({kind})")

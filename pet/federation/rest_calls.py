@@ -23,6 +23,7 @@ from pet.federation.answers import Answer, invalid_key, refuse
 from pet.federation.authentication import Caller
 from pet.federation.encoding import canonical_json, parse_json_object
 from pet.federation.federation_info import federation_info, project_info, sync_statistics
+from pet.federation.project import MAX_WEIGHT
 from pet.federation.records import LogKind
 from pet.federation.request_maps import check_schedule, read_map
 from pet.federation.runtime import ProjectView
@@ -266,8 +267,8 @@ class RestCalls:
         """Take this peer's model: JSON `{"weights": [numbers], "weight": number}`."""
         given = parse_json_object(call.body) or {}
         weight = given.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise invalid_key("weight", "expected a number")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+            raise invalid_key("weight", f"expected a number above 0 and at most {MAX_WEIGHT}")
         await self._peer(call).peer.set_model(_column("weights", given.get("weights"), allows_missing=False), float(weight))
         return Answer()
 

@@ -102,7 +102,7 @@ def _sliced(values: NDArray[np.float64], block_rows: int) -> Iterator[NDArray[np
 
 
 def _csv_blocks(lines: Iterable[Any], schema: Schema, block_rows: int) -> Iterator[NDArray[np.float64]]:
-    reader = csv.reader(lines)
+    reader = _fields(lines)
     header = [name.strip() for name in next(reader, [])]
     if repeated := [name for name in schema.names if header.count(name) != 1]:
         raise FederationValueError(
@@ -118,6 +118,21 @@ def _csv_blocks(lines: Iterable[Any], schema: Schema, block_rows: int) -> Iterat
             block[i] = [_number(line[place], row + i, name) for place, name in zip(places, schema.names, strict=True)]
         row += len(table)
         yield block
+
+
+def _fields(lines: Iterable[Any]) -> Iterator[list[str]]:
+    """Yield the fields of each line.
+
+    Raises:
+        FederationValueError: a field is larger than the reader takes, or the text is not UTF-8.
+    """
+    reader = csv.reader(lines)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise FederationValueError(f"CSV, line {reader.line_num}: expected fields that can be read, got: {error}") from None
+    except UnicodeDecodeError as error:
+        raise FederationValueError(f"CSV, after line {reader.line_num}: expected UTF-8, got: {error.reason}") from None
 
 
 def _number(text: str, row: int, name: str) -> float:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pet.crypto import hash_sha256
 from pet.errors import FederationValueError
 from pet.federation.numbers import to_floats
+from pet.numbers import checked_number
 
 #: The fourth power of z has to fit the bound of the mask config, which is 10^4 (B4).
 MAX_Z: Final = 10.0
@@ -70,10 +71,11 @@ class Feature:
         is_name = isinstance(self.name, str) and 1 <= len(self.name) <= MAX_NAME_LENGTH
         if not is_name or not self.name.isprintable() or '"' in self.name or self.name != self.name.strip():
             raise FederationValueError(f"feature name: expected 1 to {MAX_NAME_LENGTH} printable characters, got {self.name!r}")
-        if not (math.isfinite(self.centre) and math.isfinite(self.scale) and self.scale > 0):
-            raise FederationValueError(
-                f"feature {self.name}: expected a finite centre and a scale above 0, got {self.centre}, {self.scale}"
-            )
+        centre = checked_number(self.centre, f"feature {self.name}: centre", error=FederationValueError)
+        scale = checked_number(self.scale, f"feature {self.name}: scale", above=0, error=FederationValueError)
+        edges = to_floats(self.edges, f"feature {self.name}: edges").tolist()
+        for name, value in (("centre", centre), ("scale", scale), ("edges", tuple(edges))):
+            object.__setattr__(self, name, value)
         if self.kind is Kind.BINARY and ((self.centre, self.scale) != (0, 1) or self.edges):
             raise FederationValueError(f"feature {self.name}: expected a binary feature with centre 0, scale 1 and no edges")
         rising = all(math.isfinite(edge) for edge in self.edges) and all(
@@ -165,10 +167,11 @@ class Schema:
             raise FederationValueError(f"schema: expected 1 to {MAX_FEATURES} features, got {len(features)}")
         if len({feature.name for feature in features}) != len(features):
             raise FederationValueError("schema: expected features with different names, got one name twice")
-        if not 0 < self.z_max <= MAX_Z:
-            raise FederationValueError(f"z_max: expected a number above 0 and at most {MAX_Z:g}, got {self.z_max}")
-        if isinstance(self.max_rows, bool) or not isinstance(self.max_rows, int) or not 1 <= self.max_rows <= MAX_ROWS:
-            raise FederationValueError(f"max_rows: expected 1 to {MAX_ROWS}, got {self.max_rows!r}")
+        object.__setattr__(self, "z_max", checked_number(self.z_max, "z_max", above=0, most=MAX_Z, error=FederationValueError))
+        row_bound = checked_number(self.max_rows, "max_rows", least=1, most=MAX_ROWS, error=FederationValueError)
+        if not isinstance(row_bound, int):
+            raise FederationValueError(f"max_rows: expected a whole number, got {row_bound}")
+        object.__setattr__(self, "max_rows", row_bound)
         for feature in features:
             low, high = self.range_of(feature)
             if feature.edges and not low < feature.edges[0] <= feature.edges[-1] < high:
@@ -343,7 +346,7 @@ class Schema:
         if not isinstance(features, list) or not isinstance(has_missing, bool) or not isinstance(z_max, int | float):
             raise FederationValueError("schema: expected a list of features, a boolean has_missing and a number z_max")
         read = _read_features(features)
-        return cls(read, z_max=float(z_max), max_rows=record.get("max_rows", DEFAULT_MAX_ROWS), has_missing=has_missing)
+        return cls(read, z_max=z_max, max_rows=record.get("max_rows", DEFAULT_MAX_ROWS), has_missing=has_missing)
 
     @functools.cached_property
     def digest(self) -> bytes:

@@ -15,13 +15,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pet.crypto import EncryptionKeyPair, hash_sha256
-from pet.errors import ProjectExistsError, StateError, TokenRefusedError
+from pet.errors import ProjectExistsError, StateError, StorageError, TokenRefusedError
 from pet.federation.record_codec import decode_record, encode_record
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 from pet.files import make_private_folder, touch_private
@@ -32,6 +32,7 @@ MAX_LOG_LINE_CHARACTERS: Final = 1000
 #: How long a token is remembered after it expired, so that the log can tell "expired" from "unknown".
 _TOKEN_MEMORY_SECONDS: Final = 86400
 _FORMAT: Final = 1
+_SEED_BYTES: Final = 32
 _FILE_NAME: Final = "federations.sqlite3"
 
 _TABLES: Final = """
@@ -118,7 +119,9 @@ class FederationStore:
         """Return the key pair that invitations without a password are sealed to; made on the first call."""
         with self._durable.transaction() as connection:
             row = connection.execute("SELECT data FROM server WHERE name = 'encryption_seed'").fetchone()
-            seed = os.urandom(32) if row is None else row[0]
+            seed = os.urandom(_SEED_BYTES) if row is None else row[0]
+            if not isinstance(seed, bytes) or len(seed) != _SEED_BYTES:
+                raise StateError(f"key of the server: expected {_SEED_BYTES} bytes, got another value")
             connection.execute("INSERT OR IGNORE INTO server VALUES ('encryption_seed', ?)", (seed,))
         return EncryptionKeyPair.from_seed(seed)
 
@@ -182,7 +185,8 @@ class PeerStorage:
 
     def append_log(self, kind: LogKind, line: str) -> None:
         """Add a line; the oldest beyond 1000 are dropped."""
-        text = " ".join(line.split())[:MAX_LOG_LINE_CHARACTERS]
+        # What a peer wrote may hold half of a surrogate pair, which no file takes.
+        text = " ".join(line.split())[:MAX_LOG_LINE_CHARACTERS].encode(errors="replace").decode()
         place = (self._cid, self._pid, kind)
         with self._database.transaction() as connection:
             connection.execute(
@@ -261,6 +265,7 @@ class _Database:
     """One connection, used by one thread at a time."""
 
     def __init__(self, name: str) -> None:
+        self._name: Final = name
         self._lock: Final = threading.RLock()
         self._connection: Final = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
         try:
@@ -278,14 +283,25 @@ class _Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Let all that is done with the connection happen, or nothing of it."""
-        with self._lock:
+        with self._lock, self._mapped_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # some errors of the disk end the transaction themselves
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            kind = StateError if "decode" in str(error) else StorageError  # text that is not UTF-8
+            raise kind(f"{self._name}: {error}") from None
+        except (sqlite3.DatabaseError, sqlite3.InterfaceError) as error:
+            raise StateError(f"{self._name}: expected the store of a federation server, got: {error}") from None
 
     def close(self) -> None:
         with self._lock:

@@ -65,7 +65,8 @@ class AsyncParticipant:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
         self._state_file = None if state_file is None else StateFile(state_file)
         try:
-            state = (self._state_file.load() if self._state_file else None) or state
+            stored = None if self._state_file is None else self._state_file.load()
+            state = state if stored is None else stored  # an empty file is damaged, and no reason to begin anew
             policies: dict[str, Any] = {"threads": threads, "on_clip": on_clip, "max_model_length": max_model_length}
             if state is None:
                 self._ticks = AsyncTickParticipant(

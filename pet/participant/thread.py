@@ -120,7 +120,8 @@ def spawn_participant(
     """
     file = None if state_file is None else StateFile(state_file)
     try:
-        state = (file.load() if file else None) or state
+        stored = None if file is None else file.load()
+        state = state if stored is None else stored  # an empty file is damaged, and no reason to begin anew
         policies: dict[str, Any] = {"threads": threads, "on_clip": on_clip, "max_model_length": max_model_length}
         if state is None:
             ticks = TickParticipant(

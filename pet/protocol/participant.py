@@ -31,7 +31,6 @@ from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import (
     LocalProtocolError,
     ModelError,
-    PetError,
     RemoteProtocolError,
     StateError,
     UnusableSeedsError,
@@ -300,12 +299,8 @@ class ParticipantMachine:
         """
         saved = SavedParticipant.decode(data)
         require_policies(on_clip, max_model_length)
-        try:
+        with StateError.reading("saved participant"):
             return cls._from_saved(saved, entropy=entropy, threads=threads, on_clip=on_clip, max_model_length=max_model_length)
-        except StateError:
-            raise
-        except PetError as error:
-            raise StateError(f"saved participant: {error}") from None
 
     @classmethod
     def _from_saved(cls, saved: SavedParticipant, **options: Any) -> Self:

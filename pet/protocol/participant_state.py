@@ -27,7 +27,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final
 
-from pet.errors import PetError, StateError
+from pet.errors import StateError
 from pet.messages import RoundParameters, Tag
 from pet.secret import hidden
 
@@ -194,14 +194,10 @@ class SavedParticipant:
         Raises:
             StateError: damaged in any way, of another version, or not the state of a participant.
         """
-        header, blobs = _split(data)
-        try:
+        # Where the digest is right, the bytes are as somebody wrote them: not us, or a version that forgot to say so.
+        with StateError.reading("saved participant"):
+            header, blobs = _split(data)
             return cls._from_header(json.loads(header), blobs)
-        except StateError:
-            raise
-        # The digest was right, so these bytes are as somebody wrote them: not us, or a version that forgot to say so.
-        except (PetError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-            raise StateError(f"saved participant: expected a complete header, got one where {error!r}") from None
 
     @classmethod
     def _from_header(cls, header: dict[str, Any], blobs: memoryview) -> SavedParticipant:
@@ -228,24 +224,24 @@ _KEY_BYTES: Final = 32
 
 def _expect(condition: bool, broken: str) -> None:
     if not condition:
-        raise StateError(f"saved participant: expected a consistent state, got one where {broken}")
+        raise StateError(f"expected a consistent state, got one where {broken}")
 
 
 def _split(data: bytes) -> tuple[bytes, memoryview]:
     """Check magic, version and digest; return the header and what follows it."""
     if len(data) < _PREFIX.size + _DIGEST_BYTES:
-        raise StateError(f"saved participant: expected at least {_PREFIX.size + _DIGEST_BYTES} bytes, got {len(data)}")
+        raise StateError(f"expected at least {_PREFIX.size + _DIGEST_BYTES} bytes, got {len(data)}")
     magic, version, header_bytes = _PREFIX.unpack_from(data)
     if magic != _MAGIC:
-        raise StateError(f"saved participant: expected the magic bytes {_MAGIC!r}, got {magic!r}")
+        raise StateError(f"expected the magic bytes {_MAGIC!r}, got {magic!r}")
     if version != _VERSION:
-        raise StateError(f"saved participant: expected version {_VERSION}, got {version}")
+        raise StateError(f"expected version {_VERSION}, got {version}")
     body = memoryview(data)[:-_DIGEST_BYTES]
     if hashlib.sha256(body).digest() != data[-_DIGEST_BYTES:]:
-        raise StateError("saved participant: expected the digest of the bytes at their end, got another: the state is damaged")
+        raise StateError("expected the digest of the bytes at their end, got another: the state is damaged")
     rest = body[_PREFIX.size :]
     if header_bytes > len(rest):
-        raise StateError(f"saved participant: expected a header of {header_bytes} bytes, got {len(rest)}")
+        raise StateError(f"expected a header of {header_bytes} bytes, got {len(rest)}")
     return bytes(rest[:header_bytes]), rest[header_bytes:]
 
 
@@ -257,6 +253,7 @@ def _key(text: str) -> bytes:
 
 def _outbox(header: dict[str, Any] | None, blobs: memoryview) -> SavedOutbox | None:
     payload_bytes, sealed_bytes = (header["payload_bytes"], header["sealed_bytes"]) if header else (0, 0)
+    _expect(payload_bytes >= 0 and sealed_bytes >= 0, "a message has fewer than 0 bytes")
     expected_bytes = payload_bytes + sealed_bytes
     _expect(len(blobs) == expected_bytes, f"{len(blobs)} bytes of messages follow where {expected_bytes} should")
     if header is None:

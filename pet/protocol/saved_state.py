@@ -9,12 +9,13 @@ The record is ready for JSON and contains the **secret key** of the round in cle
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
 from pet.crypto import EncryptionKeyPair
-from pet.errors import PetError, StateError
+from pet.errors import StateError
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import RoundParameters
 from pet.protocol.coordinator import Coordinator
@@ -72,26 +73,27 @@ def load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSett
     Raises:
         StateError: something is missing, or contradicts the rest.
     """
-    try:
+    with StateError.reading("saved coordinator"):
         return _load_state(record, now_seconds)
-    except (PetError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StateError(f"saved coordinator: {type(error).__name__}: {error}") from None
 
 
 def _load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState]:
+    rejected = {str(reason): _count(record["rejected"], reason) for reason in record["rejected"]}
     counters = PhaseCounters(
-        accepted=int(record["accepted"]), rejected=Counter(record["rejected"]), discarded=int(record["discarded"])
+        accepted=_count(record, "accepted"), rejected=Counter(rejected), discarded=_count(record, "discarded")
     )
+    elapsed_seconds = float(record["elapsed_seconds"])
+    _expect(math.isfinite(elapsed_seconds) and elapsed_seconds >= 0, "expected a phase that began, got another time")
     state = CoordinatorState(
         phase=Phase(record["phase"]),
-        phase_started_seconds=now_seconds - float(record["elapsed_seconds"]),
-        round_id=int(record["round_id"]),
+        phase_started_seconds=now_seconds - elapsed_seconds,
+        round_id=_count(record, "round_id"),
         seed=bytes.fromhex(record["seed"]),
         counters=counters,
-        rounds_completed=int(record["rounds_completed"]),
-        rounds_failed=int(record["rounds_failed"]),
+        rounds_completed=_count(record, "rounds_completed"),
+        rounds_failed=_count(record, "rounds_failed"),
         # Records of earlier versions lack it: there such rounds counted as failed.
-        rounds_reopened=int(record.get("rounds_reopened", 0)),
+        rounds_reopened=_count(record, "rounds_reopened", 0),
     )
     saved = record["round"]
     _expect(state.phase is not Phase.SHUTDOWN, "expected a phase to go on in, got the end")
@@ -115,6 +117,12 @@ def _load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSet
     _expect(of_settings == of_round, "the settings are not those of the round")
     state.round = RoundState.begin(settings, keys, parameters)
     return settings, state
+
+
+def _count(record: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    number = record[name] if default is None else record.get(name, default)
+    _expect(type(number) is int and 0 <= number < 2**63, f"{name}: expected a number from 0 on")
+    return int(number)
 
 
 def _expect(is_so: bool, otherwise: str) -> None:
