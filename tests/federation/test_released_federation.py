@@ -12,6 +12,7 @@ from vector_files import VECTORS, load_vectors
 from pet.federation import Client
 from pet.federation.nats_runtime import NatsFederationRuntime
 from pet.federation.store import FederationStore
+from pet.federation.users import UserDirectory, read_key_file
 
 EXPECTED = load_vectors("released_state/federation.json")
 #: New rows of two peers: the change of one alone would be its own statistics, and is not shared.
@@ -64,3 +65,13 @@ def test_the_federation_goes_on_with_its_statistics_and_takes_who_was_invited(st
         for project, client in clients.items():
             assert client.univariate(project, "x")["mean"] == pytest.approx(x.mean(), rel=1e-9)
             assert client.correlation(project, "x", "y") == pytest.approx(np.corrcoef(x, y)[0, 1], rel=1e-9)
+
+
+def test_the_files_of_users_are_read(tmp_path):
+    for name in ("users.json", "alice.key"):
+        (tmp_path / name).write_bytes((VECTORS / "released_state" / name).read_bytes())
+        (tmp_path / name).chmod(0o600)
+    name, key = read_key_file(tmp_path / "alice.key")
+    directory = UserDirectory(tmp_path / "users.json", {})
+    assert (name, directory.names()) == ("alice", ["alice"])
+    assert key == directory.secret_key("alice")
