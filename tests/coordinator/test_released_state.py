@@ -5,12 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+import redis
 from participant_driver import SetClock
+from redis_server import redis_server
 from vector_files import VECTORS, load_vectors
 
 from pet.aggregation import Aggregation
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import FolderModelStore
+from pet.coordinator.storage.redis import RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage
 from pet.mask_config import MaskConfig
 from pet.mask_object import Mask, MaskedModel
@@ -36,12 +39,12 @@ TASKS = {"sum": Task.SUM, "accepted": Task.NONE, "signed": Task.UPDATE, "partly_
 
 
 class Restarted:
-    """Today's coordinator on a copy of a stored folder."""
+    """Today's coordinator on a copy of a stored folder, or on a Redis server with the keys that were stored."""
 
-    def __init__(self, stored, folder):
+    def __init__(self, stored, folder, redis_url=None):
         copy_private(stored, folder)
         self.clock = SetClock()
-        self.storage = SqliteStorage(folder)
+        self.storage = SqliteStorage(folder) if redis_url is None else RedisStorage(redis_url)
         self.engine = CoordinatorEngine(
             SETTINGS, clock=self.clock, storage=self.storage, model_store=FolderModelStore(folder / "models", 5)
         )
@@ -69,8 +72,8 @@ def copy_private(source, target):
 def restarted(tmp_path):
     opened = []
 
-    def restart(name):
-        opened.append(Restarted(RELEASED / name, tmp_path / "state"))
+    def restart(name, redis_url=None):
+        opened.append(Restarted(RELEASED / name, tmp_path / "state", redis_url))
         return opened[-1]
 
     yield restart
@@ -103,8 +106,33 @@ def go_on(members):
                 participant.set_model(model_of(number))
 
 
-def test_a_round_under_way_ends_with_the_model_that_it_would_have_ended_with(restarted):
-    coordinator, expected = restarted("coordinator"), EXPECTED["under_way"]
+@pytest.fixture(params=["sqlite", "redis"])
+def under_way(request, restarted, tmp_path):
+    if request.param == "sqlite":
+        yield restarted("coordinator")
+        return
+    with redis_server(tmp_path) as server:
+        client = redis.Redis.from_url(server.url)
+        for key, stored in load_vectors("released_state/redis.json").items():
+            write_key(client, key, *stored.popitem())
+        client.close()
+        yield restarted("coordinator", server.url)
+
+
+def write_key(client, key, kind, contents):
+    match kind:
+        case "hash":
+            client.hset(key, mapping={bytes.fromhex(name): bytes.fromhex(value) for name, value in contents.items()})
+        case "list":
+            client.rpush(key, *map(bytes.fromhex, contents))
+        case "set":
+            client.sadd(key, *map(bytes.fromhex, contents))
+        case "string":
+            client.set(key, bytes.fromhex(contents))
+
+
+def test_a_round_under_way_ends_with_the_model_that_it_would_have_ended_with(under_way):
+    coordinator, expected = under_way, EXPECTED["under_way"]
     status = coordinator.engine.status()
     assert coordinator.engine.was_restored
     assert {name: status[name] for name in expected["status"]} == expected["status"]

@@ -1,7 +1,8 @@
 """Write the stored state of a coordinator and its participants in the middle of a round, with the released version.
 
-Run it with the pet of commit b4d43c2 (README.md beside this file says how); its argument is the folder to write into. All keys
-and seeds are drawn from a counter, so that a second run writes the same state.
+Run it with the pet of commit b4d43c2 (README.md beside this file says how); its arguments are the folder to write into, one to
+work in, and the URL of a Redis server whose data may be lost. Keys and seeds are drawn from a counter, so that a second run has
+the same rounds; only what seals a message is drawn anew.
 
 Round 1 is complete: its model is stored. In round 2, two sum participants and two update participants were accepted. Of the
 others, one has signed an update that was not sent, one has sent a part of its update in chunks, and one waits for its model.
@@ -21,10 +22,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import redis
 
 from pet.aggregation import Aggregation
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import FolderModelStore
+from pet.coordinator.storage.base import Storage
+from pet.coordinator.storage.redis import OWNER_KEY, RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage
 from pet.crypto import SigningKeyPair
 from pet.errors import TransportError
@@ -105,10 +109,10 @@ class Member:
 class Round:
     """The coordinator, its clock, and the members of each task in the current round."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, storage: Storage | None = None) -> None:
         self.now = 100.0
         self.folder = folder
-        self.storage = SqliteStorage(folder)
+        self.storage = SqliteStorage(folder) if storage is None else storage
         self.engine = CoordinatorEngine(
             SETTINGS,
             clock=lambda: self.now,
@@ -166,9 +170,9 @@ def published(engine: CoordinatorEngine) -> list[float]:
     return [float(weight) for weight in model]
 
 
-def write_round(target: Path, work: Path) -> dict[str, object]:
-    """Write the state in the middle of round 2; returns what it holds and must lead to."""
-    current, numbers = Round(work), itertools.count(1)
+def to_second_round(current: Round) -> tuple[dict[str, list[Member]], list[float]]:
+    """Go to the middle of round 2; returns its members by what they have done, and the model of round 1."""
+    numbers = itertools.count(1)
     sums = sum_phase(current, numbers)
     complete(current, sums, [current.find(Task.UPDATE, numbers) for _ in range(3)])
     first_model = published(current.engine)
@@ -182,17 +186,25 @@ def write_round(target: Path, work: Path) -> dict[str, object]:
     signed.go_on()
     partly_sent.go_on()
     waiting.go_on(gives_model=False)
-    status = current.engine.status()
     members = {"sum": sums, "accepted": accepted, "signed": [signed], "partly_sent": [partly_sent], "waiting": [waiting]}
+    return members, first_model
+
+
+def write_round(target: Path, work: Path) -> dict[str, object]:
+    """Write the state in the middle of round 2; returns what it holds and must lead to."""
+    current = Round(work)
+    members, first_model = to_second_round(current)
+    status = current.engine.status()
     shutil.copytree(work, target / "coordinator", ignore=shutil.ignore_patterns("*-shm"))
     (target / "participants").mkdir()
     for kind, found in members.items():
         for member in found:
             path = target / "participants" / f"{kind}-{member.number}.state"
             path.write_bytes(member.participant.save())
-    for member in (signed, partly_sent, waiting):
+    late = [*members["signed"], *members["partly_sent"], *members["waiting"]]
+    for member in late:
         member.line.messages_left = None
-    complete(current, sums, [signed, partly_sent, waiting])
+    complete(current, members["sum"], late)
     second_model = published(current.engine)
     current.engine.shut_down()
     current.storage.close()
@@ -201,6 +213,27 @@ def write_round(target: Path, work: Path) -> dict[str, object]:
         "first_model": first_model,
         "second_model": second_model,
     }
+
+
+def write_redis(target: Path, work: Path, url: str) -> None:
+    """Write what the same round leaves in Redis: key -> kind and contents, in hexadecimal."""
+    current = Round(work, RedisStorage(url, is_fresh=True))
+    to_second_round(current)
+    client = redis.Redis.from_url(url)
+    stored: dict[str, object] = {}
+    for key in sorted(client.keys("pet:*")):
+        kind = client.type(key).decode()
+        if kind == "hash":
+            contents: object = {name.hex(): value.hex() for name, value in sorted(client.hgetall(key).items())}
+        elif kind == "list":
+            contents = [item.hex() for item in client.lrange(key, 0, -1)]
+        elif kind == "set":
+            contents = sorted(item.hex() for item in client.smembers(key))
+        else:
+            contents = client.get(key).hex()
+        if key != OWNER_KEY:
+            stored[key.decode()] = {kind: contents}
+    (target / "redis.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def write_idle(target: Path, work: Path) -> dict[str, object]:
@@ -233,4 +266,5 @@ def masks() -> dict[str, object]:
 if __name__ == "__main__":
     folder, work = Path(sys.argv[1]), Path(sys.argv[2])
     expected = {"under_way": write_round(folder, work / "a"), "finished": write_idle(folder, work / "b"), "masks": masks()}
+    write_redis(folder, work / "c", sys.argv[3])
     (folder / "coordinator.json").write_text(json.dumps(expected, indent=1) + "\n")
