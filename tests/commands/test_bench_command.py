@@ -9,10 +9,18 @@ import sys
 import pytest
 
 from pet import cli, kernels
-from pet.commands import bench_ceiling, bench_options
+from pet.commands import bench_ceiling, bench_kernels, bench_memory, bench_options
 from pet.commands.bench_kernels import Case
 
 KERNELS = ["expand", "update", "mask sum", "mask only", "aggregate 1", "aggregate 8", "unmask", "fractions"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Measure for a hundredth of a second, and rotate through a megabyte: what is tested is not the figures."""
+    monkeypatch.setattr(bench_kernels, "CASE_SECONDS", 0.01)
+    monkeypatch.setattr(bench_memory, "MIN_ROTATION_BYTES", 1 << 20)
+    monkeypatch.setattr(bench_memory, "largest_cache_bytes", lambda: 0)
 
 
 def test_figures_come_with_their_circumstances(capsys, tmp_path):
@@ -56,6 +64,7 @@ def test_bad_values_are_usage_errors(capsys, option, value):
     assert option in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the only wheel of the real SDK is for Linux")
 def test_peers_are_compared_in_the_same_run(tmp_path):
     """In a process of its own, as a user has it: the imports of the peers are not ours to keep free of warnings."""

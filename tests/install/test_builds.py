@@ -1,6 +1,7 @@
 """Real builds of real wheels: what is in them, how they are tagged, and how a build fails."""
 
 import fcntl
+import json
 import re
 import shutil
 import sys
@@ -132,6 +133,16 @@ def test_an_installed_wheel_runs_its_kernels(site, tmp_path):
     done = python(SHOW, tmp_path, PYTHONPATH=str(site))
     assert done.stdout.split() == [kernels.available_backends()[0], str(site / "pet" / "__init__.py")]
     assert done.stderr == ""
+
+
+def test_an_installed_wheel_measures_itself_beside_its_ceilings(site, tmp_path):
+    """The probe's source is in the wheel, and is found from any folder."""
+    command = (sys.executable, "-m", "pet", "bench", "--sizes", "100", "--backends", "portable", "--json", "bench.json")
+    succeed(*command, folder=tmp_path, PYTHONPATH=str(site))
+    report = json.loads((tmp_path / "bench.json").read_text())
+    (ceiling,) = report["ceilings"]
+    assert ceiling["keystream_ns_per_kib"] > 0
+    assert all(result["share"] > 0 for result in report["results"])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF files are Linux'")
