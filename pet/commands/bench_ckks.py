@@ -5,8 +5,8 @@ The parameters are those that federated learning frameworks use with TenSEAL: po
 within it; deeper chains, for multiplications that averaging does not need, would make the peer slower and its messages longer.
 
 What is counted is friendly to the peer: weights are ready as Python lists, in pieces that fill one ciphertext, and neither
-serialising nor reading ciphertexts is timed. Who holds the secret key can decrypt every single update; nobody has such a key in
-PET, where sum participants add masks instead, which the last comparison counts.
+serialising nor reading ciphertexts is timed. The holder of the secret key can decrypt every single update; PET has no such key:
+there sum participants add masks instead, which the last comparison counts.
 """
 
 from __future__ import annotations
@@ -117,12 +117,12 @@ def compare(length: int) -> Iterator[Comparison]:
         adding.append((elapsed_ns(theirs.add), elapsed_ns(ours.add)))
     mask = ours.sum_masks()
     sizes = {"peer_bytes": theirs.size_bytes() / length, "pet_bytes": ours.size_bytes() / length}
-    yield _comparison("encrypt an update; mask it", length, _medians(encrypting), **sizes)
-    yield _comparison("add an encrypted update; a masked one", length, _medians(adding))
+    yield _comparison("encrypt an update (pet: mask it)", length, _medians(encrypting), **sizes)
+    yield _comparison("add an encrypted update (pet: a masked one)", length, _medians(adding))
     errors = _errors(models, np.array(theirs.decrypt()), ours.unmask(mask, np.dtype(np.float64)))
-    yield _comparison("decrypt the sum; unmask it", length, in_turns(theirs.decrypt, lambda: ours.unmask(mask)), **errors)
+    yield _comparison("decrypt the sum (pet: unmask it)", length, in_turns(theirs.decrypt, lambda: ours.unmask(mask)), **errors)
     both = in_turns(theirs.decrypt, lambda: ours.unmask(ours.sum_masks()))
-    yield _comparison(f"decrypt the sum; add {len(models)} masks and unmask it", length, both)
+    yield _comparison(f"decrypt the sum (pet: add {len(models)} masks and unmask it)", length, both)
 
 
 def _pieces(weights: np.ndarray[Any, Any]) -> list[list[float]]:
