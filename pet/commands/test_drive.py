@@ -114,7 +114,7 @@ class _ProgressPrinter:
             self._console.print(f"rounds finished: {progress.rounds_finished}")
         if progress.rounds_given_up != last.rounds_given_up:
             self._console.print(
-                f"rounds given up: {progress.rounds_given_up} (failed, or none of us was asked to add up masks)"
+                f"rounds given up: {progress.rounds_given_up} (failed, opened anew, or none of us was asked to add up masks)"
             )
 
     def _tell_quiet(self, *, is_quiet: bool) -> None:

@@ -39,13 +39,15 @@ class Sightings:
         #: Sum participants whose mask is missing, and when their seeds were last asked for.
         #: None while the seeds are not published, or no longer.
         self._missing: dict[bytes, float | None] | None = None
+        #: The latest of both times over `_missing`: anybody may ask for them, and only accepted masks change them much.
+        self._latest: tuple[float | None, float | None] | None = None
 
     def begin_round(self) -> None:
         """Forget everything about the last round."""
         with self._lock:
             self._last_accepted = None
             self._sums.clear()
-            self._missing = None
+            self._missing = self._latest = None
 
     def begin_phase(self) -> None:
         """Note that no message of the phase was accepted yet."""
@@ -56,6 +58,7 @@ class Sightings:
         """Note whose masks are still to come, if a coordinator is in Sum2; after a restart some have come already."""
         current = state.round if state.phase is Phase.SUM2 else None
         with self._lock:
+            self._latest = None
             if current is None:
                 self._missing = None
             else:
@@ -69,12 +72,15 @@ class Sightings:
                 self._sums[public_key] = now_seconds
             elif tag is Tag.SUM2 and self._missing is not None:
                 self._missing.pop(public_key, None)
+                self._latest = None
 
     def note_request(self, public_key: bytes, now_seconds: float) -> None:
         """Note that somebody asked for the seeds of a key; keys whose mask is not missing are ignored."""
         with self._lock:
             if self._missing is not None and public_key in self._missing:
                 self._missing[public_key] = now_seconds
+                if self._latest is not None:
+                    self._latest = self._latest[0], now_seconds
 
     def missing_masks(self) -> int | None:
         """Return how many sum participants have sent no mask yet; None while the seeds are not published."""
@@ -89,12 +95,19 @@ class Sightings:
         with self._lock:
             if kind is not Tag.SUM2:
                 return self._last_accepted
-            return max((self._sums[key] for key in self._missing or () if key in self._sums), default=None)
+            return self._latest_of_missing()[0]
 
     def asked_seconds(self) -> float | None:
         """Return when seeds of a sum participant whose mask is missing were last asked for; None if never."""
         with self._lock:
-            return max((asked for asked in (self._missing or {}).values() if asked is not None), default=None)
+            return self._latest_of_missing()[1]
+
+    def _latest_of_missing(self) -> tuple[float | None, float | None]:
+        if self._latest is None:
+            missing = self._missing or {}
+            seen = max((self._sums[key] for key in missing if key in self._sums), default=None)
+            self._latest = seen, max((asked for asked in missing.values() if asked is not None), default=None)
+        return self._latest
 
 
 def waiting_record(status: Status, settings: RoundSettings, sightings: Sightings, now_seconds: float) -> dict[str, Any] | None:

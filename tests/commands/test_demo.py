@@ -14,7 +14,7 @@ from pet.commands.demo_run import CONFIG, DemoRun
 from pet.errors import PetError, RemoteProtocolError, TransportError
 from pet.mask_config import MaskConfigPair
 from pet.messages import RoundParameters
-from pet.protocol.events import RoundFailed
+from pet.protocol.events import RoundFailed, RoundReopened
 
 DATA = demo_data.load_data(demo.PARTICIPANT_COUNT, random_seed=7)
 
@@ -70,12 +70,13 @@ class Reporter:
 def test_rounds_may_fail_but_not_for_ever():
     reporter = Reporter()
     run = DemoRun(DATA, 3, {}, reporter)
-    failures = [RoundFailed(round_id=round_id, reason="timeout", description="nobody came") for round_id in range(1, 7)]
+    failures = [RoundFailed(round_id=round_id, reason="timeout", description="nobody came") for round_id in range(1, 6)]
+    failures.append(RoundReopened(round_id=6, description="nobody came"))
     for failure in failures[:5]:
         run._handle(failure)
     with pytest.raises(PetError, match="expected at most 5 failed rounds, got 6: nobody came"):
         run._handle(failures[5])
-    assert reporter.failed == [(round_id, "timeout") for round_id in range(1, 7)]
+    assert reporter.failed == [*((round_id, "timeout") for round_id in range(1, 6)), (6, "nobody joined")]
 
 
 class UnreliableParticipant:

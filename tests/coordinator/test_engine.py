@@ -414,8 +414,8 @@ def test_log_lines_say_round_phase_reason_and_counts(clock, caplog):
     round_ = SealedRound(engine.parameters())
     for key in round_.keys("sum", 11):
         engine.handle_message(round_.sum(key))
-    pass_time(engine, clock, 70)
-    pass_time(engine, clock, 70)
+    for _ in range(3):
+        pass_time(engine, clock, 70)
     lines = [record.getMessage() for record in caplog.records if record.name == "pet.coordinator"]
     assert "phase entered round_id=1 phase=sum" in lines
     refused = [record for record in caplog.records if record.getMessage().startswith("message refused round_id")]
@@ -425,3 +425,4 @@ def test_log_lines_say_round_phase_reason_and_counts(clock, caplog):
     assert "phase ended round_id=2 phase=sum accepted=10 discarded=1 rejected={}" in lines
     assert "model published round_id=1 length=4 models=3" in lines
     assert any(line.startswith("round failed round_id=2 reason=timeout description=") for line in lines)
+    assert "round reopened round_id=3 description=phase sum: expected 1 messages within 60 seconds, nobody joined" in lines

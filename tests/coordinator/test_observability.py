@@ -78,6 +78,14 @@ def test_metrics_tell_what_a_round_did(client):
     assert any(name.startswith('pet_kernels_info{backend="') for name in found)
 
 
+def test_metrics_count_rounds_that_were_opened_anew():
+    window = {"count": {"min": 1, "max": 10}, "time": {"min": 0.05, "max": 0.1}}
+    quick = Settings(pet={"sum": window, "update": {"time": {"min": 0.05, "max": 0.1}}})
+    with serving(create_app(quick)) as url, httpx.Client(base_url=url) as client:
+        wait_until(lambda: figures(client)["pet_rounds_reopened_total"] >= 2)
+        assert not any(name.startswith("pet_rounds_failed_total") for name in figures(client))
+
+
 def test_metrics_can_be_switched_off_and_must_be_there_if_asked_for(monkeypatch):
     with serving(create_app(settings(metrics={"prometheus": False}))) as url:
         assert httpx.get(f"{url}/metrics").status_code == 404

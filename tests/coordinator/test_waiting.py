@@ -181,9 +181,11 @@ def test_only_those_whose_mask_is_missing_are_spoken_of():
     coordinator.wait(5)
     coordinator.engine.seeds(first.public_key)
     assert coordinator.waiting["seeds_asked_seconds"] is None
+    coordinator.engine.seeds(second.public_key)
+    assert coordinator.waiting["seeds_asked_seconds"] == 0
     assert coordinator.waiting["text"] == (
         "waiting for 1 sum2 message of 2, for 5 s; 2 sum participants have sent none and were last seen 5 s ago,"
-        " nobody has asked for their seeds"
+        " their seeds were last asked for 0 s ago"
     )
     coordinator.send_mask(second)
     assert coordinator.engine.status()["rounds_completed"] == 1
