@@ -42,6 +42,15 @@ _LEFTOVER_SECONDS: Final = 3600.0
 _COPY_BYTES: Final = 1 << 20
 
 
+def shown_fault(error: OSError, path: Path, expected: str) -> str:
+    """Return what was expected of a path and what came, for the text of an error.
+
+    `expected` is in words, such as "a folder to keep models in"; an error about a file in the path names that file.
+    """
+    where, reason = error.filename or path, error.strerror or str(error)
+    return f"{where}: {reason}" if reason.startswith("expected") else f"{where}: expected {expected}, got: {reason}"
+
+
 def make_folder(folder: Path | None) -> Path:
     """Create a folder and those above it, for their owner only; one that exists stays as it is.
 
@@ -231,12 +240,23 @@ def open_unnamed(folder: Path) -> io.FileIO:
 
 
 def name_file(file: io.FileIO, path: Path) -> None:
-    """Give a file of `open_unnamed` its name, durable after `sync_folder`; copies it where that cannot be done.
+    """Give a file of `open_unnamed` its name, durable after `sync_folder`; copy it where that cannot be done.
 
-    The bytes are durable; for a file that is not copied, the caller has called `sync_data`.
+    The bytes are durable if the caller has called `sync_data`.
     """
-    if not hasattr(os, "O_TMPFILE") or not _link_unnamed(file, path):
+    if not hasattr(os, "O_TMPFILE"):
         copy_new(file, path)
+        return
+    folder = os.open(path.parent, _READ_ONLY)
+    try:
+        # With a folder given Python calls linkat, which follows the link in /proc to the file itself.
+        os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
+    except FileExistsError:
+        raise
+    except OSError:
+        copy_new(file, path)
+    finally:
+        os.close(folder)
 
 
 def link_or_copy(source: Path, path: Path) -> None:
@@ -336,18 +356,3 @@ def _lock(descriptor: int, *, waits: bool) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-
-
-def _link_unnamed(file: io.FileIO, path: Path) -> bool:
-    """Name a file that has no name; False if that cannot be done here."""
-    folder = os.open(path.parent, _READ_ONLY)
-    try:
-        # With a folder given Python calls linkat, which follows the link in /proc to the file itself.
-        os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
-    except FileExistsError:
-        raise
-    except OSError:
-        return False
-    finally:
-        os.close(folder)
-    return True

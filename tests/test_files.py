@@ -16,6 +16,10 @@ import pytest
 
 import pet
 from pet import files
+from pet.coordinator.model_store import FolderModelStore
+from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
+from pet.errors import StateError, StorageError
+from pet.federation.store import FederationStore
 from pet.files import FileLock, TemporaryFolder
 
 OLD, NEW = b"the old content", b"the new content"
@@ -107,6 +111,38 @@ def test_an_existing_folder_is_closed_to_others_and_a_shared_one_refused(tmp_pat
     with pytest.raises(PermissionError, match="expected a folder of its own, got one that users share"):
         files.make_private_folder(folder)
     assert mode_of(folder) == 0o1777
+
+
+SHARED = {
+    "coordinator": (lambda folder: SqliteStorage(folder), StorageError),
+    "models": (lambda folder: FolderModelStore(folder, history=1), StorageError),
+    "federations": (lambda folder: FederationStore(folder), StateError),
+}
+
+
+@pytest.mark.parametrize(("start", "kind"), SHARED.values(), ids=SHARED.keys())
+def test_a_store_says_why_it_cannot_use_a_folder(tmp_path, start, kind):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    with pytest.raises(kind, match=rf"^{folder}: expected a folder of its own, got one that users share$"):
+        start(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(kind, match=rf"^{tmp_path}/file/state: expected a folder to keep \w+ in, got: Not a directory$"):
+        start(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "kind"),
+    [(SqliteStorage, DATABASE_NAME, StorageError), (FederationStore, "federations.sqlite3", StateError)],
+)
+def test_a_database_is_not_opened_through_a_symbolic_link(tmp_path, start, name, kind):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(kind, match=rf"^{folder}/{name}: expected a regular file, got a symbolic link$"):
+        start(folder)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("make", [files.make_folder, files.make_private_folder])

@@ -9,7 +9,7 @@ from pet.buffers import Buffer
 from pet.coordinator.model_file import decode_model, encode_model, model_name
 from pet.coordinator.round_model import RoundModel
 from pet.errors import StateError, StorageError
-from pet.files import make_private_folder, remove_unfinished, replace_file
+from pet.files import make_private_folder, remove_unfinished, replace_file, shown_fault
 
 
 class ModelStore(Protocol):
@@ -79,7 +79,7 @@ class FolderModelStore:
         try:
             make_private_folder(folder)
         except OSError as error:
-            raise StorageError(f"{folder}: expected a folder to keep models in: {error.strerror}") from None
+            raise StorageError(shown_fault(error, folder, "a folder to keep models in")) from None
 
     def save(self, model: RoundModel) -> dict[str, Any]:
         """Keep a model; a file of its name is a whole model."""
@@ -88,7 +88,7 @@ class FolderModelStore:
             size_bytes = replace_file(self._folder / name, encode_model(model))
             self._forget_old(name)
         except OSError as error:
-            raise StorageError(f"{self._folder / name}: the model cannot be kept: {error.strerror}") from None
+            raise StorageError(shown_fault(error, self._folder / name, "to keep the model")) from None
         return {"name": name, "bytes": size_bytes}
 
     def load(self, record: dict[str, Any]) -> RoundModel:
@@ -99,7 +99,7 @@ class FolderModelStore:
         except FileNotFoundError:
             raise StateError(f"{path}: expected the last global model, got no file") from None
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from None
+            raise StorageError(shown_fault(error, path, "the last global model")) from None
 
     def _forget_old(self, latest: str) -> None:
         """Remove what is beyond the history, and what a crash left unfinished."""

@@ -24,7 +24,7 @@ from pet.crypto import EncryptionKeyPair, hash_sha256
 from pet.errors import ProjectExistsError, StateError, StorageError, TokenRefusedError
 from pet.federation.record_codec import decode_record, encode_record
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
-from pet.files import make_private_folder, touch_private
+from pet.files import make_private_folder, shown_fault, touch_private
 
 MAX_LOG_LINES: Final = 1000
 #: A line is a sentence; longer ones would let a peer's error text fill the disk.
@@ -59,7 +59,7 @@ class FederationStore:
             clock: Unix seconds.
 
         Raises:
-            StateError: the file is of another version, or no database.
+            StateError: the file is of another version, or no database; or the folder cannot be used.
         """
         self._clock: Final = clock
         self._volatile: Final = _Database(":memory:")
@@ -309,8 +309,15 @@ class _Database:
 
 
 def _open_file(directory: Path) -> _Database:
-    """Open the database file; it is made readable by its owner alone before anything is in it."""
-    make_private_folder(directory)
+    """Open the database file; it is made readable by its owner alone before anything is in it.
+
+    Raises:
+        StateError: the folder or the file cannot be used.
+    """
     path = directory / _FILE_NAME
-    touch_private(path)  # SQLite gives its side files the same mode
+    try:
+        make_private_folder(directory)
+        touch_private(path)  # SQLite gives its side files the same mode
+    except OSError as error:
+        raise StateError(shown_fault(error, directory, "a folder to keep federations in")) from None
     return _Database(str(path))

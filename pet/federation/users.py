@@ -21,7 +21,7 @@ from typing import Final
 from pet.errors import FederationValueError, SettingsError
 from pet.federation.compat import SECRET_KEY_BYTES
 from pet.federation.encoding import canonical_json, decode_base64, encode_base64, parse_json_object
-from pet.files import FileLock, read_private, write_private
+from pet.files import FileLock, read_private, shown_fault, write_private
 from pet.secret import Secret
 
 _logger: Final = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def read_users(path: Path) -> dict[str, Secret]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        raise SettingsError(shown_fault(error, path, "a users' file")) from None
     users = (parse_json_object(data) or {}).get("users")
     if not isinstance(users, dict):
         raise SettingsError(f'{path}: expected {{"users": {{name: key}}}}, got something else')

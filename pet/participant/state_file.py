@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pet.errors import StateError
-from pet.files import FileLock, read_private, remove_unfinished, replace_file
+from pet.files import FileLock, read_private, remove_unfinished, replace_file, shown_fault
 
 
 class StateFile:
@@ -32,7 +32,7 @@ class StateFile:
         except BlockingIOError:
             raise StateError(f"state file: expected to be its only user, got {self.path}, which another process uses") from None
         except OSError as error:
-            raise StateError(f"state file: expected a folder that can be written, got {self.path}: {error.strerror}") from None
+            raise _fault(error, self.path, "a folder that can be written") from None
         self._remove_unfinished()
 
     def load(self) -> bytes | None:
@@ -46,7 +46,7 @@ class StateFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(f"state file: expected to read {self.path}: {error.strerror}") from None
+            raise _fault(error, self.path, "to read it") from None
         self._last = state
         return state
 
@@ -61,7 +61,7 @@ class StateFile:
         try:
             replace_file(self.path, [state])
         except OSError as error:
-            raise StateError(f"state file: expected to write {self.path}: {error.strerror}") from None
+            raise _fault(error, self.path, "to write it") from None
         self._last = state
 
     def close(self) -> None:
@@ -75,4 +75,8 @@ class StateFile:
             self.path.with_name(f"{self.path.name}.next").unlink(missing_ok=True)  # as version 0.1.0 named it
         except OSError as error:
             self.close()
-            raise StateError(f"state file: expected a folder that can be written, got {self.path}: {error.strerror}") from None
+            raise _fault(error, self.path, "a folder that can be written") from None
+
+
+def _fault(error: OSError, path: Path, expected: str) -> StateError:
+    return StateError(f"state file: {shown_fault(error, path, expected)}")

@@ -20,7 +20,7 @@ from typing import Final
 from pet.buffers import Buffer
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
 from pet.errors import StateError, StorageError
-from pet.files import make_private_folder, sync_folder, touch_private, write_new
+from pet.files import make_private_folder, shown_fault, sync_folder, touch_private, write_new
 from pet.transports.body import SealedBody
 
 DATABASE_NAME: Final = "coordinator.sqlite"
@@ -69,7 +69,7 @@ class SqliteStorage:
         except StorageError:
             raise
         except OSError as error:
-            raise StorageError(f"{folder}: expected a folder to keep state in: {error.strerror}") from None
+            raise StorageError(shown_fault(error, folder, "a folder to keep state in")) from None
         self._connection = self._open()
 
     def load(self) -> Stored | None:
@@ -99,7 +99,7 @@ class SqliteStorage:
         except FileNotFoundError:
             raise StateError(f"{self._blob_folder / file}: expected the file of blob {name!r}, got none {_HINT}") from None
         except OSError as error:
-            raise StorageError(f"{self._blob_folder / file}: {error.strerror}") from None
+            raise StorageError(shown_fault(error, self._blob_folder / file, f"the file of blob {name!r}")) from None
 
     def commit(self, transaction: Transaction) -> None:
         """Make a change durable: large blobs first, then the rest in one transaction of the database."""
