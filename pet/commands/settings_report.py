@@ -96,12 +96,14 @@ def restored_lines(engine: CoordinatorEngine) -> list[str]:
 
 def defaults_without_a_file(loaded: LoadedSettings) -> list[str]:
     """Say which defaults differ because there is no settings file."""
-    chosen = [
-        f"{name} {_show(name, value)} (with one: {SHIPPED[name]})"
-        for name, value in _values(loaded.settings)
-        if loaded.origins.get(name, "").startswith("default without a settings file")
-    ]
-    return [f"No settings file (-c), so the defaults are for trying out: {', '.join(chosen)}."] if chosen else []
+    chosen: dict[str, str] = {}
+    for name, value in _values(loaded.settings):
+        origin, followed = loaded.origins.get(name, ""), SETTINGS[name].follows
+        if origin.startswith("default without a settings file"):
+            chosen[name] = f"{name} {_show(name, value)} (with one: {SHIPPED[name]})"
+        elif followed in chosen and origin == f"as {followed}":
+            chosen[name] = f"{name} {_show(name, value)}"
+    return [f"No settings file (-c), so the defaults are for trying out: {', '.join(chosen.values())}."] if chosen else []
 
 
 def _unreadable_files(settings: Settings) -> list[str]:

@@ -96,7 +96,10 @@ def test_without_a_file_it_listens_on_loopback():
         assert re.search(r"pet.sum.time.max +60 +default without a settings file", printed)
         assert re.search(r"pet.update.time.max +600 +default without a settings file", printed)
         assert re.search(r"pet.sum2.time.max +60 +as pet.sum.time.max", printed)
-        assert "No settings file (-c), so the defaults are for trying out: pet.sum.time.max 60 (with one: 3600)" in printed
+        assert (
+            "No settings file (-c), so the defaults are for trying out: pet.sum.time.max 60 (with one: 3600), "
+            "pet.update.time.max 600 (with one: 3600), pet.sum2.time.max 60.\n"
+        ) in printed
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
