@@ -94,9 +94,15 @@ class AdminRole:
             FederationValueError: it does not.
         """
         size = len(canonical_json(TermsUpdate.of(record, self._context.counters.terms_version).to_fields()))
-        most = self._link.connection.max_chunk_bytes - _ENVELOPE_BYTES
-        if size > most:
-            raise FederationValueError(f"schema, contract and members: expected at most {most} bytes together, got {size}")
+        connection = self._link.connection
+        missing = size + _ENVELOPE_BYTES - connection.max_chunk_bytes
+        if missing <= 0:
+            return
+        expected, got = f"at most {max(0, size - missing)} bytes together", f"{size} bytes"
+        if connection.max_payload_bytes <= connection.settings.chunk_bytes:
+            expected += f", or a broker whose max_payload is {connection.max_payload_bytes + missing} or more"
+            got += f" and a max_payload of {connection.max_payload_bytes}"
+        raise FederationValueError(f"schema, contract and members: expected {expected}, got {got}")
 
     async def remove(self, uuid: str, *, tells: bool = True) -> None:
         """Remove a peer, and give the rest a new key.

@@ -12,7 +12,6 @@ from pet.errors import (
     CounterpartOfflineError,
     CredentialsError,
     ForbiddenSubjectError,
-    LocalProtocolError,
     MissingError,
     TransportConfigError,
     UnreachableError,
@@ -216,7 +215,7 @@ def test_the_largest_message(tmp_path):
             await server.serve("place", size)
             assert server.max_chunk_bytes == 2**20 - 4096
             assert await server.request("place", bytes(server.max_chunk_bytes)) == b"%d" % server.max_chunk_bytes
-            with pytest.raises(LocalProtocolError, match="1048576"):
+            with pytest.raises(TransportConfigError, match="1048576 bytes, which is the broker's max_payload"):
                 await server.request("place", bytes(2**20), headers={"Nats-Msg-Id": "a"})
             assert server.losses == 0
 

@@ -18,8 +18,8 @@ from pet.buffers import Buffer
 from pet.errors import (
     CounterpartOfflineError,
     ForbiddenSubjectError,
-    LocalProtocolError,
     MissingExtraError,
+    TransportConfigError,
     TransportError,
     UnreachableError,
 )
@@ -46,6 +46,10 @@ _logger: Final = logging.getLogger(__name__)
 #: What a chunk leaves free of the broker's largest message, for headers and subjects: the broker closes the connection of who
 #: exceeds it, for ever (spec 5.1, fact 1).
 _SPARE_BYTES: Final = 4096
+#: Smaller chunks would be mostly headers.
+_MIN_CHUNK_BYTES: Final = 1024
+#: What a broker has to take, so that a chunk and its headers are one message.
+MIN_PAYLOAD_BYTES: Final = _SPARE_BYTES + _MIN_CHUNK_BYTES
 _REOPEN_SECONDS: Final = 1.0
 
 
@@ -82,7 +86,12 @@ class NatsConnection:
     @property
     def max_chunk_bytes(self) -> int:
         """The largest payload to send: what the settings want, as far as the broker allows, with room for headers."""
-        return min(self.settings.chunk_bytes, self._require_session().client.max_payload) - _SPARE_BYTES
+        return max(min(self.settings.chunk_bytes, self.max_payload_bytes) - _SPARE_BYTES, _MIN_CHUNK_BYTES)
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The largest message that the broker takes, headers included: its setting `max_payload`."""
+        return self._require_session().client.max_payload
 
     @property
     def is_connected(self) -> bool:
@@ -268,7 +277,9 @@ class NatsConnection:
     ) -> None:
         size = sum(map(len, payload)) + sum(len(key) + len(value) + 4 for key, value in (headers or {}).items()) + 14
         if size > session.client.max_payload:
-            raise LocalProtocolError(f"{subject}: expected at most {session.client.max_payload} bytes, got {size}")
+            raise TransportConfigError(
+                f"{subject}: expected at most {session.client.max_payload} bytes, which is the broker's max_payload, got {size}"
+            )
         try:
             await session.publish(subject, payload, reply, None if headers is None else dict(headers))
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError, OSError) as error:
@@ -281,6 +292,12 @@ class NatsConnection:
         """Connect, for the first time or again; see `Session.open` for errors."""
         session = Session(self.settings, self.name, self)
         await session.open()
+        if session.client.max_payload < MIN_PAYLOAD_BYTES:
+            await session.close()
+            raise TransportConfigError(
+                f"NATS {', '.join(self.settings.hosts)}: expected a broker whose max_payload is {MIN_PAYLOAD_BYTES} bytes or"
+                f" more, got {session.client.max_payload}"
+            )
         self._session = session
         self._inbox = session.client.new_inbox()
         await self._listen(session, Subscription(f"{self._inbox}.*", self._waiting.take_late, self._waiting.take))

@@ -156,7 +156,7 @@ class NatsServer:
         """Publish one event, unless that was done."""
         if name in self._published and self._published[name] is source:
             return
-        if isinstance(answer, bytes) and len(answer) >= MAX_EVENT_BYTES:
+        if isinstance(answer, bytes) and len(answer) >= min(MAX_EVENT_BYTES, self._connection.max_chunk_bytes):
             answer = await self._broadcasts.publish_blob(self._subjects.model(name), answer)
         await self._broadcasts.publish_event(name, encode_answer(answer))
         self._published[name] = source

@@ -71,6 +71,8 @@ async def respond(message: Msg, data: bytes) -> None:
         return
     try:
         await message.respond(data)
+    except nats.errors.MaxPayloadError:
+        _logger.warning("%s: an answer of %d bytes is larger than the broker's max_payload", message.subject, len(data))
     except (nats.errors.Error, OSError) as error:
         _logger.debug("%s: the answer could not be sent: %s", message.subject, error)
 
