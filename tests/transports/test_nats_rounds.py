@@ -101,7 +101,7 @@ def play_round(transport, engine, clock):
         return lambda: engine.status()["accepted"] == count
 
     participants = [
-        TickParticipant(transport, signing_key=signing_key(number), entropy=counting_entropy(number * 10_000), scalar=number)
+        TickParticipant(transport, signing_key=signing_key(number), entropy=counting_entropy(number * 10_000), scalar=number / 8)
         for number in range(1, 9)
     ]
     eventually(lambda: transport.get_parameters() == engine.parameters())
