@@ -1,6 +1,7 @@
 """Names in the code: each is used, bounds are called alike, and constants are commented in one way."""
 
 import ast
+import functools
 import importlib
 import inspect
 import itertools
@@ -21,6 +22,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 CALLED_FROM_OUTSIDE = {
     ("pet/transports/nats/wire.py", "Wire"): "nats-py asks the same of its own transports",
 }
+#: Attributes of our classes that a library's base class reads.
+READ_FROM_OUTSIDE = {"pet/transports/guarded_http.py: timeout_keep_alive_task"}  # uvicorn's protocol
 #: Decorators by which pydantic finds a method.
 VALIDATORS = {"field_validator", "model_validator", "field_serializer", "model_serializer", "validator"}
 
@@ -82,13 +85,48 @@ def is_called_from_outside(path: Path, owner: str, name: str, node: ast.stmt) ->
     return inspect.isclass(kind) and any(hasattr(base, name) for base in kind.__mro__[1:])
 
 
-def test_every_name_is_used():
-    """In pet itself, its tests, examples and documentation. Python's own double underscores, and fields, are left out."""
-    sources = [path for folder in ("tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py")]
-    used = {name for tree in TREES.values() for name in used_names(tree)}
-    used |= {name for path in sources for name in used_names(ast.parse(path.read_text(encoding="utf-8")))}
+def words_outside_python() -> set[str]:
+    """Return what documents say, and pages and programs that belong to the package."""
     documents = [*(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("*.md"), REPOSITORY / "setup.py"]
-    used |= {word for path in documents for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    programs = [path for path in ROOT.rglob("*") if path.suffix in {".html", ".c"}]
+    return {word for path in [*documents, *programs] for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+
+
+@functools.cache
+def all_trees() -> list[ast.Module]:
+    sources = [path for folder in ("tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py")]
+    return [*TREES.values(), *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
+
+
+def attributes(tree: ast.Module) -> Iterator[str]:
+    """Yield the fields of classes, and what methods set of `self`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from (name for each in node.body if isinstance(each, ast.AnnAssign) for name in bound_names(each))
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            yield node.attr
+
+
+def read_names(tree: ast.Module) -> Iterator[str]:
+    skipped = docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr
+        elif isinstance(node, ast.MatchClass):
+            yield from node.kwd_attrs
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield from re.findall(r"\w+", node.value)
+
+
+def test_every_attribute_is_read():
+    read = words_outside_python().union(*map(read_names, all_trees()))
+    unread = [f"{name_of(path)}: {name}" for path, tree in TREES.items() for name in attributes(tree) if name not in read]
+    assert [each for each in unread if each not in READ_FROM_OUTSIDE] == []
+
+
+def test_every_name_is_used():
+    """In pet itself, its tests, examples and documentation. Python's own double underscores are left out."""
+    used = words_outside_python().union(*map(used_names, all_trees()))
     unused = [
         f"{name_of(path)}: {owner and owner + '.'}{name}"
         for path, tree in TREES.items()
@@ -113,6 +151,13 @@ def test_bounds_are_called_max_and_min(path):
     words = "MOST|LEAST|LARGEST|SMALLEST|LONGEST|SHORTEST|HIGHEST|LOWEST|FEWEST|GREATEST"
     other = re.compile(rf"_?(?:{words})_|.*_(?:MAX|MIN|{words})$")
     assert [name for name, _ in constants(path) if other.match(name)] == []
+
+
+def test_bounds_of_the_kernels_are_called_so_too():
+    found = re.compile(r"\b(?:MOST|LEAST|LARGEST|SMALLEST|LONGEST|SHORTEST)_[A-Z_]+\b")
+    sources = [path for path in (REPOSITORY / "native").rglob("*") if path.suffix in {".c", ".h"}]
+    assert len(sources) > 10
+    assert [name for path in sources for name in found.findall(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
