@@ -67,16 +67,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
+#: The longest text of an error, in characters: room for a line about each setting of a coordinator.
+_MAX_TEXT: Final = 16384
+
 
 class PetError(Exception):
-    """Root of everything pet raises on purpose."""
+    """Root of everything pet raises on purpose.
+
+    The text can be printed and logged wherever it comes from: it is bounded, and what is not Unicode in it is escaped.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
-        self._message = message
+        text = message if len(message) <= _MAX_TEXT else message[:_MAX_TEXT] + "..."
+        self._text = text.encode(errors="backslashreplace").decode()
 
     def __str__(self) -> str:
-        return self._message
+        return self._text
 
 
 class ConfigError(PetError, ValueError):

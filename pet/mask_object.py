@@ -19,8 +19,11 @@ from pet.buffers import Buffer
 from pet.errors import AggregationError, CryptoError, ModelError, RemoteProtocolError
 from pet.mask_codec import decode_mask_object, encode_mask_object, mask_object_bytes
 from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.numbers import shown_value
 
 MASK_SEED_BYTES: Final = 32
+#: Round parameters carry the length of models in 32 bits.
+MAX_LENGTH: Final = 2**32 - 1
 
 
 class MaskSeed:
@@ -261,10 +264,11 @@ def validate_length(length: object) -> None:
     """Check a number of weights.
 
     Raises:
-        ModelError: not an integer of 0 or more.
+        ModelError: not an integer of 0 or more, or more than round parameters can announce.
     """
-    if not isinstance(length, (int, np.integer)) or length < 0:
-        raise ModelError(f"length: expected a whole number of 0 or more, got {length!r}")
+    is_whole = isinstance(length, (int, np.integer)) and not isinstance(length, bool)
+    if not is_whole or not 0 <= length <= MAX_LENGTH:  # type: ignore[operator]
+        raise ModelError(f"length: expected a whole number of 0 or more and at most {MAX_LENGTH}, got {shown_value(length)}")
 
 
 def validate_count(config: MaskConfigPair, model_count: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pet import kernels
 from pet.buffers import Buffer
-from pet.errors import MissingExtraError, RemoteProtocolError
+from pet.errors import MissingExtraError, ModelError, RemoteProtocolError
 
 BINCODE: Final = "application/octet-stream"
 NPY: Final = "application/x-npy"
@@ -101,9 +101,13 @@ def encode_safetensors(array: NDArray[Any]) -> bytes:
     """Return a vector as the bytes of a safetensors file with one tensor, "model".
 
     Raises:
+        ModelError: a dtype that models do not have.
         MissingExtraError: the package safetensors is not installed.
     """
-    return bytes(_safetensors().save({TENSOR_NAME: np.ascontiguousarray(array)}))
+    weights = np.ascontiguousarray(array)
+    if weights.dtype.newbyteorder("<").str not in _DTYPES:
+        raise ModelError(f"model: expected float32, float64, int32 or int64, got {weights.dtype}")
+    return bytes(_safetensors().save({TENSOR_NAME: weights}))
 
 
 def decode_safetensors(data: Buffer) -> NDArray[Any]:

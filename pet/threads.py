@@ -42,7 +42,7 @@ def resolve_threads(threads: SupportsIndex | None) -> int:
         text = os.environ.get("PET_THREADS", "")
         if not text:
             return available_cores()
-        if not text.isdecimal() or int(text) < 1:
+        if not (text.isdecimal() and len(text) <= 9 and int(text) >= 1):
             raise ConfigError(f"PET_THREADS: expected a whole number of 1 or more, got {text!r}")
         return int(text)
     try:

@@ -167,3 +167,14 @@ def test_a_missing_extra_keeps_the_name_of_the_package():
     for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert error.name == "no_such_package"
         assert "pet-protocol[redis]" in str(error)
+
+
+def test_the_text_can_be_printed_whatever_it_is_about():
+    error = PetError("expected a name, got \udcff" + "x" * 100_000)
+    assert str(error).encode().startswith(b"expected a name, got \\udcff")
+    assert len(str(error)) < 20_000
+    assert facts_of_text(pickle.loads(pickle.dumps(error))) == facts_of_text(error)
+
+
+def facts_of_text(error: PetError) -> tuple[str, tuple[Any, ...]]:
+    return str(error), error.args

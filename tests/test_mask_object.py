@@ -28,7 +28,7 @@ def test_other_things_than_seeds_are_refused():
 
 @pytest.mark.parametrize("length", [-1, 2.0, "3", None])
 def test_a_length_is_a_whole_number(length):
-    message = "length: expected a whole number of 0 or more, got "
+    message = "length: expected a whole number of 0 or more and at most 4294967295, got "
     with pytest.raises(pet.ModelError, match=message):
         pet.sum_masks(SEEDS, CONFIG, length)
     with pytest.raises(pet.ModelError, match=message):

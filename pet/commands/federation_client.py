@@ -51,6 +51,18 @@ def client_of(url: str, key_file: Path, certificate: Path | None, *, compat: boo
         yield client
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file that an option names.
+
+    Raises:
+        SettingsError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: expected UTF-8, got another byte at offset {error.start}") from None
+
+
 def read_password(path: Path | None) -> Secret:
     """Return the password of an invitation: from a file, the environment, or a question without an echo.
 
@@ -59,7 +71,7 @@ def read_password(path: Path | None) -> Secret:
     """
     if path is None:
         return Secret(os.environ.get(PASSWORD_VARIABLE) or typer.prompt("Password of the invitation", hide_input=True))
-    text = path.read_text().strip()
+    text = read_text(path).strip()
     if not text:
         raise SettingsError(f"{path}: expected the password of an invitation, got an empty file")
     return Secret(text)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 import typer
 
-from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
+from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of, read_text
 from pet.errors import SettingsError
 from pet.federation.schema import Schema
 
@@ -73,7 +73,7 @@ def _schema_text(schema: Path | None, schema_from: Path | None) -> str | None:
     if schema is not None and schema_from is not None:
         raise typer.BadParameter("expected one of --schema and --schema-from, got both", param_hint="--schema")
     if schema is not None:
-        return schema.read_text()
+        return read_text(schema)
     return None if schema_from is None else propose_schema(schema_from)
 
 
@@ -83,9 +83,9 @@ def propose_schema(path: Path) -> str:
     Raises:
         SettingsError: there are no rows, or they are not numbers.
     """
-    with path.open() as file:
-        names = [name.strip() for name in file.readline().split(",")]
-        rows = [line.split(",") for line in file if line.strip()]
+    heading, *lines = read_text(path).splitlines() or [""]
+    names = [name.strip() for name in heading.split(",")]
+    rows = [line.split(",") for line in lines if line.strip()]
     if not rows or any(len(row) != len(names) for row in rows):
         raise SettingsError(f"{path}: expected a heading line and rows of {len(names)} fields")
     try:

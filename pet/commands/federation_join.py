@@ -16,6 +16,7 @@ from pet.commands.federation_client import (
     Url,
     client_of,
     read_password,
+    read_text,
 )
 
 
@@ -46,5 +47,5 @@ def command(
     own: dict[str, Any] = {} if nats_hosts is None else {"nats_hosts": nats_hosts}
     password = None if admin_key is not None else read_password(password_file)
     with client_of(url, key_file, certificate, compat=compat) as client:
-        client.join(project, invitation.read_text().strip(), password, admin_key=admin_key, **own)
+        client.join(project, read_text(invitation).strip(), password, admin_key=admin_key, **own)
     typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse")

@@ -61,14 +61,17 @@ def read_file(path: Path) -> WrittenSettings:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         tree = tomllib.loads(_VALUELESS_BIND_ADDRESS.sub(r'\1 = ""', text.replace("\r\n", "\n")))
+        leaves = list(_leaves(tree, ()))
     except OSError as error:
         fault = f"expected a readable file, got: {error.strerror}"
     except UnicodeDecodeError as error:
         fault = f"expected UTF-8, got another byte at offset {error.start}"
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # tomllib's own, or an integer of more digits than Python converts
         fault = f"expected TOML, got: {error}"
+    except RecursionError:
+        fault = "expected TOML, got values nested too deeply"
     else:
-        return _collect(((keys, ".".join(keys), value) for keys, value in _leaves(tree, ())), "file")
+        return _collect(((keys, ".".join(keys), value) for keys, value in leaves), "file")
     return WrittenSettings(faults=[f"settings file {path}: {fault}"])
 
 

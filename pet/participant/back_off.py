@@ -7,8 +7,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from pet.errors import ConfigError, PetError, TransportError
+from pet.numbers import checked_number
+
+#: Longer waits do not fit the time of a system call everywhere.
+_MAX_SECONDS: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +37,18 @@ class BackOff:
     give_up_seconds: float = math.inf
 
     def __post_init__(self) -> None:
-        if not (0 < self.initial_seconds <= self.max_seconds and self.factor >= 1):
-            raise ConfigError(f"back-off: expected 0 < initial_seconds <= max_seconds and factor >= 1, got {self}")
-        if not (0 <= self.jitter <= 1 and self.give_up_seconds > 0):
-            raise ConfigError(f"back-off: expected 0 <= jitter <= 1 and give_up_seconds > 0, got {self}")
+        numbers = {
+            "initial_seconds": checked_number(self.initial_seconds, "back-off: initial_seconds", above=0, most=_MAX_SECONDS),
+            "factor": checked_number(self.factor, "back-off: factor", least=1, most=_MAX_SECONDS),
+            "max_seconds": checked_number(self.max_seconds, "back-off: max_seconds", above=0, most=_MAX_SECONDS),
+            "jitter": checked_number(self.jitter, "back-off: jitter", least=0, most=1),
+        }
+        if self.give_up_seconds != math.inf:
+            numbers["give_up_seconds"] = checked_number(self.give_up_seconds, "back-off: give_up_seconds", above=0)
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)
+        if self.initial_seconds > self.max_seconds:
+            raise ConfigError(f"back-off: expected initial_seconds <= max_seconds, got {self}")
 
     def next_seconds(self, last_seconds: float, *, made_progress: bool, is_new_round: bool) -> float:
         """Return the next wait.

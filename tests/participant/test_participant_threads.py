@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -286,8 +287,17 @@ def test_waits_grow_while_nothing_happens_and_vanish_with_progress():
 
 @pytest.mark.parametrize(
     "options",
-    [{"initial_seconds": 0}, {"initial_seconds": 11}, {"factor": 0.9}, {"initial_seconds": float("nan")}, {"max_seconds": -1}],
+    [
+        *({"initial_seconds": 0}, {"initial_seconds": 11}, {"factor": 0.9}, {"initial_seconds": math.nan}, {"max_seconds": -1}),
+        *(
+            {"max_seconds": math.inf},
+            {"max_seconds": 10**400},
+            {"factor": math.inf},
+            {"jitter": 2},
+            {"give_up_seconds": math.nan},
+        ),
+    ],
 )
 def test_impossible_waits_are_refused(options):
-    with pytest.raises(ConfigError, match="back-off: expected"):
+    with pytest.raises(ConfigError, match=r"back-off: .*expected"):
         BackOff(**options)

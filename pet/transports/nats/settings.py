@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from pet.errors import ConfigError
+from pet.numbers import checked_number
 from pet.secret import Secret
 from pet.transports.tls import trusting
 from pet.urls import shown_url
@@ -143,16 +144,19 @@ class NatsSettings:
             raise ConfigError(f"nats_sec_nkey_seed: expected SU and 56 more characters, got {len(seed.reveal())} characters")
 
     def _check_numbers(self) -> None:
-        if not 0 < self.request_timeout_seconds <= 3600:
-            raise ConfigError(f"nats_req_timeout: expected above 0 and at most 3600 s, got {self.request_timeout_seconds}")
-        if self.stream_max_bytes < _MIN_STREAM_BYTES:
-            raise ConfigError(
-                f"nats_stream_max_memory: expected {_MIN_STREAM_BYTES} bytes or more, got {self.stream_max_bytes}"
-            )
-        if not 1 <= self.replicas <= 5:
-            raise ConfigError(f"replicas: expected 1 to 5, got {self.replicas}")
-        if not 2**10 <= self.chunk_bytes <= 2**23:
-            raise ConfigError(f"chunk bytes: expected 1 KiB to 8 MiB, got {self.chunk_bytes}")
+        seconds = checked_number(self.request_timeout_seconds, "nats_req_timeout", above=0, most=3600)
+        object.__setattr__(self, "request_timeout_seconds", seconds)
+        for attribute, name, least, most in (
+            ("stream_max_bytes", "nats_stream_max_memory", _MIN_STREAM_BYTES, 2**62),
+            ("replicas", "replicas", 1, 5),
+            ("chunk_bytes", "chunk_bytes", 2**10, 2**23),
+        ):
+            number = checked_number(getattr(self, attribute), name, least=least, most=most)
+            if not isinstance(number, int):
+                raise ConfigError(f"{name}: expected a whole number, got {number}")
+            object.__setattr__(self, attribute, number)
+        if not (isinstance(self.mode, str) and isinstance(self.storage, str)):
+            raise ConfigError("NATS: expected mode and storage as texts, got something else")
         if self.mode not in ("direct", "stream") or self.storage not in ("file", "memory"):
             raise ConfigError(f"NATS: expected mode direct or stream, storage file or memory, got {self.mode}, {self.storage}")
 
