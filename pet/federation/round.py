@@ -281,6 +281,7 @@ class RoundPart:
             scalar=self.scalar,
             choose_task=take_assigned_task(task),
             entropy=self._entropy() if task == SUM_TASK else os.urandom,
+            max_model_length=len(self.vector),
         )
         while True:
             events = await participant.tick()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import numpy as np
 import pytest
 from asgi_server import serving
-from participant_driver import live_settings
+from participant_driver import live_settings, wait_until
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
+from pet.errors import TransportRefusedError
 from pet.participant import AsyncParticipant, BackOff, Participant, spawn_participant
 from pet.participant.test_drive import DummyFleet
 from pet.transports import asgi
@@ -74,3 +76,52 @@ def test_a_coordinator_that_comes_late_is_waited_for(url):
     fleet.run(1, stop_after_three)
     transport.close()
     assert all("ConnectError" in error for error in errors)
+
+
+class Limited:
+    """What a proxy with a limit on bodies does: it answers 413 to whatever is larger, and passes on the rest."""
+
+    def __init__(self, app, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.refused: list[int] = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        length = next((int(value) for name, value in scope.get("headers", ()) if name == b"content-length"), 0)
+        if length <= self.max_bytes:
+            await self.app(scope, receive, send)
+            return
+        self.refused.append(length)
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"<html>too large</html>"})
+
+
+@pytest.mark.parametrize("max_bytes", [300_000, 10_000], ids=["chunks pass", "nothing passes"])
+def test_messages_too_large_for_a_proxy_go_out_in_chunks_or_end_with_a_reason(max_bytes):
+    service = CoordinatorService(CoordinatorEngine(live_settings(sum_probability=0.4, length=100_000)))
+    proxy = Limited(asgi.create_app(service), max_bytes)
+    with serving(proxy) as url, contextlib.closing(HttpTransport(url)) as transport:
+        fleet = DummyFleet(transport, 8, weight=0.25, period_seconds=0.05)
+        passes = max_bytes > 2**18
+        fleet.run(1 if passes else None, lambda progress: None if passes or progress.warning_count < 2 else fleet.stop())
+        progress = fleet.run()
+    assert 1 <= len(proxy.refused) <= 8 * (1 if passes else 2 * progress.sweeps)
+    assert "413" in progress.last_warning
+    assert "client_max_body_size" in progress.last_warning
+    assert "max_message_size" in progress.last_warning
+    if passes:
+        assert max(proxy.refused) > 600_000
+        assert progress.rounds_finished == 1
+    else:
+        assert "task abandoned" in progress.last_warning
+
+
+def test_a_path_that_is_not_the_coordinators_stands_in_the_status(url, caplog):
+    thread = spawn_participant(url + "elsewhere", Trainer, back_off=QUICK)
+    try:
+        wait_until(lambda: thread.last_error is not None)
+        assert isinstance(thread.last_error, TransportRefusedError)
+        assert "GET /params: expected status 200 or 204, got 404" in thread.status.text
+    finally:
+        thread.stop()
+    assert caplog.text.count("got 404") == 1

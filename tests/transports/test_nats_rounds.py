@@ -17,7 +17,13 @@ from participant_driver import SetClock, counting_entropy, live_settings, quick_
 
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
-from pet.errors import AnswerTooLargeError, CounterpartOfflineError, TransportError
+from pet.errors import (
+    AnswerTooLargeError,
+    CounterpartOfflineError,
+    MessageTooLargeError,
+    TransportError,
+    TransportRefusedError,
+)
 from pet.model_formats import decode_npy
 from pet.participant.test_drive import DummyFleet
 from pet.participant.ticks import TickParticipant
@@ -25,6 +31,8 @@ from pet.protocol.windows import PhaseWindow
 from pet.transports import asgi
 from pet.transports.http import HttpTransport
 from pet.transports.nats import NatsServer, NatsSettings, NatsTransport, Subjects, connect
+from pet.transports.nats.frames import Verdict
+from pet.transports.nats.sender import require_accepted
 from pet.transports.status import StatusTransport
 
 FEDERATION = "abcdefghij012345"
@@ -101,7 +109,9 @@ def play_round(transport, engine, clock):
         return lambda: engine.status()["accepted"] == count
 
     participants = [
-        TickParticipant(transport, signing_key=signing_key(number), entropy=counting_entropy(number * 10_000), scalar=number / 8)
+        TickParticipant(
+            transport, signing_key=signing_key(number), entropy=counting_entropy(number * 10_000), scalar=number / 8
+        )
         for number in range(1, 9)
     ]
     eventually(lambda: transport.get_parameters() == engine.parameters())
@@ -248,3 +258,34 @@ def test_an_absent_coordinator_is_told(broker):
             transport.send_message(b"anything")
     finally:
         transport.close()
+
+
+def test_a_message_refused_for_its_size_is_not_sent_again(broker):
+    service = CoordinatorService(CoordinatorEngine(quick_settings()))
+    transport = NatsTransport(settings_for(broker), FEDERATION)
+    with serving_nats(service, settings_for(broker)), contextlib.closing(transport):
+        started = time.monotonic()
+        with pytest.raises(MessageTooLargeError, match="upload: expected it to be taken, got 'too_large'") as raised:
+            transport.send_message(bytes(3_000_000))
+        assert time.monotonic() - started < 5, "the request timeout: it was tried again"
+    assert not raised.value.is_temporary
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("too_large", MessageTooLargeError),
+        ("unknown_kind", TransportRefusedError),
+        ("wrong_digest", TransportError),
+        ("", None),
+    ],
+)
+def test_a_refusal_says_whether_another_attempt_may_help(reason, kind):
+    verdict = Verdict(is_accepted=not reason, reason=reason)
+    if kind is None:
+        require_accepted(verdict)
+        return
+    with pytest.raises(TransportError, match=reason) as raised:
+        require_accepted(verdict)
+    assert type(raised.value) is kind
+    assert raised.value.is_temporary is (reason == "wrong_digest")
