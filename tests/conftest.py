@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from open_databases import check_connections
 from programs import require_program
 
 from pet import kernels
@@ -13,6 +14,8 @@ from pet import kernels
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and every process they start would inherit that,
 # also those that have to end on it. With a handler here they start with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+check_connections()
 
 
 @pytest.fixture(params=kernels.available_backends())

@@ -63,9 +63,15 @@ class FederationStore:
         """
         self._clock: Final = clock
         self._volatile: Final = _Database(":memory:")
-        self._durable: Final = self._volatile if directory is None else _open_file(directory)
-        for record in [record for record, storage in self.peers() if not storage.is_confirmed()]:
-            self.remove(record.customer_id, record.project_id)  # the server ended while it created or joined
+        self._durable = self._volatile
+        try:
+            if directory is not None:
+                self._durable = _open_file(directory)
+            for record in [record for record, storage in self.peers() if not storage.is_confirmed()]:
+                self.remove(record.customer_id, record.project_id)  # the server ended while it created or joined
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the databases. What was in memory is lost."""
@@ -276,9 +282,11 @@ class _Database:
                 f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; {_TABLES}"
                 f"PRAGMA user_version = {_FORMAT};"
             )
-        except (sqlite3.DatabaseError, StateError) as error:
+        except BaseException as error:
             self._connection.close()
-            raise StateError(f"{name}: expected the store of a federation server, got: {error}") from None
+            if isinstance(error, sqlite3.DatabaseError | StateError):
+                raise StateError(f"{name}: expected the store of a federation server, got: {error}") from None
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -57,13 +57,17 @@ class RedisStorage:
         known = pool.connection_kwargs
         self.description = f"Redis at {known.get('host', known.get('path'))}:{known.get('port', '')}/{known.get('db', 0)}"
         self._client: Final = redis.Redis(connection_pool=pool)
-        with self._mapped_errors():
-            self._connect()
-            self._take_ownership()
-            if is_fresh:
-                names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
-                blobs = [_BLOB_KEY + name for name in names]
-                self._client.delete(STATE_KEY, ENTRIES_KEY, NAMES_KEY, *blobs)
+        try:
+            with self._mapped_errors():
+                self._connect()
+                self._take_ownership()
+                if is_fresh:
+                    names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
+                    blobs = [_BLOB_KEY + name for name in names]
+                    self._client.delete(STATE_KEY, ENTRIES_KEY, NAMES_KEY, *blobs)
+        except BaseException:
+            self._client.close()
+            raise
 
     def load(self) -> Stored | None:
         """Return what is stored."""

@@ -127,18 +127,20 @@ class SqliteStorage:
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
-        except sqlite3.OperationalError as error:
+        except BaseException as error:
             connection.close()
+            self._raise_mapped(error)
+            raise
+        return connection
+
+    def _raise_mapped(self, error: BaseException) -> None:
+        """Raise what an error while the database was opened means to callers; return if it means itself."""
+        if isinstance(error, sqlite3.OperationalError):
             if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise StorageError(f"{self._path}: expected a folder of its own, but another coordinator uses it") from None
             raise StorageError(f"{self._path}: {error}") from None
-        except sqlite3.DatabaseError as error:
-            connection.close()
+        if isinstance(error, sqlite3.DatabaseError):
             raise StateError(f"{self._path}: expected a coordinator's database, got: {error} {_HINT}") from None
-        except StateError:
-            connection.close()
-            raise
-        return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Lock the database, check that it is ours, and make its tables if it is new."""
