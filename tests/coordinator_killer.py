@@ -35,7 +35,8 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from redis_server import RedisServer, free_port
+from programs import free_port
+from redis_server import RedisServer
 
 from pet.crypto import SUM_TASK, UPDATE_TASK, SigningKeyPair, is_eligible, sign_task
 from pet.errors import TransportError

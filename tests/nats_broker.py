@@ -7,13 +7,7 @@ import socket
 import subprocess
 import time
 
-from programs import require_program
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from programs import free_port, require_program
 
 
 class Broker:

@@ -5,6 +5,7 @@ A test that needs one asks here for it: without it the test skips and names the 
 
 import os
 import shutil
+import socket
 
 import pytest
 
@@ -35,3 +36,11 @@ def require_program(name: str) -> str:
             pytest.fail(f"{reason}: CI runs every test")
         pytest.skip(reason)
     return path
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

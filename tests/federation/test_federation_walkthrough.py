@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nats_broker import free_port
-from programs import require_program
+from programs import free_port, require_program
 
 from pet.federation.invitation import open_with_password
 from pet.secret import Secret

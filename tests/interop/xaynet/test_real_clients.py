@@ -6,7 +6,6 @@ the whole expected mean follows.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from programs import free_port
 
 import pet
 from pet.model_formats import NPY, decode_npy
@@ -47,12 +47,6 @@ size = {length}
 """
 
 SCALARS = [0.25 + 0.25 * (i % 4) for i in range(COUNT)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
