@@ -16,6 +16,7 @@ from pet.commands.bench_workload import VECTOR_COUNT, Workload
 from pet.mask_config import MaskConfig
 
 TEST_LENGTH = 1_000
+TEST_BYTES = 100_000
 LENGTHS = "1e3,1e4,1e5,1e6,1e7,25e6"
 #: The reference needs a hundred microseconds for what the others do in nanoseconds.
 REFERENCE_LENGTH = 10
@@ -39,14 +40,15 @@ def pytest_generate_tests(metafunc):
 
 
 @functools.lru_cache(maxsize=1)
-def make_workload(backend, config, length):
-    return Workload(MaskConfig.parse(config), REFERENCE_LENGTH if backend == "reference" else length)
+def make_workload(backend, config, length, wanted_bytes):
+    return Workload(MaskConfig.parse(config), REFERENCE_LENGTH if backend == "reference" else length, 1, wanted_bytes)
 
 
 @pytest.fixture
-def workload(backend, config, length):
+def workload(backend, config, length, request):
+    """Give other data to every call: more than the caches hold where times count, and little in a mere test."""
     kernels.select_backend(backend)
-    yield make_workload(backend, config, length)
+    yield make_workload(backend, config, length, None if request.config.getoption("benchmark_enable") else TEST_BYTES)
     kernels.select_backend(None)
 
 
