@@ -30,7 +30,13 @@ def command(
         str, typer.Option("--backends", metavar="B,B", help="Kernel back-ends; the one in use if not given.")
     ] = "",
     threads: Annotated[
-        int, typer.Option("--threads", min=1, max=256, help="Threads of a call; small models and fractions use one.")
+        int,
+        typer.Option(
+            "--threads",
+            parser=bench_options.parse_threads,
+            metavar="N",
+            help="Threads of a call; small models and fractions use one.",
+        ),
     ] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure as JSON.")] = None,
     plot_file: Annotated[
@@ -45,7 +51,13 @@ def command(
     ] = False,
     peer_size: Annotated[str, typer.Option("--peer-size", metavar="N", help="Number of weights of that comparison.")] = "1e6",
     peer_seeds: Annotated[
-        int, typer.Option("--peer-seeds", min=3, max=1000, help="Masks that a sum participant adds in that comparison.")
+        int,
+        typer.Option(
+            "--peer-seeds",
+            parser=bench_options.parse_peer_seeds,
+            metavar="N",
+            help="Masks that a sum participant adds in that comparison.",
+        ),
     ] = 5,
 ) -> None:
     """Measure the kernels: nanoseconds per weight, and the share of what this machine can do at most.
@@ -80,25 +92,30 @@ def _measure_all(
     """Measure every kernel with every back-end, config and size; the back-end in use is as before afterwards."""
     before = kernels.active_backend()
     results: list[Result] = []
-    runs = [(backend, config, size) for backend in backends for config in configs for size in sizes]
+    runs = [(config, size) for config in configs for size in sizes]
+    thread_counts = sorted({1, threads})
     try:
-        for number, (backend, config, size) in enumerate(runs, 1):
+        for done, backend in enumerate(backends):
             kernels.select_backend(backend)
-            label = f"{number} of {len(runs)}: {backend}, {config}, {size:,} weights"
-            with progress.status(label) as status:
-                for result in _measure(config, size, backend, threads, ceilings):
-                    results.append(result)
-                    status.update(f"{label}, {result.kernel} done")
+            with progress.status(f"{backend}: ceilings") as status:
+                ceilings.measure(backend, thread_counts)
+                for number, (config, size) in enumerate(runs, done * len(runs) + 1):
+                    label = f"{number} of {len(backends) * len(runs)}: {backend}, {config}, {size:,} weights"
+                    status.update(label)
+                    for result in _measure(config, size, backend, threads):
+                        results.append(result)
+                        status.update(f"{label}, {result.kernel} done")
+                status.update(f"{backend}: ceilings once more")
+                ceilings.measure(backend, thread_counts)
     finally:
         kernels.select_backend(before)
-    return results
+    return [result.beside(ceilings.found) for result in results]
 
 
-def _measure(config: MaskConfig, size: int, backend: str, threads: int, ceilings: Ceilings) -> Iterator[Result]:
-    """Measure every kernel once; the ceiling of a back-end is measured the first time that it is asked for."""
+def _measure(config: MaskConfig, size: int, backend: str, threads: int) -> Iterator[Result]:
+    """Measure every kernel once."""
     for case in Workload(config, size, threads).cases():
-        ceiling = ceilings.of(backend, case.threads)
-        yield Result.of(case, config, backend, size, bench_kernels.measure(case), ceiling)
+        yield Result.of(case, config, backend, size, bench_kernels.measure(case))
 
 
 def _compare(console: Console, progress: Console, length: int, seed_count: int) -> list[Comparison]:

@@ -11,11 +11,12 @@ import shlex
 import shutil
 import subprocess  # compiles and runs our own probe, with arguments that are all constants of this file
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pet.commands.bench_kernels import Case
+from pet.commands.bench_kernels import Limit
 from pet.commands.bench_memory import rotation_bytes
 from pet.errors import PetError
 
@@ -49,15 +50,24 @@ class Ceiling:
     memory_gb_per_s: float
     reads_gb_per_s: float
 
-    def nanoseconds(self, case: Case) -> float:
-        """Return the least time per weight that a case could take."""
-        if case.limit == "keystream":
-            return case.limit_bytes * self.keystream_ns_per_kib / 1024
-        return case.limit_bytes / (self.reads_gb_per_s if case.limit == "reads" else self.memory_gb_per_s)
+    def nanoseconds(self, limit: Limit, limit_bytes: float) -> float:
+        """Return the least time per weight of a case that moves `limit_bytes` of a kind per weight."""
+        if limit == "keystream":
+            return limit_bytes * self.keystream_ns_per_kib / 1024
+        return limit_bytes / (self.reads_gb_per_s if limit == "reads" else self.memory_gb_per_s)
+
+    def best_of(self, other: Ceiling) -> Ceiling:
+        """Return the better of two measurements, figure by figure: other programs can only make them worse."""
+        return replace(
+            self,
+            keystream_ns_per_kib=min(self.keystream_ns_per_kib, other.keystream_ns_per_kib),
+            memory_gb_per_s=max(self.memory_gb_per_s, other.memory_gb_per_s),
+            reads_gb_per_s=max(self.reads_gb_per_s, other.reads_gb_per_s),
+        )
 
 
 class Ceilings:
-    """The ceilings of a run: each is measured the first time that it is asked for, and kept.
+    """The ceilings of a run: each is measured before and after the kernels that are compared with it, and the better counts.
 
     Attributes:
         found: by back-end and number of threads.
@@ -68,15 +78,17 @@ class Ceilings:
         self.found: Final[dict[tuple[str, int], Ceiling]] = {}
         self.reasons: Final[dict[tuple[str, int], str]] = {}
 
-    def of(self, backend: str, threads: int) -> Ceiling | None:
-        """Return the ceiling of a back-end with a number of threads; None if it cannot be measured here."""
-        key = (backend, threads)
-        if key not in self.found and key not in self.reasons:
+    def measure(self, backend: str, thread_counts: Iterable[int]) -> None:
+        """Measure the ceilings of a back-end, or keep the reason why that cannot be done here."""
+        for key in [(backend, threads) for threads in thread_counts]:
+            if key in self.reasons:
+                continue
             try:
-                self.found[key] = measure_ceiling(backend, threads)
+                ceiling = measure_ceiling(*key)
             except PetError as error:
                 self.reasons[key] = str(error)
-        return self.found.get(key)
+            else:
+                self.found[key] = ceiling.best_of(self.found.get(key, ceiling))
 
 
 def find_compiler() -> list[str] | None:

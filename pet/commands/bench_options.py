@@ -59,6 +59,31 @@ def _parse_size(text: str, option: str, most: int, what: str, usable: int) -> in
     return int(number)
 
 
+def parse_threads(text: str) -> int:
+    """Return the number of --threads.
+
+    Raises:
+        typer.BadParameter: it is no whole number, or more than the probe of the ceilings can start.
+    """
+    return _parse_count(text, "threads", 1, 256)
+
+
+def parse_peer_seeds(text: str) -> int:
+    """Return the number of --peer-seeds.
+
+    Raises:
+        typer.BadParameter: it is no whole number, fewer than a round needs updates, or more than a round should take here.
+    """
+    return _parse_count(text, "seeds", 3, 1000)
+
+
+def _parse_count(text: str, what: str, least: int, most: int) -> int:
+    number = str(text).strip()
+    if not (number.isascii() and number.isdecimal() and len(number) < 10 and least <= int(number) <= most):
+        raise typer.BadParameter(f"expected {least} to {most} {what}, got {number!r}")
+    return int(number)
+
+
 def parse_configs(text: str) -> list[MaskConfig]:
     """Return the mask configs of --configs.
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,8 @@ class Result:
     ceiling_ns: float | None
 
     @classmethod
-    def of(
-        cls, case: Case, config: MaskConfig, backend: str, size: int, timing: Measurement, ceiling: Ceiling | None
-    ) -> Result:
-        """Return the line of a case that was measured."""
+    def of(cls, case: Case, config: MaskConfig, backend: str, size: int, timing: Measurement) -> Result:
+        """Return the line of a case that was measured, without its ceiling."""
         return cls(
             kernel=case.name,
             config=str(config),
@@ -54,8 +52,13 @@ class Result:
             passes=timing.passes,
             limit=case.limit,
             limit_bytes=case.limit_bytes,
-            ceiling_ns=None if ceiling is None else ceiling.nanoseconds(case),
+            ceiling_ns=None,
         )
+
+    def beside(self, ceilings: Mapping[tuple[str, int], Ceiling]) -> Result:
+        """Return the line with its ceiling, if there is one for its back-end and number of threads."""
+        ceiling = ceilings.get((self.backend, self.threads))
+        return self if ceiling is None else replace(self, ceiling_ns=ceiling.nanoseconds(self.limit, self.limit_bytes))
 
     @property
     def share(self) -> float | None:

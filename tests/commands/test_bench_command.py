@@ -10,7 +10,6 @@ import pytest
 
 from pet import cli, kernels
 from pet.commands import bench_ceiling, bench_kernels, bench_memory, bench_options
-from pet.commands.bench_kernels import Case
 
 KERNELS = ["expand", "update", "mask sum", "mask only", "aggregate 1", "aggregate 8", "unmask", "fractions"]
 
@@ -53,7 +52,8 @@ def test_the_back_end_in_use_stays():
             for value in ("0", "many", "1.5", "nan", "inf", "1e3,", "", "1e12", "1e999999999", "1," * 100 + "1")
         ),
         *(("--peer-size", value) for value in ("1,2", "1e12", "-1")),
-        *(("--threads", value) for value in ("0", "257", "two")),
+        *(("--threads", value) for value in ("0", "257", "two", "1e2", "9" * 5000)),
+        *(("--peer-seeds", value) for value in ("2", "1001", "some")),
         *(("--configs", value) for value in ("prime-f16-b0-m3", "")),
         ("--backends", "sse9"),
         ("--plot", "bench.jpeg"),
@@ -129,7 +129,20 @@ def test_the_ceiling_of_a_case():
     ceiling = bench_ceiling.Ceiling(
         flags="", threads=1, vector_bytes=16, keystream_ns_per_kib=1024.0, memory_gb_per_s=2.0, reads_gb_per_s=4.0
     )
-    usual = {"name": "", "limit_bytes": 10.0, "units": 1, "threads": 1, "run": int}
-    assert ceiling.nanoseconds(Case(limit="keystream", **usual)) == 10
-    assert ceiling.nanoseconds(Case(limit="memory", **usual)) == 5
-    assert ceiling.nanoseconds(Case(limit="reads", **usual)) == 2.5
+    assert ceiling.nanoseconds("keystream", 10.0) == 10
+    assert ceiling.nanoseconds("memory", 10.0) == 5
+    assert ceiling.nanoseconds("reads", 10.0) == 2.5
+
+
+def test_the_better_of_two_measurements_is_the_ceiling(monkeypatch):
+    """The probe runs before and after the kernels; what disturbs one of the two must not flatter them."""
+    usual = {"flags": "", "threads": 1, "vector_bytes": 16}
+    first = bench_ceiling.Ceiling(**usual, keystream_ns_per_kib=150.0, memory_gb_per_s=30.0, reads_gb_per_s=9.0)
+    second = bench_ceiling.Ceiling(**usual, keystream_ns_per_kib=400.0, memory_gb_per_s=12.0, reads_gb_per_s=25.0)
+    measured = iter([first, second])
+    monkeypatch.setattr(bench_ceiling, "measure_ceiling", lambda backend, threads: next(measured))
+    assert cli.run(["bench", "--sizes", "10", "--backends", "portable"]) == 0
+    assert list(measured) == []
+    assert first.best_of(second) == bench_ceiling.Ceiling(
+        **usual, keystream_ns_per_kib=150.0, memory_gb_per_s=30.0, reads_gb_per_s=25.0
+    )
