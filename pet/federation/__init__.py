@@ -1,7 +1,58 @@
-"""Federations: peers that merge the statistics of their rows, created and joined over REST, carried by NATS."""
+"""Federations: peers that merge the statistics of their rows, created and joined over REST, carried by NATS.
 
-from pet.federation.client import Client
-from pet.federation.runtime import Regression
-from pet.secret import Secret
+A name loads its module on first use: who only computes statistics loads no HTTP client, and `import pet.federation` loads
+nothing at all.
+"""
 
-__all__ = ["Client", "Regression", "Secret"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pet.federation.analysis import correlation, covariance, linear_regression, univariate
+    from pet.federation.client import Client
+    from pet.federation.runtime import Regression
+    from pet.federation.schema import Feature, Kind, Schema
+    from pet.federation.statistics import Statistics
+    from pet.secret import Secret
+
+__all__ = [
+    "Client",
+    "Feature",
+    "Kind",
+    "Regression",
+    "Schema",
+    "Secret",
+    "Statistics",
+    "correlation",
+    "covariance",
+    "linear_regression",
+    "univariate",
+]
+
+_MODULES: Final = {
+    "Client": "pet.federation.client",
+    "Feature": "pet.federation.schema",
+    "Kind": "pet.federation.schema",
+    "Regression": "pet.federation.runtime",
+    "Schema": "pet.federation.schema",
+    "Secret": "pet.secret",
+    "Statistics": "pet.federation.statistics",
+    "correlation": "pet.federation.analysis",
+    "covariance": "pet.federation.analysis",
+    "linear_regression": "pet.federation.analysis",
+    "univariate": "pet.federation.analysis",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next use finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

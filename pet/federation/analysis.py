@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, StatisticsError
-from pet.federation.numbers import to_floats
+from pet.federation.numbers import columns_by_name, to_floats
 from pet.federation.schema import Kind
 from pet.federation.statistics import Statistics
 
@@ -171,9 +171,7 @@ class LinearRegression:
             FederationValueError: another number of columns, or one that is missing.
         """
         if isinstance(rows, Mapping) or hasattr(rows, "columns"):
-            if missing := [name for name in self.features if name not in rows]:
-                raise FederationValueError(f"rows: expected columns {', '.join(self.features)}, got none for {missing[0]!r}")
-            matrix = np.column_stack([to_floats(rows[name], name) for name in self.features])
+            matrix = columns_by_name(rows, self.features)
         else:
             matrix = np.atleast_2d(to_floats(rows, "rows"))
         if matrix.ndim != 2 or matrix.shape[1] != len(self.features):

@@ -305,9 +305,11 @@ class Client:
         query = {"first": first, "second": second, "useLocal": _text(local)}
         return self._read(self._get(f"{project_id}/correlation", query), lambda found: number(found["correlation"]))
 
-    def linear_regression(self, project_id: str, target: str, features: Sequence[str], *, local: bool = False) -> Regression:
-        """Fit one feature on others, over all peers or in the local project."""
-        body = json.dumps({"target": target, "features": list(features)}).encode()
+    def linear_regression(
+        self, project_id: str, target: str, features: Sequence[str] | None = None, *, local: bool = False
+    ) -> Regression:
+        """Fit one feature on others (None: on all of them), over all peers or in the local project."""
+        body = json.dumps({"target": target, "features": None if features is None else list(features)}).encode()
         return self._read(self._send(f"{project_id}/regression", body, {"useLocal": _text(local)}), regression)
 
     def set_model(self, project_id: str, weights: NDArray[np.float64], weight: float = 1.0) -> None:

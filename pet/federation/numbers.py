@@ -5,6 +5,7 @@ No schema and no rows are known here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,3 +51,20 @@ def to_finite_floats(values: Any, what: str) -> NDArray[np.float64]:
     if not (is_finite := np.isfinite(numbers)).all():
         raise FederationValueError(f"{what}: expected finite numbers, got {numbers[~is_finite].flat[0]}")
     return numbers
+
+
+def columns_by_name(table: Any, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return columns of a mapping or DataFrame as a matrix, rows x names.
+
+    Raises:
+        FederationValueError: columns are missing (all are named, up to five), their lengths differ, or a value is no number.
+    """
+    if missing := [name for name in names if name not in table]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise FederationValueError(
+            f"table: expected a column for every feature, got none for {', '.join(map(repr, missing[:5]))}{more}"
+        )
+    columns = [np.atleast_1d(to_floats(table[name], name)) for name in names]
+    if any(column.ndim != 1 for column in columns) or len({len(column) for column in columns}) != 1:
+        raise FederationValueError("table: expected columns of one length")
+    return np.column_stack(columns)

@@ -76,9 +76,9 @@ class StatisticsView(ABC):
         """Return the linear correlation."""
         return float(analysis.correlation(self.snapshot(), [first, second])[0, 1])
 
-    def linear_regression(self, target: str, features: Sequence[str]) -> Regression:
-        """Fit `target` on `features`; `pet.federation.analysis.linear_regression` says more about a fit."""
-        fit = analysis.linear_regression(self.snapshot(), target, features or None)
+    def linear_regression(self, target: str, features: Sequence[str] | None) -> Regression:
+        """Fit `target` on `features`, or on all others for None; see `pet.federation.analysis.linear_regression`."""
+        fit = analysis.linear_regression(self.snapshot(), target, features)
         coefficients = dict(zip(fit.features, map(float, fit.coefficients), strict=True))
         return Regression(
             target=target,

@@ -240,10 +240,11 @@ class RestCalls:
         return await self._of_a_pair(call, "correlation", lambda project, first, second: project.correlation(first, second))
 
     async def regression(self, call: Call) -> Answer:
-        """Fit one feature on others: JSON `{"target": name, "features": [names]}`."""
+        """Fit one feature on others: JSON `{"target": name, "features": [names]}`; without features, on all others."""
         wanted = parse_json_object(call.body) or {}
         target, features = wanted.get("target"), wanted.get("features")
-        if not isinstance(target, str) or not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        is_list = isinstance(features, list) and all(isinstance(name, str) for name in features)
+        if not isinstance(target, str) or not (is_list or features is None):
             raise FederationValueError("Bad Request Body")
         project = self._project(call)
         found = await asyncio.to_thread(project.linear_regression, target, features)

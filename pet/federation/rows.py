@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, RowError
-from pet.federation.numbers import to_floats
+from pet.federation.numbers import columns_by_name, to_floats
 from pet.federation.schema import Schema
 
 #: Rows that are worked on at a time: with 1000 features 32 MiB, few enough to stream and enough for the matrix products.
@@ -85,15 +85,7 @@ def _matrix(values: NDArray[Any], schema: Schema) -> NDArray[np.float64]:
 
 
 def _table(table: Any, schema: Schema) -> NDArray[np.float64]:
-    missing = [name for name in schema.names if name not in table]
-    if missing:
-        raise FederationValueError(
-            f"table: expected a column for every feature, got none for {', '.join(map(repr, missing[:5]))}"
-        )
-    columns = [to_floats(table[name], name) for name in schema.names]
-    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
-        raise FederationValueError("table: expected columns of one length")
-    return np.column_stack(columns)
+    return columns_by_name(table, schema.names)
 
 
 def _sliced(values: NDArray[np.float64], block_rows: int) -> Iterator[NDArray[np.float64]]:

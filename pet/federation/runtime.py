@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.federation.numbers import to_floats
+from pet.federation.numbers import columns_by_name
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
 from pet.secret import Secret
 
@@ -85,9 +85,14 @@ class Regression:
     r_squared: float | None = None
 
     def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
-        """Return the target that the regression expects for rows, given as columns by name (also a pandas table)."""
-        terms = [coefficient * to_floats(columns[feature], feature) for feature, coefficient in self.coefficients.items()]
-        return np.asarray(np.sum(terms, axis=0) + self.intercept, dtype=np.float64)
+        """Return the target that the regression expects for rows, given as columns by name (also a pandas table).
+
+        Raises:
+            FederationValueError: columns are missing or of different lengths, or a value is no number; names them.
+        """
+        matrix = columns_by_name(columns, tuple(self.coefficients))
+        slopes = np.array(list(self.coefficients.values()), dtype=np.float64)
+        return np.asarray(matrix @ slopes + self.intercept, dtype=np.float64)
 
 
 class ProjectView(Protocol):
@@ -115,8 +120,8 @@ class ProjectView(Protocol):
         """Return the linear correlation."""
         ...
 
-    def linear_regression(self, target: str, features: Sequence[str]) -> Regression:
-        """Fit `target` on `features`."""
+    def linear_regression(self, target: str, features: Sequence[str] | None) -> Regression:
+        """Fit `target` on `features`, or on all others for None."""
         ...
 
 

@@ -9,6 +9,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from pet import Aggregation, mask_model, sum_masks
 from pet.errors import FederationValueError, StatisticsError
 from pet.federation.analysis import correlation, covariance, linear_regression, univariate
+from pet.federation.project import LocalProject
 from pet.federation.schema import Feature, Kind, Schema
 from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
@@ -161,3 +162,28 @@ def test_a_conditional_variance_needs_no_rows():
     statistics = Statistics.of(rows, schema)
     squares = statistics.values[schema.layout.conditional_squares]
     assert squares == pytest.approx([(((rows[1::2, 0] - 3) / 2) ** 2).sum()])
+
+
+class NoStore:
+    """A store that keeps nothing."""
+
+    def save_state(self, name, state):
+        pass
+
+    def load_state(self, name):
+        return None
+
+
+def test_a_project_fits_the_features_that_were_named_or_none():
+    schema = Schema(tuple(Feature(name=name) for name in "abc"))
+    project = LocalProject(NoStore(), schema)
+    project.learn(np.random.default_rng(3).normal(size=(30, 3)))
+    with pytest.raises(FederationValueError, match="expected different features"):
+        project.linear_regression("a", [])
+    assert list(project.linear_regression("a", None).coefficients) == ["b", "c"]
+    fit = project.linear_regression("a", ["b", "c"])
+    assert fit.predict({"b": [1.0, 2.0], "c": [0.0, 1.0], "d": [5.0, 5.0]}).shape == (2,)
+    for columns, named in (({"c": [1.0]}, "'b'"), ({}, "'b', 'c'"), ({"b": [1.0], "c": [1.0, 2.0]}, "one length")):
+        for each in (fit, linear_regression(project.snapshot(), "a")):
+            with pytest.raises(FederationValueError, match=named):
+                each.predict(columns)
