@@ -48,6 +48,9 @@ def command(
     period: Annotated[
         float, typer.Option("--period", "-p", min=0.0, help="Seconds between two looks at the coordinator.")
     ] = 1.0,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Go on after errors that do not go away by themselves, such as 404 or a certificate.")
+    ] = False,
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="End after this number of finished rounds.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="How many each participant may use for its masks.")] = 1,
     certificate: Annotated[
@@ -66,7 +69,13 @@ def command(
     transport = open_coordinator(url, certificate, identity)
     try:
         fleet = DummyFleet(
-            transport, count, model_length=length, period_seconds=period, threads=threads, max_model_length=max_length
+            transport,
+            count,
+            model_length=length,
+            period_seconds=period,
+            threads=threads,
+            max_model_length=max_length,
+            waits_for_repair=wait,
         )
         console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
         with _stopped_by_signals(fleet):

@@ -28,6 +28,9 @@ class BackOff:
             moment do not all come back at the same moment.
         give_up_seconds: for how long a coordinator may be out of reach before the participant ends with a TransportError; by
             default it tries for ever.
+        waits_for_repair: whether to go on after an error that does not go away by itself: a certificate that is not trusted,
+            404 on /params, another protocol, wrong credentials. By default the participant ends with it; where it was
+            connected before, only after a minute.
     """
 
     initial_seconds: float = 0.1
@@ -35,6 +38,7 @@ class BackOff:
     max_seconds: float = 10.0
     jitter: float = 0.2
     give_up_seconds: float = math.inf
+    waits_for_repair: bool = False
 
     def __post_init__(self) -> None:
         numbers = {

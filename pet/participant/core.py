@@ -48,6 +48,10 @@ _logger: Final = logging.getLogger(__name__)
 #: The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
 _MODEL_FRAMING_BYTES: Final = 4096
 _ROUND_NAME_DIGITS: Final = 16
+#: How long a coordinator may be replaced by another one, with a proxy in front that answers meanwhile.
+_REPLACEMENT_SECONDS: Final = 60.0
+#: Reasons for which an answer to /params is of something else than a PET coordinator.
+_FOREIGN_ANSWERS: Final = frozenset({"malformed_parameters", "trailing_bytes"})
 _FRACTION_FRAMING_BYTES: Final = 18
 _LIMB_BYTES: Final = 4
 
@@ -111,6 +115,27 @@ class ParticipantCore:
             last_clipped_count=self._last_clipped_count,
             rounds=self._rounds,
         )
+
+    def raise_permanent_error(self) -> None:
+        """Raise the error of the last tick if it will not go away by itself: the URL, a certificate or the protocol is wrong.
+
+        After a participant was connected once, such an error must have lasted for a minute: a proxy says the same while a
+        coordinator is replaced.
+
+        Raises:
+            PetError: the error.
+        """
+        error, contact = self._contact.error, self._contact
+        if error is None or self._is_temporary(error):
+            return
+        if not contact.was_made or contact.lasts_seconds >= _REPLACEMENT_SECONDS:
+            raise error
+
+    @staticmethod
+    def _is_temporary(error: PetError) -> bool:
+        if isinstance(error, RemoteProtocolError):
+            return error.reason not in _FOREIGN_ANSWERS
+        return not isinstance(error, TransportError) or error.is_temporary
 
     @property
     def retry_after_seconds(self) -> float:

@@ -120,6 +120,11 @@ class Contact:
         self._reminder_seconds = _FIRST_REMINDER_SECONDS
         self._reasons: set[str] = set()
 
+    @property
+    def lasts_seconds(self) -> float:
+        """For how long it has not worked; 0 while it does."""
+        return 0.0 if self.error is None else self._clock() - self._began_seconds
+
     def note(self, error: PetError | None) -> None:
         """Take note of how an attempt ended: why it failed, or None."""
         if error is None:

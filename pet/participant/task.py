@@ -201,6 +201,8 @@ class AsyncParticipant:
             self._wake_up.clear()
             events = await self._ticks.tick()
             self._patience.note(self._ticks.last_error)
+            if not self._back_off.waits_for_repair:
+                self._ticks.raise_permanent_error()
             if self._state_file is not None and self._ticks.made_progress:
                 # In a thread: what was sealed may be large, and it must be on the disk before it is sent.
                 await asyncio.to_thread(self._state_file.save, self._ticks.save())

@@ -9,20 +9,22 @@ Source: docs/spec/pet.md 8.5.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pet.errors import ConfigError, ModelError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.messages import Tag
-from pet.participant.core import LocalModelConfig, OnClip, clipping_hint, refusal_text
+from pet.participant.core import OnClip, clipping_hint, refusal_text
 from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import (
     Event,
@@ -44,6 +46,8 @@ _MAX_THREADS: Final = 16
 #: A coordinator that shows a new round at each look must not keep a participant busy for ever; a task takes ten ticks or so,
 #: and one that sends chunks goes on in the next sweep.
 _MAX_TICKS_PER_SWEEP: Final = 1000
+#: Models of whole numbers have weights of this size at most, or as large as the mask config allows.
+_MAX_DUMMY_WEIGHT: Final = 1000
 #: Different reasons that are remembered, so that each is reported once.
 _MAX_REFUSALS: Final = 64
 
@@ -54,7 +58,7 @@ class FleetProgress:
 
     Attributes:
         sweeps: how often every participant had its turn.
-        rounds_finished: rounds that ended with a mask of ours delivered and a global model to be had.
+        rounds_finished: rounds that ended with a mask of ours delivered and a global model that was not there before.
         rounds_given_up: rounds that ended otherwise.
         sum_tasks: selections for the sum task, over all rounds.
         update_tasks: selections for the update task.
@@ -84,13 +88,14 @@ class DummyFleet:
         participant_count: int,
         *,
         model_length: int | None = None,
-        weight: float = 0.0,
+        weight: float | None = None,
         scalar: Scalar = 1,
         period_seconds: float = 1.0,
         max_message_size: int | None = None,
         threads: int = 1,
         on_clip: OnClip = "warn",
         max_model_length: int | None = None,
+        waits_for_repair: bool = False,
     ) -> None:
         """Make the participants; nothing is sent before `run`.
 
@@ -98,13 +103,15 @@ class DummyFleet:
             transport: way to the coordinator, shared by all; it stays open.
             participant_count: how many participants, 1 or more.
             model_length: length of the models; None takes what the coordinator announces.
-            weight: every weight of every model; integer types take its whole part.
+            weight: every weight of every model; integer types take its whole part. None makes models that are the same for all
+                participants and others in each round, so that the global model of a round differs from an earlier one.
             scalar: weight of each model in the mean.
             period_seconds: from the beginning of one sweep to that of the next, 0 or more.
             max_message_size: as in `TickParticipant`.
             threads: how many each may use for its masks. The participants are many, so it is one unless their models are large.
             on_clip: as in `TickParticipant`; the fleet warns once a round for all.
             max_model_length: as in `TickParticipant`.
+            waits_for_repair: as in `BackOff`.
 
         Raises:
             ConfigError: an argument is out of range.
@@ -131,9 +138,12 @@ class DummyFleet:
         ]
         for participant in self._participants:
             participant.lower_warnings(logging.DEBUG)
+        self._waits_for_repair = waits_for_repair
         self._warns_of_clipping = on_clip == "warn"
-        self._has_clipped = False
         self._scalar = scalar
+        self._clipped_round: bytes | None = None
+        #: Digest of the global model that was seen last; None before anything was seen, b"" if there was none.
+        self._seen_model: bytes | None = None
         #: What was refused, each reason once for all participants and rounds.
         self._refusals: set[str] = set()
         self._progress = FleetProgress()
@@ -150,6 +160,7 @@ class DummyFleet:
         Raises:
             ModelError: the coordinator announces another model length than was asked for, or a mask config whose bound the
                 scalar, or with `on_clip="raise"` a weight, is beyond.
+            PetError: what answers is no coordinator, or does not let us in; see `BackOff.waits_for_repair`.
         """
         thread_count = min(_MAX_THREADS, len(self._participants))
         with ThreadPoolExecutor(thread_count, thread_name_prefix="pet-test-drive") as pool:
@@ -181,6 +192,9 @@ class DummyFleet:
         for history in histories:
             for round_digest, event in history:
                 self._count(round_digest, event)
+        if not self._waits_for_repair:
+            for participant in self._participants:
+                participant.raise_permanent_error()
         self._judge_rounds()
 
     def _take_turn(self, participant: TickParticipant) -> list[tuple[bytes, Event]]:
@@ -194,24 +208,33 @@ class DummyFleet:
                 digest = participant.parameters.digest()
                 history.extend((digest, event) for event in events)
             if participant.should_set_model:
-                participant.set_model(self._dummy_model(participant.local_model_config))
+                participant.set_model(self._dummy_model(participant))
             elif not participant.made_progress:
                 break
         return history
 
-    def _dummy_model(self, config: LocalModelConfig) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+    def _dummy_model(self, participant: TickParticipant) -> NDArray[Any]:
+        config, parameters = participant.local_model_config, participant.parameters
+        assert parameters is not None, "a model is wanted only in a round"
         if self._model_length is not None and self._model_length != config.length:
             raise ModelError(
                 f"model length: expected {self._model_length} as asked for, got {config.length} from the coordinator"
             )
-        return np.full(config.length, config.dtype.type(self._weight))
+        if self._weight is not None:
+            return np.full(config.length, config.dtype.type(self._weight))
+        generator = np.random.default_rng(int.from_bytes(parameters.digest(), "little"))
+        if config.dtype.kind == "f":
+            return generator.random(config.length, dtype=config.dtype)
+        # Below zero: the mean of whole numbers arrives a little too low, and is truncated towards zero.
+        return generator.integers(
+            -min(_MAX_DUMMY_WEIGHT, parameters.mask_config.vect.add_shift), 1, config.length, dtype=config.dtype
+        )
 
     def _count(self, round_digest: bytes, event: Event) -> None:
         progress = self._progress
         match event:
             case NewRound():
                 self._rounds.setdefault(round_digest, False)
-                self._has_clipped = False
             case SumSelected():
                 self._progress = replace(progress, sum_tasks=progress.sum_tasks + 1)
             case UpdateSelected():
@@ -220,8 +243,8 @@ class DummyFleet:
                 self._progress = replace(progress, messages_delivered=progress.messages_delivered + 1)
                 if event.tag is Tag.SUM2 and round_digest in self._rounds:
                     self._rounds[round_digest] = True
-            case ModelMasked() if event.clipped_count and self._warns_of_clipping and not self._has_clipped:
-                self._has_clipped = True
+            case ModelMasked() if event.clipped_count and self._warns_of_clipping and round_digest != self._clipped_round:
+                self._clipped_round = round_digest
                 self._warn_of_clipping(event.clipped_count)
             case TaskAbandoned() | MessageSplit() if (text := refusal_text(event)) not in self._refusals:
                 if len(self._refusals) < _MAX_REFUSALS:
@@ -242,17 +265,30 @@ class DummyFleet:
     def _judge_rounds(self) -> None:
         """Decide how the rounds ended that no participant is in now.
 
-        The protocol does not tell participants; a mask of ours that arrived, and a global model, are the best sign there is.
+        The protocol does not tell participants; a mask of ours that arrived, and a global model that was not there before, are
+        the best sign there is. Of several rounds that ended since the last sweep at most one is known to have made it.
         """
         current = {participant.parameters.digest() for participant in self._participants if participant.parameters is not None}
-        for round_digest in [digest for digest in self._rounds if digest not in current]:
-            if self._rounds.pop(round_digest) and self._has_global_model():
+        ended = [digest for digest in self._rounds if digest not in current]
+        had_seen = self._seen_model is not None or self._weight is not None
+        if not ended and (had_seen or not current or self._stop_requested.is_set()):
+            return
+        has_new_model = self._look_at_model() and had_seen
+        for round_digest in reversed(ended):
+            if self._rounds.pop(round_digest) and has_new_model:
+                has_new_model = self._weight is not None  # models of one weight are all alike: any will do
                 self._progress = replace(self._progress, rounds_finished=self._progress.rounds_finished + 1)
             else:
                 self._progress = replace(self._progress, rounds_given_up=self._progress.rounds_given_up + 1)
 
-    def _has_global_model(self) -> bool:
+    def _look_at_model(self) -> bool:
+        """Fetch the global model; returns whether there is one that counts: with a fixed weight any, else a new one."""
         try:
-            return self._participants[0].global_model() is not None
-        except (TransportError, RemoteProtocolError):
+            model = self._participants[0].global_model()
+        except TransportError:
             return False
+        except RemoteProtocolError:
+            model = None  # of an earlier configuration
+        digest = b"" if model is None else hashlib.sha256(model.tobytes()).digest()
+        before, self._seen_model = self._seen_model, digest
+        return digest != b"" and (self._weight is not None or digest != before)

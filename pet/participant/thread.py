@@ -230,6 +230,8 @@ class ParticipantThread(threading.Thread):
             self._train(participant)
             made_progress = True
         self._patience.note(self._ticks.last_error)
+        if not self._back_off.waits_for_repair:
+            self._ticks.raise_permanent_error()
         if made_progress and self._state_file is not None:
             self._state_file.save(self._ticks.save())
         is_new_round = any(isinstance(event, NewRound) for event in events)

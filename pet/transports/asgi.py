@@ -130,7 +130,7 @@ class _Routes:
         if text is None:
             return Response(status_code=500)
         try:
-            public_key = base64.b64decode(text, validate=True)
+            public_key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # xaynet takes it without padding too
         except (binascii.Error, ValueError):
             return Response(status_code=400)
         if len(public_key) != PUBLIC_KEY_BYTES:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from participant_driver import F32, I64, LiveCoordinator, LiveTransport, live_settings, round_parameters, wait_until
 
-from pet.errors import ConfigError, ModelError, TransportError
+from pet.errors import CertificateError, ConfigError, ModelError, TransportError, TransportRefusedError
+from pet.model_formats import NPY, encode_npy
 from pet.participant.test_drive import DummyFleet, FleetProgress
 
 
@@ -150,3 +151,28 @@ def test_impossible_fleets_are_refused(count, period, message):
         DummyFleet(LiveTransport(None), count, period_seconds=period)
     with pytest.raises(ConfigError, match="threads: expected 1 or more, got 0"):
         DummyFleet(LiveTransport(None), 1, threads=0)
+
+
+def test_a_model_that_was_there_before_finishes_no_round():
+    class Stale(LiveTransport):
+        def get_model(self, max_bytes=None):
+            return NPY, encode_npy(np.zeros(4, np.float32))
+
+    with LiveCoordinator() as coordinator:
+        fleet = DummyFleet(Stale(coordinator), 8, period_seconds=0.02)
+        progress = fleet.run(None, lambda progress: fleet.stop() if progress.rounds_given_up >= 2 else None)
+        assert coordinator.engine.status()["rounds_completed"] >= 1
+    assert progress.rounds_finished == 0
+
+
+@pytest.mark.parametrize("error", [CertificateError("not trusted"), TransportRefusedError("got 404", 404)])
+def test_an_error_that_does_not_go_away_ends_the_fleet_unless_it_waits(error):
+    class Wrong(LiveTransport):
+        def get_parameters(self):
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        DummyFleet(Wrong(None), 2, period_seconds=0).run()
+    fleet = DummyFleet(Wrong(None), 2, period_seconds=0, waits_for_repair=True)
+    progress = fleet.run(None, lambda progress: fleet.stop() if progress.sweeps == 3 else None)
+    assert progress.last_error == str(error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from test_tick_participant import Blocking, Fixed
 from pet.crypto import EncryptionKeyPair
 from pet.errors import (
     BackPressureError,
+    CertificateError,
     ConfigError,
     MessageTooLargeError,
     ModelError,
+    PetError,
     RemoteProtocolError,
+    TransportConfigError,
     TransportError,
     TransportRefusedError,
 )
@@ -428,3 +433,56 @@ def test_a_fleet_refuses_models_longer_than_allowed():
     seen: list[FleetProgress] = []
     fleet.run(None, lambda progress: (seen.append(progress), fleet.stop()))
     assert "max_model_length" in seen[0].last_error
+
+
+FOREIGN = [CertificateError("not trusted"), TransportRefusedError("got 404", 404), TransportConfigError("not http"), b"<html>"]
+
+
+@pytest.mark.parametrize("answer", FOREIGN, ids=["certificate", "404", "another protocol", "another answer"])
+def test_an_error_that_does_not_go_away_ends_participants_unless_they_wait(answer):
+    transport = Fixed(parameters=answer)
+    thread = spawn_participant(transport, Wide, back_off=QUICK)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert thread.error is not None
+    assert thread.error is thread.last_error
+    assert str(thread.error) in thread.status.text
+    thread.stop()
+
+    async def take_part(back_off: BackOff) -> ParticipantStatus:
+        participant = AsyncParticipant(Blocking.adapt(transport), back_off=back_off)
+        participant.start()
+        async with asyncio.timeout(10):
+            while participant.status.ended_by is None and participant.last_error is None:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        status = participant.status
+        with contextlib.suppress(PetError):
+            await participant.stop()
+        return status
+
+    assert str(asyncio.run(take_part(QUICK)).ended_by) == str(thread.error)
+    patient = replace(QUICK, waits_for_repair=True)
+    assert asyncio.run(take_part(patient)).ended_by is None
+    thread = spawn_participant(transport, Wide, back_off=patient)
+    wait_until(lambda: thread.last_error is not None)
+    transport.parameters = round_parameters("none").to_bytes()
+    wait_until(lambda: thread.status.is_connected)
+    thread.stop()
+    assert thread.error is None
+
+
+def test_a_participant_that_was_connected_waits_a_minute_before_such_an_error_ends_it(make):
+    transport = Fixed()
+    participant = make(transport)
+    participant.tick()
+    transport.parameters = TransportRefusedError("got 404", 404)
+    participant.tick()
+    participant.raise_permanent_error()
+    contact = participant.inner._contact if isinstance(participant, Blocking) else participant._contact
+    contact._began_seconds -= 61
+    with pytest.raises(TransportRefusedError, match="got 404"):
+        participant.raise_permanent_error()
+    transport.parameters = round_parameters("none", length=2**32 - 1).to_bytes()
+    participant.tick()
+    participant.raise_permanent_error()  # a coordinator may announce another length in the next round
