@@ -71,7 +71,7 @@ class _Gate:
     accepted_tag: Tag | None
 
 
-class _Waiting:
+class _QueuedMessage:
     """A message that waits for its turn."""
 
     __slots__ = ("body", "error", "is_done", "message")
@@ -123,7 +123,7 @@ class CoordinatorEngine:
             chunk_store=chunk_store,
         )
         self._protocol: Final = self._rounds.protocol
-        self._queue: Final[deque[_Waiting]] = deque()
+        self._queue: Final[deque[_QueuedMessage]] = deque()
         self._lock: Final = threading.Lock()
         self._subscribers: Final[list[Callable[[Event], None]]] = []
         self._prepared_round_id = 0
@@ -193,7 +193,7 @@ class CoordinatorEngine:
             _logger.exception("a message could not be handled")
             self._refuse(_INTERNAL_ERROR)
 
-    def _wait_for_turn(self, waiting: _Waiting) -> None:
+    def _wait_for_turn(self, waiting: _QueuedMessage) -> None:
         self._queue.append(waiting)
         with self._lock:
             if not waiting.is_done:
@@ -222,9 +222,9 @@ class CoordinatorEngine:
             raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
         with occupy():  # so that the threads of other calls leave this one its core
             message = open_message(buffer, gate.keys, gate.accepted_tag)
-        self._wait_for_turn(_Waiting(message, body))
+        self._wait_for_turn(_QueuedMessage(message, body))
 
-    def _receive(self, waiting: _Waiting) -> None:
+    def _receive(self, waiting: _QueuedMessage) -> None:
         try:
             self._rounds.receive(waiting.message, self._clock(), waiting.body)
         except RemoteProtocolError as error:  # counted by the protocol object itself

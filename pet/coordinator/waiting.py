@@ -163,8 +163,9 @@ def _sentence(waiting: Waiting, left: int | None, record: dict[str, Any]) -> str
         return f"{text}; every sum participant of this round has sent one"
     who = "the sum participant was" if left == 1 else f"{left} sum participants have sent none and were"
     was_seen = "not seen since the coordinator was started" if seen is None else f"last seen {duration(seen)} ago"
-    was_asked = "nobody has asked for its seeds" if asked is None else f"its seeds were last asked for {duration(asked)} ago"
-    return f"{text}; {who} {was_seen}, {was_asked if left == 1 else was_asked.replace('its', 'their')}"
+    seeds = "its seeds" if left == 1 else "their seeds"
+    was_asked = f"nobody has asked for {seeds}" if asked is None else f"{seeds} were last asked for {duration(asked)} ago"
+    return f"{text}; {who} {was_seen}; {was_asked}"
 
 
 def _advice_for_masks(waiting: Waiting, left: int | None, seconds_left: float) -> str:

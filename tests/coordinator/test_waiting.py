@@ -127,7 +127,7 @@ def test_sum2_says_when_the_sum_participant_was_last_seen():
     waiting = coordinator.waiting
     assert waiting["last_seen_seconds"] == 40.0
     assert waiting["text"] == (
-        "waiting for 1 sum2 message of 1, for 40 s; the sum participant was last seen 40 s ago, nobody has asked for its seeds"
+        "waiting for 1 sum2 message of 1, for 40 s; the sum participant was last seen 40 s ago; nobody has asked for its seeds"
     )
     assert "the round fails at its time-out, in 20 s" in waiting["advice"]
     assert "--fresh" in waiting["advice"]
@@ -170,7 +170,7 @@ def test_a_stranger_cannot_make_a_sum_participant_seem_to_be_there():
     coordinator.wait(10)
     waiting = coordinator.waiting
     assert (waiting["last_seen_seconds"], waiting["seeds_asked_seconds"]) == (50.0, 10.0)
-    assert waiting["text"].endswith("the sum participant was last seen 50 s ago, its seeds were last asked for 10 s ago")
+    assert waiting["text"].endswith("the sum participant was last seen 50 s ago; its seeds were last asked for 10 s ago")
     assert key.public_key.hex() not in str(coordinator.engine.status())
 
 
@@ -184,7 +184,7 @@ def test_only_those_whose_mask_is_missing_are_spoken_of():
     coordinator.engine.seeds(second.public_key)
     assert coordinator.waiting["seeds_asked_seconds"] == 0
     assert coordinator.waiting["text"] == (
-        "waiting for 1 sum2 message of 2, for 5 s; 2 sum participants have sent none and were last seen 5 s ago,"
+        "waiting for 1 sum2 message of 2, for 5 s; 2 sum participants have sent none and were last seen 5 s ago;"
         " their seeds were last asked for 0 s ago"
     )
     coordinator.send_mask(second)
