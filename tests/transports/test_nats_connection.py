@@ -9,6 +9,7 @@ from nats_broker import run, running_broker
 from vector_files import VECTORS
 
 from pet.errors import (
+    ConfigError,
     CounterpartOfflineError,
     CredentialsError,
     ForbiddenSubjectError,
@@ -203,6 +204,23 @@ def test_credentials_that_are_withdrawn_end_it(tmp_path):
                 await connection.request("place")
 
     with running_broker(tmp_path, config, jetstream=False) as broker:
+        run(use(broker))
+
+
+@pytest.mark.parametrize("subject", ["", "a b", "a\r\nPUB b 0\r\n", "a\tb", "\udcff"])
+def test_subjects_that_would_be_more_than_a_subject(tmp_path, subject):
+    async def use(broker):
+        async with await connect(settings(broker), "peer") as connection:
+            for payload in (b"", bytes(2**17)):  # large ones take a way of their own
+                with pytest.raises(ConfigError, match="subject: expected words without white space"):
+                    await connection.request(subject, payload)
+                with pytest.raises(ConfigError, match="subject: expected"):
+                    await connection.publish(subject, payload)
+            with pytest.raises(ConfigError, match="subject: expected"):
+                await connection.serve(subject, None)
+            assert connection.is_connected
+
+    with running_broker(tmp_path, jetstream=False) as broker:
         run(use(broker))
 
 

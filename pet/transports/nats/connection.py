@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from pet.buffers import Buffer
 from pet.errors import (
+    ConfigError,
     CounterpartOfflineError,
     ForbiddenSubjectError,
     MissingExtraError,
@@ -152,6 +153,8 @@ class NatsConnection:
         """Send without an answer. Whether it arrives, nobody knows.
 
         Raises:
+            ConfigError: the subject holds white space.
+            TransportConfigError: it is larger than the broker's `max_payload`.
             UnreachableError: no connection in time.
         """
         session = await self._connected(self.settings.request_timeout_seconds)
@@ -275,6 +278,7 @@ class NatsConnection:
     async def _publish(
         self, session: Session, subject: str, payload: Sequence[Buffer], *, reply: str, headers: Mapping[str, str] | None
     ) -> None:
+        _require_subject(subject)
         size = sum(map(len, payload)) + sum(len(key) + len(value) + 4 for key, value in (headers or {}).items()) + 14
         if size > session.client.max_payload:
             raise TransportConfigError(
@@ -282,7 +286,7 @@ class NatsConnection:
             )
         try:
             await session.publish(subject, payload, reply, None if headers is None else dict(headers))
-        except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError, OSError) as error:
+        except (nats.errors.Error, OSError) as error:
             raise UnreachableError(f"{subject}: expected a connection, got {type(error).__name__}") from None
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -306,6 +310,7 @@ class NatsConnection:
         self._is_connected.set()
 
     async def _listen(self, session: Session, subscription: Subscription) -> None:
+        _require_subject(subscription.subject)
         try:
             await session.listen(subscription)
         except (nats.errors.Error, OSError) as error:
@@ -366,6 +371,16 @@ class NatsConnection:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _require_subject(subject: str) -> None:
+    """Check a subject before it becomes a part of the broker's protocol, where spaces and line ends have a meaning.
+
+    Raises:
+        ConfigError: it is empty, or holds white space or what cannot be printed.
+    """
+    if not subject or " " in subject or not subject.isprintable():
+        raise ConfigError(f"subject: expected words without white space, got {subject[:80]!r}")
 
 
 async def connect(settings: NatsSettings, name: str) -> NatsConnection:
