@@ -31,6 +31,8 @@ from pet.transports.base import AsyncTransport
 
 #: Between two attempts to fetch a global model.
 _FETCH_SECONDS: Final = 1.0
+#: How long a request may go on after `stop`.
+_GRACE_SECONDS: Final = 0.5
 
 
 class AsyncParticipant:
@@ -174,6 +176,8 @@ class AsyncParticipant:
     async def stop(self) -> bytes:
         """Stop after the current tick and return the state, which contains **secret keys in clear**.
 
+        A request that takes longer than half a second is given up; the state is the one before it.
+
         Calling it again returns the same state.
 
         Raises:
@@ -185,7 +189,10 @@ class AsyncParticipant:
             return self._final_state
         if self._task is not None:
             # Not awaited itself: a tick must not be cancelled with its waiter, while a worker thread is inside the machine.
-            await asyncio.wait({self._task})
+            _, unfinished = await asyncio.wait({self._task}, timeout=_GRACE_SECONDS)
+            if unfinished:
+                self._ticks.give_up()
+                await asyncio.wait(unfinished)
         self._final_state = self._ticks.save()
         await self._ticks.aclose()
         if self._state_file is not None:

@@ -48,6 +48,8 @@ _MAX_THREADS: Final = 16
 _MAX_TICKS_PER_SWEEP: Final = 1000
 #: Models of whole numbers have weights of this size at most, or as large as the mask config allows.
 _MAX_DUMMY_WEIGHT: Final = 1000
+#: How long requests may go on after `stop`.
+_GRACE_SECONDS: Final = 0.5
 #: Different reasons that are remembered, so that each is reported once.
 _MAX_REFUSALS: Final = 64
 
@@ -121,6 +123,7 @@ class DummyFleet:
             raise ConfigError(f"participant count: expected 1 or more, got {participant_count}")
         if not 0 <= period_seconds < threading.TIMEOUT_MAX:
             raise ConfigError(f"period: expected 0 seconds or more, got {period_seconds}")
+        self._transport = transport
         self._model_length = model_length
         self._weight = weight
         self._period_seconds = period_seconds
@@ -181,8 +184,13 @@ class DummyFleet:
         return self._progress
 
     def stop(self) -> None:
-        """Make `run` return after the ticks under way; may be called from any thread."""
+        """Make `run` return after the ticks under way, requests given up after half a second; may be called from any thread."""
         self._stop_requested.set()
+        end_requests = getattr(self._transport, "end_requests", None)
+        if end_requests is not None:
+            timer = threading.Timer(_GRACE_SECONDS, end_requests)
+            timer.daemon = True
+            timer.start()
 
     def _sweep(self, pool: ThreadPoolExecutor) -> None:
         """Let every participant tick until it makes no more progress, then count what happened."""

@@ -33,6 +33,8 @@ from pet.transports.base import Transport
 
 _logger: Final = logging.getLogger(__name__)
 
+#: How long a request may go on after `stop`.
+_GRACE_SECONDS: Final = 0.5
 _NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -194,11 +196,17 @@ class ParticipantThread(threading.Thread):
             while not self._stop_requested.wait(self._ticks.retry_after_seconds + self._back_off.shorten(delay_seconds)):
                 delay_seconds = self._take_turn(self._participant, delay_seconds)
         except Exception as error:
-            _logger.exception("participant %s ended", self.name)
-            self.error = error
+            if not self._ticks.is_given_up:
+                _logger.exception("participant %s ended", self.name)
+                self.error = error
+        finally:
+            if self._ticks.is_given_up:
+                self._ticks.close()  # here, and not in `stop`: until now a request was under way
 
     def stop(self) -> bytes:
         """Stop after the current tick (training included) and return the state, which contains **secret keys in clear**.
+
+        A request that takes longer than half a second is given up; the state is the one before it.
 
         Calling it again returns the same state.
 
@@ -209,10 +217,13 @@ class ParticipantThread(threading.Thread):
             raise LocalProtocolError("stop: expected a call from another thread than the participant's own")
         with self._stop_lock:
             self._stop_requested.set()
-            self.join()
+            self.join(_GRACE_SECONDS)
+            while self.is_alive() and not self._ticks.give_up():
+                self.join(_GRACE_SECONDS)
             if self._final_state is None:
                 self._final_state = self._ticks.save()
-                self._ticks.close()
+                if not self._ticks.is_given_up:
+                    self._ticks.close()
                 if self._state_file is not None:
                     self._state_file.save(self._final_state)
                     self._state_file.close()
@@ -224,8 +235,10 @@ class ParticipantThread(threading.Thread):
         """Tick once, call what is to be called, and return how long to wait."""
         events = self._ticks.tick()
         made_progress = self._ticks.made_progress
-        if self._ticks.new_global_model or self._is_fetch_due:
+        if not self._ticks.is_given_up and (self._ticks.new_global_model or self._is_fetch_due):
             self._fetch(participant)
+        if self._ticks.is_given_up:
+            return 0.0
         if self._ticks.should_set_model and not self._is_fetch_due and participant.participate_in_update_task():
             self._train(participant)
             made_progress = True
@@ -251,6 +264,8 @@ class ParticipantThread(threading.Thread):
             # a better answer would be waiting for ourselves.
             self._ticks.new_global_model = False
             model = None
+        if self._ticks.is_given_up:
+            return
         self._is_fetch_due = False
         self._training_input = None if model is None else participant.deserialize_training_input(model)
         participant.on_new_global_model(self._training_input)

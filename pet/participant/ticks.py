@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, Self, assert_never
 
@@ -27,7 +28,11 @@ from pet.transports.base import AsyncTransport, Transport
 
 
 class TickParticipant(ParticipantCore):
-    """A participant for callers that block. Not thread-safe but for `set_model`."""
+    """A participant for callers that block. Not thread-safe but for `set_model` and `give_up`."""
+
+    _owns_transport: bool
+    _is_waiting: bool
+    _is_given_up: bool
 
     def __init__(
         self,
@@ -115,13 +120,51 @@ class TickParticipant(ParticipantCore):
         """
         self.last_error = None
         while (request := self._machine.next_request()) is not None:
+            if not self._begin_waiting():
+                return []
             try:
                 answer = self._carry_out(request)
             except TransportError as error:
+                if not self._end_waiting():
+                    return []
                 self._fail(error)
             else:
+                if not self._end_waiting():
+                    return []
                 self._machine.receive(answer)
         return self._finish_tick()
+
+    def give_up(self) -> bool:
+        """Give up a request under way, from another thread; a coordinator that hangs would hold it for a minute.
+
+        Returns:
+            Whether there was one. Then the tick changes nothing more and no other may follow; what `save` returns is final.
+        """
+        with self._waiting_lock:
+            self._is_given_up = self._is_given_up or self._is_waiting
+            if not self._is_given_up:
+                return False
+        end_requests = getattr(self._transport, "end_requests", None)
+        if self._owns_transport and end_requests is not None:
+            end_requests()
+        return True
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a request was given up: nothing may be done with this participant but `save` and `close`."""
+        return self._is_given_up
+
+    def _begin_waiting(self) -> bool:
+        """Note that a request begins; False if nothing may be asked now."""
+        with self._waiting_lock:
+            self._is_waiting = not self._is_given_up
+            return self._is_waiting
+
+    def _end_waiting(self) -> bool:
+        """Note that a request is over; False if its answer comes too late."""
+        with self._waiting_lock:
+            self._is_waiting = False
+            return not self._is_given_up
 
     def global_model(self) -> NDArray[Any] | None:
         """Fetch the last global model, in the data type of the round; None while there is none.
@@ -131,10 +174,14 @@ class TickParticipant(ParticipantCore):
             RemoteProtocolError: the answer is no model (reason "malformed_model", "out_of_range"), or one of another shape
                 (reason "model_mismatch").
         """
-        with self._judging_model():
-            parameters = self._machine.parameters or self._read_parameters(self._transport.get_parameters())
-            answer = self._transport.get_model(max_model_bytes(parameters))
-            return self._read_model(answer, parameters)
+        self._begin_waiting()
+        try:
+            with self._judging_model():
+                parameters = self._machine.parameters or self._read_parameters(self._transport.get_parameters())
+                answer = self._transport.get_model(max_model_bytes(parameters))
+                return self._read_model(answer, parameters)
+        finally:
+            self._end_waiting()
 
     def close(self) -> None:
         """Close the connections that this participant opened."""
@@ -142,6 +189,8 @@ class TickParticipant(ParticipantCore):
             self._transport.close()
 
     def _connect(self, coordinator: str | Transport) -> None:
+        self._waiting_lock = threading.Lock()
+        self._is_waiting = self._is_given_up = False
         self._owns_transport = isinstance(coordinator, str)
         if isinstance(coordinator, str):
             from pet.transports.http import HttpTransport  # needs an extra that other transports do without
@@ -167,6 +216,9 @@ class TickParticipant(ParticipantCore):
 
 class AsyncTickParticipant(ParticipantCore):
     """A participant for asyncio: requests run on the event loop, masking and adding masks in a worker thread."""
+
+    _waiting: asyncio.Future[bytes | None] | None
+    _is_given_up: bool
 
     def __init__(
         self,
@@ -220,13 +272,24 @@ class AsyncTickParticipant(ParticipantCore):
         """Do one step and return what happened; see `TickParticipant.tick`. Must not be cancelled half-way."""
         self.last_error = None
         while (request := self._machine.next_request()) is not None:
+            self._waiting = asyncio.ensure_future(self._carry_out(request))
             try:
-                answer = await self._carry_out(request)
+                answer = await self._waiting
             except TransportError as error:
                 self._fail(error)
+            except asyncio.CancelledError:
+                self._machine.receive_failure()
+                if not self._is_given_up:
+                    raise
             else:
                 await asyncio.to_thread(self._machine.receive, answer)
         return self._finish_tick()
+
+    def give_up(self) -> None:
+        """Give up a request under way: it would hold the tick for a minute if the coordinator hangs."""
+        if self._waiting is not None and not self._waiting.done():
+            self._is_given_up = True
+            self._waiting.cancel()
 
     async def global_model(self) -> NDArray[Any] | None:
         """Fetch the last global model; see `TickParticipant.global_model`."""
@@ -241,6 +304,8 @@ class AsyncTickParticipant(ParticipantCore):
             await self._transport.aclose()
 
     def _connect(self, coordinator: str | AsyncTransport) -> None:
+        self._waiting = None
+        self._is_given_up = False
         self._owns_transport = isinstance(coordinator, str)
         if isinstance(coordinator, str):
             from pet.transports.http import AsyncHttpTransport  # needs an extra that other transports do without

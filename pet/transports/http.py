@@ -10,11 +10,15 @@ Answers are bounded before they are read, and never decompressed: a few bytes co
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import os
+import socket
 import ssl
+import threading
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,6 +125,8 @@ class HttpTransport:
         self._max_answer_bytes = max_answer_bytes
         self._httpx = _load_httpx()
         options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
+        self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._connections_lock = threading.Lock()
         self._client: httpx.Client = self._httpx.Client(**options)
 
     def get_parameters(self) -> bytes:
@@ -152,6 +158,15 @@ class HttpTransport:
         headers = {"Content-Length": str(len(body))}
         self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(body))
 
+    def end_requests(self) -> None:
+        """End what is under way on open connections with a TransportError, from any thread; nothing may be asked afterwards."""
+        with self._connections_lock:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                # The plain method: that of a TLS socket would take the session from under a thread that reads.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -164,7 +179,10 @@ class HttpTransport:
         self, method: str, target: str, limit: int, headers: dict[str, str], content: Iterator[bytes] | None = None
     ) -> tuple[str, bytes] | None:
         try:
-            with self._client.stream(method, self._base + target, headers=headers, content=content) as response:
+            extensions = {"trace": self._note_connection}
+            with self._client.stream(
+                method, self._base + target, headers=headers, content=content, extensions=extensions
+            ) as response:
                 _require_expected(method, target, response, limit)
                 collected = bytearray()
                 # Read even if nothing should come: a connection with an unread answer cannot be used again.
@@ -176,6 +194,12 @@ class HttpTransport:
             raise
         except _library_errors(self._httpx) as error:
             raise _as_transport_error(self._base, error) from error
+
+    def _note_connection(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember the sockets of new connections, for `end_requests`; httpx calls this at every step of a request."""
+        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete", "proxy.start_tls.complete"}:
+            with self._connections_lock:
+                self._connections.add(info["return_value"].get_extra_info("socket"))
 
 
 class AsyncHttpTransport:

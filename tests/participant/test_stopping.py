@@ -1,0 +1,99 @@
+"""Participants stop within a second, whatever the coordinator does with the request under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pet.participant import AsyncParticipant, Participant, spawn_participant
+from pet.participant.test_drive import DummyFleet
+from pet.transports.http import HttpTransport
+
+
+class Trainer(Participant):
+    def train_round(self, training_input):
+        return np.zeros(4, np.float32)
+
+
+def serve(listener: socket.socket, answer: bytes, asked: threading.Event, ends: threading.Event) -> None:
+    """Take every connection and request, and answer a byte every tenth of a second, or nothing at all."""
+
+    def hold(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            asked.set()
+            for byte in answer:
+                if ends.wait(0.1):
+                    return
+                connection.sendall(bytes([byte]))
+            ends.wait(60)
+
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=hold, args=(connection,)).start()
+
+
+@pytest.fixture(params=[b"", b"HTTP/1.1 200 OK\r\nContent-Length: 136\r\n\r\n" + bytes(136)], ids=["hangs", "dribbles"])
+def hanging(request) -> Iterator[tuple[str, threading.Event]]:
+    asked, ends = threading.Event(), threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve, args=(listener, request.param, asked, ends))
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    ends.set()
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(10)
+
+
+def test_a_thread_stops_within_a_second(hanging):
+    url, asked = hanging
+    thread = spawn_participant(url, Trainer)
+    assert asked.wait(10)
+    started = time.monotonic()
+    state = thread.stop()
+    assert time.monotonic() - started < 2  # one second, and another for a machine that is busy
+    assert thread.stop() == state
+    thread.join(10)
+    assert not thread.is_alive()
+    assert thread.error is None
+    again = spawn_participant("http://127.0.0.1:1", Trainer, state=state)
+    assert again.name == thread.name
+    again.stop()
+
+
+def test_an_asyncio_participant_stops_within_a_second(hanging):
+    url, asked = hanging
+
+    async def run() -> float:
+        participant = AsyncParticipant(url)
+        participant.start()
+        await asyncio.to_thread(asked.wait, 10)
+        started = time.monotonic()
+        state = await participant.stop()
+        assert await participant.stop() == state
+        return time.monotonic() - started
+
+    assert asyncio.run(run()) < 2
+
+
+def test_a_fleet_stops_within_a_second(hanging):
+    url, asked = hanging
+    with contextlib.closing(HttpTransport(url)) as transport:
+        fleet = DummyFleet(transport, 4)
+        thread = threading.Thread(target=fleet.run)
+        thread.start()
+        assert asked.wait(10)
+        started = time.monotonic()
+        fleet.stop()
+        thread.join(20)
+        assert time.monotonic() - started < 2
