@@ -258,16 +258,32 @@ class AsyncHttpTransport:
         try:
             async with self._client.stream(method, self._base + target, headers=headers, content=content) as response:
                 _require_expected(method, target, response, limit)
-                collected = bytearray()
                 # Read even if nothing should come: a connection with an unread answer cannot be used again.
-                async for piece in response.aiter_raw():
-                    collected += piece
-                    _require_size(method, target, len(collected), limit)
+                collected = await self._collect(response, limit)
+                _require_size(method, target, len(collected), limit)
                 return None if response.status_code == 204 else (_media_type(response), bytes(collected))
         except TransportError:
             raise
         except _library_errors(self._httpx) as error:
             raise _as_transport_error(self._base, error) from error
+
+    async def _collect(self, response: Any, limit: int) -> bytearray:
+        """Return a body; of one that is too long, only the beginning, which is longer than the limit.
+
+        A body that is too long is read to an end, too, which closing it brings at once: the library reads through generators
+        inside each other, and one that is left halfway ends only when it is collected, with a warning if the loop is gone.
+        """
+        collected = bytearray()
+        try:
+            async for piece in response.aiter_raw():
+                if len(collected) <= limit:
+                    collected += piece
+                if len(collected) > limit:
+                    await response.aclose()
+        except _library_errors(self._httpx):
+            if len(collected) <= limit:
+                raise
+        return collected
 
 
 def normalise_url(url: str, what: str = "coordinator URL") -> str:

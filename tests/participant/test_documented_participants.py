@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import signal
 import subprocess
@@ -96,7 +97,7 @@ def test_the_asyncio_participant_of_the_readme(coordinator):
 
 
 def test_the_asyncio_participant_of_its_docstring(coordinator):
-    example = re.search(r"\n\n( {8}async with .*?)\n\n", AsyncParticipant.__doc__, re.DOTALL)
+    example = re.search(r"\n\n( {4}async with .*?)\n\n", inspect.getdoc(AsyncParticipant), re.DOTALL)
     code = "\n".join(
         [
             "import asyncio, numpy as np",

@@ -288,6 +288,23 @@ def test_answers_are_bounded_before_and_while_they_are_read(server, connect, is_
         connect(server.url).get_sums()
 
 
+@pytest.mark.parametrize("size", [1001, 3_000_000], ids=["at once", "in pieces"])
+def test_an_answer_that_is_too_long_leaves_no_generator_behind(server, size):
+    """One that is collected later ends in another turn of the loop, or warns because the loop is closed."""
+    server.answers = {"/sums": Answer(body=bytes(size), is_length_known=False)}
+    collected = []
+
+    async def use():
+        sys.set_asyncgen_hooks(finalizer=lambda generator: collected.append(generator.__qualname__))
+        transport = AsyncHttpTransport(server.url, max_answer_bytes=1000)
+        with pytest.raises(AnswerTooLargeError, match="expected at most 1000 bytes"):
+            await transport.get_sums()
+        await transport.aclose()
+
+    asyncio.run(use())
+    assert collected == []
+
+
 def test_compressed_answers_are_refused(server, connect):
     server.answers = {"/sums": Answer(body=b"xx", headers={"Content-Encoding": "gzip"})}
     with pytest.raises(TransportError, match="expected no content encoding, got gzip"):
