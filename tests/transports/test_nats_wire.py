@@ -14,7 +14,7 @@ from nats.protocol.parser import Parser
 from nats_broker import run, running_broker
 from nats_uploads import Keeper, receiving, send, settings_for, some_bytes, until
 
-from pet.errors import CounterpartOfflineError, MalformedFrameError, UnreachableError
+from pet.errors import ConfigError, CounterpartOfflineError, MalformedFrameError, UnreachableError
 from pet.transports.nats import connect, wire
 from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage
 from pet.transports.nats.wire import LargeMessageParser, Wire
@@ -256,7 +256,9 @@ def test_a_message_in_the_place_of_a_line():
 def test_a_subject_that_is_more_than_one_word(broker):
     async def use():
         async with await connect(settings_for(broker), "peer") as connection:
-            with pytest.raises(nats.errors.BadSubjectError):
+            with pytest.raises(ConfigError, match="subject: expected"):
                 await connection.request("a b", bytes(2**17))
+            with pytest.raises(nats.errors.BadSubjectError):
+                await connection._session.publish("a b", (bytes(2**17),), "", None)
 
     run(use())
