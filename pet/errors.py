@@ -21,7 +21,8 @@ PetError
 │   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
 │   │   ├── NothingNewError                     nothing to send that was not sent before
 │   │   ├── SharingError                        a rule that protects the rows forbids sharing them now
-│   │   └── StatisticsError                     statistics that do not go together, or that no rows can have
+│   │   ├── StatisticsError                     statistics that do not go together, or that no rows can have
+│   │   └── DeviceError                         the GPU that sums are computed on is missing, or failed; says what is missing
 │   ├── NotAdministratorError (PermissionError) only the peer that created the federation may do this
 │   ├── TokenRefusedError (PermissionError)     a join token that is unknown, used or expired; carries a reason
 │   ├── ProjectExistsError                      a project of this name exists already
@@ -236,6 +237,10 @@ class SharingError(FederationStateError):
 
 class StatisticsError(FederationStateError):
     """Statistics that do not go together, or that no rows can have."""
+
+
+class DeviceError(FederationStateError):
+    """The device that sums of rows are computed on is missing or failed; the message says what is missing."""
 
 
 class NotAdministratorError(FederationError, PermissionError):

@@ -30,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-length", action="store_true", help="tests/kernels/test_kernel_configs.py: vectors of 10^5 + 3 weights"
     )
+    parser.addoption(
+        "--local-type",
+        choices=["cpu", "gpu"],
+        default="cpu",
+        help="tests/federation: where statistics compute the sums of rows",
+    )
 
 
 @pytest.fixture(scope="session")

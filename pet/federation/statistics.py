@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, RemoteProtocolError, StatisticsError
+from pet.federation.devices import NUMPY, Device
 from pet.federation.rows import BLOCK_ROWS, read_blocks
 from pet.federation.schema import Schema
 from pet.mask_config import MaskConfig, MaskConfigPair
@@ -40,14 +41,20 @@ class Statistics:
 
     Args:
         schema: the features.
+        device: computes the sums of rows, those that are learned and those that are forgotten; None for the CPU.
 
     Attributes:
         schema: the features.
+        device: as given. Numbers are always kept and added up on the CPU.
         rows: how many rows were learned; below 0 only in a difference.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    device: Device = NUMPY
+
+    def __init__(self, schema: Schema, *, device: Device | None = None) -> None:
         self.schema: Final = schema
+        if device is not None:
+            self.device = device
         self.rows = 0
         self._high = np.zeros(schema.layout.length)
         self._low = np.zeros(schema.layout.length)
@@ -55,11 +62,15 @@ class Statistics:
     # ---- rows ---------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, source: Any, schema: Schema, *, block_rows: int = BLOCK_ROWS) -> Self:
-        """Return the statistics of rows; see `read_blocks` for what a source may be and what is raised."""
-        statistics = cls(schema)
+    def of(cls, source: Any, schema: Schema, *, block_rows: int = BLOCK_ROWS, device: Device | None = None) -> Self:
+        """Return the statistics of rows; see `read_blocks` for what a source may be and what is raised.
+
+        Raises:
+            DeviceError: the device is missing or failed.
+        """
+        statistics = cls(schema, device=device)
         for block in read_blocks(source, schema, block_rows=block_rows):
-            statistics._add(_block_sums(block, schema), np.zeros(0), len(block))
+            statistics._add(_block_sums(block, schema, statistics.device), np.zeros(0), len(block))
         if statistics.rows > schema.max_rows:
             raise StatisticsError(f"rows: expected at most {schema.max_rows}, got {statistics.rows}")
         return statistics
@@ -71,8 +82,9 @@ class Statistics:
             RowError: a value that is no number, missing or out of range; names its row and feature.
             FederationValueError: columns that do not fit the schema.
             StatisticsError: more rows than the schema's `max_rows`.
+            DeviceError: the device is missing or failed.
         """
-        learned = self.of(source, self.schema, block_rows=block_rows)
+        learned = self.of(source, self.schema, block_rows=block_rows, device=self.device)
         total = self + learned
         if total.rows > self.schema.max_rows:
             raise StatisticsError(f"rows: expected at most {self.schema.max_rows}, got {total.rows}")
@@ -83,10 +95,10 @@ class Statistics:
         """Take rows off again that were learned before; returns how many.
 
         Raises:
-            RowError: as `learn`.
+            RowError, DeviceError: as `learn`.
             StatisticsError: what would remain cannot be the statistics of rows, so these were not all learned before.
         """
-        forgotten = self.of(source, self.schema, block_rows=block_rows)
+        forgotten = self.of(source, self.schema, block_rows=block_rows, device=self.device)
         rest = self - forgotten
         rest._settle(forgotten.rows)
         self._become(rest)
@@ -120,7 +132,7 @@ class Statistics:
 
     def copy(self) -> Statistics:
         """Return a copy that changes on its own."""
-        twin = Statistics(self.schema)
+        twin = Statistics(self.schema, device=self.device)
         twin._become(self)
         return twin
 
@@ -193,13 +205,14 @@ class Statistics:
         return b"".join([header, *(part.astype("<f8").tobytes() for part in numbers)])
 
     @classmethod
-    def from_bytes(cls, data: bytes, schema: Schema, *, is_difference: bool = False) -> Self:
+    def from_bytes(cls, data: bytes, schema: Schema, *, is_difference: bool = False, device: Device | None = None) -> Self:
         """Read statistics of a known schema.
 
         Args:
             data: what `to_bytes` returned.
             schema: what they must be of.
             is_difference: whether numbers may be below 0 as those of a difference are.
+            device: as of the constructor.
 
         Raises:
             RemoteProtocolError: not such bytes (reason "malformed_statistics"), of another schema ("schema_mismatch"), or not
@@ -218,7 +231,7 @@ class Statistics:
         if len(data) != expected:
             raise RemoteProtocolError("malformed_statistics", f"statistics: expected {expected} bytes, got {len(data)}")
         numbers = np.frombuffer(data, dtype="<f8", offset=_HEADER.size).reshape(parts, length).astype(np.float64)
-        statistics = cls(schema)
+        statistics = cls(schema, device=device)
         statistics.rows = rows
         statistics._high = numbers[0]
         if parts == 2:
@@ -270,26 +283,34 @@ class Statistics:
             raise FederationValueError("statistics: expected two of the same schema, got two schemas")
 
 
-def _block_sums(block: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
-    """Return the sums over one block of raw rows; a missing value adds nothing."""
-    layout = schema.layout
-    is_seen = ~np.isnan(block)
-    z = np.where(is_seen, (block - schema.centres) / schema.scales, 0.0)
-    squares = z * z
-    continuous, continuous_squares = z[:, schema.continuous], squares[:, schema.continuous]
-    sums = np.zeros(layout.length)
-    sums[layout.counts] = is_seen.sum(axis=0)
-    sums[layout.sums] = z.sum(axis=0)
-    sums[layout.squares] = squares.sum(axis=0)
-    sums[layout.cubes] = (continuous_squares * continuous).sum(axis=0)
-    sums[layout.fourths] = (continuous_squares * continuous_squares).sum(axis=0)
-    sums[layout.products] = (z.T @ z)[schema.pairs]
-    if schema.has_missing:
-        seen = is_seen.astype(np.float64)
-        sums[layout.pair_counts] = (seen.T @ seen)[schema.pairs]
-    sums[layout.conditional_squares] = (continuous_squares.T @ z[:, schema.binary]).ravel()
-    for place, feature in enumerate(schema.features):
-        if feature.edges:
-            bins = np.searchsorted(feature.edges, block[is_seen[:, place], place], side="right")
-            sums[layout.histograms[place]] = np.bincount(bins, minlength=feature.bin_count)
-    return sums
+def _block_sums(block: NDArray[np.float64], schema: Schema, device: Device) -> NDArray[np.float64]:
+    """Return the sums over one block of raw rows; a missing value adds nothing.
+
+    Written in what NumPy and torch spell alike: on a GPU the same lines run there, and only the sums come back.
+
+    Raises:
+        DeviceError: the device is missing or failed.
+    """
+    with device.computing() as arrays:
+        layout, of_schema, rows = schema.layout, device.arrays_of(schema), device.put(block)
+        continuous, binary, pairs = of_schema.continuous, of_schema.binary, of_schema.pairs
+        is_seen = ~arrays.isnan(rows)
+        z = arrays.where(is_seen, (rows - of_schema.centres) / of_schema.scales, 0.0)
+        squares = z * z
+        continuous_z, continuous_squares = z[:, continuous], squares[:, continuous]
+        sums = device.put(np.zeros(layout.length))
+        sums[layout.counts] = is_seen.sum(axis=0)
+        sums[layout.sums] = z.sum(axis=0)
+        sums[layout.squares] = squares.sum(axis=0)
+        sums[layout.cubes] = (continuous_squares * continuous_z).sum(axis=0)
+        sums[layout.fourths] = (continuous_squares * continuous_squares).sum(axis=0)
+        sums[layout.products] = (z.T @ z)[pairs]
+        if schema.has_missing:
+            seen = arrays.asarray(is_seen, dtype=arrays.float64)
+            sums[layout.pair_counts] = (seen.T @ seen)[pairs]
+        sums[layout.conditional_squares] = (continuous_squares.T @ z[:, binary]).ravel()
+        for place, edges in enumerate(of_schema.edges):
+            if len(edges):
+                bins = arrays.searchsorted(edges, rows[is_seen[:, place], place], side="right")
+                sums[layout.histograms[place]] = arrays.bincount(bins, minlength=len(edges) + 1)
+        return device.take(sums)

@@ -1,10 +1,24 @@
-"""One broker for all tests of a file that asks for it."""
+"""One broker for all tests of a file that asks for it, and where all tests compute the sums of rows."""
 
 import pytest
 from nats_broker import running_broker
+
+from pet.federation.devices import TorchDevice
+from pet.federation.statistics import Statistics
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
     with running_broker(tmp_path_factory.mktemp("broker")) as started:
         yield started
+
+
+@pytest.fixture(scope="session", autouse=True)
+def local_type(request):
+    """With `--local-type gpu` the statistics of every test use that device, unless they name one; it has to be there."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--local-type") == "gpu":
+            device = TorchDevice()
+            device.open()
+            patch.setattr(Statistics, "device", device)
+        yield
