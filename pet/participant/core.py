@@ -6,6 +6,8 @@ Nothing here does I/O or waits. Source: docs/spec/pet.md 8.2, 3.8.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import (
     AnswerRefused,
     Event,
+    GetParameters,
     MessageDelivered,
     MessageSplit,
     ModelDropped,
@@ -38,6 +41,7 @@ from pet.protocol.participant_events import (
     ModelWanted,
     NewRound,
     NotSelected,
+    Request,
     SumSelected,
     TaskAbandoned,
     UpdateSelected,
@@ -48,6 +52,8 @@ _logger: Final = logging.getLogger(__name__)
 #: The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
 _MODEL_FRAMING_BYTES: Final = 4096
 _ROUND_NAME_DIGITS: Final = 16
+#: How long chunks go out before the round parameters are asked for again.
+_FRESH_SECONDS: Final = 1.0
 #: How long a coordinator may be replaced by another one, with a proxy in front that answers meanwhile.
 _REPLACEMENT_SECONDS: Final = 60.0
 #: Reasons for which an answer to /params is of something else than a PET coordinator.
@@ -90,6 +96,8 @@ class ParticipantCore:
         self._contact = Contact(f"{self._name}: coordinator")
         self._model_contact = Contact(f"{self._name}: global model")
         self._warning_level = logging.WARNING
+        self._clock = time.monotonic
+        self._parameters_seconds = -math.inf
         self._last_refusal: str | None = None
         self._models_sent = self._rounds = 0
         self._last_clipped_count: int | None = None
@@ -199,6 +207,16 @@ class ParticipantCore:
             self._machine.receive_refusal(str(error), is_too_large=isinstance(error, MessageTooLargeError))
         else:
             self._machine.receive_failure()
+
+    def _begin_tick(self) -> None:
+        """Forget how the last tick ended, and note whether the parameters are still fresh."""
+        self.last_error = None
+        self._machine.has_fresh_parameters = self._clock() - self._parameters_seconds < _FRESH_SECONDS
+
+    def _receive(self, request: Request, answer: bytes | None) -> None:
+        if isinstance(request, GetParameters):
+            self._parameters_seconds = self._clock()
+        self._machine.receive(answer)
 
     def _finish_tick(self) -> list[Event]:
         """Take what happened in a tick, and note whether the coordinator answered."""

@@ -118,7 +118,7 @@ class TickParticipant(ParticipantCore):
         Raises:
             ModelError: the scalar is beyond the bound of the round's mask config, or the model is and `on_clip` is "raise".
         """
-        self.last_error = None
+        self._begin_tick()
         while (request := self._machine.next_request()) is not None:
             if not self._begin_waiting():
                 return []
@@ -131,7 +131,7 @@ class TickParticipant(ParticipantCore):
             else:
                 if not self._end_waiting():
                     return []
-                self._machine.receive(answer)
+                self._receive(request, answer)
         return self._finish_tick()
 
     def give_up(self) -> bool:
@@ -270,7 +270,7 @@ class AsyncTickParticipant(ParticipantCore):
 
     async def tick(self) -> list[Event]:
         """Do one step and return what happened; see `TickParticipant.tick`. Must not be cancelled half-way."""
-        self.last_error = None
+        self._begin_tick()
         while (request := self._machine.next_request()) is not None:
             self._waiting = asyncio.ensure_future(self._carry_out(request))
             try:
@@ -282,7 +282,7 @@ class AsyncTickParticipant(ParticipantCore):
                 if not self._is_given_up:
                     raise
             else:
-                await asyncio.to_thread(self._machine.receive, answer)
+                await asyncio.to_thread(self._receive, request, answer)
         return self._finish_tick()
 
     def give_up(self) -> None:

@@ -88,6 +88,8 @@ class ParticipantMachine:
 
     Attributes:
         made_progress: whether the last step (or the one under way) changed anything; True before the first.
+        has_fresh_parameters: set by the owner, who has a clock, while the parameters were fetched a moment ago: further
+            chunks of a message then go out without asking for them before each.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class ParticipantMachine:
         """
         require_options(signing_key, max_message_size, on_clip, max_model_length)
         self.made_progress = True
+        self.has_fresh_parameters = False
         self._signing_key = signing_key
         self._entropy = entropy
         self._scalar = to_exact_scalar(scalar)
@@ -186,7 +189,10 @@ class ParticipantMachine:
             self._is_step_over = False
             return None
         if self._request is None:
-            self._request = GetParameters()
+            if self.has_fresh_parameters and self._outbox is not None and self._outbox.is_begun:
+                self._request = SendMessage(body=self._outbox.body)
+            else:
+                self._request = GetParameters()
             self.made_progress = False
         return self._request
 

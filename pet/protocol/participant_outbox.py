@@ -117,6 +117,11 @@ class Outbox:
         """The part to send now."""
         return self._sealed
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the part to send now is another chunk than the first."""
+        return self._next_chunk_id > 1
+
     def advance(self) -> bool:
         """Note that the part arrived and seal the next one. Returns False if that was the last."""
         self._sealed = b""

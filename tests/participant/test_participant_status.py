@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -486,3 +487,30 @@ def test_a_participant_that_was_connected_waits_a_minute_before_such_an_error_en
     transport.parameters = round_parameters("none", length=2**32 - 1).to_bytes()
     participant.tick()
     participant.raise_permanent_error()  # a coordinator may announce another length in the next round
+
+
+def test_a_message_in_many_chunks_asks_for_the_parameters_once_a_second(make):
+    transport = Accepting()
+    transport.parameters = round_parameters("update", length=3000).to_bytes()
+    participant = make(transport, max_message_size=300)
+    participant.tick()
+    participant.tick()
+    participant.set_model(weights(1, length=3000))
+    asked = []
+    clock = SetClock()
+    core = participant.inner if isinstance(participant, Blocking) else participant
+    core._clock = clock
+    get_parameters = transport.get_parameters
+
+    def note() -> bytes:
+        asked.append(clock.now_seconds)
+        return get_parameters()
+
+    transport.get_parameters = note
+    while participant.status.models_sent == 0:
+        participant.tick()
+        clock.now_seconds += 0.03125
+    assert transport.sent > 100
+    sending = asked[2:]
+    assert len(sending) < transport.sent / 30
+    assert min(later - earlier for earlier, later in pairwise(sending)) >= 1

@@ -464,6 +464,19 @@ def test_an_update_in_chunks_arrives_in_order_and_a_failed_chunk_is_sent_again_a
     assert len(payload.masked_model) == 40
 
 
+def test_with_fresh_parameters_only_the_first_chunk_asks_for_them():
+    machine, script = ready_to_send_update(max_message_size=300)
+    assert [type(request) for request in step(machine, script)] == [GetParameters, SendMessage]
+    machine.has_fresh_parameters = True
+    assert [type(request) for request in step(machine, script)] == [SendMessage]
+    script.parameters = round_parameters("none", seed=9)
+    machine.has_fresh_parameters = False
+    assert step(machine, script) == [GetParameters()]
+    assert machine.state is ParticipantState.NEW_ROUND
+    machine.has_fresh_parameters = True
+    assert step(machine, script) == [GetParameters()]
+
+
 def test_a_message_that_fits_is_not_split():
     # A sum message: 48 + 136 + 96 bytes.
     for size, is_split in ((280, False), (279, True)):
