@@ -44,8 +44,9 @@ def test_models_of_a_finished_round(capsys, tmp_path, url):
         assert cli.run(["model", "get", "-u", url, "-o", str(tmp_path / name)]) == 0
         model = decode((tmp_path / name).read_bytes())
         assert model.dtype == np.float32
-        # The dummies send zeros; masking rounds down by less than a step.
-        assert np.allclose(model, np.zeros(LENGTH), atol=1e-8)
+        # The dummies of one round all send the same weights, drawn from 0 to 1; masking rounds by less than a step.
+        assert ((model > -1e-6) & (model < 1 + 1e-6)).all()
+        assert model.any()
 
 
 def test_another_length_than_the_coordinator_has(capsys, url):
