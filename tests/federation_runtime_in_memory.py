@@ -11,6 +11,7 @@ import pickle
 import numpy as np
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, NotAdministratorError
+from pet.federation.figures import Figure, Figures
 from pet.federation.records import ContractRecord, LogKind, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.runtime import Regression
 
@@ -59,13 +60,20 @@ class InMemoryProject:
 
     def univariate(self, feature):
         column = self._column(feature)
-        return {"count": float(len(column)), "mean": float(column.mean()) if len(column) else None, "skewness": float("nan")}
+        mean = float(column.mean()) if len(column) else float("nan")
+        return Figures(
+            {"count": float(len(column)), "mean": mean, "skewness": float("nan")},
+            bounds={"mean": 0.5},
+            reasons={"skewness": "not computed here"},
+        )
 
     def covariance(self, first, second):
-        return float(np.cov(self._column(first), self._column(second), bias=True)[0, 1])
+        return Figure(np.cov(self._column(first), self._column(second), bias=True)[0, 1], bound=0.25, peers_left_out=2)
 
     def correlation(self, first, second):
-        return float(np.corrcoef(self._column(first), self._column(second))[0, 1])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = np.corrcoef(self._column(first), self._column(second))[0, 1]
+        return Figure(found, reason="a feature does not vary" if np.isnan(found) else None)
 
     def linear_regression(self, target, features):
         design = np.column_stack([np.ones(self.row_count), *(self._column(name) for name in features)])
@@ -151,8 +159,7 @@ class InMemoryPeer:
         peer = next(peer for peer in self._others() if peer.record.keys.uuid == peer_uuid)
         if not peer.record.allows_explore:
             raise FederationStateError("explore: that peer does not allow it")
-        found = getattr(peer.local_project, function)(*arguments.values())
-        return found if isinstance(found, dict) else {function: found}
+        return getattr(peer.local_project, function)(*arguments.values()).entities(function)
 
     async def leave(self):
         if self.record.is_admin:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError
 from pet.federation import invitation
-from pet.federation.client_entities import number, optional, regression, row_count, strings
+from pet.federation.client_entities import figure_of_pair, figures, regression, row_count, strings
 from pet.federation.client_requests import SignedRequests
 from pet.federation.client_rows import as_columns, csv_pieces
 from pet.federation.encoding import parse_json_object
+from pet.federation.figures import Figure, Figures
 from pet.federation.numbers import to_finite_floats, to_floats
 from pet.federation.records import Mode
 from pet.federation.runtime import Regression
@@ -289,21 +290,24 @@ class Client:
         """Let the local project forget rows that it learned; returns how many."""
         return self._read(self._send(f"{project_id}/forget", _columns_body(columns)), row_count)
 
-    def univariate(self, project_id: str, feature: str, *, local: bool = False) -> dict[str, float | None]:
-        """Describe a feature, over all peers or in the local project."""
+    def univariate(self, project_id: str, feature: str, *, local: bool = False) -> Figures:
+        """Describe a feature, over all peers or in the local project.
+
+        Returns:
+            Figures by name; NaN for what is undefined or has no digits, with the reason in `reasons`.
+        """
         query = {"feature": feature, "useLocal": _text(local)}
-        values = self._get(f"{project_id}/univariate", query)
-        return self._read(values, lambda found: {name: optional(value) for name, value in found["univariate"].items()})
+        return self._read(self._get(f"{project_id}/univariate", query), lambda found: figures(found, "univariate"))
 
-    def covariance(self, project_id: str, first: str, second: str, *, local: bool = False) -> float:
-        """Return the population covariance of two features."""
+    def covariance(self, project_id: str, first: str, second: str, *, local: bool = False) -> Figure:
+        """Return the population covariance of two features; NaN, with a `reason`, as in `univariate`."""
         query = {"first": first, "second": second, "useLocal": _text(local)}
-        return self._read(self._get(f"{project_id}/covariance", query), lambda found: number(found["covariance"]))
+        return self._read(self._get(f"{project_id}/covariance", query), lambda found: figure_of_pair(found, "covariance"))
 
-    def correlation(self, project_id: str, first: str, second: str, *, local: bool = False) -> float:
-        """Return the linear correlation of two features."""
+    def correlation(self, project_id: str, first: str, second: str, *, local: bool = False) -> Figure:
+        """Return the linear correlation of two features; NaN, with a `reason`, as in `univariate`."""
         query = {"first": first, "second": second, "useLocal": _text(local)}
-        return self._read(self._get(f"{project_id}/correlation", query), lambda found: number(found["correlation"]))
+        return self._read(self._get(f"{project_id}/correlation", query), lambda found: figure_of_pair(found, "correlation"))
 
     def linear_regression(
         self, project_id: str, target: str, features: Sequence[str] | None = None, *, local: bool = False

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pet.errors import FederationValueError
+from pet.federation.figures import Figure, Figures
 from pet.federation.runtime import Regression
 from pet.numbers import checked_number
 
@@ -36,15 +37,43 @@ def optional(value: Any) -> float | None:
     return None if value is None else checked_number(value, "number", error=FederationValueError)
 
 
+def figures(values: Mapping[str, Any], name: str) -> Figures:
+    """Return figures by name, with the reasons of those that are NaN; servers of earlier versions give no reasons."""
+    found = {key: number(value) for key, value in values[name].items()}
+    return Figures(found, bounds=_numbers(values.get("bounds", {})), reasons=_texts(values.get("reasons", {})))
+
+
+def figure_of_pair(values: Mapping[str, Any], name: str) -> Figure:
+    """Return a figure of a pair of features."""
+    value, bound = number(values[name]), optional(values.get("bound"))
+    reason = values.get("reason")
+    return Figure(
+        value,
+        bound=math.inf if bound is None else bound,
+        reason=None if reason is None else str(reason),
+        peers_left_out=int(values.get("peersLeftOut", 0)),
+    )
+
+
 def regression(values: Mapping[str, Any]) -> Regression:
     """Return a fit."""
     found = values["linearRegression"]
     return Regression(
         target=str(found["target"]),
-        intercept=float(found["intercept"]),
-        coefficients={name: float(value) for name, value in found["coefficients"].items()},
+        intercept=number(found["intercept"]),
+        coefficients=_numbers(found["coefficients"]),
         row_count=int(found["rows"]),
-        standard_errors={name: float(value) for name, value in found.get("standardErrors", {}).items()},
+        standard_errors=_numbers(found.get("standardErrors", {})),
         intercept_standard_error=optional(found.get("interceptStandardError")),
         r_squared=optional(found.get("rSquared")),
+        bounds=_numbers(found.get("bounds", {})),
+        reasons=_texts(found.get("reasons", {})),
     )
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): number(value) for name, value in found.items()}
+
+
+def _texts(found: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in found.items()}

@@ -1,8 +1,7 @@
 """The functions of contracts: which kinds of features each takes, and its value from statistics alone.
 
-Values are in the features' own units; where no rows define a value it is NaN. Each formula is a line of the table in
-docs/spec/federation.md 1.6. With missing values, what is asked over the rows where a binary feature is 0 is defined only if
-that feature was seen wherever the other was: sums over such rows are differences.
+Values are in the features' own units; where no rows define a value, or it has no digits, it is NaN. Each formula is a line of
+the table in docs/spec/federation.md 1.6. With missing values, a function of two features is over the rows that have both.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from pet.errors import FederationValueError
+from pet.federation.analysis import correlation, covariance, location_and_spread
+from pet.federation.moments import Moments, Sums
+from pet.federation.pair_matrix import PairMatrix
 from pet.federation.schema import Kind, Schema
 from pet.federation.statistics import Statistics
 
@@ -60,123 +60,55 @@ class Function:
         return self.compute(Moments(statistics), *(statistics.schema.index(feature) for feature in features))
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Count, sum and sum of squares of z over some rows."""
-
-    count: float
-    first: float
-    second: float
-
-    @property
-    def mean(self) -> float:
-        """The mean of z."""
-        return self.first / self.count if self.count > 0 else math.nan
-
-    @property
-    def variance(self) -> float:
-        """The population variance of z."""
-        return max(self.second / self.count - self.mean**2, 0.0) if self.count > 0 else math.nan
-
-    @property
-    def variance_unbiased(self) -> float:
-        """The variance of z, divided by count - 1."""
-        return self.variance * self.count / (self.count - 1) if self.count > 1 else math.nan
-
-
-class Moments:
-    """Statistics, by feature and by pair."""
-
-    def __init__(self, statistics: Statistics) -> None:
-        self.schema: Final = statistics.schema
-        self._values: Final = statistics.values
-
-    def all_rows(self, place: int) -> Sums:
-        """Sum over all rows where a feature was seen."""
-        layout, values = self.schema.layout, self._values
-        return Sums(*(float(values[block][place]) for block in (layout.counts, layout.sums, layout.squares)))
-
-    def pair(self, first: int, second: int) -> tuple[float, float]:
-        """Return the count and the sum of products of two features."""
-        if first == second:
-            sums = self.all_rows(first)
-            return sums.count, sums.second
-        low, high, size = min(first, second), max(first, second), len(self.schema)
-        at = low * size - low * (low + 1) // 2 + high - low - 1
-        products = float(self._values[self.schema.layout.products][at])
-        if not self.schema.has_missing:
-            return self.all_rows(low).count, products
-        return float(self._values[self.schema.layout.pair_counts][at]), products
-
-    def where(self, place: int, binary: int, *, is_one: bool) -> Sums:
-        """Sum over the rows where a binary feature is 1, or 0; the sums are NaN where they cannot be known."""
-        both_seen, products = self.pair(place, binary)
-        if self.schema.features[place].kind is Kind.BINARY:
-            squares = products
-        else:
-            row = int(np.searchsorted(self.schema.continuous, place))
-            column = int(np.searchsorted(self.schema.binary, binary))
-            squares = float(self._values[self.schema.layout.conditional_squares][row * len(self.schema.binary) + column])
-        everything, ones = self.all_rows(place), self.all_rows(binary)
-        if is_one:
-            # The sums show how many rows with b = 1 have x only where x is never missing beside b.
-            return Sums(ones.first if both_seen == ones.count else math.nan, products, squares)
-        if both_seen != everything.count or both_seen != ones.count:
-            return Sums(math.nan, math.nan, math.nan)
-        return Sums(everything.count - ones.first, everything.first - products, everything.second - squares)
-
-    def scale(self, place: int) -> float:
-        """Return the scale of a feature."""
-        return float(self.schema.scales[place])
-
-    def mean(self, place: int, sums: Sums) -> float:
-        """Return a mean in the feature's own unit."""
-        return float(self.schema.centres[place]) + self.scale(place) * sums.mean
-
-
 def _count(moments: Moments, place: int) -> float:
-    return moments.all_rows(place).count
+    return float(moments.feature(place).count.value)
 
 
 def _mean(moments: Moments, place: int) -> float:
-    return moments.mean(place, moments.all_rows(place))
+    return _of_rows(moments, place, moments.feature(place), "mean")
+
+
+def _of_rows(moments: Moments, place: int, sums: Sums, name: str) -> float:
+    """Return mean, variance or deviation over some rows; NaN where there are none, or no digits."""
+    return float(location_and_spread(sums, moments.schema.features[place])[name])
 
 
 def _spread(moments: Moments, place: int, *binary: int, rows: str, is_root: bool, is_unbiased: bool) -> float:
     """Return a variance or its root over all rows, those with b = 1 or those with b = 0."""
-    sums = moments.all_rows(place) if rows == "all" else moments.where(place, *binary, is_one=rows == "one")
-    variance = (sums.variance_unbiased if is_unbiased else sums.variance) * moments.scale(place) ** 2
+    sums = moments.feature(place) if rows == "all" else moments.where(place, *binary, is_one=rows == "one")
+    variance = _of_rows(moments, place, sums, "variance_unbiased" if is_unbiased else "variance")
     return math.sqrt(variance) if is_root else variance
 
 
 def _covariance(moments: Moments, first: int, second: int) -> float:
-    count, products = moments.pair(first, second)
-    if not count > 0:
-        return math.nan
-    central = products / count - moments.all_rows(first).mean * moments.all_rows(second).mean
-    return central * moments.scale(first) * moments.scale(second)
+    return _of_pair(moments, covariance, first, second)
 
 
 def _correlation(moments: Moments, first: int, second: int) -> float:
-    deviations = [_spread(moments, place, rows="all", is_root=True, is_unbiased=False) for place in (first, second)]
-    product = deviations[0] * deviations[1]
-    return _covariance(moments, first, second) / product if product > 0 else math.nan
+    return _of_pair(moments, correlation, first, second)
+
+
+def _of_pair(moments: Moments, function: Callable[..., PairMatrix], first: int, second: int) -> float:
+    if not moments.rows:
+        return math.nan
+    names = moments.schema.names
+    return float(function(moments.statistics, [names[first], names[second]])[0, 1])
 
 
 def _conditional_count(moments: Moments, place: int, binary: int) -> float:
-    return moments.where(place, binary, is_one=True).count
+    return float(moments.where(place, binary, is_one=True).count.value)
 
 
 def _conditional_mean(moments: Moments, place: int, binary: int, *, is_one: bool = True) -> float:
-    return moments.mean(place, moments.where(place, binary, is_one=is_one))
+    return _of_rows(moments, place, moments.where(place, binary, is_one=is_one), "mean")
 
 
 def _occurrences(moments: Moments, place: int, binary: int, *, is_one: bool) -> float:
-    return moments.where(place, binary, is_one=is_one).first
+    return float(moments.where(place, binary, is_one=is_one).first.value)
 
 
 def _percentage(moments: Moments, place: int, binary: int, *, is_one: bool) -> float:
-    return 100 * moments.where(place, binary, is_one=is_one).mean
+    return 100 * _conditional_mean(moments, place, binary, is_one=is_one)
 
 
 def _build() -> dict[str, Function]:

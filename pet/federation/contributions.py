@@ -126,12 +126,14 @@ class StatisticsContributor:
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:
         """Return the merged statistics as bytes."""
-        return Statistics.from_round(means, scalar_sum, self._local.snapshot().schema).to_bytes()
+        # Without the number of peers, which the announcement of an aggregate names anyway; see `take`.
+        return Statistics.from_round(means, scalar_sum, self._local.snapshot().schema, peers=0).to_bytes()
 
     def take(self, aggregate: bytes, round_id: int, contributors: dict[str, int], sender: str) -> bool:
         """Make an aggregate the federated project."""
         context, counters = self._context, self._context.counters
         statistics = Statistics.from_bytes(aggregate, self._local.snapshot().schema)
+        statistics.masked_peers = len(contributors)
         counters.aggregate_round = round_id
         context.count(receive_count=1)
         if (problem := check_contract(context, statistics)) is not None:

@@ -42,7 +42,7 @@ class PeerProjects:
         context, terms = self._context, self._context.terms
         if terms.kind is ProjectKind.MODEL:
             return None, None, ModelProject(context.store, ModelProject.length_of(terms.schema))
-        schema = None if terms.schema is None else Schema.from_json(terms.schema)
+        schema = None if terms.schema is None else Schema.from_json(terms.schema, is_agreed=True)
         local = LocalProject(context.store, schema, self._propose if context.record.is_admin else None)
         federated = FederatedProject(context.store, None if terms.uses_smpc else local, context.counters.applied)
         if schema is not None:
@@ -86,7 +86,7 @@ class PeerProjects:
         text = self._context.terms.schema
         if self._local is None or self._federated is None or text is None:
             return
-        schema = Schema.from_json(text)
+        schema = Schema.from_json(text, is_agreed=True)
         try:
             self._local.use_schema(schema)
             self._federated.load(schema)
@@ -94,7 +94,7 @@ class PeerProjects:
             self._context.log_error(str(error))
 
     def explore(self, function: str, arguments: object) -> dict[str, Any]:
-        """Compute a function on the local project, for another peer.
+        """Compute a function on the local project, for another peer; returns the entities of an answer.
 
         Raises:
             FederationStateError: this peer does not allow it.
@@ -104,17 +104,18 @@ class PeerProjects:
             raise FederationStateError("exploration: this peer does not allow it")
         local = self._local
         known: dict[str, Callable[..., Any]] = {
-            "univariate": lambda feature: dict(local.univariate(feature)),
-            "covariance": lambda first, second: {"value": local.covariance(first, second)},
-            "correlation": lambda first, second: {"value": local.correlation(first, second)},
+            "univariate": local.univariate,
+            "covariance": local.covariance,
+            "correlation": local.correlation,
         }
         if function not in known or not isinstance(arguments, Mapping):
             raise FederationValueError(f"exploration: expected one of {', '.join(known)} with arguments, got something else")
         try:
-            result: dict[str, Any] = known[function](**{str(key): value for key, value in arguments.items()})
+            found = known[function](**{str(key): value for key, value in arguments.items()})
         except TypeError:
             raise FederationValueError(f"exploration: expected other arguments for {function}") from None
-        return {key: value if value is None or np.isfinite(value) else None for key, value in result.items()}
+        entities: dict[str, Any] = found.entities(function)
+        return entities
 
     def _propose(self, columns: Any) -> Schema:
         """Make the schema of the federation from the admin's first rows."""

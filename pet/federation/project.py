@@ -9,11 +9,10 @@ Source: docs/spec/federation.md 1.1, 1.5 (receive rule 4), 1.9.
 from __future__ import annotations
 
 import json
-import math
 import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, FederationValueError, StateError
 from pet.federation import analysis
+from pet.federation.figures import Figure, Figures
 from pet.federation.numbers import to_floats
 from pet.federation.rows import CsvLines
 from pet.federation.runtime import PeerStore, Regression
@@ -62,32 +62,33 @@ class StatisticsView(ABC):
         """Feature names in the order of the schema."""
         return self.snapshot().schema.names
 
-    def univariate(self, feature: str) -> Mapping[str, float | None]:
-        """Return count, mean, variance and so on (see `pet.federation.analysis.Univariate`); None for what is undefined."""
-        record = asdict(analysis.univariate(self.snapshot(), feature))
-        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
-        return {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+    def univariate(self, feature: str) -> Figures:
+        """Return count, mean, variance and so on (see `pet.federation.analysis.Univariate`); NaN for what is undefined."""
+        found = analysis.univariate(self.snapshot(), feature)
+        numbers = {key: value for key, value in asdict(found).items() if isinstance(value, int | float)}
+        return Figures(numbers, bounds=found.bounds, reasons=found.reasons)
 
-    def covariance(self, first: str, second: str) -> float:
+    def covariance(self, first: str, second: str) -> Figure:
         """Return the population covariance."""
-        return float(analysis.covariance(self.snapshot(), [first, second])[0, 1])
+        return analysis.covariance(self.snapshot(), [first, second]).figure(0, 1)
 
-    def correlation(self, first: str, second: str) -> float:
+    def correlation(self, first: str, second: str) -> Figure:
         """Return the linear correlation."""
-        return float(analysis.correlation(self.snapshot(), [first, second])[0, 1])
+        return analysis.correlation(self.snapshot(), [first, second]).figure(0, 1)
 
     def linear_regression(self, target: str, features: Sequence[str] | None) -> Regression:
-        """Fit `target` on `features`, or on all others for None; see `pet.federation.analysis.linear_regression`."""
+        """Fit `target` on `features`, or on all others for None; see `pet.federation.regression.linear_regression`."""
         fit = analysis.linear_regression(self.snapshot(), target, features)
-        coefficients = dict(zip(fit.features, map(float, fit.coefficients), strict=True))
         return Regression(
             target=target,
             intercept=fit.intercept,
-            coefficients=coefficients,
+            coefficients=dict(zip(fit.features, map(float, fit.coefficients), strict=True)),
             row_count=fit.rows,
             standard_errors=dict(zip(fit.features, map(float, fit.standard_errors), strict=True)),
             intercept_standard_error=fit.intercept_standard_error,
-            r_squared=fit.r_squared if math.isfinite(fit.r_squared) else None,
+            r_squared=fit.r_squared,
+            bounds=fit.bounds,
+            reasons=fit.reasons,
         )
 
 
@@ -204,6 +205,8 @@ class FederatedProject(StatisticsView):
         with self._lock, StateError.reading("merged statistics"):
             if (saved := self._store.load_state(_FEDERATED)) is not None:
                 self._aggregate = Statistics.from_bytes(saved, schema)
+                # Earlier versions did not keep how many peers a round had; at most as many as there are rows.
+                self._aggregate.masked_peers = self._aggregate.masked_peers or self._aggregate.rows
             for peer in self._peers:
                 if (saved := self._store.load_state(f"{_FEDERATED}.{peer}")) is not None:
                     self._latest[peer] = Statistics.from_bytes(saved, schema)

@@ -23,6 +23,7 @@ from pet.federation.answers import Answer, invalid_key, refuse
 from pet.federation.authentication import Caller
 from pet.federation.encoding import canonical_json, parse_json_object
 from pet.federation.federation_info import federation_info, project_info, sync_statistics
+from pet.federation.figures import Figure, Figures
 from pet.federation.project import MAX_WEIGHT
 from pet.federation.records import LogKind
 from pet.federation.request_maps import check_schedule, read_map
@@ -226,10 +227,7 @@ class RestCalls:
     async def univariate(self, call: Call) -> Answer:
         """Describe one feature."""
         feature = call.required("feature")
-        found = await self._explored(
-            call, "univariate", {"feature": feature}, lambda project: dict(project.univariate(feature))
-        )
-        return Answer(values={"univariate": _numbers(found)})
+        return await self._explored(call, "univariate", {"feature": feature}, lambda project: project.univariate(feature))
 
     async def covariance(self, call: Call) -> Answer:
         """Return the covariance of two features."""
@@ -250,14 +248,18 @@ class RestCalls:
         found = await asyncio.to_thread(project.linear_regression, target, features)
         entity = {
             "target": found.target,
-            "intercept": found.intercept,
             "rows": found.row_count,
-            "coefficients": dict(found.coefficients),
-            "standardErrors": dict(found.standard_errors),
+            "coefficients": _numbers(found.coefficients),
+            "standardErrors": _numbers(found.standard_errors),
+            "bounds": _numbers(found.bounds),
+            "reasons": dict(found.reasons),
+        }
+        scalars = {
+            "intercept": found.intercept,
             "interceptStandardError": found.intercept_standard_error,
             "rSquared": found.r_squared,
         }
-        return Answer(values={"linearRegression": entity})
+        return Answer(values={"linearRegression": entity | _numbers(scalars)})
 
     async def get_model(self, call: Call) -> Answer:
         """Return the averaged model as JSON numbers, which keep every bit of a double."""
@@ -286,24 +288,24 @@ class RestCalls:
         peer = self._peer(call).peer
         return peer.local_project if call.flag("useLocal", "false") else peer.federated_project
 
-    async def _of_a_pair(self, call: Call, function: str, compute: Callable[[ProjectView, str, str], float]) -> Answer:
+    async def _of_a_pair(self, call: Call, function: str, compute: Callable[[ProjectView, str, str], Figure]) -> Answer:
         first, second = call.required("first"), call.required("second")
         arguments = {"first": first, "second": second}
-        found = await self._explored(call, function, arguments, lambda project: {function: compute(project, first, second)})
-        return Answer(values=_numbers(found))
+        return await self._explored(call, function, arguments, lambda project: compute(project, first, second))
 
     async def _explored(
         self,
         call: Call,
         function: str,
         arguments: Mapping[str, str],
-        compute: Callable[[ProjectView], Mapping[str, float | None]],
-    ) -> Mapping[str, Any]:
+        compute: Callable[[ProjectView], Figure | Figures],
+    ) -> Answer:
         """Compute on a project of this peer, or have another peer compute (1.10)."""
         other = call.query.get("fed_peer_uuid_for_explore")
         if other:
-            return await self._peer(call).peer.explore(other, function, arguments)
-        return await asyncio.to_thread(compute, self._project(call))
+            return Answer(values=dict(await self._peer(call).peer.explore(other, function, arguments)))
+        found = await asyncio.to_thread(compute, self._project(call))
+        return Answer(values=found.entities(function))
 
 
 Handler = Callable[[Call], Awaitable[Answer]]

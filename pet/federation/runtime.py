@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.federation.figures import Figure, Figures
 from pet.federation.numbers import columns_by_name
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
 from pet.secret import Secret
@@ -73,7 +74,9 @@ class Regression:
         row_count: rows behind it.
         standard_errors: of the coefficients, by feature name; empty where they were not asked for.
         intercept_standard_error: of the intercept; None as above.
-        r_squared: share of the target's variance that is explained; None as above, or if it does not vary.
+        r_squared: share of the target's variance that is explained; None as above.
+        bounds: of the absolute errors, by the names of `pet.federation.regression.LinearRegression`.
+        reasons: why a number is NaN, by the same names.
     """
 
     target: str
@@ -83,6 +86,8 @@ class Regression:
     standard_errors: Mapping[str, float] = field(default_factory=dict)
     intercept_standard_error: float | None = None
     r_squared: float | None = None
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return the target that the regression expects for rows, given as columns by name (also a pandas table).
@@ -108,15 +113,15 @@ class ProjectView(Protocol):
         """Feature names in the order of the schema."""
         ...
 
-    def univariate(self, feature: str) -> Mapping[str, float | None]:
-        """Return count, mean, variance, standard deviation, skewness, kurtosis, ...; None for what is undefined."""
+    def univariate(self, feature: str) -> Figures:
+        """Return count, mean, variance, standard deviation, skewness, kurtosis, ...; NaN for what is undefined."""
         ...
 
-    def covariance(self, first: str, second: str) -> float:
+    def covariance(self, first: str, second: str) -> Figure:
         """Return the population covariance."""
         ...
 
-    def correlation(self, first: str, second: str) -> float:
+    def correlation(self, first: str, second: str) -> Figure:
         """Return the linear correlation."""
         ...
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pet.crypto import hash_sha256
 from pet.errors import FederationValueError
 from pet.federation.numbers import to_floats
+from pet.federation.statistics_layout import LAYOUT, LAYOUT_WITH_MISSING, StatisticsLayout
 from pet.numbers import checked_number
 
 #: The fourth power of z has to fit the bound of the mask config, which is 10^4 (B4).
@@ -36,6 +37,12 @@ MAX_NAME_LENGTH: Final = 128
 MAX_ROWS: Final = 10**12
 DEFAULT_MAX_ROWS: Final = 10**7
 MAX_SCHEMA_BYTES: Final = 1 << 22
+#: A column of examples that varies by less than this many units in the last place is a constant that was computed.
+_CONSTANT_ULPS: Final = 64
+#: A spread below this share of the values is widened, as other peers' values may be elsewhere, ...
+_NARROW_SHARE: Final = 2.0**-10
+#: ... but by no more than this factor, as masks cost digits of what is far smaller than the scale.
+_MAX_WIDENING: Final = 2.0**16
 
 
 class Kind(enum.Enum):
@@ -122,25 +129,6 @@ class Feature:
         return cls(name=record["name"], kind=kind, centre=centre, scale=scale, edges=tuple(rest))
 
 
-@dataclass(frozen=True, slots=True)
-class StatisticsLayout:
-    """Where each block of a statistics vector begins and ends, in the order of spec 1.9 (rows are kept apart).
-
-    Pairs are those with i < j in rising order of i, then j. Conditional squares are continuous x binary, row by row.
-    """
-
-    counts: slice
-    sums: slice
-    squares: slice
-    cubes: slice
-    fourths: slice
-    products: slice
-    pair_counts: slice
-    conditional_squares: slice
-    histograms: tuple[slice, ...]
-    length: int
-
-
 @dataclass(frozen=True, eq=True)
 class Schema:
     """The features of a federation, in canonical order, and the bounds of their values.
@@ -149,7 +137,7 @@ class Schema:
         features: sorted by name, whatever order they were given in.
         z_max: largest absolute value of (x - centre) / scale, above 0 and at most 10.
         max_rows: no peer has more rows; public. The scalar of a peer in a round is its rows over this.
-        has_missing: whether values may be missing (NaN); pair counts are kept then.
+        has_missing: whether values may be missing (NaN); each pair of features has sums over its own rows then.
 
     Raises:
         FederationValueError: names the field that breaks a rule.
@@ -182,7 +170,9 @@ class Schema:
         """Propose a schema from example rows; two columns of 0 and 1 apart, everything is continuous.
 
         Centre and scale are powers of two or multiples of them, so that they tell little of the rows; values may lie four
-        times as far from the centre as in the examples.
+        times as far from the centre as in the examples. A column that hardly varies gets a wider range, and a constant one
+        up to four times its value (at least 4) around it, as other peers' values are hardly the same. One of zeros or ones
+        alone is binary.
 
         Args:
             names: of the columns.
@@ -190,19 +180,8 @@ class Schema:
             has_missing: whether values may be missing.
             bins: of each histogram; 0 or 1 for none.
         """
-        features = []
-        for name, column in zip(names, to_floats(values, "rows").T, strict=True):
-            seen = column[np.isfinite(column)]
-            if not len(seen):
-                raise FederationValueError(f"feature {name}: expected at least one value to propose a range from")
-            if np.isin(seen, (0, 1)).all():
-                features.append(Feature(name=name, kind=Kind.BINARY))
-                continue
-            spread = max(float(seen.max() - seen.min()) / 2, 1e-300)
-            scale = 2.0 ** math.ceil(math.log2(spread / 2.5))
-            centre = round(float(seen.max() + seen.min()) / 2 / scale) * scale
-            inner = np.linspace(-3 * scale, 3 * scale, bins + 1)[1:-1] + centre if bins > 1 else ()
-            features.append(Feature(name=name, centre=centre, scale=scale, edges=tuple(float(edge) for edge in inner)))
+        columns = to_floats(values, "rows").T
+        features = [_proposed(name, column, bins) for name, column in zip(names, columns, strict=True)]
         return cls(tuple(features), has_missing=has_missing)
 
     def __len__(self) -> int:
@@ -268,27 +247,8 @@ class Schema:
     @functools.cached_property
     def layout(self) -> StatisticsLayout:
         """Where each block of a statistics vector is."""
-        count, continuous, binary = len(self), len(self.continuous), len(self.binary)
-        pair_count = count * (count - 1) // 2
-        start = 0
-
-        def block(length: int) -> slice:
-            nonlocal start
-            start += length
-            return slice(start - length, start)
-
-        return StatisticsLayout(
-            counts=block(count),
-            sums=block(count),
-            squares=block(count),
-            cubes=block(continuous),
-            fourths=block(continuous),
-            products=block(pair_count),
-            pair_counts=block(pair_count if self.has_missing else 0),
-            conditional_squares=block(continuous * binary),
-            histograms=tuple(block(feature.bin_count) for feature in self.features),
-            length=start,
-        )
+        bins = [feature.bin_count for feature in self.features]
+        return StatisticsLayout.of(len(self), len(self.continuous), bins=bins, has_missing=self.has_missing)
 
     @functools.cached_property
     def integral(self) -> NDArray[np.bool_]:
@@ -297,9 +257,13 @@ class Schema:
         mask = np.zeros(layout.length, dtype=np.bool_)
         is_binary = np.zeros(len(self), dtype=np.bool_)
         is_binary[self.binary] = True
-        mask[layout.counts] = mask[layout.pair_counts] = True
+        mask[layout.counts] = mask[layout.pair_counts] = mask[layout.pairs_left_out] = True
         mask[layout.sums] = mask[layout.squares] = is_binary
-        mask[layout.products] = is_binary[self.pairs[0]] & is_binary[self.pairs[1]]
+        first, second = self.pairs
+        mask[layout.products] = is_binary[first] & is_binary[second]
+        if self.has_missing:
+            mask[layout.pair_first_sums] = mask[layout.pair_first_squares] = is_binary[first]
+            mask[layout.pair_second_sums] = mask[layout.pair_second_squares] = is_binary[second]
         for histogram in layout.histograms:
             mask[histogram] = True
         return mask
@@ -312,7 +276,11 @@ class Schema:
         bounds = np.ones(layout.length)
         bounds[layout.sums], bounds[layout.squares] = of_feature, of_feature**2
         bounds[layout.cubes], bounds[layout.fourths] = z_max**3, z_max**4
-        bounds[layout.products] = of_feature[self.pairs[0]] * of_feature[self.pairs[1]]
+        first, second = of_feature[self.pairs[0]], of_feature[self.pairs[1]]
+        bounds[layout.products] = first * second
+        if self.has_missing:
+            bounds[layout.pair_first_sums], bounds[layout.pair_second_sums] = first, second
+            bounds[layout.pair_first_squares], bounds[layout.pair_second_squares] = first**2, second**2
         bounds[layout.conditional_squares] = z_max**2
         return bounds
 
@@ -324,14 +292,21 @@ class Schema:
             "max_rows": self.max_rows,
             "z_max": float(self.z_max),
         }
+        if self.has_missing:  # without, nothing changed, and a schema keeps its digest
+            record["layout"] = LAYOUT_WITH_MISSING
         return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
+    def from_json(cls, text: str | bytes, *, is_agreed: bool = False) -> Self:
         """Read a schema; strict about keys and types, lenient about their order.
 
+        Args:
+            text: what `to_json` returned, or what a person wrote.
+            is_agreed: whether peers have agreed on it, so that it says which layout their statistics have: one with missing
+                values and without a layout is of the first, which lacks the sums of pairs. A person need not know of layouts.
+
         Raises:
-            FederationValueError: not a schema, or longer than 4 MiB.
+            FederationValueError: not a schema, longer than 4 MiB, or of a layout that this version does not know.
         """
         if len(text) > MAX_SCHEMA_BYTES:
             raise FederationValueError(f"schema: expected at most {MAX_SCHEMA_BYTES} bytes, got {len(text)}")
@@ -339,12 +314,19 @@ class Schema:
             record = json.loads(text)
         except (ValueError, RecursionError):
             raise FederationValueError("schema: expected JSON, got something else") from None
-        known = {"features", "has_missing", "max_rows", "z_max"}
+        known = {"features", "has_missing", "layout", "max_rows", "z_max"}
         if not isinstance(record, dict) or not {"features"} <= record.keys() <= known:
             raise FederationValueError(f"schema: expected an object with at most {sorted(known)}, got something else")
         features, has_missing, z_max = record["features"], record.get("has_missing", False), record.get("z_max", MAX_Z)
         if not isinstance(features, list) or not isinstance(has_missing, bool) or not isinstance(z_max, int | float):
             raise FederationValueError("schema: expected a list of features, a boolean has_missing and a number z_max")
+        expected = LAYOUT_WITH_MISSING if has_missing else LAYOUT
+        layout = record.get("layout", LAYOUT if is_agreed else expected)
+        if type(layout) is not int or layout != expected:
+            raise FederationValueError(
+                f"schema: expected statistics of layout {expected}, got layout {layout!r}, of another version of pet; "
+                "begin the federation anew with one version at all peers, and learn the rows again"
+            )
         read = _read_features(features)
         return cls(read, z_max=z_max, max_rows=record.get("max_rows", DEFAULT_MAX_ROWS), has_missing=has_missing)
 
@@ -356,3 +338,26 @@ class Schema:
 
 def _read_features(records: Iterable[object]) -> tuple[Feature, ...]:
     return tuple(Feature.from_json(record) for record in records)
+
+
+def _proposed(name: str, column: NDArray[np.float64], bins: int) -> Feature:
+    """Propose one feature from example values."""
+    seen = column[np.isfinite(column)]
+    if not len(seen):
+        raise FederationValueError(f"feature {name}: expected at least one value to propose a range from")
+    if np.isin(seen, (0, 1)).all():
+        return Feature(name=name, kind=Kind.BINARY)
+    low, high = float(seen.min()), float(seen.max())
+    size = max(abs(low), abs(high))
+    spread = high / 2 - low / 2  # halves first: the difference of two doubles may be none
+    is_constant = spread <= _CONSTANT_ULPS * math.ulp(size)
+    wide = max(size, 1.0) if is_constant else max(spread, min(size * _NARROW_SHARE, spread * _MAX_WIDENING))
+    scale, step = _power_of_two(wide), _power_of_two(wide if is_constant else spread)
+    centre = round((high / 2 + low / 2) / step) * step
+    inner = np.linspace(-3 * scale, 3 * scale, bins + 1)[1:-1] + centre if bins > 1 else ()
+    return Feature(name=name, centre=centre, scale=scale, edges=tuple(float(edge) for edge in inner))
+
+
+def _power_of_two(spread: float) -> float:
+    """Return the least power of two of which 2.5 hold a spread; the least that can be inverted for less."""
+    return float(2.0 ** max(math.ceil(math.log2(spread) - math.log2(2.5)), -1000))

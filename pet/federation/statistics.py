@@ -27,9 +27,11 @@ from pet.mask_config import MaskConfig, MaskConfigPair
 STATISTICS_MASK_CONFIG: Final = MaskConfigPair.of(MaskConfig.parse("power2-f64-b4-m9"))
 
 _MAGIC: Final = b"PETS"
-_VERSION: Final = 1
+#: 2 has the number of masked peers where 1 has a zero; without any, 1 is written, which older versions of pet read.
+_VERSIONS: Final = (1, 2)
 _HAS_RESIDUES: Final = 1
 _HEADER: Final = struct.Struct(">4sBBH32sqI")
+_MAX_MASKED_PEERS: Final = (1 << 16) - 1
 #: How far the statistics of no rows may be from zero, in units of what the forgotten rows could add at most.
 _ZERO_TOLERANCE: Final = 1e-9
 
@@ -47,6 +49,8 @@ class Statistics:
         schema: the features.
         device: as given. Numbers are always kept and added up on the CPU.
         rows: how many rows were learned; below 0 only in a difference.
+        masked_peers: of how many peers a round merged these numbers, which cost the digits beyond the 20th decimal place of
+            each; 0 if no round did.
     """
 
     device: Device = NUMPY
@@ -56,6 +60,7 @@ class Statistics:
         if device is not None:
             self.device = device
         self.rows = 0
+        self.masked_peers = 0
         self._high = np.zeros(schema.layout.length)
         self._low = np.zeros(schema.layout.length)
 
@@ -69,7 +74,8 @@ class Statistics:
             DeviceError: the device is missing or failed.
         """
         statistics = cls(schema, device=device)
-        for block in read_blocks(source, schema, block_rows=block_rows):
+        for block in read_blocks(source, schema, block_rows=min(block_rows, BLOCK_ROWS)):
+            # The bounds of errors (pet/federation/moments.py) rely on blocks of at most this size.
             statistics._add(_block_sums(block, schema, statistics.device), np.zeros(0), len(block))
         if statistics.rows > schema.max_rows:
             raise StatisticsError(f"rows: expected at most {schema.max_rows}, got {statistics.rows}")
@@ -110,12 +116,14 @@ class Statistics:
         self._require_same_schema(other)
         total = self.copy()
         total._add(other._high, other._low, other.rows)
+        total.masked_peers += other.masked_peers
         return total
 
     def __sub__(self, other: Statistics) -> Statistics:
         self._require_same_schema(other)
         difference = self.copy()
         difference._add(-other._high, -other._low, -other.rows)
+        difference.masked_peers += other.masked_peers
         return difference
 
     def __eq__(self, other: object) -> bool:
@@ -172,13 +180,14 @@ class Statistics:
         return self.values / self.rows, Fraction(self.rows, self.schema.max_rows)
 
     @classmethod
-    def from_round(cls, means: NDArray[np.float64], scalar_sum: Fraction, schema: Schema) -> Self:
+    def from_round(cls, means: NDArray[np.float64], scalar_sum: Fraction, schema: Schema, *, peers: int | None = None) -> Self:
         """Return the merged statistics that a round came to; counts become whole numbers again.
 
         Args:
             means: the global model.
             scalar_sum: the sum of the scalars.
             schema: the features.
+            peers: how many contributed; None if unknown, which at most as many did as there are rows.
 
         Raises:
             StatisticsError: another length, or not the statistics of rows.
@@ -189,6 +198,7 @@ class Statistics:
         statistics.rows = round(scalar_sum * schema.max_rows)
         values = means * statistics.rows
         statistics._high = np.where(schema.integral, np.rint(values), values)
+        statistics.masked_peers = statistics.rows if peers is None else peers
         statistics.validate()
         return statistics
 
@@ -201,7 +211,9 @@ class Statistics:
             with_residues: also the lower halves of the numbers, for storage at this peer; others need only the upper ones.
         """
         numbers = [self._high, self._low] if with_residues else [self.values]
-        header = _HEADER.pack(_MAGIC, _VERSION, int(with_residues), 0, self.schema.digest, self.rows, self.schema.layout.length)
+        peers, length = min(self.masked_peers, _MAX_MASKED_PEERS), self.schema.layout.length
+        version = _VERSIONS[peers > 0]
+        header = _HEADER.pack(_MAGIC, version, int(with_residues), peers, self.schema.digest, self.rows, length)
         return b"".join([header, *(part.astype("<f8").tobytes() for part in numbers)])
 
     @classmethod
@@ -221,9 +233,17 @@ class Statistics:
         length = schema.layout.length
         if len(data) < _HEADER.size:
             raise RemoteProtocolError("malformed_statistics", f"statistics: expected a header, got {len(data)} bytes")
-        magic, version, flags, spare, digest, rows, count = _HEADER.unpack_from(data)
-        if (magic, version, spare) != (_MAGIC, _VERSION, 0) or flags & ~_HAS_RESIDUES:
-            raise RemoteProtocolError("malformed_statistics", "statistics: expected a header of version 1, got another")
+        magic, version, flags, peers, digest, rows, count = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise RemoteProtocolError("malformed_statistics", "statistics: expected their header, got other bytes")
+        if version not in _VERSIONS:
+            raise RemoteProtocolError(
+                "unknown_version", f"statistics: expected format version 1 or 2, got {version}, of another version of pet"
+            )
+        if flags & ~_HAS_RESIDUES or (peers > 0) != (version > 1):
+            raise RemoteProtocolError(
+                "malformed_statistics", "statistics: expected flags and peers of their version, got others"
+            )
         if digest != schema.digest or count != length:
             raise RemoteProtocolError("schema_mismatch", "statistics: expected those of this federation's schema, got others")
         parts = 2 if flags else 1
@@ -232,7 +252,7 @@ class Statistics:
             raise RemoteProtocolError("malformed_statistics", f"statistics: expected {expected} bytes, got {len(data)}")
         numbers = np.frombuffer(data, dtype="<f8", offset=_HEADER.size).reshape(parts, length).astype(np.float64)
         statistics = cls(schema, device=device)
-        statistics.rows = rows
+        statistics.rows, statistics.masked_peers = rows, peers
         statistics._high = numbers[0]
         if parts == 2:
             statistics._low = numbers[1]
@@ -263,7 +283,8 @@ class Statistics:
         self.rows += rows
 
     def _become(self, other: Statistics) -> None:
-        self.rows, self._high, self._low = other.rows, other._high.copy(), other._low.copy()
+        self.rows, self.masked_peers = other.rows, other.masked_peers
+        self._high, self._low = other._high.copy(), other._low.copy()
 
     def _settle(self, forgotten_rows: int) -> None:
         """Make what remains after forgetting exact where it is known: counts are whole, and nothing is left of no rows."""
@@ -307,7 +328,13 @@ def _block_sums(block: NDArray[np.float64], schema: Schema, device: Device) -> N
         sums[layout.products] = (z.T @ z)[pairs]
         if schema.has_missing:
             seen = arrays.asarray(is_seen, dtype=arrays.float64)
-            sums[layout.pair_counts] = (seen.T @ seen)[pairs]
+            # A missing z is 0 in these products, so each is over the rows that have both features.
+            first, second = pairs
+            sums[layout.pair_counts] = (seen.T @ seen)[first, second]
+            joint, joint_squares = z.T @ seen, squares.T @ seen
+            sums[layout.pair_first_sums], sums[layout.pair_second_sums] = joint[first, second], joint[second, first]
+            sums[layout.pair_first_squares] = joint_squares[first, second]
+            sums[layout.pair_second_squares] = joint_squares[second, first]
         sums[layout.conditional_squares] = (continuous_squares.T @ z[:, binary]).ravel()
         for place, edges in enumerate(of_schema.edges):
             if len(edges):

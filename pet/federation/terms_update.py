@@ -134,7 +134,7 @@ class TermsUpdate:
             Schedule.parse(schedule)
             Contract.parse(lines)
             if (schema := fields["schema"]) is not None:
-                schema = Schema.from_json(schema).to_json() if kind is ProjectKind.STATISTICS else str(schema)
+                schema = Schema.from_json(schema, is_agreed=True).to_json() if kind is ProjectKind.STATISTICS else str(schema)
             return cls(
                 version=fields["version"],
                 peers=tuple(decode_identity(peer) for peer in peers),

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
@@ -115,7 +116,8 @@ def test_pairs_with_missing_values_use_the_rows_that_have_both():
     schema = Schema((Feature(name="a"), Feature(name="b")), has_missing=True)
     rows = np.array([[1.0, 2.0], [3.0, np.nan], [2.0, 5.0], [np.nan, 4.0]])
     statistics = Statistics.of(rows, schema)
-    assert covariance(statistics)[0, 1] == pytest.approx((1 * 2 + 2 * 5) / 2 - 2.0 * 11 / 3)
+    assert covariance(statistics)[0, 1] == pytest.approx((1 * 2 + 2 * 5) / 2 - 1.5 * 3.5)
+    assert covariance(statistics, unbiased=True)[0, 1] == pytest.approx(pd.DataFrame(rows).cov()[0][1])
     assert univariate(statistics, "a").count == 3
     with pytest.raises(StatisticsError, match="without missing values"):
         linear_regression(Statistics.of(np.vstack([rows] * 3), schema), "a")

@@ -1,7 +1,6 @@
 """Contracts: the grammar, every function against the rows, limits, what is refused."""
 
 import contextlib
-import math
 
 import numpy as np
 import pytest
@@ -132,13 +131,17 @@ def test_what_is_undefined_is_false_both_ways():
     assert Contract.parse(["MEAN(age) >= 0"]).failures(Statistics(SCHEMA)) == ["MEAN(age) >= 0 (undefined)"]
 
 
-def test_complements_are_undefined_where_missing_values_hide_them():
-    schema = Schema((Feature(name="x"), Feature(name="b", kind=Kind.BINARY)), has_missing=True)
-    whole = Statistics.of(np.array([[0.0, 1.0], [1.0, 2.0], [0.0, 3.0]]), schema)
-    assert FUNCTIONS["MEAN_WHEN_FALSE"].evaluate(whole, ("x", "b")) == pytest.approx(2)
-    holes = Statistics.of(np.array([[0.0, 1.0], [1.0, np.nan], [np.nan, 3.0]]), schema)
-    for name in ("MEAN_WHEN_FALSE", "MEAN_WHEN_TRUE", "COMPL_COND_VARIANCE"):
-        assert math.isnan(FUNCTIONS[name].evaluate(holes, ("x", "b")))
+def test_with_missing_values_a_function_of_two_features_is_over_the_rows_that_have_both():
+    schema = Schema((Feature(name="x", centre=2, scale=3), Feature(name="b", kind=Kind.BINARY)), has_missing=True)
+    random = np.random.default_rng(4)
+    rows = np.column_stack([(random.random(60) < 0.4).astype(float), random.normal(2, 1, 60)])
+    rows[random.random(rows.shape) < 0.3] = np.nan
+    statistics = Statistics.of(rows, schema)
+    b, x = rows[~np.isnan(rows).any(axis=1)].T
+    assert 5 < len(x) < 40
+    for name, function in FUNCTIONS.items():
+        if len(function.kinds) == 2 and Kind.CONTINUOUS in function.kinds[0]:
+            assert function.evaluate(statistics, ("x", "b")) == pytest.approx(from_rows(name, x, b), rel=1e-9), name
 
 
 @pytest.mark.parametrize(

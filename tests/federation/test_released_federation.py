@@ -38,6 +38,13 @@ def state(tmp_path, broker, clock):
     return folder
 
 
+def same_figures(found, expected):
+    """Return whether figures are those that the released version gave, up to the order of additions; NaN is null there."""
+    return found == {
+        name: pytest.approx(np.nan if value is None else value, rel=1e-12, nan_ok=True) for name, value in expected.items()
+    }
+
+
 def test_the_federation_goes_on_with_its_statistics_and_takes_who_was_invited(state, broker, clock):
     with (
         federation_server(state, runtime=NatsFederationRuntime(), clock=clock) as url,
@@ -50,8 +57,8 @@ def test_the_federation_goes_on_with_its_statistics_and_takes_who_was_invited(st
             info = client.info(project)
             assert sorted(info["peersInfo"]) == EXPECTED["peers"]
             assert (info["contract"], info["is_pulsing"]) == (EXPECTED["contract"], True)
-            assert client.univariate(project, "x") == EXPECTED["univariate"]
-            assert client.correlation(project, "x", "y") == EXPECTED["correlation"]
+            assert same_figures(client.univariate(project, "x"), EXPECTED["univariate"])
+            assert client.correlation(project, "x", "y") == pytest.approx(EXPECTED["correlation"], rel=1e-12)
 
         peer.join("late", EXPECTED["invitation"], EXPECTED["password"], nats_hosts=broker.url)
         clients["late"] = peer

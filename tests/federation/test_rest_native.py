@@ -1,5 +1,6 @@
 """The REST interface in its native formats, through the client that pet ships."""
 
+import math
 import time
 
 import numpy as np
@@ -74,7 +75,11 @@ def test_a_whole_life(admin, peer):
     assert peer.univariate("mine", "x", local=True)["mean"] == 3.5
     refused(409, "federated project: nothing was merged yet", peer.univariate, "mine", "x")
     peer.sync_now("mine")
-    assert peer.univariate("mine", "x") == {"count": 4.0, "mean": 2.5, "skewness": None}
+    found = peer.univariate("mine", "x")
+    assert found == pytest.approx({"count": 4.0, "mean": 2.5, "skewness": math.nan}, nan_ok=True)
+    assert (found.bounds, found.reasons) == ({"mean": 0.5}, {"skewness": "not computed here"})
+    pair = peer.covariance("mine", "x", "y")
+    assert (pair.bound, pair.reason, pair.peers_left_out) == (0.25, None, 2)
     assert peer.covariance("mine", "x", "y") == admin.covariance("admin", "x", "y")
     assert admin.correlation("admin", "x", "y") == pytest.approx(np.corrcoef([1, 2, 3, 4], [2, 4.5, 6, 8.5])[0, 1])
     fitted = admin.linear_regression("admin", "y", ["x"])

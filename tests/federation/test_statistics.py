@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pet import Aggregation, mask_model
 from pet.errors import FederationValueError, RemoteProtocolError, RowError, StatisticsError
+from pet.federation.analysis import univariate
 from pet.federation.schema import Feature, Kind, Schema
 from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
@@ -56,6 +57,13 @@ def slow_sums(rows, schema):
     numbers += [sum(row[i] * row[j] for row in z) for i, j in pairs]
     if schema.has_missing:
         numbers += [sum(bool(row[i] and row[j]) for row in seen) for i, j in pairs]
+        for power in (1, 2):
+            for k in (0, 1):
+                numbers += [
+                    sum(row[pair[k]] ** power for row, ok in zip(z, seen, strict=True) if ok[pair[0]] and ok[pair[1]])
+                    for pair in pairs
+                ]
+        numbers += [0 for _ in pairs]
     numbers += [sum(row[i] ** 2 * row[j] for row in z) for i in schema.continuous for j in schema.binary]
     for place, feature in enumerate(schema.features):
         if feature.edges:
@@ -245,13 +253,38 @@ def change(data, at, new):
     return data[:at] + new + data[at + len(new) :]
 
 
+def test_merged_statistics_keep_how_many_peers_a_round_had():
+    statistics = Statistics.of(some_rows(50), SCHEMA)
+    for peers, kept, version in ((0, 0, 1), (7, 7, 2), (10**6, 65535, 2)):
+        statistics.masked_peers = peers
+        assert statistics.to_bytes()[4] == version
+        assert Statistics.from_bytes(statistics.to_bytes(), SCHEMA).masked_peers == kept
+
+
+def test_the_layout_of_missing_values_is_part_of_a_schema():
+    assert "layout" not in SCHEMA.to_json()
+    schema = Schema(SCHEMA.features, has_missing=True)
+    text = schema.to_json()
+    assert Schema.from_json(text, is_agreed=True) == schema
+    without = text.replace('"layout":2,', "")
+    assert without != text
+    assert Schema.from_json(without) == schema
+    for agreed, problem in ((without, "got layout 1"), (text.replace('"layout":2', '"layout":3'), "got layout 3")):
+        with pytest.raises(FederationValueError, match=f"expected statistics of layout 2, {problem}"):
+            Schema.from_json(agreed, is_agreed=True)
+    with pytest.raises(FederationValueError, match="got layout '2'"):
+        Schema.from_json(text.replace('"layout":2', '"layout":"2"'))
+
+
 def test_foreign_bytes_are_refused():
     data = Statistics.of(some_rows(50), SCHEMA).to_bytes()
     cases = {
         "malformed_statistics": [b"", data[:51], data[:-1], data + b"\0", change(data, 0, b"X"), change(data, 5, b"\4")],
+        "unknown_version": [change(data, 4, b"\0"), change(data, 4, b"\3")],
         "schema_mismatch": [change(data, 8, b"\0"), change(data, 48, b"\0\0\1")],
         "impossible_statistics": [change(data, 40, b"\xff"), change(data, 52, np.array([51.0]).tobytes())],
     }
+    cases["malformed_statistics"] += [change(data, 4, b"\2"), change(data, 6, b"\0\1")]  # peers of a round without, or with, it
     cases["impossible_statistics"] += [change(data, 52, np.array([number]).tobytes()) for number in (np.nan, -1.0, 0.5)]
     for reason, broken in cases.items():
         for bytes_ in broken:
@@ -327,6 +360,31 @@ def test_a_proposed_schema_takes_the_rows_it_was_proposed_from():
     assert [feature.kind for feature in schema.features] == [Kind.CONTINUOUS, Kind.BINARY, Kind.BINARY, Kind.CONTINUOUS]
     assert Statistics.of(rows, schema).rows == 500
     assert all(math.frexp(feature.scale)[0] == 0.5 for feature in schema.features)
+
+
+@pytest.mark.parametrize(
+    ("seen", "others"),
+    [
+        ([7.7], [5.0, 10.0, -7.7]),
+        ([0.1, 0.1, 0.1], [0.0, 1.0]),
+        ([0.3, 0.1 + 0.2], [0.1, 3.0]),
+        ([1e12], [0.0, 3e12]),
+        ([1e12, 1e12 + 1], [1e12 - 60_000, 1e12 + 60_000]),
+        ([7.7, 7.7 + 1e-9], [7.7001, 7.6999]),
+        ([0.0, 0.0], [1.0]),
+        ([1.0], [0.0]),
+        ([-1e-300, 1e-300], [2e-300]),
+        ([2.0**-1070], [3.0]),
+    ],
+)
+def test_a_schema_from_a_column_that_hardly_varies_has_room_for_other_peers(seen, others):
+    column = np.array(seen)
+    schema = Schema.propose(["x"], column[:, None])
+    assert Statistics.of({"x": [*seen, *others]}, schema).rows == len(seen) + len(others)
+    if (spread := column.std()) > 1e-12 * np.abs(column).max() and schema.features[0].kind is Kind.CONTINUOUS:
+        assert univariate(Statistics.of({"x": np.tile(column, 500)}, schema), "x").variance == pytest.approx(
+            spread**2, rel=1e-9
+        )
 
 
 @given(st.binary(max_size=400), st.booleans())
