@@ -1,11 +1,13 @@
 """`pet model get` and `pet test-drive` against a coordinator that runs for real, on loopback."""
 
+import urllib.request
+
 import numpy as np
 import pytest
 
 from pet import MaskConfig, cli
 from pet.commands.demo_server import open_listener, running_coordinator, url_of
-from pet.model_formats import decode_npy, decode_safetensors
+from pet.model_formats import decode_bincode, decode_npy, decode_safetensors
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 
@@ -40,13 +42,16 @@ def test_models_of_a_finished_round(capsys, tmp_path, url):
     drive = ["test-drive", "-u", url, "-n", "10", "-p", "0.05", "--rounds", "1", "-l", str(LENGTH)]
     assert cli.run(drive) == 0
     assert "1 rounds finished" in capsys.readouterr().out
+    with urllib.request.urlopen(f"{url}/model") as answer:
+        published = decode_bincode(answer.read(), np.dtype(np.float32))  # the exact fractions, as real clients get them
+    # The dummies of one round all send the same weights, drawn from 0 to 1; masking rounds by less than a step.
+    assert ((published > -1e-6) & (published < 1 + 1e-6)).all()
+    assert published.any()
     for name, decode in (("model.npy", decode_npy), ("model.safetensors", decode_safetensors)):
         assert cli.run(["model", "get", "-u", url, "-o", str(tmp_path / name)]) == 0
         model = decode((tmp_path / name).read_bytes())
         assert model.dtype == np.float32
-        # The dummies of one round all send the same weights, drawn from 0 to 1; masking rounds by less than a step.
-        assert ((model > -1e-6) & (model < 1 + 1e-6)).all()
-        assert model.any()
+        assert model.tolist() == published.tolist()
 
 
 def test_another_length_than_the_coordinator_has(capsys, url):
