@@ -9,6 +9,10 @@ import pytest
 from open_databases import check_connections
 from programs import require_program
 
+# Named twice, so that the linter sees that these are for pytest to find.
+from session import pytest_collection_modifyitems as pytest_collection_modifyitems
+from session import pytest_terminal_summary as pytest_terminal_summary
+
 from pet import kernels
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and every process they start would inherit that,

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import session
 from programs import DEBIAN_PACKAGES, require_program
 
 REPOSITORY = Path(__file__).parents[1]
@@ -50,6 +51,12 @@ def test_a_test_that_hangs_fails_and_shows_where(tmp_path):
     assert "1 failed, 1 passed" in done.stdout
     assert "wait_for_nobody" in done.stdout + done.stderr
     assert "threading.Event().wait()" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["pytest_collection_modifyitems", "pytest_terminal_summary"])
+def test_this_session_has_the_hooks(request, name):
+    used = [implementation.function for implementation in getattr(request.config.hook, name).get_hookimpls()]
+    assert getattr(session, name) in used
 
 
 def test_every_test_has_a_limit_and_long_ones_a_larger_one(request):
