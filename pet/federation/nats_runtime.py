@@ -5,6 +5,7 @@ Source: docs/spec/federation.md 2.4, 2.7, 5.3, 5.5.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from pet.errors import (
     ConfigError,
     CredentialsError,
+    DeviceError,
     FederationStateError,
     FederationUnavailableError,
     FederationValueError,
@@ -19,6 +21,7 @@ from pet.errors import (
 )
 from pet.federation import membership
 from pet.federation.clock import Clock, SystemClock
+from pet.federation.devices import TorchDevice
 from pet.federation.peer import NatsPeer
 from pet.federation.peer_context import PeerContext
 from pet.federation.records import FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
@@ -56,7 +59,7 @@ class NatsFederationRuntime:
             FederationUnavailableError: the broker cannot be reached in time, or refuses us.
             FederationValueError: something in the record cannot be used.
         """
-        require_usable(record)
+        await asyncio.to_thread(require_usable, record)  # importing torch takes seconds
         identity = record.keys.identity()
         peers = tuple(peer for peer in record.peers if peer.uuid != identity.uuid)
         terms = replace(record.terms, admin=record.terms.admin or identity)
@@ -75,7 +78,7 @@ class NatsFederationRuntime:
             FederationUnavailableError: broker or admin did not answer in time.
             FederationValueError: something in the record cannot be used.
         """
-        require_usable(record)
+        await asyncio.to_thread(require_usable, record)  # importing torch takes seconds
         context = PeerContext(record, store, self._clock)
         connection = await self._connect(record)
         try:
@@ -150,11 +153,20 @@ def require_usable(record: FederationRecord) -> None:
     """Check what a peer cannot run without.
 
     Raises:
-        FederationValueError: a local type without a back-end, or a model project without SMPC.
+        FederationValueError: a GPU that is missing, one for a project that computes nothing on it, or a model project without
+            SMPC.
     """
-    if record.local_type is LocalType.GPU:
-        raise FederationValueError(
-            "fed_local_type: expected cpu, got gpu: there is no GPU back-end on this machine", "fed_local_type"
-        )
-    if record.terms.kind is ProjectKind.MODEL and not record.terms.uses_smpc:
+    is_model = record.terms.kind is ProjectKind.MODEL
+    if is_model and not record.terms.uses_smpc:
         raise FederationValueError("fed_use_smpc: expected true for a project of the model kind, got false", "fed_use_smpc")
+    if record.local_type is LocalType.GPU:
+        if is_model:
+            raise FederationValueError(
+                "fed_local_type: expected cpu for a project of the model kind, got gpu", "fed_local_type"
+            )
+        try:
+            TorchDevice().open()
+        except DeviceError as error:
+            raise FederationValueError(
+                f"fed_local_type: expected cpu, or a GPU to compute on: {error}", "fed_local_type"
+            ) from None

@@ -12,6 +12,7 @@ import numpy as np
 
 from pet.errors import FederationStateError, FederationValueError
 from pet.federation.contributions import Contributor, ModelContributor, StatisticsContributor
+from pet.federation.devices import device_of
 from pet.federation.numbers import to_floats
 from pet.federation.peer_context import PeerContext
 from pet.federation.project import FederatedProject, LocalProject, ModelProject
@@ -43,7 +44,8 @@ class PeerProjects:
         if terms.kind is ProjectKind.MODEL:
             return None, None, ModelProject(context.store, ModelProject.length_of(terms.schema))
         schema = None if terms.schema is None else Schema.from_json(terms.schema, is_agreed=True)
-        local = LocalProject(context.store, schema, self._propose if context.record.is_admin else None)
+        propose = self._propose if context.record.is_admin else None
+        local = LocalProject(context.store, schema, propose, device=device_of(context.record.local_type))
         federated = FederatedProject(context.store, None if terms.uses_smpc else local, context.counters.applied)
         if schema is not None:
             federated.load(schema)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, FederationValueError, StateError
 from pet.federation import analysis
+from pet.federation.devices import NUMPY, Device
 from pet.federation.figures import Figure, Figures
 from pet.federation.numbers import to_floats
 from pet.federation.rows import CsvLines
@@ -99,21 +100,30 @@ class LocalProject(StatisticsView):
         store: where they are kept.
         schema: None while the federation has none.
         propose: called with the first table if there is no schema; returns one. None means that rows are refused until then.
+        device: computes the sums of rows.
 
     Attributes:
         version: grows with every change, so equal versions are equal statistics.
     """
 
-    def __init__(self, store: PeerStore, schema: Schema | None, propose: Callable[[Any], Schema] | None = None) -> None:
+    def __init__(
+        self,
+        store: PeerStore,
+        schema: Schema | None,
+        propose: Callable[[Any], Schema] | None = None,
+        *,
+        device: Device = NUMPY,
+    ) -> None:
         self._store: Final = store
         self._propose: Final = propose
+        self._device: Final = device
         self._lock: Final = threading.Lock()
-        self._statistics = None if schema is None else Statistics(schema)
+        self._statistics = None if schema is None else Statistics(schema, device=device)
         self.version = 0
         if schema is not None and (saved := store.load_state(_LOCAL)) is not None:
             with StateError.reading("statistics of this peer"):
                 self.version = _VERSION.unpack_from(saved)[0]
-                self._statistics = Statistics.from_bytes(saved[_VERSION.size :], schema)
+                self._statistics = Statistics.from_bytes(saved[_VERSION.size :], schema, device=device)
 
     def use_schema(self, schema: Schema) -> None:
         """Take the federation's schema.
@@ -126,7 +136,7 @@ class LocalProject(StatisticsView):
             if current is not None and current.schema.digest != schema.digest and current.rows:
                 raise FederationStateError("schema: expected the one that rows were learned under, got another")
             if current is None or current.schema.digest != schema.digest:
-                self._statistics = Statistics(schema)
+                self._statistics = Statistics(schema, device=self._device)
 
     def snapshot(self) -> Statistics:
         """Return the statistics as they are now.
@@ -151,7 +161,7 @@ class LocalProject(StatisticsView):
 
         Raises:
             FederationValueError: a column is missing, or a value lies outside the schema: names row and feature.
-            FederationStateError: there is no schema yet.
+            FederationStateError: there is no schema yet; `DeviceError` if the device is missing or failed.
         """
         if self._statistics is None and self._propose is not None:
             self.use_schema(self._propose(columns))

@@ -193,9 +193,6 @@ def with_local_keys(entries: Mapping[str, str], own: Mapping[str, str]) -> dict[
 def _record(
     entries: Mapping[str, str], context: MapContext, terms: FederationTerms, keys: PeerKeys, *, is_admin: bool
 ) -> FederationRecord:
-    local_type = _choice(entries, "fed_local_type", LocalType, LocalType.CPU)
-    if local_type is LocalType.GPU:
-        raise _invalid("fed_local_type", "expected cpu: this installation has no GPU back-end")
     own = keys.identity(context.project_id)
     return FederationRecord(
         customer_id=context.customer_id,
@@ -205,7 +202,7 @@ def _record(
         nats=_nats(entries, context, terms.mode),
         is_admin=is_admin,
         peers=(own,) if is_admin or terms.admin is None else (terms.admin, own),
-        local_type=local_type,
+        local_type=_choice(entries, "fed_local_type", LocalType, LocalType.CPU),
         send_failure_action=_action(entries, _SEND_ACTION),
         receive_failure_action=_action(entries, _RECEIVE_ACTION),
     )

@@ -4,8 +4,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from federation_rest_server import KEY, federation_server
 from test_missing_extras import BLOCK
+
+from pet.errors import DeviceError, FederationRefusedError
+from pet.federation import Client
+from pet.federation.devices import TorchDevice
+from pet.federation.nats_runtime import NatsFederationRuntime
+from pet.federation.project import LocalProject
+from pet.federation.schema import Feature, Schema
 
 OPEN = "from pet.federation.devices import TorchDevice; TorchDevice().open()"
 LEARN = (
@@ -41,3 +50,41 @@ def test_an_unknown_device_is_refused_by_name(name):
 def test_rows_are_learned_on_the_cpu_without_torch():
     done = run(BLOCK.format(blocked=["torch"]) + LEARN)
     assert done.stdout == "3 False\n", done.stderr
+
+
+def test_a_federation_is_not_created_without_its_device(monkeypatch):
+    monkeypatch.setenv("PET_FORCE_DEVICE", "tpu")
+    with federation_server(runtime=NatsFederationRuntime()) as url, Client(url, "c1", KEY) as client:
+        with pytest.raises(FederationRefusedError) as refusal:
+            client.create("clinic", "C", nats_hosts="nats://127.0.0.1:1", fed_local_type="gpu")
+        assert refusal.value.status == 400
+        assert str(refusal.value) == (
+            "fed_local_type: expected cpu, or a GPU to compute on: "
+            "PET_FORCE_DEVICE: expected cpu, cuda or cuda:NUMBER, got 'tpu'"
+        )
+        assert client.projects() == []
+
+
+class Store:
+    """Keeps the states of one peer in memory."""
+
+    def __init__(self):
+        self.states = {}
+
+    def load_state(self, name):
+        return self.states.get(name)
+
+    def save_state(self, name, data):
+        self.states[name] = data
+
+
+def test_a_project_whose_device_is_gone_keeps_its_statistics_and_learns_nothing(monkeypatch):
+    schema, store, rows = Schema((Feature(name="x"),)), Store(), {"x": np.arange(8.0)}
+    LocalProject(store, schema).learn(rows)
+    saved = dict(store.states)
+    monkeypatch.setenv("PET_FORCE_DEVICE", "tpu")
+    project = LocalProject(store, schema, device=TorchDevice())
+    for change in (project.learn, project.forget):
+        with pytest.raises(DeviceError, match="got 'tpu'"):
+            change(rows)
+    assert (project.row_count, store.states) == (8, saved)

@@ -76,15 +76,23 @@ def test_streams_in_memory_are_made_again_when_the_broker_lost_them(tmp_path):
         run(work(broker), 100)
 
 
-def test_what_cannot_run_is_refused_at_once(broker, tmp_path):
+def test_what_cannot_run_is_refused_at_once(broker, tmp_path, monkeypatch):
+    monkeypatch.setenv("PET_FORCE_DEVICE", "cuda:999")  # whether torch is here or not, there is no such GPU
+
     async def work():
         async with federation(broker.url, tmp_path, 1) as started:
             record = started.admin.peer.record
-            with pytest.raises(FederationValueError, match="no GPU back-end") as refusal:
+            missing = r"^fed_local_type: expected cpu, or a GPU to compute on: (torch is not installed|device cuda:999: )"
+            with pytest.raises(FederationValueError, match=missing) as refusal:
                 require_usable(replace(record, local_type=LocalType.GPU))
             assert refusal.value.key == "fed_local_type"
-            with pytest.raises(FederationValueError, match="expected cpu"):
-                await started.join(local_type=LocalType.GPU)
+            token = started.invite()
+            with pytest.raises(FederationValueError, match=missing):
+                await started.join(token, local_type=LocalType.GPU)
+            assert len((await started.join(token)).peer.record.peers) == 2  # the refusal did not use it up
+            model = replace(record.terms, kind=ProjectKind.MODEL)
+            with pytest.raises(FederationValueError, match="expected cpu for a project of the model kind, got gpu"):
+                require_usable(replace(record, terms=model, local_type=LocalType.GPU))
             plain_model = replace(record.terms, kind=ProjectKind.MODEL, uses_smpc=False)
             with pytest.raises(FederationValueError, match="fed_use_smpc"):
                 require_usable(replace(record, terms=plain_model))

@@ -46,7 +46,7 @@ for call in [
     lambda: alice.create("other", "O", **broker, nats_sec_nkey_seed="hush-seed"),
     lambda: bob.remove_peer("clinic", "0" * 32),
     lambda: bob.learn("clinic", {"age": [31.41592], "pressure": [1e9], "smoker": [1]}),
-    lambda: alice.create("other", "O", **broker, fed_local_type="gpu"),
+    lambda: alice.create("other", "O", **broker, fed_local_type="tpu"),
     lambda: bob.delete("clinic"),
 ]:
     try:
@@ -66,7 +66,7 @@ REFUSALS = [
     "Invalid value for key [nats_sec_nkey_seed]",
     "Not Federation Administrator",
     "row",
-    "no GPU back-end",
+    "Invalid value for key [fed_local_type]: expected cpu or gpu",
     "Not Federation Administrator",
 ]
 

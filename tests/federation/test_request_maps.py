@@ -85,7 +85,6 @@ def test_values_of_a_creation():
         ("nats_req_timeout", "soon", "expected seconds"),
         ("nats_req_timeout", "0", "above 0"),
         ("nats_sec_nkey_seed", "hush-hush", "expected SU and 56 more characters"),
-        ("fed_local_type", "gpu", "this installation has no GPU back-end"),
         ("fed_local_type", "tpu", "expected cpu or gpu"),
         ("fed_enforce_hipaa_compliance", "true", "HIPAA compliance checks are not supported yet"),
         ("fed_encrypt", "yes", "expected true or false"),
@@ -174,7 +173,7 @@ def test_a_documented_join_needs_no_key_of_ours():
         ("fed_admin_box_key", "*"),
         ("fed_key_epoch", "-1"),
         ("fed_mode", "compat"),
-        ("fed_local_type", "gpu"),
+        ("fed_local_type", "tpu"),
     ],
 )
 def test_joins_that_break_a_rule(key, value):
