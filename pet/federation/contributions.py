@@ -121,7 +121,7 @@ class StatisticsContributor:
         contribution = Contribution(version=version, rows=min(statistics.rows, limit), changed_rows=min(changed, limit))
         counters.offered_version, counters.offered_rows = version, statistics.rows
         context.count(send_count=1)
-        vector, scalar = statistics.to_round()
+        vector, scalar = self._local.share(statistics, version).to_round()
         return Offer(vector=vector, scalar=scalar, contribution=contribution)
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:

@@ -84,9 +84,10 @@ class PlainExchange:
         if not statistics.rows and sent is None:
             return False
         if is_new and self._may_send(statistics, sent):
-            await self._send(statistics, None if whole else sent)
-            counters.shared_version, counters.shared_rows = version, statistics.rows
-            context.store.save_state(_SENT, statistics.to_bytes(with_residues=True))
+            shared = self._local.share(statistics, version)
+            await self._send(shared, None if whole else sent)
+            counters.shared_version, counters.shared_rows = version, shared.rows
+            context.store.save_state(_SENT, shared.to_bytes(with_residues=True))
             context.save()
             return True
         if whole and sent is not None:

@@ -138,7 +138,8 @@ class Moments:
         """Return the moments of all pairs of some features, in their order."""
         rows, columns = np.meshgrid(places, places, indexing="ij")
         is_own, is_first = rows == columns, rows < columns
-        at = self._pair_index(rows, columns)
+        at = self.schema.pair_index(rows, columns)
+        at = np.where(is_own, 0, at)
         layout, values, is_binary = self.schema.layout, self._values, self._is_binary[rows]
 
         def chosen(own: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -188,9 +189,3 @@ class Moments:
         share = np.abs(value) / max(abs(self.rows), 1)
         error = self._relative * np.abs(absolute) + self._absolute * (1 + share)
         return Bounded(np.asarray(value), np.where(is_exact, 0.0, error))
-
-    def _pair_index(self, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return where pairs are among all; something within it for a feature with itself."""
-        low, high, size = np.minimum(first, second), np.maximum(first, second), len(self.schema)
-        at = low * size - low * (low + 1) // 2 + high - low - 1
-        return np.asarray(np.clip(at, 0, max(size * (size - 1) // 2 - 1, 0)))

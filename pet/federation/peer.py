@@ -324,7 +324,7 @@ class NatsPeer:
         self._context.set_record(replace(self.record, allows_explore=allowed))
 
     async def explore(self, peer_uuid: str, function: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Have a function computed on another peer's local project."""
+        """Have a function computed on another peer's local project; returns the entities of an answer."""
         context = self._context
         if context.terms.uses_smpc:
             raise FederationStateError("exploration: expected a federation without SMPC; with it nobody's numbers are shown")
@@ -333,7 +333,11 @@ class NatsPeer:
         fields = {"function": function, "arguments": dict(arguments)}
         answer = await self._link.ask(self._subjects.explore(peer_uuid), peer, EXPLORE, fields)
         result = answer.fields.get("result")
-        return result if isinstance(result, dict) else {}
+        if not isinstance(result, dict) or function not in result:
+            raise FederationStateError(
+                f"exploration: expected an answer with {function}, got another; does that peer run another version of pet?"
+            )
+        return result
 
     async def leave(self) -> None:
         """Tell the admin, and end."""

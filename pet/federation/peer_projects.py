@@ -15,7 +15,7 @@ from pet.federation.contributions import Contributor, ModelContributor, Statisti
 from pet.federation.devices import device_of
 from pet.federation.numbers import to_floats
 from pet.federation.peer_context import PeerContext
-from pet.federation.project import FederatedProject, LocalProject, ModelProject
+from pet.federation.project import FederatedProject, LocalProject, ModelProject, ShownProject
 from pet.federation.records import ProjectKind
 from pet.federation.schema import Schema
 
@@ -44,8 +44,8 @@ class PeerProjects:
         if terms.kind is ProjectKind.MODEL:
             return None, None, ModelProject(context.store, ModelProject.length_of(terms.schema))
         schema = None if terms.schema is None else Schema.from_json(terms.schema, is_agreed=True)
-        propose = self._propose if context.record.is_admin else None
-        local = LocalProject(context.store, schema, propose, device=device_of(context.record.local_type))
+        propose, device = self._propose if context.record.is_admin else None, device_of(context.record.local_type)
+        local = LocalProject(context.store, schema, propose, device=device, is_masked=terms.uses_smpc)
         federated = FederatedProject(context.store, None if terms.uses_smpc else local, context.counters.applied)
         if schema is not None:
             federated.load(schema)
@@ -104,11 +104,11 @@ class PeerProjects:
         """
         if self._context.terms.uses_smpc or not self._context.record.allows_explore or self._local is None:
             raise FederationStateError("exploration: this peer does not allow it")
-        local = self._local
+        shown = ShownProject(self._local)
         known: dict[str, Callable[..., Any]] = {
-            "univariate": local.univariate,
-            "covariance": local.covariance,
-            "correlation": local.correlation,
+            "univariate": shown.univariate,
+            "covariance": shown.covariance,
+            "correlation": shown.correlation,
         }
         if function not in known or not isinstance(arguments, Mapping):
             raise FederationValueError(f"exploration: expected one of {', '.join(known)} with arguments, got something else")

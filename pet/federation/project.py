@@ -28,6 +28,7 @@ from pet.federation.numbers import to_floats
 from pet.federation.rows import CsvLines
 from pet.federation.runtime import PeerStore, Regression
 from pet.federation.schema import Schema
+from pet.federation.shared_pairs import SharedPairs
 from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 _VERSION: Final = struct.Struct(">Q")
@@ -93,6 +94,21 @@ class StatisticsView(ABC):
         )
 
 
+class ShownProject(StatisticsView):
+    """What others may see of a local project.
+
+    Args:
+        local: the project.
+    """
+
+    def __init__(self, local: LocalProject) -> None:
+        self._local: Final = local
+
+    def snapshot(self) -> Statistics:
+        """Return the statistics as they would be shared now."""
+        return self._local.shown()
+
+
 class LocalProject(StatisticsView):
     """The statistics of a peer's own rows.
 
@@ -101,6 +117,7 @@ class LocalProject(StatisticsView):
         schema: None while the federation has none.
         propose: called with the first table if there is no schema; returns one. None means that rows are refused until then.
         device: computes the sums of rows.
+        is_masked: whether others see its statistics only merged under masks.
 
     Attributes:
         version: grows with every change, so equal versions are equal statistics.
@@ -113,11 +130,13 @@ class LocalProject(StatisticsView):
         propose: Callable[[Any], Schema] | None = None,
         *,
         device: Device = NUMPY,
+        is_masked: bool = False,
     ) -> None:
         self._store: Final = store
         self._propose: Final = propose
         self._device: Final = device
         self._lock: Final = threading.Lock()
+        self._shared_pairs: Final = SharedPairs(store, is_masked=is_masked)
         self._statistics = None if schema is None else Statistics(schema, device=device)
         self.version = 0
         if schema is not None and (saved := store.load_state(_LOCAL)) is not None:
@@ -152,6 +171,14 @@ class LocalProject(StatisticsView):
             if self._statistics is None:
                 raise FederationStateError("schema: expected one from the administrator, got none yet")
             return self._statistics, self.version
+
+    def shown(self) -> Statistics:
+        """Return the statistics as others may see them now: without pairs of features that a few rows could be solved from."""
+        return self._shared_pairs.preview(*self.versioned_snapshot())
+
+    def share(self, statistics: Statistics, version: int) -> Statistics:
+        """Return a snapshot without such pairs, and note durably that it leaves this peer."""
+        return self._shared_pairs.share(statistics, version)
 
     def learn(self, columns: Any) -> int:
         """Learn rows: columns by feature name, or whatever else `pet.federation.rows.read_blocks` takes. All or nothing.
@@ -234,7 +261,7 @@ class FederatedProject(StatisticsView):
                 return self._aggregate
             if not self._latest:
                 raise FederationStateError("federated project: expected statistics of another peer, got none yet")
-            return sum(self._latest.values(), start=self._local.snapshot())
+            return sum(self._latest.values(), start=self._local.shown())  # the same at all peers
 
     def set_aggregate(self, aggregate: Statistics) -> None:
         """Take the result of a round."""

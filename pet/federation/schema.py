@@ -244,6 +244,17 @@ class Schema:
         first, second = np.triu_indices(len(self), 1)
         return first, second
 
+    def pair_index(self, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return where pairs are among `pairs`, for places of different features in either order."""
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        return np.asarray(low * len(self) - low * (low + 1) // 2 + high - low - 1)
+
+    @functools.cached_property
+    def conditional_pairs(self) -> NDArray[np.intp]:
+        """Which pair each conditional square is of."""
+        rows, columns = np.meshgrid(self.continuous, self.binary, indexing="ij")
+        return self.pair_index(rows.ravel(), columns.ravel())
+
     @functools.cached_property
     def layout(self) -> StatisticsLayout:
         """Where each block of a statistics vector is."""

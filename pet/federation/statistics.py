@@ -144,6 +144,20 @@ class Statistics:
         twin._become(self)
         return twin
 
+    def without_pairs(self, left_out: NDArray[np.bool_]) -> Statistics:
+        """Return statistics in which some pairs of features have no rows, and are counted as left out by one peer.
+
+        Args:
+            left_out: of each pair, in the order of the layout; the schema allows missing values.
+        """
+        layout, twin = self.schema.layout, self.copy()
+        for numbers in (twin._high, twin._low):
+            for block in layout.pair_blocks:
+                numbers[block][left_out] = 0.0
+            numbers[layout.conditional_squares][left_out[self.schema.conditional_pairs]] = 0.0
+        twin._high[layout.pairs_left_out][left_out] = 1.0
+        return twin
+
     @property
     def values(self) -> NDArray[np.float64]:
         """The numbers, float64, laid out as `schema.layout` says; a new array."""
@@ -163,6 +177,11 @@ class Statistics:
         counts = values[integral]
         if (counts != np.rint(counts)).any() or (counts < 0).any():
             raise StatisticsError("statistics: expected counts that are whole numbers from 0 on")
+        layout = self.schema.layout
+        if self.schema.has_missing:
+            first, second = (values[layout.counts][places] for places in self.schema.pairs)
+            if (values[layout.pair_counts] > np.minimum(first, second)).any():
+                raise StatisticsError("statistics: expected no more rows with two features than with one, got more")
         # Rounding may lift a sum over its bound by a few units in the last place.
         if (np.abs(values) > self.schema.bounds * self.rows * (1 + 1e-9)).any():
             raise StatisticsError("statistics: expected sums that rows in range can have, got larger ones")

@@ -47,6 +47,12 @@ class StatisticsLayout:
     histograms: tuple[slice, ...]
     length: int
 
+    @property
+    def pair_blocks(self) -> tuple[slice, ...]:
+        """The sums over the rows of each pair."""
+        sums, squares = (self.pair_first_sums, self.pair_second_sums), (self.pair_first_squares, self.pair_second_squares)
+        return (self.products, self.pair_counts, *sums, *squares)
+
     @classmethod
     def of(cls, features: int, continuous: int, *, bins: Iterable[int], has_missing: bool) -> Self:
         """Lay out a vector.

@@ -160,11 +160,11 @@ def test_exploration_is_for_those_who_are_allowed(broker, tmp_path):
             with pytest.raises(PeerRefusedError, match="does not allow"):
                 await ask(shown.uuid, "univariate", {"feature": "age"})
             await shown.peer.allow_explore(True)
-            found = await ask(shown.uuid, "univariate", {"feature": "age"})
+            found = (await ask(shown.uuid, "univariate", {"feature": "age"}))["univariate"]
             assert found["count"] == 50
             assert found["mean"] == pytest.approx(rows["age"].mean())
             found = await ask(shown.uuid, "correlation", {"first": "age", "second": "weight"})
-            assert found["value"] == pytest.approx(np.corrcoef(rows["age"], rows["weight"])[0, 1])
+            assert found["correlation"] == pytest.approx(np.corrcoef(rows["age"], rows["weight"])[0, 1])
             for function, arguments in (("rows", {}), ("univariate", {"first": "age"}), ("univariate", {"feature": "nobody"})):
                 with pytest.raises(PeerRefusedError):
                     await ask(shown.uuid, function, arguments)
