@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pet.errors import ConfigError
 from pet.transports.base import Transport
-from pet.transports.http import HttpTransport, TlsOptions
+from pet.transports.http import HttpTransport
+from pet.transports.http_options import TlsOptions
 
 
 def open_coordinator(url: str, certificate: Path | None, identity: Path | None) -> Transport:

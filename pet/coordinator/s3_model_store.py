@@ -16,7 +16,7 @@ from pet.coordinator.model_store import check_model
 from pet.coordinator.round_model import RoundModel
 from pet.errors import ConfigError, MissingExtraError, StateError, StorageError
 from pet.secret import Secret
-from pet.transports.http import normalise_url
+from pet.transports.http_options import normalise_url
 from pet.urls import shown_url, split_credentials, without_credentials
 
 with MissingExtraError.naming("s3"):

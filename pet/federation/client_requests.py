@@ -17,7 +17,7 @@ from pet.federation.secure import SignedParts
 from pet.federation.users import NAME
 from pet.numbers import checked_number
 from pet.secret import Secret
-from pet.transports.http import MAX_TIMEOUT_SECONDS, normalise_url
+from pet.transports.http_options import MAX_TIMEOUT_SECONDS, normalise_url
 from pet.transports.proxies import is_loopback
 from pet.transports.tls import trusting
 from pet.urls import shown_error, shown_url, split_credentials

@@ -33,7 +33,8 @@ from pet.errors import (
 )
 from pet.model_formats import BINCODE, NPY
 from pet.transports.base import AsyncTransport, Transport
-from pet.transports.http import AsyncHttpTransport, HttpTransport, TlsOptions, normalise_url
+from pet.transports.http import AsyncHttpTransport, HttpTransport
+from pet.transports.http_options import TlsOptions, normalise_url
 
 TLS_FILES = Path(__file__).parent.parent / "vectors" / "tls"
 PUBLIC_KEY = bytes([251, 255]) * 16  # its base64 has "+", "/" and "="

@@ -1,0 +1,121 @@
+"""How an HTTP client is set up: the URL of the server, whom to trust, the proxy and the time-outs of the environment.
+
+httpx is loaded when the first client is made, so that `import pet` stays quick and needs no extra. Sends nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from pet.errors import ConfigError, MissingExtraError
+from pet.numbers import checked_number
+from pet.secret import Secret
+from pet.transports.proxies import proxy_for
+from pet.transports.tls import add_identity, trusting
+from pet.urls import shown_url
+
+#: xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
+DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+#: Longer waits do not fit the time of a system call everywhere.
+MAX_TIMEOUT_SECONDS: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """Whom to trust over https, and as whom to appear.
+
+    Attributes:
+        trusted_certificate: PEM file of the only authority to trust; None trusts the public ones.
+        client_identity: PEM file with the client's certificate chain and its private key; None sends none.
+    """
+
+    trusted_certificate: Path | None = None
+    client_identity: Path | None = None
+
+    def to_context(self) -> ssl.SSLContext | None:
+        """Load the files; None means httpx's default. SSL_CERT_FILE and SSL_CERT_DIR replace the public authorities.
+
+        Raises:
+            ConfigError: a file cannot be read or holds something else.
+        """
+        is_default = self.trusted_certificate is None and self.client_identity is None
+        if is_default and not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+            return None
+        context = trusting(self.trusted_certificate)
+        if self.client_identity is not None:
+            add_identity(context, self.client_identity)
+        return context
+
+
+def normalise_url(url: str, what: str = "coordinator URL") -> str:
+    """Check the base URL of a server and strip the slash at its end, which would be doubled by the routes.
+
+    Raises:
+        ConfigError: no http or https URL, no host, or a query or fragment. It shows no credentials.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        # The longest label of a name that can be looked up has 63 characters, and none is empty.
+        is_complete = is_complete and all(0 < len(label) <= 63 for label in (parts.hostname or "").rstrip(".").split("."))
+    except (ValueError, TypeError, AttributeError):
+        is_complete = False
+    if not is_complete or not url.isprintable() or "?" in url or "#" in url or " " in url:
+        raise ConfigError(f"{what}: expected http(s)://host[:port][/path], got {shown_url(url)!r}")
+    return url.rstrip("/")
+
+
+def load_httpx() -> ModuleType:
+    """Return the library.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    with MissingExtraError.naming("http"):
+        import httpx
+    return httpx
+
+
+def client_options(
+    library: ModuleType,
+    base: str,
+    timeout_seconds: float,
+    tls: TlsOptions | None,
+    credentials: tuple[str, Secret] | None,
+) -> dict[str, Any]:
+    """Return what an httpx client of one server is made with. No URL in it holds credentials: httpx logs them.
+
+    Raises:
+        ConfigError: URL, time-out, a certificate or the proxy of the environment cannot be used.
+    """
+    timeout = checked_number(timeout_seconds, "timeout_seconds", above=0, most=MAX_TIMEOUT_SECONDS)
+    try:
+        library.URL(base)
+    except (library.InvalidURL, UnicodeError, TypeError):
+        is_valid = False
+    else:
+        is_valid = True
+    if not is_valid:
+        raise ConfigError(f"URL: expected http(s)://host[:port][/path], got {shown_url(base)!r}")
+    needs_tls = tls is not None or base.startswith("https:")
+    context = (tls or TlsOptions()).to_context() if needs_tls else None
+    proxy = proxy_for(base)
+    return {
+        "timeout": timeout,
+        "verify": True if context is None else context,
+        "headers": {"Accept-Encoding": "identity", "User-Agent": "pet"},
+        "auth": _revealed(credentials),
+        "proxy": None if proxy is None else library.Proxy(proxy.url, auth=_revealed(proxy.credentials)),
+        # The environment was read already: its proxy above, its authorities with the certificates.
+        "trust_env": False,
+    }
+
+
+def _revealed(credentials: tuple[str, Secret] | None) -> tuple[str, str] | None:
+    return None if credentials is None else (credentials[0], credentials[1].reveal())
