@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -39,6 +40,11 @@ def signing_key(number: int) -> SigningKeyPair:
 
 def make_machine(number: int = 1, **options: Any) -> ParticipantMachine:
     return ParticipantMachine(signing_key=signing_key(number), entropy=counting_entropy(1000 * number), **options)
+
+
+def exchange_option(machine: ParticipantMachine, **option: Any) -> None:
+    """Give a machine another scalar or source of entropy in the middle of a round."""
+    machine._round._options = dataclasses.replace(machine._round._options, **option)
 
 
 def round_parameters(task: str, seed: int = 7, length: int = 4, config: MaskConfig = F32) -> RoundParameters:

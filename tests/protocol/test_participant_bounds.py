@@ -7,7 +7,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from participant_driver import COORDINATOR_KEYS, F32, Script, make_machine, round_parameters, step, steps, take_events, weights
+from participant_driver import (
+    COORDINATOR_KEYS,
+    F32,
+    Script,
+    exchange_option,
+    make_machine,
+    round_parameters,
+    step,
+    steps,
+    take_events,
+    weights,
+)
 
 from pet.crypto import EncryptionKeyPair
 from pet.errors import ConfigError, MessageTooLargeError, ModelError, TransportRefusedError
@@ -108,7 +119,7 @@ def test_a_scalar_beyond_the_bound_of_the_round_is_an_error(scalar, shown):
 
 def test_a_restored_participant_whose_scalar_is_beyond_the_bound_masks_nothing():
     machine, script = in_update()
-    machine._scalar = Fraction(2)  # as an earlier version took it
+    exchange_option(machine, scalar=Fraction(2))  # as an earlier version took it
     restored = ParticipantMachine.restore(machine.save(), entropy=bytes)
     restored.set_model(weights(1))
     take_events(restored)
@@ -135,13 +146,13 @@ def test_weights_beyond_the_bound_can_be_an_error():
 def test_a_model_set_while_another_one_fails_is_kept():
     machine, script = in_update(on_clip="raise")
     machine.set_model(np.array([2, 0, 0, 0], np.float32))
-    entropy = machine._entropy
+    entropy = machine._round._options.entropy
 
     def set_another_model(size: int) -> bytes:
         machine.set_model(weights(2))
         return entropy(size)
 
-    machine._entropy = set_another_model
+    exchange_option(machine, entropy=set_another_model)
     with pytest.raises(ModelError, match="bound"):
         step(machine, script)
     assert machine.has_model

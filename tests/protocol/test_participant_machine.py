@@ -15,6 +15,7 @@ from participant_driver import (
     I64,
     Script,
     World,
+    exchange_option,
     make_machine,
     quick_settings,
     round_parameters,
@@ -232,13 +233,13 @@ def test_a_model_set_while_another_is_masked_is_kept():
     machine, script = make_machine(), Script(round_parameters("update"), sums=SUMS)
     steps(machine, script, 2)
     machine.set_model(weights(1))
-    entropy = machine._entropy
+    entropy = machine._round._options.entropy
 
     def set_another_model(size: int) -> bytes:
         machine.set_model(weights(2))
         return entropy(size)
 
-    machine._entropy = set_another_model
+    exchange_option(machine, entropy=set_another_model)
     step(machine, script)
     assert machine.state is ParticipantState.SENDING_UPDATE
     assert machine.has_model
@@ -281,7 +282,7 @@ def scripts_up_to(state: ParticipantState) -> tuple[ParticipantMachine, Script]:
             return machine, script
         step(machine, script)
         if machine.state is ParticipantState.SENDING_SUM:
-            ephemeral_public_key = machine._ephemeral_keys().public_key
+            ephemeral_public_key = machine._round._ephemeral_keys().public_key
             script.seeds = encode_seed_dictionary({b"u" * 32: seal(b"m" * 32, ephemeral_public_key)})
         if machine.state is ParticipantState.UPDATE:
             machine.set_model(weights(1, length=60))
@@ -319,8 +320,8 @@ def test_a_new_round_ends_whatever_was_under_way(state):
     assert step(machine, script) == [GetParameters()]
     assert machine.state is ParticipantState.NEW_ROUND
     assert NewRound(parameters=script.parameters) in take_events(machine)
-    assert machine._outbox is None
-    assert machine._ephemeral_seed is None
+    assert machine._round.outbox is None
+    assert machine._round._ephemeral_seed is None
 
 
 def test_the_table_has_no_dead_ends_and_no_unreachable_states():
@@ -404,7 +405,7 @@ def test_one_seed_that_cannot_be_opened_ends_the_task_without_a_message():
 
 def test_more_seeds_than_the_mask_config_allows_end_the_task():
     machine, script = in_sum2()
-    ephemeral_public_key = machine._ephemeral_keys().public_key
+    ephemeral_public_key = machine._round._ephemeral_keys().public_key
     box = seal(b"m" * 32, ephemeral_public_key)
     script.seeds = encode_seed_dictionary({number.to_bytes(32, "big"): box for number in range(1001)})
     step(machine, script)
@@ -508,15 +509,15 @@ def test_an_interrupt_in_the_middle_of_the_work_leaves_the_state_as_it_was():
     machine, script = make_machine(), Script(round_parameters("update"), sums=SUMS)
     steps(machine, script, 2)
     machine.set_model(weights(1))
-    entropy = machine._entropy
+    entropy = machine._round._options.entropy
 
     def interrupt(size: int) -> bytes:
         raise KeyboardInterrupt
 
-    machine._entropy = interrupt
+    exchange_option(machine, entropy=interrupt)
     with pytest.raises(KeyboardInterrupt):
         step(machine, script)
-    machine._entropy = entropy
+    exchange_option(machine, entropy=entropy)
     assert machine.state is ParticipantState.UPDATE
     assert machine.has_model
     assert machine.next_request() is None

@@ -41,7 +41,7 @@ def save_at_every_step(task: str, max_message_size: int | None) -> list[bytes]:
             assert any(isinstance(event, ModelWanted) for event in take_events(machine))
             machine.set_model(weights(1, length=40))
         if machine.state is ParticipantState.SUM2:
-            boxes = {b"u" * 32: seal(b"m" * 32, machine._ephemeral_keys().public_key)}
+            boxes = {b"u" * 32: seal(b"m" * 32, machine._round._ephemeral_keys().public_key)}
             script.seeds = encode_seed_dictionary(boxes)
         step(machine, script)
         if machine.state is ParticipantState.AWAITING:
@@ -84,7 +84,7 @@ def test_a_restored_participant_keeps_identity_scalar_and_size_and_signs_no_seco
     restored = restore(machine.save())
     assert restored.public_key == machine.public_key
     assert restored.scalar == Fraction(1, 3)
-    assert restored._max_message_size == 300
+    assert restored._round.max_message_size == 300
     first = script.parameters
     script.parameters = round_parameters("none", seed=9)
     step(restored, script)
@@ -231,4 +231,4 @@ def test_a_chunk_that_was_not_sealed_yet_is_sealed_on_restore():
         signed_round=saved.signed_round,
         outbox=SavedOutbox(tag=Tag.UPDATE, message_id=1, next_chunk_id=0, payload=payload, sealed=b""),
     )
-    assert restore(rewound.encode())._outbox.save().next_chunk_id == 1
+    assert restore(rewound.encode())._round.outbox.save().next_chunk_id == 1
