@@ -13,7 +13,7 @@ from pet.commands._coordinator_url import open_coordinator
 from pet.errors import TransportError
 from pet.messages import RoundParameters
 from pet.model_formats import encode_npy, encode_safetensors
-from pet.participant.core import decode_global_model, max_model_bytes
+from pet.participant.model_answer import decode_global_model, max_model_bytes
 from pet.transports.base import Transport
 from pet.urls import shown_url
 

@@ -5,7 +5,8 @@ client is loaded only when a participant is made with a URL.
 """
 
 from pet.participant.back_off import BackOff
-from pet.participant.core import LocalModelConfig, OnClip
+from pet.participant.core import LocalModelConfig
+from pet.participant.flags import OnClip
 from pet.participant.status import ParticipantStatus, Task
 from pet.participant.task import AsyncParticipant
 from pet.participant.thread import Participant, ParticipantThread, spawn_participant

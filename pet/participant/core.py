@@ -1,69 +1,49 @@
-"""What the blocking and the asyncio participant share: the flags that events set, and the reading of global models.
+"""What the blocking and the asyncio participant share: how they are made and restored, and the steps of the machine.
 
-Nothing here does I/O or waits. Source: docs/spec/pet.md 8.2, 3.8.
+Nothing here does I/O or waits, but for a transport that is opened for a URL. Source: docs/spec/pet.md 8.2, 3.8.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, assert_never
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.crypto import SigningKeyPair
 from pet.errors import (
     AnswerTooLargeError,
-    BackPressureError,
     ConfigError,
     MessageTooLargeError,
-    PetError,
     RemoteProtocolError,
     TransportError,
     TransportRefusedError,
 )
-from pet.messages import RoundParameters, Tag
-from pet.model_formats import NPY, SAFETENSORS, decode_bincode, decode_npy, decode_safetensors
-from pet.participant.status import Contact, ParticipantStatus, Task
+from pet.masking import Scalar
+from pet.messages import RoundParameters
+from pet.participant.flags import OnClip, ParticipantFlags
+from pet.participant.model_answer import decode_global_model
+from pet.participant.status import Task
 from pet.protocol.participant import ParticipantMachine
-from pet.protocol.participant_events import (
-    AnswerRefused,
-    Event,
-    GetParameters,
-    MessageDelivered,
-    MessageSplit,
-    ModelDropped,
-    ModelMasked,
-    ModelWanted,
-    NewRound,
-    NotSelected,
-    Request,
-    SumSelected,
-    TaskAbandoned,
-    UpdateSelected,
-)
+from pet.protocol.participant_events import GetParameters, Request
+from pet.protocol.strategies import TaskChoice, choose_task_by_signature
+from pet.transports.base import AsyncTransport, Transport
 
 _logger: Final = logging.getLogger(__name__)
 
-#: The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
-_MODEL_FRAMING_BYTES: Final = 4096
-_ROUND_NAME_DIGITS: Final = 16
 #: How long chunks go out before the round parameters are asked for again.
 _FRESH_SECONDS: Final = 1.0
-#: How long a coordinator may be replaced by another one, with a proxy in front that answers meanwhile.
-_REPLACEMENT_SECONDS: Final = 60.0
-#: Reasons for which an answer to /params is of something else than a PET coordinator.
-_FOREIGN_ANSWERS: Final = frozenset({"malformed_parameters", "trailing_bytes"})
-_FRACTION_FRAMING_BYTES: Final = 18
-_LIMB_BYTES: Final = 4
 
-#: What happens to scaled weights beyond the bound of the mask config: clamped with one warning a round, clamped and counted in
-#: `status.last_clipped_count`, or refused with a ModelError.
-OnClip = Literal["warn", "count", "raise"]
+#: The way to a coordinator, one of two kinds.
+Way = TypeVar("Way", Transport, AsyncTransport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,97 +54,81 @@ class LocalModelConfig:
     length: int
 
 
-class ParticipantCore:
-    """What both kinds of participants share: the machine, and the flags that its events set.
+class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
+    """What both kinds of participants share: how they are made and restored, and the steps of the machine."""
 
-    Attributes:
-        new_global_model: there may be a new global model: set by every new round, cleared when one was fetched (or found not
-            to exist), kept if that failed.
-        should_set_model: the machine waits for a model; cleared by `set_model` and by a new round.
-        task: what this participant does in the round.
-        last_error: why the last tick got no usable answer from the coordinator; None if it did.
-    """
+    def __init__(
+        self,
+        coordinator: str | Way,
+        *,
+        signing_key: SigningKeyPair | None = None,
+        scalar: Scalar = 1,
+        max_message_size: int | None = None,
+        threads: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        choose_task: TaskChoice = choose_task_by_signature,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
+    ) -> None:
+        """Prepare to take part; nothing is sent before the first tick.
 
-    def __init__(self, machine: ParticipantMachine, on_clip: OnClip) -> None:
-        self._machine = machine
-        self._on_clip = on_clip
-        self.new_global_model = False
-        self.should_set_model = False
-        self.task = Task.NONE
-        self.last_error: PetError | None = None
-        self._name = f"participant {machine.public_key.hex()[:8]}"
-        self._contact = Contact(f"{self._name}: coordinator")
-        self._model_contact = Contact(f"{self._name}: global model")
-        self._warning_level = logging.WARNING
-        self._clock = time.monotonic
-        self._parameters_seconds = -math.inf
-        self._last_refusal: str | None = None
-        self._models_sent = self._rounds = 0
-        self._last_clipped_count: int | None = None
-
-    def lower_warnings(self, level: int) -> None:
-        """Log warnings at another level from now on: an owner of many participants warns for all of them."""
-        self._warning_level = self._contact.level = self._model_contact.level = level
-
-    @property
-    def status(self) -> ParticipantStatus:
-        """How the participant is doing; may be read from any thread."""
-        parameters = self._machine.parameters
-        troubled = self._contact if self._contact.error is not None else self._model_contact
-        return ParticipantStatus(
-            phase=self._machine.state.value,
-            task=self.task,
-            round=parameters.digest().hex()[:_ROUND_NAME_DIGITS] if parameters is not None else None,
-            is_connected=self._contact.was_made and self._contact.error is None,
-            last_error=troubled.error,
-            error_since=troubled.since,
-            last_refusal=self._last_refusal,
-            models_sent=self._models_sent,
-            last_clipped_count=self._last_clipped_count,
-            rounds=self._rounds,
-        )
-
-    def raise_permanent_error(self) -> None:
-        """Raise the error of the last tick if it will not go away by itself: the URL, a certificate or the protocol is wrong.
-
-        After a participant was connected once, such an error must have lasted for a minute: a proxy says the same while a
-        coordinator is replaced.
+        Args:
+            coordinator: URL of the coordinator, or the way to it. A transport that was given stays open at `close`.
+            signing_key: the participant's identity; a fresh one if None.
+            scalar: weight of its models in the mean, 0 or more; for example its share of the samples. Times a weight it must
+                stay within the bound of the coordinator's mask config, and so must the scalar itself.
+            max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
+            threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
+            entropy: gives as many unpredictable bytes as asked for.
+            choose_task: how the task of a round is found out: by chance, unless the key was made for one task.
+            on_clip: what happens to scaled weights beyond the bound: clamped with one warning a round ("warn"), clamped and
+                counted in `status.last_clipped_count` ("count"), or refused with a ModelError ("raise").
+            max_model_length: longest model to take part with, as a coordinator decides how much memory this takes; None means
+                that a masked model has at most 1 GiB.
 
         Raises:
-            PetError: the error.
+            ConfigError: the URL, `max_message_size`, `on_clip` or `max_model_length` cannot be used.
+            ModelError: the scalar cannot be used.
+            MissingExtraError: a URL was given and the extra `http` is not installed.
         """
-        error, contact = self._contact.error, self._contact
-        if error is None or self._is_temporary(error):
-            return
-        if not contact.was_made or contact.lasts_seconds >= _REPLACEMENT_SECONDS:
-            raise error
+        machine = ParticipantMachine(
+            signing_key=SigningKeyPair.generate() if signing_key is None else signing_key,
+            entropy=entropy,
+            scalar=scalar,
+            max_message_size=max_message_size,
+            threads=threads,
+            choose_task=choose_task,
+            on_clip=machine_policy(on_clip),
+            max_model_length=max_model_length,
+        )
+        self._set_up(machine, on_clip, coordinator)
 
-    @staticmethod
-    def _is_temporary(error: PetError) -> bool:
-        if isinstance(error, RemoteProtocolError):
-            return error.reason not in _FOREIGN_ANSWERS
-        return not isinstance(error, TransportError) or error.is_temporary
+    @classmethod
+    def restore(
+        cls,
+        state: bytes,
+        coordinator: str | Way,
+        *,
+        threads: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        on_clip: OnClip = "warn",
+        max_model_length: int | None = None,
+    ) -> Self:
+        """Go on from a saved state, with the signing key, scalar and message size that are in it.
 
-    @property
-    def retry_after_seconds(self) -> float:
-        """How long the coordinator asked to wait before the next tick; 0 if it did not."""
-        error = self.last_error
-        return (error.retry_after_seconds or 0.0) if isinstance(error, BackPressureError) else 0.0
+        What the application decides for itself is no part of a state: threads, `on_clip`, `max_model_length`.
 
-    @property
-    def made_progress(self) -> bool:
-        """Whether the last tick changed anything; True before the first."""
-        return self._machine.made_progress
-
-    @property
-    def public_key(self) -> bytes:
-        """The participant's signing key, 32 bytes."""
-        return self._machine.public_key
-
-    @property
-    def parameters(self) -> RoundParameters | None:
-        """The parameters of the round, or None before the first contact."""
-        return self._machine.parameters
+        Raises:
+            StateError: the state is damaged or not one.
+            ConfigError: the URL, `on_clip` or `max_model_length` cannot be used.
+        """
+        participant = cls.__new__(cls)
+        machine = ParticipantMachine.restore(
+            state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
+        )
+        participant._set_up(machine, on_clip, coordinator)
+        participant._resume_task()
+        return participant
 
     @property
     def local_model_config(self) -> LocalModelConfig:
@@ -189,6 +153,18 @@ class ParticipantCore:
     def save(self) -> bytes:
         """Return what `restore` needs to go on later. It contains **secret keys in clear**."""
         return self._machine.save()
+
+    def _set_up(self, machine: ParticipantMachine, on_clip: OnClip, coordinator: str | Way) -> None:
+        """Begin with a machine, new or restored, and open the way to the coordinator."""
+        ParticipantFlags.__init__(self, machine, on_clip)
+        self._clock = time.monotonic
+        self._parameters_seconds = -math.inf
+        self._owns_transport = isinstance(coordinator, str)
+        self._transport: Way = self._open(coordinator) if isinstance(coordinator, str) else coordinator
+
+    @abstractmethod
+    def _open(self, url: str) -> Way:
+        """Return a transport to the coordinator at a URL."""
 
     def _resume_task(self) -> None:
         """Set the flags of a restored machine from its state; it emits again what is still open."""
@@ -217,69 +193,6 @@ class ParticipantCore:
         if isinstance(request, GetParameters):
             self._parameters_seconds = self._clock()
         self._machine.receive(answer)
-
-    def _finish_tick(self) -> list[Event]:
-        """Take what happened in a tick, and note whether the coordinator answered."""
-        events = self._take_events()
-        # A message that was refused is news of its own: an event said so.
-        was_refused = any(isinstance(event, (MessageSplit, TaskAbandoned)) for event in events)
-        self._contact.note(None if was_refused else self.last_error)
-        return events
-
-    def _take_events(self) -> list[Event]:
-        events = []
-        while (event := self._machine.next_event()) is not None:
-            self._note(event)
-            events.append(event)
-        return events
-
-    def _note(self, event: Event) -> None:
-        match event:
-            case NewRound():
-                self.new_global_model = True
-                self.should_set_model = False
-                self.task = Task.NONE
-            case SumSelected():
-                self.task = Task.SUM
-                self._rounds += 1
-            case UpdateSelected():
-                self.task = Task.UPDATE
-                self._rounds += 1
-            case ModelWanted():
-                self.should_set_model = True
-            case NotSelected():
-                self.task = Task.NONE
-            case TaskAbandoned():
-                self._warn_of_refusal(event)
-                self.task = Task.NONE
-                self.should_set_model = False
-            case MessageSplit():
-                self._warn_of_refusal(event)
-            case MessageDelivered():
-                self._models_sent += event.tag is Tag.UPDATE
-                self._last_refusal = None
-            case ModelMasked():
-                self._note_clipping(event.clipped_count)
-            case ModelDropped():
-                _logger.log(self._warning_level, "%s: model dropped: %s", self._name, event.description)
-            case AnswerRefused():
-                self.last_error = RemoteProtocolError(event.reason, f"answer refused: {event.description}")
-            case _:
-                assert_never(event)
-
-    def _warn_of_refusal(self, event: TaskAbandoned | MessageSplit) -> None:
-        """Warn of what the coordinator, or the way to it, does not take; once, though it may be so in every round."""
-        text = refusal_text(event)
-        level = logging.DEBUG if text == self._last_refusal else self._warning_level
-        self._last_refusal = text
-        _logger.log(level, "%s: %s", self._name, text)
-
-    def _note_clipping(self, clipped_count: int) -> None:
-        self._last_clipped_count = clipped_count
-        parameters = self._machine.parameters
-        if clipped_count and self._on_clip == "warn" and parameters is not None:
-            text = clipping_hint(clipped_count, parameters, float(self._machine.scalar))
-            _logger.log(self._warning_level, "%s: %s", self._name, text)
 
     def _read_parameters(self, answer: bytes) -> RoundParameters:
         """Read the parameters of a round that the machine has not seen yet, within its bounds."""
@@ -313,55 +226,3 @@ def machine_policy(on_clip: OnClip) -> Literal["count", "raise"]:
     if on_clip not in ("warn", "count", "raise"):
         raise ConfigError(f"on_clip: expected 'warn', 'count' or 'raise', got {on_clip!r}")
     return "raise" if on_clip == "raise" else "count"
-
-
-def refusal_text(event: TaskAbandoned | MessageSplit) -> str:
-    """Return a sentence on what was given up, or is sent otherwise."""
-    if isinstance(event, TaskAbandoned):
-        return f"task abandoned: {event.description}"
-    return f"message refused, sending it in chunks of {event.max_message_size} bytes: {event.description}"
-
-
-def clipping_hint(clipped_count: int, parameters: RoundParameters, scalar: float) -> str:
-    """Return a sentence on weights that were clamped, and on what to do about it."""
-    config = parameters.mask_config.vect
-    limit = f"{config.add_shift:g}, the bound of {config}"
-    return (
-        f"{clipped_count} of {parameters.model_length} weights were clipped, so the global model is not the mean:"
-        f" scalar * weight must stay within {limit}, and the scalar is {scalar:g}. Divide the scalars of all participants by"
-        " the same number, which leaves their mean as it is, or choose a mask config with a larger bound (pet config advise)"
-    )
-
-
-def decode_global_model(answer: tuple[str, bytes], parameters: RoundParameters) -> NDArray[Any]:
-    """Read a global model, from whichever format its media type names; anything unknown is bincode, as xaynet names none.
-
-    Raises:
-        RemoteProtocolError: no model (reason "malformed_model", "out_of_range"), or not one of the round (reason
-            "model_mismatch"): a coordinator may go on serving the model of an earlier configuration.
-    """
-    media_type, data = answer
-    dtype = parameters.mask_config.vect.data_type.dtype
-    if media_type == NPY:
-        model = decode_npy(data)
-    elif media_type == SAFETENSORS:
-        model = decode_safetensors(data)
-    else:
-        model = decode_bincode(data, dtype)
-    if model.dtype != dtype or len(model) != parameters.model_length:
-        expected = f"{parameters.model_length} weights of {dtype}"
-        raise RemoteProtocolError("model_mismatch", f"global model: expected {expected}, got {len(model)} of {model.dtype}")
-    if not np.isfinite(model).all():
-        raise RemoteProtocolError("malformed_model", "global model: expected finite weights, got NaN or infinity")
-    return model
-
-
-def max_model_bytes(parameters: RoundParameters) -> int:
-    """Return how large an answer with the global model of a round can be.
-
-    A weight is (V - n*A*E) * E1 over E * (U - n*A1*E1), each factor below its order, so numerator and denominator both fit
-    the bytes of an element and a unit together (spec 3.7, 5.6). Every other format is smaller.
-    """
-    config = parameters.mask_config
-    limbs = -(-(config.vect.element_bytes + config.unit.element_bytes) // _LIMB_BYTES)
-    return _MODEL_FRAMING_BYTES + parameters.model_length * (_FRACTION_FRAMING_BYTES + 2 * _LIMB_BYTES * limbs)

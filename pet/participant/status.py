@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from pet.errors import BackPressureError, PetError
+from pet.errors import BackPressureError, PetError, RemoteProtocolError, TransportError
+from pet.messages import RoundParameters
+from pet.protocol.participant_events import MessageSplit, TaskAbandoned
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -22,6 +24,10 @@ _FIRST_REMINDER_SECONDS: Final = 60.0
 _MAX_REMINDER_SECONDS: Final = 3600.0
 #: A coordinator that is only busy is no news before it has been so for this long.
 _BUSY_SECONDS: Final = 10.0
+#: How long a coordinator may be replaced by another one, with a proxy in front that answers meanwhile.
+_REPLACEMENT_SECONDS: Final = 60.0
+#: Reasons for which an answer to /params is of something else than a PET coordinator.
+_FOREIGN_ANSWERS: Final = frozenset({"malformed_parameters", "trailing_bytes"})
 #: At most this number of different reasons is logged while a problem lasts; two that alternate are no news each time.
 _MAX_REASONS: Final = 8
 
@@ -125,6 +131,20 @@ class Contact:
         """For how long it has not worked; 0 while it does."""
         return 0.0 if self.error is None else self._clock() - self._began_seconds
 
+    def raise_permanent_error(self) -> None:
+        """Raise the error if it will not go away by itself: the URL, a certificate or the protocol is wrong.
+
+        After it worked once, such an error must have lasted for a minute: a proxy says the same while a coordinator is
+        replaced.
+
+        Raises:
+            PetError: the error.
+        """
+        if self.error is None or _is_temporary(self.error):
+            return
+        if not self.was_made or self.lasts_seconds >= _REPLACEMENT_SECONDS:
+            raise self.error
+
     def note(self, error: PetError | None) -> None:
         """Take note of how an attempt ended: why it failed, or None."""
         if error is None:
@@ -162,3 +182,27 @@ class Contact:
 
 def _shown_time(unix_seconds: float) -> str:
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _is_temporary(error: PetError) -> bool:
+    if isinstance(error, RemoteProtocolError):
+        return error.reason not in _FOREIGN_ANSWERS
+    return not isinstance(error, TransportError) or error.is_temporary
+
+
+def refusal_text(event: TaskAbandoned | MessageSplit) -> str:
+    """Return a sentence on what was given up, or is sent otherwise."""
+    if isinstance(event, TaskAbandoned):
+        return f"task abandoned: {event.description}"
+    return f"message refused, sending it in chunks of {event.max_message_size} bytes: {event.description}"
+
+
+def clipping_hint(clipped_count: int, parameters: RoundParameters, scalar: float) -> str:
+    """Return a sentence on weights that were clamped, and on what to do about it."""
+    config = parameters.mask_config.vect
+    limit = f"{config.add_shift:g}, the bound of {config}"
+    return (
+        f"{clipped_count} of {parameters.model_length} weights were clipped, so the global model is not the mean:"
+        f" scalar * weight must stay within {limit}, and the scalar is {scalar:g}. Divide the scalars of all participants by"
+        " the same number, which leaves their mean as it is, or choose a mask config with a larger bound (pet config advise)"
+    )

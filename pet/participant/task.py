@@ -22,8 +22,9 @@ from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, PetError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
-from pet.participant.core import LocalModelConfig, OnClip
-from pet.participant.state_file import StateFile
+from pet.participant.core import LocalModelConfig
+from pet.participant.flags import OnClip
+from pet.participant.opening import open_participant
 from pet.participant.status import ParticipantStatus
 from pet.participant.ticks import AsyncTickParticipant
 from pet.protocol.participant_events import NewRound
@@ -65,21 +66,18 @@ class AsyncParticipant:
         max_model_length: int | None = None,
     ) -> None:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
-        self._state_file = None if state_file is None else StateFile(state_file)
-        try:
-            stored = None if self._state_file is None else self._state_file.load()
-            state = state if stored is None else stored  # an empty file is damaged, and no reason to begin anew
-            policies: dict[str, Any] = {"threads": threads, "on_clip": on_clip, "max_model_length": max_model_length}
-            if state is None:
-                self._ticks = AsyncTickParticipant(
-                    coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, **policies
-                )
-            else:
-                self._ticks = AsyncTickParticipant.restore(state, coordinator, **policies)
-        except BaseException:
-            if self._state_file is not None:
-                self._state_file.close()
-            raise
+        self._ticks, self._state_file = open_participant(
+            AsyncTickParticipant,
+            coordinator,
+            state=state,
+            state_file=state_file,
+            signing_key=signing_key,
+            scalar=scalar,
+            max_message_size=max_message_size,
+            threads=threads,
+            on_clip=on_clip,
+            max_model_length=max_model_length,
+        )
         self.new_global_model = asyncio.Event()
         if self._ticks.new_global_model:
             self.new_global_model.set()  # restored in the middle of a round

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from pet.errors import ConfigError, ModelError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.messages import Tag
-from pet.participant.core import OnClip, clipping_hint, refusal_text
+from pet.participant.flags import OnClip
+from pet.participant.status import clipping_hint, refusal_text
 from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import (
     Event,

@@ -24,7 +24,9 @@ from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, PetError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
-from pet.participant.core import LocalModelConfig, OnClip
+from pet.participant.core import LocalModelConfig
+from pet.participant.flags import OnClip
+from pet.participant.opening import open_participant
 from pet.participant.state_file import StateFile
 from pet.participant.status import ParticipantStatus
 from pet.participant.ticks import TickParticipant
@@ -120,21 +122,18 @@ def spawn_participant(
         ModelError: the scalar cannot be used.
         StateError: the state is damaged or not one, or another process uses its file.
     """
-    file = None if state_file is None else StateFile(state_file)
-    try:
-        stored = None if file is None else file.load()
-        state = state if stored is None else stored  # an empty file is damaged, and no reason to begin anew
-        policies: dict[str, Any] = {"threads": threads, "on_clip": on_clip, "max_model_length": max_model_length}
-        if state is None:
-            ticks = TickParticipant(
-                coordinator, signing_key=signing_key, scalar=scalar, max_message_size=max_message_size, **policies
-            )
-        else:
-            ticks = TickParticipant.restore(state, coordinator, **policies)
-    except BaseException:
-        if file is not None:
-            file.close()
-        raise
+    ticks, file = open_participant(
+        TickParticipant,
+        coordinator,
+        state=state,
+        state_file=state_file,
+        signing_key=signing_key,
+        scalar=scalar,
+        max_message_size=max_message_size,
+        threads=threads,
+        on_clip=on_clip,
+        max_model_length=max_model_length,
+    )
     thread = ParticipantThread(ticks, participant, args, kwargs, back_off or BackOff(), file)
     thread.start()
     return thread

@@ -10,104 +10,25 @@ Source: docs/spec/pet.md 8.2.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections.abc import Callable
-from typing import Any, Self, assert_never
+from typing import Any, assert_never
 
 from numpy.typing import NDArray
 
-from pet.crypto import SigningKeyPair
 from pet.errors import TransportError
-from pet.masking import Scalar
-from pet.participant.core import OnClip, ParticipantCore, machine_policy, max_model_bytes
+from pet.participant.core import ParticipantCore
+from pet.participant.flags import OnClip
+from pet.participant.model_answer import max_model_bytes
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
-from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 from pet.transports.base import AsyncTransport, Transport
 
 
-class TickParticipant(ParticipantCore):
+class TickParticipant(ParticipantCore[Transport]):
     """A participant for callers that block. Not thread-safe but for `set_model` and `give_up`."""
 
-    _owns_transport: bool
     _is_waiting: bool
     _is_given_up: bool
-
-    def __init__(
-        self,
-        coordinator: str | Transport,
-        *,
-        signing_key: SigningKeyPair | None = None,
-        scalar: Scalar = 1,
-        max_message_size: int | None = None,
-        threads: int | None = None,
-        entropy: Callable[[int], bytes] = os.urandom,
-        choose_task: TaskChoice = choose_task_by_signature,
-        on_clip: OnClip = "warn",
-        max_model_length: int | None = None,
-    ) -> None:
-        """Prepare to take part; nothing is sent before the first tick.
-
-        Args:
-            coordinator: URL of the coordinator, or the way to it. A transport that was given stays open at `close`.
-            signing_key: the participant's identity; a fresh one if None.
-            scalar: weight of its models in the mean, 0 or more; for example its share of the samples. Times a weight it must
-                stay within the bound of the coordinator's mask config, and so must the scalar itself.
-            max_message_size: largest sealed message in bytes, 194 or more; larger ones go out in chunks. None is unlimited.
-            threads: how many threads masking and adding up masks may use; None means PET_THREADS, else all cores.
-            entropy: gives as many unpredictable bytes as asked for.
-            choose_task: how the task of a round is found out: by chance, unless the key was made for one task.
-            on_clip: what happens to scaled weights beyond the bound: clamped with one warning a round ("warn"), clamped and
-                counted in `status.last_clipped_count` ("count"), or refused with a ModelError ("raise").
-            max_model_length: longest model to take part with, as a coordinator decides how much memory this takes; None means
-                that a masked model has at most 1 GiB.
-
-        Raises:
-            ConfigError: the URL, `max_message_size`, `on_clip` or `max_model_length` cannot be used.
-            ModelError: the scalar cannot be used.
-            MissingExtraError: a URL was given and the extra `http` is not installed.
-        """
-        machine = ParticipantMachine(
-            signing_key=SigningKeyPair.generate() if signing_key is None else signing_key,
-            entropy=entropy,
-            scalar=scalar,
-            max_message_size=max_message_size,
-            threads=threads,
-            choose_task=choose_task,
-            on_clip=machine_policy(on_clip),
-            max_model_length=max_model_length,
-        )
-        super().__init__(machine, on_clip)
-        self._connect(coordinator)
-
-    @classmethod
-    def restore(
-        cls,
-        state: bytes,
-        coordinator: str | Transport,
-        *,
-        threads: int | None = None,
-        entropy: Callable[[int], bytes] = os.urandom,
-        on_clip: OnClip = "warn",
-        max_model_length: int | None = None,
-    ) -> Self:
-        """Go on from a saved state, with the signing key, scalar and message size that are in it.
-
-        What the application decides for itself is no part of a state: threads, `on_clip`, `max_model_length`.
-
-        Raises:
-            StateError: the state is damaged or not one.
-            ConfigError: the URL, `on_clip` or `max_model_length` cannot be used.
-        """
-        participant = cls.__new__(cls)
-        machine = ParticipantMachine.restore(
-            state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
-        )
-        ParticipantCore.__init__(participant, machine, on_clip)
-        participant._connect(coordinator)
-        participant._resume_task()
-        return participant
 
     def tick(self) -> list[Event]:
         """Do one step, with at most two requests, and return what happened.
@@ -188,16 +109,15 @@ class TickParticipant(ParticipantCore):
         if self._owns_transport:
             self._transport.close()
 
-    def _connect(self, coordinator: str | Transport) -> None:
+    def _set_up(self, machine: ParticipantMachine, on_clip: OnClip, coordinator: str | Transport) -> None:
         self._waiting_lock = threading.Lock()
         self._is_waiting = self._is_given_up = False
-        self._owns_transport = isinstance(coordinator, str)
-        if isinstance(coordinator, str):
-            from pet.transports.http import HttpTransport  # needs an extra that other transports do without
+        super()._set_up(machine, on_clip, coordinator)
 
-            self._transport: Transport = HttpTransport(coordinator)
-        else:
-            self._transport = coordinator
+    def _open(self, url: str) -> Transport:
+        from pet.transports.http import HttpTransport  # needs an extra that other transports do without
+
+        return HttpTransport(url)
 
     def _carry_out(self, request: Request) -> bytes | None:
         match request:
@@ -214,59 +134,11 @@ class TickParticipant(ParticipantCore):
                 assert_never(request)
 
 
-class AsyncTickParticipant(ParticipantCore):
+class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
     """A participant for asyncio: requests run on the event loop, masking and adding masks in a worker thread."""
 
     _waiting: asyncio.Future[bytes | None] | None
     _is_given_up: bool
-
-    def __init__(
-        self,
-        coordinator: str | AsyncTransport,
-        *,
-        signing_key: SigningKeyPair | None = None,
-        scalar: Scalar = 1,
-        max_message_size: int | None = None,
-        threads: int | None = None,
-        entropy: Callable[[int], bytes] = os.urandom,
-        choose_task: TaskChoice = choose_task_by_signature,
-        on_clip: OnClip = "warn",
-        max_model_length: int | None = None,
-    ) -> None:
-        """Prepare to take part; see `TickParticipant`."""
-        machine = ParticipantMachine(
-            signing_key=SigningKeyPair.generate() if signing_key is None else signing_key,
-            entropy=entropy,
-            scalar=scalar,
-            max_message_size=max_message_size,
-            threads=threads,
-            choose_task=choose_task,
-            on_clip=machine_policy(on_clip),
-            max_model_length=max_model_length,
-        )
-        super().__init__(machine, on_clip)
-        self._connect(coordinator)
-
-    @classmethod
-    def restore(
-        cls,
-        state: bytes,
-        coordinator: str | AsyncTransport,
-        *,
-        threads: int | None = None,
-        entropy: Callable[[int], bytes] = os.urandom,
-        on_clip: OnClip = "warn",
-        max_model_length: int | None = None,
-    ) -> Self:
-        """Go on from a saved state; see `TickParticipant.restore`."""
-        participant = cls.__new__(cls)
-        machine = ParticipantMachine.restore(
-            state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
-        )
-        ParticipantCore.__init__(participant, machine, on_clip)
-        participant._connect(coordinator)
-        participant._resume_task()
-        return participant
 
     async def tick(self) -> list[Event]:
         """Do one step and return what happened; see `TickParticipant.tick`. Must not be cancelled half-way."""
@@ -303,16 +175,15 @@ class AsyncTickParticipant(ParticipantCore):
         if self._owns_transport:
             await self._transport.aclose()
 
-    def _connect(self, coordinator: str | AsyncTransport) -> None:
+    def _set_up(self, machine: ParticipantMachine, on_clip: OnClip, coordinator: str | AsyncTransport) -> None:
         self._waiting = None
         self._is_given_up = False
-        self._owns_transport = isinstance(coordinator, str)
-        if isinstance(coordinator, str):
-            from pet.transports.http import AsyncHttpTransport  # needs an extra that other transports do without
+        super()._set_up(machine, on_clip, coordinator)
 
-            self._transport: AsyncTransport = AsyncHttpTransport(coordinator)
-        else:
-            self._transport = coordinator
+    def _open(self, url: str) -> AsyncTransport:
+        from pet.transports.http import AsyncHttpTransport  # needs an extra that other transports do without
+
+        return AsyncHttpTransport(url)
 
     async def _carry_out(self, request: Request) -> bytes | None:
         match request:

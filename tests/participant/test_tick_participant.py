@@ -18,7 +18,7 @@ from pet.masking import mask_model
 from pet.messages import encode_seed_dictionary, encode_sum_dictionary
 from pet.model_formats import BINCODE, NPY, SAFETENSORS, encode_npy, encode_safetensors
 from pet.participant import AsyncTickParticipant, LocalModelConfig, Task, TickParticipant
-from pet.participant.core import decode_global_model, max_model_bytes
+from pet.participant.model_answer import decode_global_model, max_model_bytes
 from pet.protocol.participant_events import ModelMasked, NewRound
 from pet.transports.base import Transport
 
