@@ -65,9 +65,14 @@ def shown_value(value: object) -> str:
 def _expectation(least: float, above: float, most: float) -> str:
     parts = ["a finite number"]
     if above > -math.inf:
-        parts.append(f"above {above:g}")
+        parts.append(f"above {_shown_limit(above)}")
     if least > -math.inf:
-        parts.append(f"of at least {least:g}")
+        parts.append(f"of at least {_shown_limit(least)}")
     if most < math.inf:
-        parts.append(f"{'and' if len(parts) > 1 else 'of'} at most {most:g}")
+        parts.append(f"{'and' if len(parts) > 1 else 'of'} at most {_shown_limit(most)}")
     return " ".join(parts)
+
+
+def _shown_limit(limit: float) -> str:
+    """Return a limit with all its digits if it is whole: 33554432, where `:g` would round it."""
+    return f"{limit:.0f}" if limit == int(limit) and abs(limit) < 1e20 else f"{limit:g}"

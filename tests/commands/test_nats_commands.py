@@ -117,7 +117,7 @@ def test_what_is_wrong_with_the_broker_is_told_before_anything_is_served(tmp_pat
         ('nkey_seed = "hidden-word"', "SU and 56 more"),
         ('mode = "pigeon"', "nats.mode: expected one of direct, stream"),
         ('federation_id = "short"', "nats.federation_id: expected 16 characters"),
-        ('stream_max_memory = "1M"', "33554432 bytes or more"),
+        ('stream_max_memory = "1M"', "at least 33554432"),
         ('stream_max_memory = "much"', "optional K, M or G"),
         ("request_timeout = 0.0", "nats.request_timeout"),
     ],

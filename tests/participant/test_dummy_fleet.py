@@ -71,9 +71,10 @@ def test_a_length_that_the_coordinator_does_not_announce_is_an_error():
 def test_many_participants_share_few_threads():
     with LiveCoordinator(live_settings(sum_probability=0.01)) as coordinator:
         fleet = DummyFleet(LiveTransport(coordinator), 300, period_seconds=0.02)
+        before = threading.active_count()  # other tests may have left threads that end later
         counts: list[int] = []
         fleet.run(1, lambda _: counts.append(threading.active_count()))
-    assert max(counts) < 30
+    assert max(counts) - before < 30
 
 
 def test_a_round_without_a_global_model_is_given_up():
