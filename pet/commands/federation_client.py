@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -36,6 +36,9 @@ Certificate = Annotated[
     Path | None, typer.Option("--certificate", "-c", metavar="FILE", help="The only authority to trust over https (PEM).")
 ]
 Compat = Annotated[bool, typer.Option("--compat", help="Speak the vendor's formats, which are weak.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A further key, for example fed_local_type=gpu.")
+]
 Project = Annotated[str, typer.Argument(metavar="PROJECT", help="Name of the federated project on its server.")]
 
 
@@ -61,6 +64,21 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: expected UTF-8, got another byte at offset {error.start}") from None
+
+
+def read_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Return the keys and values of all `--set`; the last one of a key counts.
+
+    Raises:
+        typer.BadParameter: one has no equals sign.
+    """
+    settings = {}
+    for text in texts or []:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"expected KEY=VALUE, got {key!r}", param_hint="--set")
+        settings[key] = value
+    return settings
 
 
 def read_password(path: Path | None) -> Secret:

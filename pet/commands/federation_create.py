@@ -9,7 +9,18 @@ from typing import Annotated, Any, Final
 import numpy as np
 import typer
 
-from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of, read_text
+from pet.commands.federation_client import (
+    DEFAULT_URL,
+    Certificate,
+    Compat,
+    KeyFile,
+    Project,
+    Settings,
+    Url,
+    client_of,
+    read_settings,
+    read_text,
+)
 from pet.errors import SettingsError
 from pet.federation.schema import Schema
 
@@ -39,9 +50,7 @@ def command(
     nats_user: Annotated[
         str | None, typer.Option("--nats-user", help="User of the broker; the password is in PET_NATS_PASSWORD.")
     ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A further key, for example fed_use_smpc=false.")
-    ] = None,
+    setting: Settings = None,
     url: Url = DEFAULT_URL,
     certificate: Certificate = None,
     compat: Compat = False,
@@ -50,7 +59,7 @@ def command(
 
     Example: pet federation create admin -k alice.key --name Hospitals --nats-hosts nats://127.0.0.1:4222 -s m1
     """
-    options: dict[str, Any] = dict(_pair(text) for text in setting or [])
+    options: dict[str, Any] = read_settings(setting)
     options |= {key: os.environ[variable] for key, variable in _CREDENTIALS.items() if variable in os.environ}
     if nats_user is not None:
         options["nats_sec_user"] = nats_user
@@ -60,13 +69,6 @@ def command(
     with client_of(url, key_file, certificate, compat=compat) as client:
         client.create(project, name, nats_hosts=nats_hosts, schedule=schedule, **options)
     typer.echo(f"{project} is the admin's project of the federation {name}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"expected KEY=VALUE, got {key!r}", param_hint="--set")
-    return key, value
 
 
 def _schema_text(schema: Path | None, schema_from: Path | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,11 @@ from pet.commands.federation_client import (
     Compat,
     KeyFile,
     Project,
+    Settings,
     Url,
     client_of,
     read_password,
+    read_settings,
     read_text,
 )
 
@@ -36,6 +38,7 @@ def command(
     nats_hosts: Annotated[
         str | None, typer.Option("--nats-hosts", help="This peer's own way to the broker; the invitation's if not given.")
     ] = None,
+    setting: Settings = None,
     url: Url = DEFAULT_URL,
     certificate: Certificate = None,
     compat: Compat = False,
@@ -44,7 +47,7 @@ def command(
 
     Example: pet federation join mine bob.invitation -k bob.key -p bob.password
     """
-    own: dict[str, Any] = {} if nats_hosts is None else {"nats_hosts": nats_hosts}
+    own = read_settings(setting) | ({} if nats_hosts is None else {"nats_hosts": nats_hosts})
     password = None if admin_key is not None else read_password(password_file)
     with client_of(url, key_file, certificate, compat=compat) as client:
         client.join(project, read_text(invitation).strip(), password, admin_key=admin_key, **own)

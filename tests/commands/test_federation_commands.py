@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -97,6 +98,19 @@ def test_an_invitation_for_a_key(run):
     assert not Path("c2.invitation.password").exists()
     err = run("join", "mine", "c2.invitation", "-k", "c2.key", "--admin-key", key, status=1)
     assert err.startswith("error: the invitation does not open")
+
+
+def test_each_peer_sets_keys_of_its_own(run):
+    hosts = ["--nats-hosts", "nats://127.0.0.1:4222"]
+    run("create", "admin", "-k", "c1.key", "--name", "F", *hosts, "--set", "fed_encrypt=false", "--set", "fed_local_type=cpu")
+    run("invite", "admin", "-k", "c1.key", "-o", "c2.invitation", "-p", "c2.password")
+    words = ["join", "mine", "c2.invitation", "-k", "c2.key", "-p", "c2.password", "--set"]
+    assert "expected KEY=VALUE, got 'fed_local_type'" in run(*words, "fed_local_type", status=2)
+    run(*words, "fed_local_type=tpu", "--set", "fed_local_type=gpu")
+    for key, project, expected in [("c1.key", "admin", "cpu"), ("c2.key", "mine", "gpu")]:
+        with Client.from_key_file(os.environ["PET_FEDERATION_URL"], Path(key)) as client:
+            info = client.info(project)
+        assert (info["fed_local_type"], info["fed_encrypt"]) == (expected, "false")
 
 
 def test_where_the_password_comes_from(run, monkeypatch):
