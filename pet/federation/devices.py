@@ -155,7 +155,7 @@ class TorchDevice:
         return self._torch.tensor(np.ascontiguousarray(values), device=self._place)
 
     def take(self, values: Any) -> NDArray[np.float64]:
-        """Return a copy in the memory of this process."""
+        """Return the values in the memory of this process."""
         array: NDArray[np.float64] = values.cpu().numpy()
         return array
 
