@@ -19,6 +19,7 @@ PetError
 │   │   ├── ContractError                       a contract that cannot be read or does not fit; names line and column
 │   │   └── RowError                            a row that cannot be learned; names the row and the feature
 │   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
+│   │   ├── UnknownUnitError                    a later piece of a table whose first ones are not held
 │   │   ├── NothingNewError                     nothing to send that was not sent before
 │   │   ├── SharingError                        a rule that protects the rows forbids sharing them now
 │   │   ├── StatisticsError                     statistics that do not go together, or that no rows can have
@@ -211,20 +212,41 @@ class RowError(FederationValueError):
     """A row that cannot be learned.
 
     Attributes:
-        row: its number, from 0.
+        row: its number, from 0; headings, blank lines and further lines of a quoted field do not count.
         feature: the feature at fault; None where it is the row as a whole.
+        problem: what was expected, and what came.
+        line: where the row, or the fault in it, is in a file, from 1; None if it comes from none.
+        column: number of the column in that file, from 1.
     """
 
-    def __init__(self, row: int, feature: str | None, problem: str) -> None:
-        where = f"row {row}" if feature is None else f"row {row}, feature {feature}"
+    def __init__(self, row: int, feature: str | None, problem: str, line: int | None = None, column: int | None = None) -> None:
+        where = f"row {row}" if line is None else f"line {line}"
+        where += "" if column is None else f", column {column}"
+        where += "" if feature is None else f", feature {feature}"
         super().__init__(f"{where}: {problem}")
-        self.args = (row, feature, problem)
+        self.args = (row, feature, problem, line, column)
         self.row = row
         self.feature = feature
+        self.problem = problem
+        self.line = line
+        self.column = column
 
 
 class FederationStateError(FederationError, RuntimeError):
     """A call that does not fit what is there: nothing merged yet, too few rows, no longer a member."""
+
+
+class UnknownUnitError(FederationStateError):
+    """A later piece of a table whose first pieces are not held: the server was restarted, or the sender was idle for too long.
+
+    Attributes:
+        piece: its number.
+    """
+
+    def __init__(self, piece: int) -> None:
+        super().__init__(f"piece: expected number 0 of a table, as none before {piece} is held here, got {piece}")
+        self.args = (piece,)
+        self.piece = piece
 
 
 class NothingNewError(FederationStateError):

@@ -12,8 +12,12 @@ import numpy as np
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, NotAdministratorError
 from pet.federation.figures import Figure, Figures
+from pet.federation.learning_records import Change, Taken
+from pet.federation.local_project import LocalProject
 from pet.federation.records import ContractRecord, LogKind, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.runtime import Regression
+from pet.federation.schema import Schema
+from pet.federation.tables import read_columns
 
 
 class InMemoryProject:
@@ -32,22 +36,27 @@ class InMemoryProject:
     def row_count(self):
         return len(self.rows)
 
-    def learn(self, columns):
-        if set(columns) != set(self.features):
-            raise FederationValueError(f"rows: expected columns {self.features}, got {tuple(columns)}")
-        new = list(zip(*(columns[name].tolist() for name in self.features), strict=True))
-        self._save(self.rows + new)
-        return len(new)
+    @property
+    def pending(self):
+        return []
 
-    def learn_csv(self, lines):
-        names, *rows = [line.strip().split(",") for line in lines]
-        numbers = np.array(rows, dtype=np.float64).reshape(-1, len(names))
-        return self.learn({name: numbers[:, i] for i, name in enumerate(names)})
+    @property
+    def table_count(self):
+        return 0
 
-    def forget(self, columns):
-        gone = list(zip(*(columns[name].tolist() for name in self.features), strict=True))
-        self._save([row for row in self.rows if row not in gone])
-        return len(gone)
+    def cancel(self, request):
+        return False
+
+    def take(self, source, piece):
+        names, values = read_columns(source)
+        if set(names) != set(self.features):
+            raise FederationValueError(f"rows: expected columns {self.features}, got {names}")
+        new = [tuple(row) for row in values[:, [names.index(name) for name in self.features]].tolist()]
+        if piece.change is Change.LEARN:
+            self._save(self.rows + new)
+        else:
+            self._save([row for row in self.rows if row not in new])
+        return Taken(rows=len(new), is_done=piece.is_last)
 
     def _save(self, rows):
         self.rows = rows
@@ -91,6 +100,7 @@ class InMemoryPeer:
         self._runtime, self.record, self._storage = runtime, record, storage
         self.statistics = SyncStatistics()
         self.is_closed = False
+        self.shared_rows = 0
         self._model = None
 
     def save(self, **changes):
@@ -216,3 +226,29 @@ class InMemoryRuntime:
 
     async def restore(self, record, store):
         return self._add(record, store)
+
+
+class StatisticsPeer(InMemoryPeer):
+    """A peer in memory whose local project is the real one."""
+
+    def __init__(self, runtime, record, storage):
+        super().__init__(runtime, record, storage)
+        schema = None if record.terms.schema is None else Schema.from_json(record.terms.schema)
+        self._project = LocalProject(storage, schema, self._propose if record.is_admin else None)
+
+    def _propose(self, source):
+        names, values = read_columns(source)
+        schema = Schema.propose(names, values)
+        self._change_terms(schema=schema.to_json())
+        return schema
+
+    @property
+    def local_project(self):
+        return self._project
+
+
+class StatisticsRuntime(InMemoryRuntime):
+    def _add(self, record, store):
+        peer = StatisticsPeer(self, record, store)
+        self.peers.append(peer)
+        return peer

@@ -42,6 +42,7 @@ FEDERATION_COMMANDS = [
     "invite",
     "join",
     "learn",
+    "forget",
     "start",
     "stop",
     "sync",

@@ -47,6 +47,10 @@ def _change(name: str, summary: str) -> CommandEntry:
     return CommandEntry("pet.commands.federation_changes", summary, "federation", name)
 
 
+def _rows(name: str, summary: str) -> CommandEntry:
+    return CommandEntry("pet.commands.federation_learn", summary, "federation", name)
+
+
 COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
     "coordinator": CommandEntry("pet.commands.coordinator", "Run a coordinator.", "cli"),
     "demo": CommandEntry(
@@ -73,7 +77,8 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "create": _federation("create", "Begin a federation, as its admin."),
             "invite": _federation("invite", "Make an invitation for one future peer."),
             "join": _federation("join", "Become a peer with an invitation."),
-            "learn": _federation("learn", "Let the local project learn the rows of a CSV file."),
+            "learn": _rows("learn", "Let the local project learn the rows of a file."),
+            "forget": _rows("forget", "Take the rows of a file out again."),
             "start": _change("start", "Let a peer pulse."),
             "stop": _change("stop", "Let a peer stop pulsing."),
             "sync": _federation("sync", "Synchronise now."),

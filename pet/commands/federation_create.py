@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,8 +22,10 @@ from pet.commands.federation_client import (
     read_settings,
     read_text,
 )
-from pet.errors import SettingsError
+from pet.commands.federation_learn import Decimal, Encoding, Separator, naming_file, table_of
+from pet.federation.csv_table import CsvTable
 from pet.federation.schema import Schema
+from pet.federation.tables import read_columns
 
 #: Credentials of the broker come from the environment: other users of a machine see command lines.
 _CREDENTIALS: Final = {
@@ -44,9 +47,18 @@ def command(
     schema_from: Annotated[
         Path | None,
         typer.Option(
-            "--schema-from", metavar="FILE", help="CSV to propose features and ranges from; the others will see them."
+            "--schema-from",
+            metavar="FILE",
+            help="CSV or Parquet to propose features and ranges from; the others will see them.",
         ),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", metavar="NAMES", help="Columns of --schema-from to use, with commas between; else all."),
+    ] = None,
+    encoding: Encoding = "utf-8",
+    separator: Separator = None,
+    decimal: Decimal = ".",
     nats_user: Annotated[
         str | None, typer.Option("--nats-user", help="User of the broker; the password is in PET_NATS_PASSWORD.")
     ] = None,
@@ -63,7 +75,8 @@ def command(
     options |= {key: os.environ[variable] for key, variable in _CREDENTIALS.items() if variable in os.environ}
     if nats_user is not None:
         options["nats_sec_user"] = nats_user
-    text = _schema_text(schema, schema_from)
+    table = None if schema_from is None else table_of(schema_from, encoding, separator, decimal)
+    text = _schema_text(schema, schema_from, table, None if features is None else features.split(","))
     if text is not None:
         options["fed_schema"] = text
     with client_of(url, key_file, certificate, compat=compat) as client:
@@ -71,27 +84,29 @@ def command(
     typer.echo(f"{project} is the admin's project of the federation {name}")
 
 
-def _schema_text(schema: Path | None, schema_from: Path | None) -> str | None:
+def _schema_text(
+    schema: Path | None, schema_from: Path | None, table: Path | CsvTable | None, features: Sequence[str] | None
+) -> str | None:
     if schema is not None and schema_from is not None:
         raise typer.BadParameter("expected one of --schema and --schema-from, got both", param_hint="--schema")
     if schema is not None:
         return read_text(schema)
-    return None if schema_from is None else propose_schema(schema_from)
+    if schema_from is None or table is None:
+        return None
+    with naming_file(schema_from):
+        return propose_schema(table, features)
 
 
-def propose_schema(path: Path) -> str:
-    """Return the JSON text of a schema for the rows of a CSV file with a heading line.
+def propose_schema(table: Path | CsvTable, features: Sequence[str] | None = None) -> str:
+    """Return the JSON text of a schema for the rows of a file.
+
+    Args:
+        table: the file.
+        features: the columns to use; all that have a name if not given.
 
     Raises:
-        SettingsError: there are no rows, or they are not numbers.
+        FederationValueError: the file is malformed, or a column is no feature; with line and column. Or there are no rows.
+        OSError: the file cannot be read.
     """
-    heading, *lines = read_text(path).splitlines() or [""]
-    names = [name.strip() for name in heading.split(",")]
-    rows = [line.split(",") for line in lines if line.strip()]
-    if not rows or any(len(row) != len(names) for row in rows):
-        raise SettingsError(f"{path}: expected a heading line and rows of {len(names)} fields")
-    try:
-        values = np.array([[float(field) if field.strip() else np.nan for field in row] for row in rows])
-    except ValueError:
-        raise SettingsError(f"{path}: expected numbers in every row") from None
+    names, values = read_columns(table, features)
     return Schema.propose(names, values, has_missing=bool(np.isnan(values).any())).to_json()

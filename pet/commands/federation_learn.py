@@ -1,27 +1,125 @@
-"""`pet federation learn`: let the local project learn rows."""
+"""`pet federation learn` and `forget`: let the local project learn the rows of a file, or take them out again."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
+from pet.errors import FederationValueError
+from pet.federation.client import Client
+from pet.federation.csv_table import CsvTable
+from pet.federation.learning_records import Change
+from pet.federation.tables import is_parquet
+
+SEPARATORS: Final = {"comma": ",", "semicolon": ";", "tab": "\t"}
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a heading line, or Parquet (.parquet).")]
+Encoding = Annotated[str, typer.Option("--encoding", help="Of a CSV file, for example utf-8, latin-1, cp1252, utf-16.")]
+Separator = Annotated[
+    str | None,
+    typer.Option("--separator", metavar="NAME", help="comma, semicolon or tab; found in the heading if not given."),
+]
+Decimal = Annotated[str, typer.Option("--decimal", metavar="MARK", help="'.' or ',' in the numbers of a CSV file.")]
+RequestId = Annotated[
+    str | None,
+    typer.Option("--request-id", metavar="ID", help="Of an earlier try that got no answer: its rows count once."),
+]
 
 
-def command(
+def table_of(file: Path, encoding: str, separator: str | None, decimal: str) -> Path | CsvTable:
+    """Return the table that a file and the options are.
+
+    Raises:
+        FederationValueError: an encoding or a decimal mark that is not supported.
+    """
+    if separator is not None and separator not in (*SEPARATORS, *SEPARATORS.values()):
+        raise typer.BadParameter(f"expected comma, semicolon or tab, got {separator!r}", param_hint="--separator")
+    if is_parquet(file):
+        return file
+    mark = None if separator is None else SEPARATORS.get(separator, separator)
+    return CsvTable(file, encoding=encoding, separator=mark, decimal=decimal)
+
+
+def learn(
     project: Project,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a heading line; empty fields are missing values.")],
+    file: File,
     key_file: KeyFile,
+    encoding: Encoding = "utf-8",
+    separator: Separator = None,
+    decimal: Decimal = ".",
+    again: Annotated[bool, typer.Option("--again", help="Learn rows although the same were learned already.")] = False,
+    request_id: RequestId = None,
     url: Url = DEFAULT_URL,
     certificate: Certificate = None,
     compat: Compat = False,
 ) -> None:
-    """Let the local project of a peer learn the rows of a CSV file with a heading line. They stay on its server.
+    """Let the local project of a peer learn the rows of a file, whole or not at all. They stay on its server.
 
     Example: pet federation learn mine rows.csv -k bob.key
     """
     with client_of(url, key_file, certificate, compat=compat) as client:
-        count = client.learn(project, file)
-    typer.echo(f"{project} learned {count} rows")
+        _change(client, Change.LEARN, project, file, (encoding, separator, decimal), again=again, request_id=request_id)
+
+
+def forget(
+    project: Project,
+    file: File,
+    key_file: KeyFile,
+    encoding: Encoding = "utf-8",
+    separator: Separator = None,
+    decimal: Decimal = ".",
+    again: Annotated[bool, typer.Option("--again", help="Forget rows although the same were forgotten already.")] = False,
+    request_id: RequestId = None,
+    url: Url = DEFAULT_URL,
+    certificate: Certificate = None,
+    compat: Compat = False,
+) -> None:
+    """Take the rows of a file out of the local project of a peer again; the others see it after the next synchronisation.
+
+    Example: pet federation forget mine rows.csv -k bob.key
+    """
+    with client_of(url, key_file, certificate, compat=compat) as client:
+        _change(client, Change.FORGET, project, file, (encoding, separator, decimal), again=again, request_id=request_id)
+
+
+@contextmanager
+def naming_file(file: Path) -> Iterator[None]:
+    """Put the name of a file before what is wrong with its rows.
+
+    Raises:
+        FederationValueError: as it was, with the name.
+    """
+    try:
+        yield
+    except FederationValueError as error:
+        raise FederationValueError(f"{file}: {error}") from None
+
+
+def _change(
+    client: Client,
+    change: Change,
+    project: str,
+    file: Path,
+    form: tuple[str, str | None, str],
+    *,
+    again: bool,
+    request_id: str | None,
+) -> None:
+    call = client.learn if change is Change.LEARN else client.forget
+    with naming_file(file):
+        count = call(project, table_of(file, *form), progress=_show, again=again, request_id=request_id)
+    counts = client.row_counts(project)
+    done = "learned" if change is Change.LEARN else "forgot"
+    typer.echo(f"{project} {done} {count} rows; it has {counts['learned']}, of which the others hold {counts['shared']}")
+
+
+def _show(rows: int) -> None:
+    """Show how far a large file is, where somebody looks."""
+    if sys.stderr.isatty():
+        print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Url, client_of
 from pet.federation.client import Client
+from pet.federation.records import ProjectKind
 
 #: The last lines of each log say what is going on; all of it is in getSyncLog and getErrorLog.
 _LOG_LINES: Final = 5
@@ -47,7 +48,19 @@ def _show(client: Client, project: str, console: Console) -> None:
     console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}")
     for uuid, label in sorted(info["peersInfo"].items()):
         console.print(f"  {uuid}  {label}{'  (this one)' if uuid == info['local_uuid'] else ''}")
+    if info["fed_project_kind"] == ProjectKind.STATISTICS:
+        _show_rows(client, project, console)
     console.print(f"sent {counts['sndCount']}, received {counts['rcvCount']}, receive errors {counts['rcvError']}")
     for title, lines in (("sync log", counts["syncLog"]), ("error log", counts["errorLog"])):
         for line in lines[-_LOG_LINES:]:
             console.print(f"{title}: {line}")
+
+
+def _show_rows(client: Client, project: str, console: Console) -> None:
+    rows = client.row_counts(project)
+    console.print(f"rows {rows['learned']} in {rows['tables']} tables, of which the others hold {rows['shared']}")
+    for unit in rows["pending"]:
+        console.print(
+            f"  unfinished: {unit['rows']} rows to {unit['change']} in {unit['pieces']} pieces, "
+            f"idle for {unit['idleSeconds']:.0f} s, request {unit['request']}"
+        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pet.federation.analysis import correlation, covariance, linear_regression, univariate
     from pet.federation.client import Client
+    from pet.federation.csv_table import CsvTable
     from pet.federation.runtime import Regression
     from pet.federation.schema import Feature, Kind, Schema
     from pet.federation.statistics import Statistics
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Client",
+    "CsvTable",
     "Feature",
     "Kind",
     "Regression",
@@ -33,6 +35,7 @@ __all__ = [
 
 _MODULES: Final = {
     "Client": "pet.federation.client",
+    "CsvTable": "pet.federation.csv_table",
     "Feature": "pet.federation.schema",
     "Kind": "pet.federation.schema",
     "Regression": "pet.federation.runtime",

@@ -17,6 +17,7 @@ from pet.errors import (
     NotAdministratorError,
     RequestRefusedError,
     TokenRefusedError,
+    UnknownUnitError,
 )
 
 
@@ -74,6 +75,8 @@ def answer_for(error: FederationError) -> Answer:
             return Answer(HTTPStatus.FORBIDDEN, "Invalid federation token")
         case FederationUnavailableError():
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"Federation backend unavailable: {error}")
+        case UnknownUnitError():
+            return Answer(HTTPStatus.GONE, str(error))
         case FederationStateError():
             return Answer(HTTPStatus.CONFLICT, str(error))
         case _:

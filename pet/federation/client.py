@@ -19,16 +19,18 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError
+from pet.errors import FederationUnavailableError, FederationValueError
 from pet.federation import invitation
-from pet.federation.client_entities import figure_of_pair, figures, regression, row_count, strings
+from pet.federation.client_entities import figure_of_pair, figures, regression, row_counts, strings
 from pet.federation.client_requests import SignedRequests
-from pet.federation.client_rows import as_columns, csv_pieces
 from pet.federation.encoding import parse_json_object
 from pet.federation.figures import Figure, Figures
+from pet.federation.learning_records import Change
 from pet.federation.numbers import to_finite_floats, to_floats
-from pet.federation.records import Mode
+from pet.federation.records import Mode, ProjectKind
+from pet.federation.row_upload import RowUpload
 from pet.federation.runtime import Regression
+from pet.federation.schema import Schema
 from pet.federation.users import read_key_file
 from pet.numbers import checked_number
 from pet.secret import Secret
@@ -39,7 +41,6 @@ DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 _PASSWORD_BYTES: Final = 15
 _COMPAT_PASSWORD_BYTES: Final = 12
 _Found = TypeVar("_Found")
-_Rows = Mapping[str, Any] | str | Path
 
 
 class Client:
@@ -265,30 +266,63 @@ class Client:
         """Remove another peer; the rest get a new federation key; admin only."""
         self._post(f"{project_id}/removePeer", query={"peer": uuid})
 
-    def learn(self, project_id: str, rows: _Rows) -> int:
-        """Let the local project learn rows.
+    def learn(
+        self,
+        project_id: str,
+        rows: Any,
+        *,
+        names: Sequence[str] | str | None = None,
+        again: bool = False,
+        request_id: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Let the local project learn a table of any size, whole or not at all, and once.
 
         Args:
             project_id: the federated project.
-            rows: columns by name (also a pandas table), or the path of a CSV file with a heading line, which is sent in
-                pieces: if one is refused, those before it have been learned, and the error says how many rows.
+            rows: the path of a CSV or Parquet file, or a `pet.federation.CsvTable`, which says encoding, separator and decimal
+                mark; columns by name; a pandas or Arrow table; a NumPy array with one or two dimensions, with `names`. Columns
+                that are no feature of the federation stay here.
+            names: of the columns of an array, in their order.
+            again: learn rows although the same were learned already.
+            request_id: 16 to 64 letters, digits, "_", "-"; drawn if not given. A call that is repeated with the same one, after
+                an answer was lost, counts the rows once, also after a restart of the server.
+            progress: called after each piece with the number of rows so far.
 
         Returns:
             How many rows were learned.
-        """
-        if not isinstance(rows, str | Path):
-            return self._read(self._send(f"{project_id}/learn", _columns_body(rows)), row_count)
-        learned = 0
-        for piece in csv_pieces(Path(rows)):
-            try:
-                learned += self._read(self._send(f"{project_id}/learn", piece, content_type="text/csv"), row_count)
-            except FederationRefusedError as error:
-                raise FederationRefusedError(error.status, f"{error} (after {learned} rows that were learned)") from None
-        return learned
 
-    def forget(self, project_id: str, columns: Mapping[str, Any]) -> int:
-        """Let the local project forget rows that it learned; returns how many."""
-        return self._read(self._send(f"{project_id}/forget", _columns_body(columns)), row_count)
+        Raises:
+            RowError, FederationValueError: the table is malformed, with line and column; nothing was learned.
+            FederationRefusedError: the server refuses it, 409 where the same rows were learned already; nothing was learned.
+            FederationUnavailableError: no answer; names the `request_id` to repeat the call with.
+        """
+        return self._upload(project_id, rows, names, progress).send(Change.LEARN, again=again, request_id=request_id)
+
+    def forget(
+        self,
+        project_id: str,
+        rows: Any,
+        *,
+        names: Sequence[str] | str | None = None,
+        again: bool = False,
+        request_id: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Let the local project forget rows that it learned, and return how many.
+
+        Arguments and errors are those of `learn`; `again` forgets rows although the same were forgotten already.
+        """
+        return self._upload(project_id, rows, names, progress).send(Change.FORGET, again=again, request_id=request_id)
+
+    def row_counts(self, project_id: str) -> dict[str, Any]:
+        """Return how many rows were `learned` and are `shared`, how many `tables`, and which are `pending`, with their ids."""
+        return self._read(self._get(f"{project_id}/rows"), row_counts)
+
+    def cancel_rows(self, project_id: str, request_id: str) -> bool:
+        """Drop an unfinished table, of which nothing was learned; False if there is none under this id."""
+        values = self._post(f"{project_id}/cancelRows", query={"request": request_id})
+        return self._read(values, lambda found: bool(found["cancelled"]))
 
     def univariate(self, project_id: str, feature: str, *, local: bool = False) -> Figures:
         """Describe a feature, over all peers or in the local project.
@@ -352,6 +386,22 @@ class Client:
             f"{self._requests.url}: expected what was asked for in the answer, got another form ({problem})"
         )
 
+    def _upload(
+        self, project_id: str, rows: Any, names: Sequence[str] | str | None, progress: Callable[[int], None] | None
+    ) -> RowUpload:
+        info = self.info(project_id)
+        has_schema = info.get("fed_project_kind") == ProjectKind.STATISTICS and "fed_schema" in info
+        schema = self._read(info, lambda found: Schema.from_json(found["fed_schema"])) if has_schema else None
+        return RowUpload(
+            requests=self._requests,
+            read=self._read,
+            project_id=project_id,
+            rows=rows,
+            names=names,
+            schema=schema,
+            progress=progress,
+        )
+
     def _new_password(self) -> str:
         return secrets.token_urlsafe(_COMPAT_PASSWORD_BYTES if self._mode is Mode.COMPAT else _PASSWORD_BYTES)
 
@@ -370,13 +420,6 @@ class Client:
     ) -> dict[str, Any]:
         """Send a body as it is."""
         return self._requests.call("POST", f"fedml/{path}", query, body, content_type=content_type)
-
-
-def _columns_body(rows: Mapping[str, Any]) -> bytes:
-    columns = {
-        name: [None if np.isnan(number) else number for number in column.tolist()] for name, column in as_columns(rows).items()
-    }
-    return json.dumps({"columns": columns}, allow_nan=False).encode()
 
 
 def _text(flag: bool) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pet.errors import FederationValueError
 from pet.federation.figures import Figure, Figures
+from pet.federation.learning_records import Taken
 from pet.federation.runtime import Regression
 from pet.numbers import checked_number
 
@@ -21,9 +22,17 @@ def strings(values: Mapping[str, Any]) -> list[str]:
     return [str(line) for line in (found["values"] if isinstance(found, dict) else found)]
 
 
-def row_count(values: Mapping[str, Any]) -> int:
-    """Return how many rows were learned or forgotten."""
-    return int(values["rows"])
+def taken(values: Mapping[str, Any]) -> Taken:
+    """Return how many rows a piece of a table was, and whether the table is done."""
+    return Taken(rows=int(values["rows"]), is_done=bool(values["done"]))
+
+
+def row_counts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entity `rows`: counts, and the unfinished tables."""
+    found = values["rows"]
+    counts = {name: int(found[name]) for name in ("learned", "shared", "tables")}
+    kinds = {"request": str, "change": str, "pieces": int, "rows": int, "idleSeconds": float}
+    return {**counts, "pending": [{name: kind(unit[name]) for name, kind in kinds.items()} for unit in found["pending"]]}
 
 
 def number(value: Any) -> float:

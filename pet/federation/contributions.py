@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, NothingNewError, RemoteProtocolError
 from pet.federation.contract import Contract
+from pet.federation.local_project import LocalProject
 from pet.federation.peer_context import PeerContext
-from pet.federation.project import FederatedProject, LocalProject, ModelProject
+from pet.federation.project import FederatedProject, ModelProject
 from pet.federation.records import FailureAction
 from pet.federation.sharing_rules import Contribution
 from pet.federation.statistics import Statistics

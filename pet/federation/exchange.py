@@ -15,10 +15,11 @@ from typing import Any, Final
 from pet.errors import FederationError, FederationStateError, PetError, RemoteProtocolError, StateError, TransportError
 from pet.federation.contributions import check_contract
 from pet.federation.encoding import canonical_json, parse_json_object
+from pet.federation.local_project import LocalProject
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import PeerLink
-from pet.federation.project import FederatedProject, LocalProject
+from pet.federation.project import FederatedProject
 from pet.federation.records import FailureAction, PeerIdentity
 from pet.federation.sharing_rules import require_least_rows
 from pet.federation.statistics import Statistics

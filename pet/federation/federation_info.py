@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pet.errors import FederationStateError
 from pet.federation.records import LogKind
 from pet.federation.runtime import FederationPeer, PeerStore
 
@@ -68,6 +69,26 @@ def sync_statistics(peer: FederationPeer, store: PeerStore) -> dict[str, Any]:
         "errorLog": store.log_lines(LogKind.ERROR),
         "syncLog": store.log_lines(LogKind.SYNC),
     }
+
+
+def row_counts(peer: FederationPeer) -> dict[str, Any]:
+    """Return how many rows this peer learned and the others hold, and its unfinished tables."""
+    project = peer.local_project
+    try:
+        learned = project.row_count
+    except FederationStateError:  # no schema yet
+        learned = 0
+    pending = [
+        {
+            "request": unit.request,
+            "change": unit.change,
+            "pieces": unit.pieces,
+            "rows": unit.rows,
+            "idleSeconds": round(unit.idle_seconds, 1),
+        }
+        for unit in project.pending
+    ]
+    return {"learned": learned, "shared": peer.shared_rows, "tables": project.table_count, "pending": pending}
 
 
 def _text(flag: bool) -> str:

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.federation.bounded import UNIT_ROUNDOFF, Bounded
-from pet.federation.rows import BLOCK_ROWS
 from pet.federation.schema import Kind
 from pet.federation.statistics import Statistics
+from pet.federation.tables import BLOCK_ROWS
 
 #: Unit roundoffs of one term (z, its powers and products: at most 12) and of the few additions and conversions of sums.
 _TERM_ROUNDOFFS: Final = 32

@@ -28,12 +28,13 @@ from pet.errors import (
 )
 from pet.federation.contract import Contract
 from pet.federation.exchange import WANT, PlainExchange
+from pet.federation.local_project import LocalProject
 from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminRole, MemberRole
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import Handler, PeerLink, RequestLimit
 from pet.federation.peer_projects import PeerProjects
-from pet.federation.project import FederatedProject, LocalProject
+from pet.federation.project import FederatedProject
 from pet.federation.pulse import Pulse
 from pet.federation.records import ContractRecord, FederationRecord, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.round import end_task
@@ -256,6 +257,11 @@ class NatsPeer:
     def local_project(self) -> LocalProject:
         """This peer's rows."""
         return self._projects.local
+
+    @property
+    def shared_rows(self) -> int:
+        """How many rows the statistics had that the others hold of this peer."""
+        return self._context.counters.shared_rows
 
     @property
     def federated_project(self) -> FederatedProject:

@@ -13,11 +13,12 @@ import numpy as np
 from pet.errors import FederationStateError, FederationValueError
 from pet.federation.contributions import Contributor, ModelContributor, StatisticsContributor
 from pet.federation.devices import device_of
-from pet.federation.numbers import to_floats
+from pet.federation.local_project import LocalProject, ShownProject
 from pet.federation.peer_context import PeerContext
-from pet.federation.project import FederatedProject, LocalProject, ModelProject, ShownProject
+from pet.federation.project import FederatedProject, ModelProject
 from pet.federation.records import ProjectKind
 from pet.federation.schema import Schema
+from pet.federation.tables import read_columns
 
 _Value = TypeVar("_Value")
 
@@ -46,7 +47,7 @@ class PeerProjects:
         schema = None if terms.schema is None else Schema.from_json(terms.schema, is_agreed=True)
         propose, device = self._propose if context.record.is_admin else None, device_of(context.record.local_type)
         local = LocalProject(context.store, schema, propose, device=device, is_masked=terms.uses_smpc)
-        federated = FederatedProject(context.store, None if terms.uses_smpc else local, context.counters.applied)
+        federated = FederatedProject(context.store, None if terms.uses_smpc else ShownProject(local), context.counters.applied)
         if schema is not None:
             federated.load(schema)
         return local, federated, None
@@ -119,12 +120,10 @@ class PeerProjects:
         entities: dict[str, Any] = found.entities(function)
         return entities
 
-    def _propose(self, columns: Any) -> Schema:
-        """Make the schema of the federation from the admin's first rows."""
-        if not isinstance(columns, Mapping):
-            raise FederationStateError("schema: expected columns by name to propose one from")
-        values = np.column_stack([to_floats(column, str(name)) for name, column in columns.items()])
-        schema = Schema.propose(list(columns), values, has_missing=bool(np.isnan(values).any()))
+    def _propose(self, source: Any) -> Schema:
+        """Make the schema of the federation from the admin's first table."""
+        names, values = read_columns(source)
+        schema = Schema.propose(names, values, has_missing=bool(np.isnan(values).any()))
         self._publish_schema(schema)
         return schema
 

@@ -1,4 +1,4 @@
-"""The two projects of a peer: its own rows, and the merge over all peers; or, of the other kind, a model vector.
+"""What can be asked of a project with statistics, the merge over all peers; and, of the other kind, a model vector.
 
 They hold numbers and save them; they send nothing and know no message. Thread-safe: statistics are replaced, never changed
 while somebody reads them.
@@ -12,7 +12,7 @@ import json
 import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -22,17 +22,13 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, FederationValueError, StateError
 from pet.federation import analysis
-from pet.federation.devices import NUMPY, Device
 from pet.federation.figures import Figure, Figures
 from pet.federation.numbers import to_floats
-from pet.federation.rows import CsvLines
 from pet.federation.runtime import PeerStore, Regression
 from pet.federation.schema import Schema
-from pet.federation.shared_pairs import SharedPairs
 from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 _VERSION: Final = struct.Struct(">Q")
-_LOCAL: Final = "local"
 _FEDERATED: Final = "federated"
 _MODEL: Final = "model"
 _AVERAGE: Final = "average"
@@ -94,142 +90,16 @@ class StatisticsView(ABC):
         )
 
 
-class ShownProject(StatisticsView):
-    """What others may see of a local project.
-
-    Args:
-        local: the project.
-    """
-
-    def __init__(self, local: LocalProject) -> None:
-        self._local: Final = local
-
-    def snapshot(self) -> Statistics:
-        """Return the statistics as they would be shared now."""
-        return self._local.shown()
-
-
-class LocalProject(StatisticsView):
-    """The statistics of a peer's own rows.
-
-    Args:
-        store: where they are kept.
-        schema: None while the federation has none.
-        propose: called with the first table if there is no schema; returns one. None means that rows are refused until then.
-        device: computes the sums of rows.
-        is_masked: whether others see its statistics only merged under masks.
-
-    Attributes:
-        version: grows with every change, so equal versions are equal statistics.
-    """
-
-    def __init__(
-        self,
-        store: PeerStore,
-        schema: Schema | None,
-        propose: Callable[[Any], Schema] | None = None,
-        *,
-        device: Device = NUMPY,
-        is_masked: bool = False,
-    ) -> None:
-        self._store: Final = store
-        self._propose: Final = propose
-        self._device: Final = device
-        self._lock: Final = threading.Lock()
-        self._shared_pairs: Final = SharedPairs(store, is_masked=is_masked)
-        self._statistics = None if schema is None else Statistics(schema, device=device)
-        self.version = 0
-        if schema is not None and (saved := store.load_state(_LOCAL)) is not None:
-            with StateError.reading("statistics of this peer"):
-                self.version = _VERSION.unpack_from(saved)[0]
-                self._statistics = Statistics.from_bytes(saved[_VERSION.size :], schema, device=device)
-
-    def use_schema(self, schema: Schema) -> None:
-        """Take the federation's schema.
-
-        Raises:
-            FederationStateError: rows were learned under another one.
-        """
-        with self._lock:
-            current = self._statistics
-            if current is not None and current.schema.digest != schema.digest and current.rows:
-                raise FederationStateError("schema: expected the one that rows were learned under, got another")
-            if current is None or current.schema.digest != schema.digest:
-                self._statistics = Statistics(schema, device=self._device)
-
-    def snapshot(self) -> Statistics:
-        """Return the statistics as they are now.
-
-        Raises:
-            FederationStateError: the federation has no schema yet.
-        """
-        return self.versioned_snapshot()[0]
-
-    def versioned_snapshot(self) -> tuple[Statistics, int]:
-        """Return the statistics and their version."""
-        with self._lock:
-            if self._statistics is None:
-                raise FederationStateError("schema: expected one from the administrator, got none yet")
-            return self._statistics, self.version
-
-    def shown(self) -> Statistics:
-        """Return the statistics as others may see them now: without pairs of features that a few rows could be solved from."""
-        return self._shared_pairs.preview(*self.versioned_snapshot())
-
-    def share(self, statistics: Statistics, version: int) -> Statistics:
-        """Return a snapshot without such pairs, and note durably that it leaves this peer."""
-        return self._shared_pairs.share(statistics, version)
-
-    def learn(self, columns: Any) -> int:
-        """Learn rows: columns by feature name, or whatever else `pet.federation.rows.read_blocks` takes. All or nothing.
-
-        Returns:
-            How many rows were learned.
-
-        Raises:
-            FederationValueError: a column is missing, or a value lies outside the schema: names row and feature.
-            FederationStateError: there is no schema yet; `DeviceError` if the device is missing or failed.
-        """
-        if self._statistics is None and self._propose is not None:
-            self.use_schema(self._propose(columns))
-        return self._change(lambda statistics: statistics.learn(columns))
-
-    def learn_csv(self, lines: Iterable[str]) -> int:
-        """Learn rows of CSV text with a heading line; empty fields are missing values. As `learn`, all or nothing."""
-        return self._change(lambda statistics: statistics.learn(CsvLines(lines)))
-
-    def forget(self, columns: Any) -> int:
-        """Take rows out again that were learned before.
-
-        Raises:
-            FederationValueError: as `learn`.
-            FederationStateError: they cannot all have been learned.
-        """
-        return self._change(lambda statistics: statistics.forget(columns))
-
-    def _change(self, change: Callable[[Statistics], int]) -> int:
-        with self._lock:
-            if self._statistics is None:
-                raise FederationStateError("schema: expected one from the administrator, got none yet")
-            changed = self._statistics.copy()
-            count = change(changed)
-            if count:
-                data = _VERSION.pack(self.version + 1) + changed.to_bytes(with_residues=True)
-                self._store.save_state(_LOCAL, data)
-                self._statistics, self.version = changed, self.version + 1
-            return count
-
-
 class FederatedProject(StatisticsView):
     """The merge over the peers: an aggregate that came from a round, or the local project and the latest of each other peer.
 
     Args:
         store: where it is kept.
-        local: this peer's own rows; None where aggregates come from rounds.
+        local: what others may see of this peer's own rows; None where aggregates come from rounds.
         peers: whose latest statistics may be in the store.
     """
 
-    def __init__(self, store: PeerStore, local: LocalProject | None, peers: Iterable[str]) -> None:
+    def __init__(self, store: PeerStore, local: StatisticsView | None, peers: Iterable[str]) -> None:
         self._store: Final = store
         self._local: Final = local
         self._lock: Final = threading.Lock()
@@ -261,7 +131,7 @@ class FederatedProject(StatisticsView):
                 return self._aggregate
             if not self._latest:
                 raise FederationStateError("federated project: expected statistics of another peer, got none yet")
-            return sum(self._latest.values(), start=self._local.shown())  # the same at all peers
+            return sum(self._latest.values(), start=self._local.snapshot())  # the same at all peers
 
     def set_aggregate(self, aggregate: Statistics) -> None:
         """Take the result of a round."""

@@ -35,7 +35,7 @@ _logger: Final = logging.getLogger(__name__)
 
 #: Maps and contracts; the largest allowed contract is 1 MiB of text, and no sensible one comes near.
 MAX_BODY_BYTES: Final = 1 << 20
-#: Rows and model vectors. Larger tables are sent in pieces: learning is additive.
+#: Rows and model vectors. Larger tables are sent in pieces.
 MAX_DATA_BYTES: Final = 64 << 20
 #: Bodies above `MAX_BODY_BYTES` that are in memory at the same time; with JSON decoded beside each, that is about 1 GiB.
 _MAX_LARGE_BODIES: Final = 2
@@ -103,6 +103,8 @@ def _table(calls: RestCalls, options: RestOptions) -> Iterator[tuple[list[str], 
         (["GET"], "correlation", calls.correlation),
         (["POST"], "regression", calls.regression),
         (["GET"], "model", calls.get_model),
+        (["GET"], "rows", calls.rows),
+        (["POST"], "cancelRows", calls.cancel_rows),
     ]
     data: list[tuple[str, Handler]] = [("learn", calls.learn), ("forget", calls.forget), ("model", calls.set_model)]
     yield ["POST"], "/fedml/create", calls.create, MAX_BODY_BYTES

@@ -22,11 +22,14 @@ from pet.errors import FederationValueError, NotAdministratorError
 from pet.federation.answers import Answer, invalid_key, refuse
 from pet.federation.authentication import Caller
 from pet.federation.encoding import canonical_json, parse_json_object
-from pet.federation.federation_info import federation_info, project_info, sync_statistics
+from pet.federation.federation_info import federation_info, project_info, row_counts, sync_statistics
 from pet.federation.figures import Figure, Figures
+from pet.federation.learning_records import Change
+from pet.federation.numbers import to_floats
 from pet.federation.project import MAX_WEIGHT
 from pet.federation.records import LogKind
 from pet.federation.request_maps import check_schedule, read_map
+from pet.federation.row_requests import piece_of, table_of
 from pet.federation.runtime import ProjectView
 from pet.federation.service import FederationService, RunningPeer
 from pet.federation.users import NAME
@@ -210,19 +213,26 @@ class RestCalls:
         return Answer()
 
     async def learn(self, call: Call) -> Answer:
-        """Learn rows: CSV with a heading line, or JSON `{"columns": {name: [numbers]}}`."""
-        project = self._peer(call).peer.local_project
-        if call.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/csv":
-            lines = _text(call.body).splitlines(keepends=True)
-            count = await asyncio.to_thread(project.learn_csv, lines)
-        else:
-            count = await asyncio.to_thread(project.learn, _columns(call.body))
-        return Answer(values={"rows": count})
+        """Learn a table, or a piece of one (9.2, 9.3)."""
+        return await self._take(call, Change.LEARN)
 
     async def forget(self, call: Call) -> Answer:
-        """Forget rows that were learned: JSON as in `learn`."""
-        project = self._peer(call).peer.local_project
-        return Answer(values={"rows": await asyncio.to_thread(project.forget, _columns(call.body))})
+        """Forget a table that was learned, or a piece of one."""
+        return await self._take(call, Change.FORGET)
+
+    async def rows(self, call: Call) -> Answer:
+        """Show how many rows were learned and shared, and which tables are unfinished."""
+        peer = self._peer(call).peer
+        return Answer(values={"rows": await asyncio.to_thread(row_counts, peer)})
+
+    async def cancel_rows(self, call: Call) -> Answer:
+        """Drop a table of which only some pieces came."""
+        return Answer(values={"cancelled": self._peer(call).peer.local_project.cancel(call.required("request"))})
+
+    async def _take(self, call: Call, change: Change) -> Answer:
+        project, piece = self._peer(call).peer.local_project, piece_of(call.query, change)
+        taken = await asyncio.to_thread(lambda: project.take(table_of(call.headers, call.query, call.body), piece))
+        return Answer(values={"rows": taken.rows, "done": taken.is_done})
 
     async def univariate(self, call: Call) -> Answer:
         """Describe one feature."""
@@ -272,7 +282,7 @@ class RestCalls:
         weight = given.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
             raise invalid_key("weight", f"expected a number above 0 and at most {MAX_WEIGHT}")
-        await self._peer(call).peer.set_model(_column("weights", given.get("weights"), allows_missing=False), float(weight))
+        await self._peer(call).peer.set_model(_weights(given.get("weights")), float(weight))
         return Answer()
 
     def _peer(self, call: Call) -> RunningPeer:
@@ -318,13 +328,6 @@ def _new_project_id(call: Call) -> str:
     return project_id
 
 
-def _text(body: bytes) -> str:
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FederationValueError("Bad Request Body") from None
-
-
 def _string_list(body: bytes) -> list[str]:
     """Read a StringList: an array, or an object with an array as `values`."""
     try:
@@ -337,23 +340,10 @@ def _string_list(body: bytes) -> list[str]:
     return values
 
 
-def _columns(body: bytes) -> dict[str, NDArray[np.float64]]:
-    columns = (parse_json_object(body) or {}).get("columns")
-    if not isinstance(columns, dict):
-        raise FederationValueError("Bad Request Body")
-    return {name: _column(name, values, allows_missing=True) for name, values in columns.items()}
-
-
-def _column(name: str, values: object, *, allows_missing: bool) -> NDArray[np.float64]:
-    if not isinstance(values, list):
-        raise FederationValueError("Bad Request Body")
-    for i, value in enumerate(values):
-        if not (isinstance(value, int | float) and not isinstance(value, bool)) and not (allows_missing and value is None):
-            raise FederationValueError(f"{name}, row {i}: expected a number{' or null' if allows_missing else ''}")
-    try:
-        return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-    except OverflowError:
-        raise FederationValueError(f"{name}: expected numbers that fit into a double") from None
+def _weights(values: object) -> NDArray[np.float64]:
+    if not isinstance(values, list) or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        raise FederationValueError("weights: expected a list of numbers, got something else")
+    return to_floats(values, "weights")
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ what is there (no statistics yet, too few rows, the peer was removed).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.federation.figures import Figure, Figures
+from pet.federation.learning_records import Change, DoneRequest, PendingUnit, Piece, Taken
 from pet.federation.numbers import columns_by_name
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
 from pet.secret import Secret
@@ -36,6 +37,33 @@ class PeerStore(Protocol):
 
     def load_state(self, name: str) -> bytes | None:
         """Return a blob as it was saved last."""
+        ...
+
+    def save_change(self, name: str, state: bytes, done: DoneRequest, *, is_empty: bool) -> None:
+        """Replace one blob and note the request that changed it, with the table it learned or forgot.
+
+        Args:
+            name: of the blob.
+            state: the blob.
+            done: the request. Beyond `MAX_REQUESTS` the oldest one is dropped.
+            is_empty: whether no rows are left, so that no table counts as learned.
+        """
+        ...
+
+    def done_request(self, request: str) -> DoneRequest | None:
+        """Return a request that was carried out, if it is still remembered."""
+        ...
+
+    def last_change(self, digest: bytes) -> Change | None:
+        """Return what the newest remembered request with these rows did."""
+        ...
+
+    def times_learned(self, digest: bytes) -> int:
+        """Return how often a table was learned and not forgotten."""
+        ...
+
+    def learned_tables(self) -> int:
+        """Return how many different tables were learned and not forgotten."""
         ...
 
     def append_log(self, kind: LogKind, line: str) -> None:
@@ -133,23 +161,31 @@ class ProjectView(Protocol):
 class LocalProjectView(ProjectView, Protocol):
     """The local project: it also learns rows and forgets them again."""
 
-    def learn(self, columns: Mapping[str, NDArray[np.float64]]) -> int:
-        """Learn rows given as columns of equal length; NaN is a missing value. All or nothing.
+    def take(self, source: Any, piece: Piece) -> Taken:
+        """Take a piece of a table that is to be learned or forgotten; with the last one it is done, whole or not at all.
 
-        Returns:
-            How many rows were learned.
+        Args:
+            source: a table as `pet.federation.tables.opened` takes it.
+            piece: which one it is.
 
         Raises:
-            FederationValueError: a column is missing or unknown, or a value lies outside the schema: names row and feature.
+            FederationValueError: a column is missing, or a value lies outside the schema: names row and feature.
+            FederationStateError: there is no schema yet; the table was learned already, or never; a piece that is not due.
         """
         ...
 
-    def learn_csv(self, lines: Iterable[str]) -> int:
-        """Learn rows of CSV text with a heading line; empty fields are missing values. As `learn`, all or nothing."""
+    @property
+    def pending(self) -> Sequence[PendingUnit]:
+        """The tables of which some pieces came and the last one did not."""
         ...
 
-    def forget(self, columns: Mapping[str, NDArray[np.float64]]) -> int:
-        """Take rows out again that were learned before."""
+    @property
+    def table_count(self) -> int:
+        """How many different tables were learned and not forgotten."""
+        ...
+
+    def cancel(self, request: str) -> bool:
+        """Drop an unfinished table; False if there is none under this id."""
         ...
 
 
@@ -173,6 +209,11 @@ class FederationPeer(Protocol):
         Raises:
             FederationStateError: the project is of the model kind.
         """
+        ...
+
+    @property
+    def shared_rows(self) -> int:
+        """How many rows the statistics had that the others hold of this peer; 0 before they hold any."""
         ...
 
     @property

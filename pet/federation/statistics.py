@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, RemoteProtocolError, StatisticsError
 from pet.federation.devices import NUMPY, Device
-from pet.federation.rows import BLOCK_ROWS, read_blocks
+from pet.federation.rows import read_blocks
 from pet.federation.schema import Schema
+from pet.federation.tables import BLOCK_ROWS
 from pet.mask_config import MaskConfig, MaskConfigPair
 
 #: How statistics are masked: float64 within 10^4 and 20 decimal places, for up to 10^9 peers. Of the configs with that bound
@@ -91,11 +92,20 @@ class Statistics:
             DeviceError: the device is missing or failed.
         """
         learned = self.of(source, self.schema, block_rows=block_rows, device=self.device)
+        self.include(learned)
+        return learned.rows
+
+    def include(self, learned: Statistics) -> None:
+        """Add the statistics of further rows of this peer.
+
+        Raises:
+            StatisticsError: more rows than the schema's `max_rows`; nothing changed.
+            FederationValueError: they are of another schema.
+        """
         total = self + learned
         if total.rows > self.schema.max_rows:
             raise StatisticsError(f"rows: expected at most {self.schema.max_rows}, got {total.rows}")
         self._become(total)
-        return learned.rows
 
     def forget(self, source: Any, *, block_rows: int = BLOCK_ROWS) -> int:
         """Take rows off again that were learned before; returns how many.
@@ -105,10 +115,19 @@ class Statistics:
             StatisticsError: what would remain cannot be the statistics of rows, so these were not all learned before.
         """
         forgotten = self.of(source, self.schema, block_rows=block_rows, device=self.device)
+        self.exclude(forgotten)
+        return forgotten.rows
+
+    def exclude(self, forgotten: Statistics) -> None:
+        """Take off the statistics of rows that were learned before.
+
+        Raises:
+            StatisticsError: what would remain cannot be the statistics of rows; nothing changed.
+            FederationValueError: they are of another schema.
+        """
         rest = self - forgotten
         rest._settle(forgotten.rows)
         self._become(rest)
-        return forgotten.rows
 
     # ---- sums ---------------------------------------------------------------------------------------------------------
 

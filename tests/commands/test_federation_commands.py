@@ -60,7 +60,7 @@ def test_a_life_in_commands(joined, tmp_path):
     assert {Path(name).stat().st_mode & 0o777 for name in ["c2.invitation", "c2.password"]} == {0o600}
     Path("rows.csv").write_text("x,y\n1,2\n3,4\n")
     printed = run("learn", "mine", "rows.csv", "-k", "c2.key")
-    assert printed == "mine learned 2 rows\n"
+    assert printed == "mine learned 2 rows; it has 2, of which the others hold 0\n"
     assert run("start", "mine", "-k", "c2.key") == "mine pulses\n"
     assert run("sync", "mine", "-k", "c2.key").startswith("the request is on its way")
     assert run("sync", "mine", "-k", "c2.key", "--wait", "0.1", status=1).startswith(
@@ -157,9 +157,13 @@ def test_what_create_sends(run, monkeypatch):
     more = ["--nats-user", "u", "--set", "fed_use_smpc=false", "--schema-from", "rows.csv", "-s", "d1"]
     run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222", *more)
     assert "schedule d1, plain exchange" in run("status", "admin", "-k", "c1.key")
-    for text in ["age,smoker\n", "age\n1,2\n", "age\nold\n"]:
+    for text, problem in [
+        ("age,smoker\n", "feature age: expected at least one value"),
+        ("age\n1,2\n", "line 2, column 2: expected 1 fields as in the heading, got 2"),
+        ("age\nold\n", "line 2, column 1, feature age: expected a number"),
+    ]:
         Path("rows.csv").write_text(text)
-        assert "rows.csv: expected" in run(
+        assert f"rows.csv: {problem}" in run(
             "create", "x", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222", *more, status=1
         )
 

@@ -4,7 +4,9 @@ import pytest
 from nats_broker import running_broker
 
 from pet.federation.devices import TorchDevice
+from pet.federation.request_maps import MapContext, created_record
 from pet.federation.statistics import Statistics
+from pet.federation.store import FederationStore
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +24,12 @@ def local_type(request):
             device.open()
             patch.setattr(Statistics, "device", device)
         yield
+
+
+@pytest.fixture
+def storage():
+    """One peer's part of a store in memory."""
+    store = FederationStore(None)
+    entries = {"fed_name": "f", "sync_sched": "m1", "nats_hosts": "nats://127.0.0.1:1"}
+    yield store.add(created_record(entries, MapContext(customer_id="c", project_id="p")), persist=True)
+    store.close()

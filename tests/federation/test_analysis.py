@@ -10,7 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from pet import Aggregation, mask_model, sum_masks
 from pet.errors import FederationValueError, StatisticsError
 from pet.federation.analysis import correlation, covariance, linear_regression, univariate
-from pet.federation.project import LocalProject
+from pet.federation.local_project import LocalProject
 from pet.federation.schema import Feature, Kind, Schema
 from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
 
@@ -166,19 +166,9 @@ def test_a_conditional_variance_needs_no_rows():
     assert squares == pytest.approx([(((rows[1::2, 0] - 3) / 2) ** 2).sum()])
 
 
-class NoStore:
-    """A store that keeps nothing."""
-
-    def save_state(self, name, state):
-        pass
-
-    def load_state(self, name):
-        return None
-
-
-def test_a_project_fits_the_features_that_were_named_or_none():
+def test_a_project_fits_the_features_that_were_named_or_none(storage):
     schema = Schema(tuple(Feature(name=name) for name in "abc"))
-    project = LocalProject(NoStore(), schema)
+    project = LocalProject(storage, schema)
     project.learn(np.random.default_rng(3).normal(size=(30, 3)))
     with pytest.raises(FederationValueError, match="expected different features"):
         project.linear_regression("a", [])

@@ -12,8 +12,8 @@ from test_missing_extras import BLOCK
 from pet.errors import DeviceError, FederationRefusedError
 from pet.federation import Client
 from pet.federation.devices import TorchDevice
+from pet.federation.local_project import LocalProject
 from pet.federation.nats_runtime import NatsFederationRuntime
-from pet.federation.project import LocalProject
 from pet.federation.schema import Feature, Schema
 
 OPEN = "from pet.federation.devices import TorchDevice; TorchDevice().open()"
@@ -65,26 +65,13 @@ def test_a_federation_is_not_created_without_its_device(monkeypatch):
         assert client.projects() == []
 
 
-class Store:
-    """Keeps the states of one peer in memory."""
-
-    def __init__(self):
-        self.states = {}
-
-    def load_state(self, name):
-        return self.states.get(name)
-
-    def save_state(self, name, data):
-        self.states[name] = data
-
-
-def test_a_project_whose_device_is_gone_keeps_its_statistics_and_learns_nothing(monkeypatch):
-    schema, store, rows = Schema((Feature(name="x"),)), Store(), {"x": np.arange(8.0)}
-    LocalProject(store, schema).learn(rows)
-    saved = dict(store.states)
+def test_a_project_whose_device_is_gone_keeps_its_statistics_and_learns_nothing(monkeypatch, storage):
+    schema, rows = Schema((Feature(name="x"),)), {"x": np.arange(8.0)}
+    LocalProject(storage, schema).learn(rows)
+    saved = storage.load_state("local")
     monkeypatch.setenv("PET_FORCE_DEVICE", "tpu")
-    project = LocalProject(store, schema, device=TorchDevice())
+    project = LocalProject(storage, schema, device=TorchDevice())
     for change in (project.learn, project.forget):
         with pytest.raises(DeviceError, match="got 'tpu'"):
             change(rows)
-    assert (project.row_count, store.states) == (8, saved)
+    assert (project.row_count, storage.load_state("local")) == (8, saved)

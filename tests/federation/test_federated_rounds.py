@@ -7,6 +7,7 @@ from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronis
 
 from pet.errors import FederationStateError, FederationValueError, NotAdministratorError, PeerRefusedError, RoundError
 from pet.federation.analysis import covariance, linear_regression
+from pet.federation.csv_table import CsvTable
 from pet.federation.enrolment import Manifest, RoundKeys
 from pet.federation.records import FailureAction, LogKind, PeerKeys, ProjectKind
 from pet.federation.round import RoundLeader
@@ -267,14 +268,14 @@ def test_rows_may_come_as_csv_and_go_again(broker, tmp_path):
     async def work():
         async with federation(broker.url, tmp_path, 1) as started:
             local = started.admin.peer.local_project
-            assert local.learn_csv(["weight,age,ill,note", "70,50,1,x", "80,60,0,y"]) == 2
+            assert local.learn(CsvTable(b"weight,age,ill,note\n70,50,1,x\n80,60,0,y")) == 2
             assert local.row_count == 2
             assert list(local.features) == ["age", "ill", "weight"]
             assert local.univariate("age")["mean"] == pytest.approx(55)
             assert np.isnan(local.univariate("ill")["median"])
             assert local.covariance("age", "weight") == pytest.approx(25)
-            with pytest.raises(FederationValueError, match="row 1, feature ill"):
-                local.learn_csv(["weight,age,ill", "70,50,1", "70,50,2"])
+            with pytest.raises(FederationValueError, match="line 3, column 3, feature ill"):
+                local.learn(CsvTable(b"weight,age,ill\n70,50,1\n70,50,2"))
             assert local.forget({"age": [50.0, 60.0], "ill": [1.0, 0.0], "weight": [70.0, 80.0]}) == 2
             assert local.row_count == 0
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
-from test_devices import Store
 
 from pet.federation.devices import NUMPY, NumpyDevice, TorchDevice, device_of
-from pet.federation.project import LocalProject
+from pet.federation.local_project import LocalProject
 from pet.federation.records import LocalType
 from pet.federation.statistics import Statistics
 
@@ -37,13 +36,13 @@ def blocks(monkeypatch):
     return counts
 
 
-def test_a_project_learns_and_forgets_on_its_device_and_goes_on_after_a_restart(blocks):
-    store, kept, gone = Store(), some_rows(300, 1), some_rows(9000, 2)
-    project = LocalProject(store, None, lambda _: SCHEMA, device=device_of(LocalType.GPU))
+def test_a_project_learns_and_forgets_on_its_device_and_goes_on_after_a_restart(blocks, storage):
+    kept, gone = some_rows(300, 1), some_rows(9000, 2)
+    project = LocalProject(storage, None, lambda _: SCHEMA, device=device_of(LocalType.GPU))
     project.learn(kept)
     before = project.snapshot()
     project.learn(gone)
-    again = LocalProject(store, SCHEMA, device=device_of(LocalType.GPU))
+    again = LocalProject(storage, SCHEMA, device=device_of(LocalType.GPU))
     assert again.forget(gone) == 9000
     assert again.snapshot() == before
     assert blocks == {TorchDevice: 1 + 3 + 3}

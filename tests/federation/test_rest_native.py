@@ -252,10 +252,9 @@ def test_rows_fed_badly(admin, path, body):
     assert raised.value.status == 400
 
 
-def test_rows_come_from_a_file_in_pieces(admin, tmp_path, monkeypatch):
+def test_rows_come_from_a_file(admin, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("x,y\r\n" + "".join(f"{i},{i * 2}\n" for i in range(1000)) + "1000,2000")
-    monkeypatch.setattr("pet.federation.client_rows.csv_pieces.__defaults__", (1000,))
     assert admin.learn("admin", path) == 1001
     assert admin.univariate("admin", "x", local=True)["mean"] == 500
     with pytest.raises(FederationRefusedError):
@@ -335,5 +334,5 @@ def test_the_compatible_formats_of_the_client():
 
 def test_columns_that_are_no_columns(admin):
     for rows in [{"x": [1.0], "y": [1.0, 2.0]}, {"x": [[1.0]], "y": [[1.0]]}, {"x": ["a"], "y": [1.0]}, {}]:
-        with pytest.raises(FederationValueError, match=r"column|columns"):
+        with pytest.raises(FederationValueError, match=r"column|feature x"):
             admin.learn("admin", rows)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pet.errors import FederationValueError
-from pet.federation.client_rows import as_columns
 from pet.federation.numbers import to_floats
 from pet.federation.rows import read_blocks
 from pet.federation.schema import Feature, Schema
+from pet.federation.tables import read_columns
 
 SCHEMA = Schema([Feature(name="a", centre=0, scale=1)], z_max=4)
 NO_NUMBERS = [
@@ -24,7 +24,7 @@ NO_NUMBERS = [
 ]
 CALLS = {
     "any": lambda values: to_floats(values, "a"),
-    "columns": lambda values: as_columns({"a": values}),
+    "columns": lambda values: read_columns({"a": values}),
     "rows": lambda values: list(read_blocks({"a": values}, SCHEMA)),
     "propose": lambda values: Schema.propose(["a"], values),
 }

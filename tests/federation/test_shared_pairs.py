@@ -12,7 +12,7 @@ from peer_driver import federation, pulse, synchronise, until
 
 from pet.errors import StateError, StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
-from pet.federation.project import LocalProject
+from pet.federation.local_project import LocalProject
 
 #: attributes + 5 = 8
 SCHEMA = Schema((Feature(name="a", scale=2), Feature(name="b", kind=Kind.BINARY), Feature(name="c", scale=2)), has_missing=True)
@@ -31,6 +31,21 @@ class Store:
 
     def load_state(self, name):
         return self.states.get(name)
+
+    def save_change(self, name, state, done, *, is_empty):
+        self.states[name] = state
+
+    def done_request(self, request):
+        """Return nothing: no request is repeated here."""
+
+    def last_change(self, digest):
+        """Return nothing: as above."""
+
+    def times_learned(self, digest):
+        return 0
+
+    def learned_tables(self):
+        return 0
 
 
 def rows(count, *, seed=0, without=()):
@@ -123,7 +138,7 @@ def test_a_schema_without_missing_values_shares_everything_and_remembers_nothing
     project = LocalProject(store, schema)
     project.learn(rows(3))
     assert shared(project) == project.snapshot()
-    assert set(store.states) == {"local"}
+    assert set(store.states) == {"local", "digest_key"}
 
 
 steps = st.lists(

@@ -134,9 +134,9 @@ def test_a_csv_file_is_read_in_blocks(tmp_path):
     [
         ("age,female,ill\n1,1,1\n", "weight"),
         ("age,female,ill,weight,age\n", "age"),
-        ("age,female,ill,weight\n50,1,0,70\n50,1,0\n", "row 1: expected 4 fields, got 3"),
-        ("age,female,ill,weight\n50,1,0,heavy\n", "row 0, feature weight: expected a number"),
-        ("age,female,ill,weight\n50,1,0,\n", "row 0, feature weight: expected a value"),
+        ("age,female,ill,weight\n50,1,0,70\n50,1,0\n", "line 3, column 4: expected 4 fields as in the heading, got 3"),
+        ("age,female,ill,weight\n50,1,0,heavy\n", "line 2, column 4, feature weight: expected a number"),
+        ("age,female,ill,weight\n50,1,0,\n", "line 2, column 4, feature weight: expected a value"),
     ],
 )
 def test_bad_csv_is_refused(text, problem):

@@ -23,11 +23,13 @@ from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import StateError
+from pet.federation.local_project import LocalProject
 from pet.federation.peer_context import Counters
-from pet.federation.project import FederatedProject, LocalProject, ModelProject
+from pet.federation.project import FederatedProject, ModelProject
 from pet.federation.record_codec import decode_record, encode_record
 from pet.federation.request_maps import MapContext, created_record
 from pet.federation.schema import Feature, Schema
+from pet.federation.statistics import Statistics
 from pet.federation.store import FederationStore
 from pet.mask_config import MaskConfig
 from pet.masking import mask_model
@@ -263,8 +265,8 @@ SCHEMA = Schema((Feature(name="x"), Feature(name="y")))
 
 
 def test_statistics_of_peers():
-    store = Store(None)
-    LocalProject(store, SCHEMA).learn({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+    statistics = Statistics.of({"x": [1.0, 2.0], "y": [3.0, 4.0]}, SCHEMA)
+    store = Store(struct.pack(">Q", 1) + statistics.to_bytes(with_residues=True))
     for changed in damaged_bytes(store.data):
         check(lambda data: LocalProject(Store(data), SCHEMA), changed)
     merged = store.data[8:]
