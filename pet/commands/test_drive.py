@@ -134,7 +134,7 @@ class _ProgressPrinter:
             self._quiet_since = None
             reason = self._ask_coordinator() or (
                 "If the round does not go on, its coordinator waits for more sum or update participants: try a larger"
-                " --count, and look at GET /status"
+                " --count, and look into the coordinator's log"
             )
             self._console.print(
                 f"quiet for {_QUIET_SECONDS} s: all have sent what they had to send. {reason}", soft_wrap=True, markup=False

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from pet import cli
 from pet.commands.test_drive import _ProgressPrinter
 from pet.participant.test_drive import FleetProgress
 
@@ -75,3 +77,24 @@ def test_ctrl_c_ends_it_with_a_summary(arguments, status):
     assert process.returncode == status
     assert "0 rounds finished, 0 given up" in out
     assert err == ""
+
+
+def test_a_coordinator_without_a_status_is_not_asked_for_one():
+    output = io.StringIO()
+    now = 0.0
+    printer = _ProgressPrinter(Console(file=output, width=400), clock=lambda: now)
+    printer(FleetProgress(sweeps=1))
+    now = 30.0
+    printer(FleetProgress(sweeps=2))
+    assert "look into the coordinator's log" in output.getvalue()
+    assert "/status" not in output.getvalue()
+
+
+def test_an_identity_without_its_key_is_named(tmp_path, capsys):
+    path = tmp_path / "identity.pem"
+    path.write_text((Path(__file__).parent.parent / "vectors" / "tls" / "authority.pem").read_text())  # a certificate alone
+    assert cli.run(["test-drive", "-u", "https://127.0.0.1:1", "-i", str(path), "-n", "1", "--rounds", "1"]) == 1
+    error = capsys.readouterr().err
+    assert (
+        f"expected the private key (PEM) of {path} in the same file, below the certificate, got a file without a key" in error
+    )
