@@ -5,12 +5,10 @@ It loads settings, listens, and hands over to uvicorn. What a coordinator does i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import ssl
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 import uvicorn
@@ -25,14 +23,17 @@ from pet.commands.settings_report import (
     restored_lines,
     settings_table,
 )
-from pet.coordinator.app import NATS_NAME, connection_limits, create_app
+from pet.coordinator.app import connection_limits, create_app
 from pet.coordinator.json_log import JsonFormatter
+from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SHIPPED, WITHOUT_FILE
-from pet.coordinator.setting_sections import LogSettings
+from pet.coordinator.setting_sections import LogSettings, SettingsTree
 from pet.coordinator.settings import LoadedSettings, Settings
 from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
-from pet.errors import SettingsError
+from pet.coordinator.surroundings import find_outer_faults, tls_context
+from pet.errors import SettingsError, TransportError
 from pet.transports.guarded_http import guarded_protocol
+from pet.transports.guarded_tls import guarded_tls_protocol
 
 #: Participants poll; a connection that stays open between two polls saves a handshake.
 _KEEP_ALIVE_SECONDS: Final = 60
@@ -57,7 +58,7 @@ def command(
 
     Example: pet coordinator -c config.toml
     """
-    loaded = load_or_exit(config, defaults=WITHOUT_FILE if config is None else SHIPPED)
+    loaded = load_or_exit(config, defaults=WITHOUT_FILE if config is None else SHIPPED, find_more=_find_outer_faults)
     console = Console(highlight=False, markup=False)
     _set_up_logging(loaded.settings.log)
     _show(loaded, console)
@@ -65,30 +66,25 @@ def command(
     with contextlib.closing(Stores.open(loaded.settings, folder, is_fresh=fresh)) as stores:
         console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
         console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
-        _require_broker(loaded.settings, console)
+        _tell_broker(loaded.settings, console)
         _serve(loaded.settings, stores, console)
 
 
-def _require_broker(settings: Settings, console: Console) -> None:
-    """See that the broker, if there is one, lets us in, before anything is served.
+def _find_outer_faults(settings: SettingsTree) -> dict[str, Fault]:
+    found = find_outer_faults(settings)
+    try:
+        listen(settings.api.bind_address).close()
+    except TransportError as error:
+        found["api.bind_address"] = Fault(sentence=str(error).removeprefix("api.bind_address: "))
+    return found
 
-    Raises:
-        TransportError: it does not; the subclass says why.
-    """
+
+def _tell_broker(settings: Settings, console: Console) -> None:
+    """Say that the coordinator is served over a broker too, if it is."""
     broker = settings.nats.to_nats_settings()
-    if broker is None:
-        return
-    from pet.transports.nats import connect
-    from pet.transports.nats.storage import ask_storage
-
-    async def check_broker() -> None:
-        async with await connect(broker, NATS_NAME) as connection:
-            await ask_storage(connection, "INFO")
-
-    asyncio.run(check_broker())
-    console.print(
-        f"Serving over NATS too: {', '.join(broker.hosts)}, federation {settings.nats.federation_id}.", soft_wrap=True
-    )
+    if broker is not None:
+        hosts = ", ".join(broker.hosts)
+        console.print(f"Serving over NATS too: {hosts}, federation {settings.nats.federation_id}.", soft_wrap=True)
 
 
 def _show(loaded: LoadedSettings, console: Console) -> None:
@@ -115,7 +111,7 @@ def _serve(settings: Settings, stores: Stores, console: Console) -> None:
 
     Raises:
         TransportError: the address cannot be used, or the server did not start.
-        SettingsError: the TLS files cannot be used, or the model does not fit into memory.
+        SettingsError: the model does not fit into memory.
     """
     with contextlib.closing(listen(settings.api.bind_address)) as listener:
         host, port = listener.getsockname()[:2]
@@ -127,11 +123,8 @@ def _serve(settings: Settings, stores: Stores, console: Console) -> None:
 
 
 def _server_config(settings: Settings, stores: Stores, console: Console) -> uvicorn.Config:
-    api, tls = settings.api, dict[str, Any]()
-    if api.tls_certificate and api.tls_key:
-        tls = {"ssl_certfile": api.tls_certificate, "ssl_keyfile": api.tls_key}
-    if api.tls_client_auth:
-        tls |= {"ssl_ca_certs": str(api.tls_client_auth), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    limits = connection_limits(settings)
+    tls = tls_context(settings.api)
     try:
         app = create_app(settings, stores)
         for line in restored_lines(app.state.service.engine):
@@ -142,9 +135,9 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         raise SettingsError(
             f"model.length: expected a model that fits into memory, got {settings.model.length}: {error}"
         ) from None
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
-        http=guarded_protocol(connection_limits(settings)),
+        http=guarded_protocol(limits) if tls is None else guarded_tls_protocol(limits, tls),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -153,10 +146,4 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        **tls,
     )
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"api.tls_*: expected PEM files that belong together, got: {error}") from None
-    return config

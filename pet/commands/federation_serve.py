@@ -25,6 +25,7 @@ from pet.federation.service import FederationService
 from pet.federation.store import FederationStore
 from pet.federation.users import UserDirectory
 from pet.transports.guarded_http import ConnectionLimits, guarded_protocol
+from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
 from pet.transports.peer_limits import PeerLimits
 
 _logger: Final = logging.getLogger("pet.federation")
@@ -68,7 +69,7 @@ def command(
     """
     console = Console(highlight=False, markup=False)
     _set_up_logging()
-    tls = _tls(tls_certificate, tls_key)
+    tls = _tls_context(tls_certificate, tls_key)
     with contextlib.closing(listen(bind, "--bind")) as listener:
         host, port = listener.getsockname()[:2]
         if not tls and not ipaddress.ip_address(host).is_loopback:
@@ -103,22 +104,22 @@ def _set_up_logging() -> None:
         logger.setLevel(logging.INFO)
 
 
-def _tls(certificate: Path | None, key: Path | None) -> dict[str, Any]:
+def _tls_context(certificate: Path | None, key: Path | None) -> ServingContext | None:
     if (certificate is None) != (key is None):
         raise SettingsError("TLS: expected --tls-certificate and --tls-key together, got one of them")
-    return {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
+    return None if certificate is None or key is None else serving_context(certificate, key)
 
 
-def _server_config(app: Any, tls: dict[str, Any]) -> uvicorn.Config:
+def _server_config(app: Any, tls: ServingContext | None) -> uvicorn.Config:
     limits = ConnectionLimits(
         max_connections=_MAX_CONNECTIONS,
         max_connections_per_peer=_MAX_CONNECTIONS_PER_PEER,
         header_seconds=_HEADER_SECONDS,
         max_header_bytes=_MAX_HEADER_BYTES,
     )
-    config = uvicorn.Config(
+    return uvicorn.Config(
         PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf),
-        http=guarded_protocol(limits),
+        http=guarded_protocol(limits) if tls is None else guarded_tls_protocol(limits, tls),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -126,10 +127,4 @@ def _server_config(app: Any, tls: dict[str, Any]) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        **tls,
     )
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"TLS: expected PEM files that belong together, got: {error}") from None
-    return config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pet.coordinator.engine import CoordinatorEngine
-from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED
+from pet.coordinator.setting_faults import Fault
+from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED, setting_values
+from pet.coordinator.setting_sections import SettingsTree
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
+from pet.coordinator.surroundings import find_outer_faults
 from pet.errors import SettingsError
 from pet.urls import without_credentials
 
@@ -26,23 +29,26 @@ _MESSAGE_FIXED_BYTES: Final = 48 + 136 + 128 + 12 + 4
 _SEEDS_ENTRY_BYTES: Final = 112
 
 
-def load_or_exit(path: Path | None, *, defaults: Mapping[str, Any] = SHIPPED) -> LoadedSettings:
+def load_or_exit(
+    path: Path | None,
+    *,
+    defaults: Mapping[str, Any] = SHIPPED,
+    find_more: Callable[[SettingsTree], Mapping[str, Fault]] = find_outer_faults,
+) -> LoadedSettings:
     """Load settings from a file, if any, and this process' environment; what is wrong is printed, a line each.
 
     Args:
         path: the settings file.
         defaults: as for `load_settings_with_origins`.
+        find_more: as there.
 
     Raises:
         typer.Exit: with status 1, after the errors.
     """
     try:
-        loaded = load_settings_with_origins(path, os.environ, defaults=defaults)
-        faults = _unreadable_files(loaded.settings)
+        return load_settings_with_origins(path, os.environ, defaults=defaults, find_more=find_more)
     except SettingsError as error:
         faults = str(error).splitlines()
-    if not faults:
-        return loaded
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for fault in faults:
         console.print(f"error: {fault}", style="red")
@@ -55,7 +61,7 @@ def settings_table(loaded: LoadedSettings) -> Table:
     table.add_column("setting", no_wrap=True)
     table.add_column("value", overflow="fold")
     table.add_column("from", overflow="fold")
-    for name, value in _values(loaded.settings):
+    for name, value in setting_values(loaded.settings):
         if name in loaded.origins or (value is not None and name not in UNUSED):
             table.add_row(name, _show(name, value), loaded.origins.get(name, "default"))
     return table
@@ -97,30 +103,13 @@ def restored_lines(engine: CoordinatorEngine) -> list[str]:
 def defaults_without_a_file(loaded: LoadedSettings) -> list[str]:
     """Say which defaults differ because there is no settings file."""
     chosen: dict[str, str] = {}
-    for name, value in _values(loaded.settings):
+    for name, value in setting_values(loaded.settings):
         origin, followed = loaded.origins.get(name, ""), SETTINGS[name].follows
         if origin.startswith("default without a settings file"):
             chosen[name] = f"{name} {_show(name, value)} (with one: {SHIPPED[name]})"
         elif followed in chosen and origin == f"as {followed}":
             chosen[name] = f"{name} {_show(name, value)}"
     return [f"No settings file (-c), so the defaults are for trying out: {', '.join(chosen.values())}."] if chosen else []
-
-
-def _unreadable_files(settings: Settings) -> list[str]:
-    """Say which files that the settings name cannot be read here."""
-    return [
-        f"{name}: expected a readable file, got {str(path)!r}"
-        for name, path in _values(settings)
-        if SETTINGS[name].is_file and path is not None and not (path.is_file() and os.access(path, os.R_OK))
-    ]
-
-
-def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
-    for name in SETTINGS:
-        value: Any = settings
-        for part in name.split("."):
-            value = getattr(value, part)
-        yield name, value
 
 
 def _show(name: str, value: Any) -> str:

@@ -8,12 +8,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pet.coordinator.observation import Observation
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
 from pet.coordinator.stores import Stores
+from pet.coordinator.surroundings import NATS_NAME
 from pet.errors import MissingExtraError
 from pet.transports import asgi
 from pet.transports.guarded_http import ConnectionLimits
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pet.transports.nats import NatsSettings
 
 METRICS_PATH = "/metrics"
-#: What a coordinator calls itself at a broker: "_INBOX_coordinator.>" is its inbox.
-NATS_NAME: Final = "coordinator"
 #: Files beside connections: storage, spooled bodies, libraries that load late.
 SPARE_FILES = 256
 MAX_HEADER_BYTES = 64 * 1024

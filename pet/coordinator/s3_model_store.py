@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pet.coordinator.model_file import encode_model, model_name
 from pet.coordinator.model_store import check_model
@@ -24,10 +24,14 @@ with MissingExtraError.naming("s3"):
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
 #: A round ends only when its model is stored, and tries again every second: there is no point in waiting longer within one try.
 _RETRIES: Final = 2
 _RETRY_TIMEOUT: Final = timedelta(seconds=10)
 _NO_BUCKET: Final = "expected a bucket that exists, got none"
+_NO_ANSWER: Final = "expected a server that answers, got none"
 _DEFAULT_REGION: Final = "us-east-1"
 
 
@@ -40,6 +44,7 @@ class S3ModelStore:
         access_key: with `secret_access_key`; None for both leaves it to the environment, as AWS' own tools do.
         secret_access_key: see there.
         history: how many models are kept, at least 1.
+        answer_seconds: give up an answer after this time, and do not ask again; None waits and retries.
 
     Raises:
         StorageError: the bucket cannot be reached, or does not exist.
@@ -53,6 +58,7 @@ class S3ModelStore:
         access_key: Secret | str | None = None,
         secret_access_key: Secret | str | None = None,
         history: int,
+        answer_seconds: float | None = None,
     ) -> None:
         name, endpoint = region
         if endpoint is not None:
@@ -65,11 +71,15 @@ class S3ModelStore:
             options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
         keys = {"access_key_id": access_key, "secret_access_key": secret_access_key}
         options |= {key: Secret.of(secret).reveal() for key, secret in keys.items() if secret is not None}
+        client_options: ClientConfig = {"allow_http": endpoint is not None and endpoint.startswith("http://")}
+        if answer_seconds is not None:
+            patience = timedelta(seconds=answer_seconds)
+            client_options |= {"timeout": patience, "connect_timeout": patience}
         with self._mapped_errors():
             self._store: Final = S3Store(
                 bucket,
-                client_options={"allow_http": endpoint is not None and endpoint.startswith("http://")},
-                retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
+                client_options=client_options,
+                retry_config={"max_retries": 0 if answer_seconds else _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
                 **options,
             )
             next(iter(obstore.list(self._store)), None)
@@ -118,6 +128,8 @@ class S3ModelStore:
         except (BaseError, OSError, ValueError) as error:
             said = without_credentials(str(error)).splitlines() or [type(error).__name__]
             what = _NO_BUCKET if "NoSuchBucket" in str(error) else said[0]
+            if what.endswith("error sending request"):  # the library says no more
+                what = _NO_ANSWER
             raise StorageError(f"{self.description}: {what}") from None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pet.coordinator.setting_field import Setting, find_settings
@@ -29,6 +29,10 @@ WITHOUT_FILE: Final[dict[str, Any]] = SHIPPED | {
 UNUSED: Final = frozenset(name for name, declared in SETTINGS.items() if declared.is_unused)
 #: Their values are never shown.
 SECRET: Final = frozenset(name for name, declared in SETTINGS.items() if declared.is_secret)
+#: Without them the coordinator is open to more people, or to another server: certificates, lists of keys, credentials.
+PROTECTIONS: Final = tuple(
+    name for name, declared in SETTINGS.items() if (declared.is_file or declared.is_secret) and not declared.is_unused
+)
 
 _MIN_COUNTS: Final = {"pet.sum.count.min": 1, "pet.update.count.min": 3, "pet.sum2.count.min": 1}
 _SECTIONS: Final = (
@@ -48,6 +52,15 @@ def _older_names() -> dict[str, str]:
 
 
 _OLDER: Final = _older_names()
+
+
+def setting_values(settings: SettingsTree) -> Iterator[tuple[str, Any]]:
+    """Yield the full name and the value of every setting."""
+    for name in SETTINGS:
+        value: Any = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        yield name, value
 
 
 def find_full_name(path: tuple[str, ...]) -> str | None:
@@ -89,6 +102,12 @@ def nearest_name(path: tuple[str, ...]) -> str | None:
     matches = difflib.get_close_matches(dotted, candidates, n=1, cutoff=0.6) or difflib.get_close_matches(
         dotted.rpartition(".")[2], list(_OLDER), n=1, cutoff=0.75
     )
+    return matches[0] if matches else None
+
+
+def nearest_protection(path: tuple[str, ...]) -> str | None:
+    """Return which setting of `PROTECTIONS` an unknown key most likely means, or None."""
+    matches = difflib.get_close_matches(".".join(path).lower(), PROTECTIONS, n=1, cutoff=0.85)
     return matches[0] if matches else None
 
 

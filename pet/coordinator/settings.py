@@ -8,7 +8,7 @@ socket and starts nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,24 +46,10 @@ class Settings(SettingsTree):
             written: full name -> the key that the user wrote, for errors.
             sections: of `SettingsTree`, each a mapping or a section of other settings.
         """
-        trees = {
-            name: section.model_dump() if isinstance(section, BaseModel) else section for name, section in sections.items()
-        }
-        misplaced = {name: section for name, section in trees.items() if not isinstance(section, Mapping)}
-        written = {} if written is None else written
-        values = flatten({name: section for name, section in trees.items() if name not in misplaced})
-        faults: dict[str, Fault] = {}
-        checked: SettingsTree = self
-        try:
-            super().__init__(**nest(complete(values)[0]) | misplaced)
-        except ValidationError as error:
-            faults = find_faults(error.errors())
-            # One run is to report everything: what is right by itself is held against each other too.
-            kept = {name: value for name, value in values.items() if name in RULES and name not in faults}
-            checked = SettingsTree.model_validate(nest(complete(kept)[0]))
-        faults = without_consequences(find_contradictions(checked, faults) | faults, written or values)
+        checked, faults = check_settings({} if written is None else written, sections)
         if faults:
-            raise SettingsError(describe_faults(faults, written))
+            raise SettingsError(describe_faults(faults, {} if written is None else written))
+        super().__init__(**{name: getattr(checked, name) for name in SettingsTree.model_fields})
 
     @property
     def mask_config(self) -> MaskConfigPair:
@@ -97,6 +83,30 @@ class Settings(SettingsTree):
         )
 
 
+def check_settings(written: Mapping[str, Written], sections: Mapping[str, Any]) -> tuple[SettingsTree, dict[str, Fault]]:
+    """Check the values of a tree of sections: each by itself, and against each other.
+
+    Args:
+        written: full name -> the key that the user wrote.
+        sections: of `SettingsTree`, each a mapping or a section of other settings.
+
+    Returns:
+        The settings, with defaults in the place of faulty ones, and the faults: full name -> fault.
+    """
+    trees = {name: section.model_dump() if isinstance(section, BaseModel) else section for name, section in sections.items()}
+    misplaced = {name: section for name, section in trees.items() if not isinstance(section, Mapping)}
+    values = flatten({name: section for name, section in trees.items() if name not in misplaced})
+    faults: dict[str, Fault] = {}
+    try:
+        checked = SettingsTree(**nest(complete(values)[0]) | misplaced)
+    except ValidationError as error:
+        faults = find_faults(error.errors())
+        # One run is to report everything: what is right by itself is held against each other too.
+        kept = {name: value for name, value in values.items() if name in RULES and name not in faults}
+        checked = SettingsTree.model_validate(nest(complete(kept)[0]))
+    return checked, without_consequences(find_contradictions(checked, faults) | faults, written or values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedSettings:
     """Settings together with where each came from.
@@ -122,7 +132,11 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def load_settings_with_origins(
-    path: Path | None, environ: Mapping[str, str], *, defaults: Mapping[str, Any] = SHIPPED
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    defaults: Mapping[str, Any] = SHIPPED,
+    find_more: Callable[[SettingsTree], Mapping[str, Fault]] = lambda _: {},
 ) -> LoadedSettings:
     """Load settings as `load_settings` does, and say where each value came from and what was ignored.
 
@@ -130,21 +144,23 @@ def load_settings_with_origins(
         path: a TOML file; None reads the environment alone.
         environ: as `os.environ`.
         defaults: full name -> value of an absent setting: `SHIPPED`, or `WITHOUT_FILE`.
+        find_more: returns faults beyond the values, such as servers that are away; it gets the settings with defaults in the
+            place of faulty ones, so that one run reports everything.
 
     Raises:
-        SettingsError: as `load_settings`.
+        SettingsError: as `load_settings`; or `find_more` found something.
     """
     environment = read_environment(environ)
     file = WrittenSettings() if path is None else read_file(path)
     written = file.by_name | environment.by_name
-    faults = [*file.faults, *environment.faults]
+    lines = [*file.faults, *environment.faults]
     values, reasons = complete({name: item.value for name, item in written.items()}, defaults)
-    try:
-        settings = Settings(written, **nest(values))
-    except SettingsError as error:
-        raise SettingsError("\n".join([*faults, str(error)])) from None
-    if faults:
-        raise SettingsError("\n".join(faults))
+    checked, faults = check_settings(written, nest(values))
+    faults = {**find_more(checked), **faults}
+    if lines or faults:
+        misspelt = [*file.misspelt, *environment.misspelt]
+        raise SettingsError("\n".join(filter(None, [*lines, describe_faults(faults, written), *misspelt])))
+    settings = Settings(written, **nest(values))
     origins = {name: f"{item.key} in the {item.place}" for name, item in written.items()} | reasons
     return LoadedSettings(
         settings=settings, origins=origins, warnings=[*file.warnings, *environment.warnings, *_notices(settings, written)]

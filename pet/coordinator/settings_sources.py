@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pet.coordinator.retired_settings import find_replacement
-from pet.coordinator.setting_names import RULES, find_full_name, is_own_place, is_section, nearest_name
+from pet.coordinator.setting_names import RULES, find_full_name, is_own_place, is_section, nearest_name, nearest_protection
 
 #: Prefixes of environment variables, the strongest first: ours, xaynet's newest, xaynet v0.11 to v0.9, xain of June 2020.
 ENVIRONMENT_PREFIXES: Final = ("PET__", "XAYNET__", "XAYNET_", "XAIN__", "XAIN_")
@@ -45,11 +45,13 @@ class WrittenSettings:
     Attributes:
         by_name: full name -> what was written.
         warnings: one sentence for each key that means nothing.
+        misspelt: one line for each of them that resembles a setting; a file with faults is shown these too.
         faults: one line for each thing that must be put right before the settings can be used.
     """
 
     by_name: dict[str, Written] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    misspelt: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -87,6 +89,7 @@ def read_environment(environ: Mapping[str, str]) -> WrittenSettings:
         written = _collect(found, "environment")
         merged.by_name.update(written.by_name)
         merged.warnings.extend(written.warnings)
+        merged.misspelt.extend(written.misspelt)
         merged.faults.extend(written.faults)
     return merged
 
@@ -136,9 +139,7 @@ def _collect(items: Iterable[tuple[tuple[str, ...], str, Any]], place: str) -> W
             result.faults.append(f"{key} ({place}): expected a section of settings, as in [{key}], got a value")
             continue
         if name is None:
-            nearest = nearest_name(path)
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            result.warnings.append(f"{key} ({place}): unknown, ignored{hint}")
+            _note_unknown(result, path, f"{key} ({place})")
             continue
         if not is_own_place(path, name):
             result.warnings.append(f"{key} ({place}): stands in another section than usual, read as {name}")
@@ -148,3 +149,14 @@ def _collect(items: Iterable[tuple[tuple[str, ...], str, Any]], place: str) -> W
             continue
         result.by_name[name] = Written(key=key, value=value, place=place)
     return result
+
+
+def _note_unknown(result: WrittenSettings, path: tuple[str, ...], where: str) -> None:
+    """Note a key that means nothing; where a protection was meant, as far as can be seen, it must not be left out."""
+    nearest, protection = nearest_name(path), nearest_protection(path)
+    if protection is not None:
+        result.faults.append(f"{where}: no such setting; did you mean {protection}? Correct the name, or remove it")
+        return
+    result.warnings.append(f"{where}: unknown, ignored" + (f"; did you mean {nearest}?" if nearest else ""))
+    if nearest:
+        result.misspelt.append(f"{where}: no such setting; did you mean {nearest}?")

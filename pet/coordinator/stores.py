@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pet.coordinator.model_store import FolderModelStore, ModelStore
+from pet.coordinator.setting_sections import S3Settings
 from pet.coordinator.settings import Settings
 from pet.coordinator.storage.base import Storage
 from pet.coordinator.storage.sqlite import SqliteStorage
@@ -66,15 +67,19 @@ def _open_storage(settings: Settings, folder: Path, *, is_fresh: bool) -> Storag
 
 
 def _open_model_store(settings: Settings, folder: Path) -> ModelStore:
-    s3, history = settings.s3, settings.service.model_history
-    if s3.region is None:
-        return FolderModelStore(folder / _MODELS_NAME, history)
+    if settings.s3.region is None:
+        return FolderModelStore(folder / _MODELS_NAME, settings.service.model_history)
     from pet.coordinator.s3_model_store import S3ModelStore
 
-    return S3ModelStore(
-        s3.buckets.global_models,
-        (s3.region[0], s3.region[1] if len(s3.region) > 1 else None),
-        access_key=s3.access_key,
-        secret_access_key=s3.secret_access_key,
-        history=history,
-    )
+    return S3ModelStore(**s3_arguments(settings.s3), history=settings.service.model_history)
+
+
+def s3_arguments(s3: S3Settings) -> dict[str, Any]:
+    """Return which bucket the settings name, as arguments of `S3ModelStore`; they have a region."""
+    region = s3.region or [""]
+    return {
+        "bucket": s3.buckets.global_models,
+        "region": (region[0], region[1] if len(region) > 1 else None),
+        "access_key": s3.access_key,
+        "secret_access_key": s3.secret_access_key,
+    }

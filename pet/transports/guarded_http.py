@@ -2,7 +2,7 @@
 
 uvicorn waits for ever for a request to begin and for its headers to end, and keeps headers of any size. Here a connection has
 a deadline whenever no request is being answered, and what is neither a whole header nor a body is bounded. Bodies, routes and
-answers are not this file's business (pet/transports/asgi.py).
+answers are not this file's business (pet/transports/asgi.py), nor is TLS (pet/transports/guarded_tls.py).
 """
 
 from __future__ import annotations
@@ -56,13 +56,53 @@ def peer_of(client: tuple[str, int] | None) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def guarded_protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+class OpenConnections:
+    """How many connections are open, by peer."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """Return how many peers have a connection."""
+        return len(self._counts)
+
+    def count(self, peer: str) -> int:
+        """Return how many connections a peer has."""
+        return self._counts.get(peer, 0)
+
+    def admit(self, client: tuple[str, int] | None, open_count: int) -> str | None:
+        """Count a new connection.
+
+        Args:
+            client: its address and port.
+            open_count: open connections with this one.
+
+        Returns:
+            What `release` takes; None for a connection beyond the limits, which is not counted.
+        """
+        peer = peer_of(client)
+        limits, count = self._limits, self.count(peer)
+        if open_count > limits.max_connections or count >= limits.max_connections_per_peer:
+            _logger.info("connection refused: %d are open, %d by its peer", open_count - 1, count)
+            return None
+        self._counts[peer] += 1
+        return peer
+
+    def release(self, peer: str | None) -> None:
+        """Count the end of a connection; None is one that was not admitted."""
+        if peer is not None:
+            self._counts[peer] -= 1
+            if not self._counts[peer]:
+                del self._counts[peer]
+
+
+def guarded_protocol(connection_limits: ConnectionLimits) -> type[GuardedProtocol]:
     """Return a protocol class for `uvicorn.Config(http=...)`; its connections share the bounds."""
-    peers: Counter[str] = Counter()
 
     class BoundProtocol(GuardedProtocol):
-        _limits = limits
-        _peers = peers
+        limits = connection_limits
+        open_connections = OpenConnections(connection_limits)
         _buffer = memoryview(bytearray(_RECEIVE_BYTES))
 
     return BoundProtocol
@@ -75,8 +115,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     a new bytes object of that size for every piece costs more than receiving it.
     """
 
-    _limits: ConnectionLimits
-    _peers: Counter[str]
+    limits: ConnectionLimits
+    open_connections: OpenConnections
     _buffer: memoryview
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -90,25 +130,19 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 and close it."""
         super().connection_made(transport)
-        limits, peer = self._limits, peer_of(self.client)
-        if len(self.connections) > limits.max_connections or self._peers[peer] >= limits.max_connections_per_peer:
-            _logger.info("connection refused: %d are open, %d by its peer", len(self.connections) - 1, self._peers[peer])
+        self._peer = self.open_connections.admit(self.client, len(self.connections))
+        if self._peer is None:
             transport.write(_REFUSAL)
             transport.close()
             return
-        self._peer = peer
-        self._peers[peer] += 1
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give everything back."""
         self._stop_expecting()
         self._unset_keepalive_if_required()
-        if self._peer is not None:
-            self._peers[self._peer] -= 1
-            if not self._peers[self._peer]:
-                del self._peers[self._peer]
-            self._peer = None
+        self.open_connections.release(self._peer)
+        self._peer = None
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - it is asyncio's
@@ -126,8 +160,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._made_progress = False
         super().data_received(data)  # type: ignore[arg-type]  # any buffer will do
         self._header_bytes = 0 if self._made_progress else self._header_bytes + len(data)
-        if self._header_bytes > self._limits.max_header_bytes and not self.transport.is_closing():
-            _logger.info("connection closed: expected headers of at most %d bytes", self._limits.max_header_bytes)
+        if self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
+            _logger.info("connection closed: expected headers of at most %d bytes", self.limits.max_header_bytes)
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
@@ -151,7 +185,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.abort()
 
     def _expect_headers(self) -> None:
-        self._header_timer = self.loop.call_later(self._limits.header_seconds, self._give_up)
+        self._header_timer = self.loop.call_later(self.limits.header_seconds, self._give_up)
 
     def _stop_expecting(self) -> None:
         if self._header_timer is not None:
@@ -159,5 +193,5 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._header_timer = None
 
     def _give_up(self) -> None:
-        _logger.info("connection closed: expected a request within %g s", self._limits.header_seconds)
+        _logger.info("connection closed: expected a request within %g s", self.limits.header_seconds)
         self.transport.abort()

@@ -58,9 +58,10 @@ def test_every_error_is_a_line(check):
 def test_files_that_the_settings_name_must_be_there(check):
     status, _, err = check("[api]\ntls_certificate = '/nowhere/c.pem'\ntls_key = '/nowhere/k.pem'")
     assert status == 1
+    remedy = "provide it, or remove api.tls_certificate, api.tls_key and api.tls_client_auth: then it speaks plain HTTP"
     assert err.splitlines() == [
-        "error: api.tls_certificate: expected a readable file, got '/nowhere/c.pem'",
-        "error: api.tls_key: expected a readable file, got '/nowhere/k.pem'",
+        f"error: api.tls_certificate: expected a readable file, got '/nowhere/c.pem'; {remedy}",
+        f"error: api.tls_key: expected a readable file, got '/nowhere/k.pem'; {remedy}",
     ]
 
 

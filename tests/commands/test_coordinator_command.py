@@ -120,7 +120,8 @@ def test_an_address_in_use_is_one_line(config):
         process = start("-c", str(config), PET__API__BIND_ADDRESS=address)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err == f"error: api.bind_address: expected an address to listen on, got {address}: Address already in use\n"
+    name = "PET__API__BIND_ADDRESS (api.bind_address)"
+    assert err == f"error: {name}: expected an address to listen on, got {address}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
@@ -139,8 +140,10 @@ def test_an_address_in_use_is_one_line(config):
             [],
             {"PET__SERVICE__ALLOWED_PARTICIPANTS": "/nowhere", "PET__NATS__CA_FILE": "/nothing"},
             1,
-            "error: service.allowed_participants: expected a readable file, got '/nowhere'\n"
-            "error: nats.ca_file: expected a readable file, got '/nothing'\n",
+            "error: PET__SERVICE__ALLOWED_PARTICIPANTS (service.allowed_participants): expected a readable file, got"
+            " '/nowhere'; provide it, or remove the setting: then anybody may take part\n"
+            "error: PET__NATS__CA_FILE (nats.ca_file): expected a readable file, got '/nothing'; provide it, or remove the"
+            " setting: then public authorities are trusted\n",
         ),
         (["--nothing"], {}, 2, "No such option"),
         (
@@ -151,9 +154,9 @@ def test_an_address_in_use_is_one_line(config):
         ),
         (
             [],
-            {"PET__API__TLS_KEY": __file__, "PET__API__TLS_CERTIFICATE": __file__},
+            {"PET__API__TLS_KEY": str(AUTHORITY), "PET__API__TLS_CERTIFICATE": str(AUTHORITY)},
             1,
-            "error: api.tls_*: expected PEM files that belong together, got: ",
+            "(api.tls_certificate): expected the private key (PEM) of ",
         ),
     ],
     ids=["no file", "bad value", "two bad values", "no such files", "usage", "no memory", "no PEM"],
@@ -181,10 +184,13 @@ def test_tls():
 
 def test_tls_with_client_certificates():
     address = {"PET__API__BIND_ADDRESS": "127.0.0.1:0", "PET__API__TLS_CLIENT_AUTH": str(AUTHORITY)}
-    with running(**address, **TLS_FILES) as (_, url, _):
+    with running(**address, **TLS_FILES) as (process, url, _):
         assert httpx.get(f"{url}/params", verify=client_context(True)).status_code == 200
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(httpx.TransportError, match=r"(?i)certificate.required"):
             httpx.get(f"{url}/params", verify=client_context(False))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert err.count("TLS handshake with 127.0.0.1 failed: expected a client certificate, got none") == 1
 
 
 def state_of(folder):

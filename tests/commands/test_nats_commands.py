@@ -94,7 +94,7 @@ def test_a_coordinator_serves_over_http_and_over_nats(tmp_path, broker):
         assert httpx.get(f"{url}/status").json()["rounds_completed"] >= 1
 
 
-def test_what_is_wrong_with_the_broker_is_told_before_anything_is_served(tmp_path, broker):
+def test_what_is_wrong_with_the_broker_is_reported_before_anything_is_served(tmp_path, broker):
     for hosts, expected in (
         (broker.url.replace("nats://", "nats://me:wrong-word@"), "expected credentials that it accepts"),
         ("nats://127.0.0.1:1", "expected a broker within 5 s"),

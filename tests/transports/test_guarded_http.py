@@ -36,7 +36,7 @@ def guarded(keep_alive=60, **changes):
     protocol = guarded_protocol(ConnectionLimits(**limits | changes))
     with serving(app, http=protocol, timeout_keep_alive=keep_alive) as url:
         yield urlsplit(url).port, protocol
-    assert not protocol._peers
+    assert not protocol.open_connections
 
 
 def connect(port):
@@ -131,14 +131,14 @@ def test_endless_headers_are_cut(head):
 def test_connections_are_counted():
     with guarded(header_seconds=60, max_connections=2) as (port, protocol):
         held = [connect(port) for _ in range(2)]
-        wait_until(lambda: protocol._peers["127.0.0.1"] == 2)
+        wait_until(lambda: protocol.open_connections.count("127.0.0.1") == 2)
         with connect(port) as further:
             answer = further.recv(1000)
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after: 1\r\n" in answer
             assert is_closed(further)
         held.pop().close()
-        wait_until(lambda: protocol._peers["127.0.0.1"] == 1)
+        wait_until(lambda: protocol.open_connections.count("127.0.0.1") == 1)
         with connect(port) as next_one:
             next_one.sendall(GET)
             assert is_answered(next_one)
@@ -147,7 +147,7 @@ def test_connections_are_counted():
 
 def test_connections_of_one_peer_are_counted():
     with guarded(header_seconds=60, max_connections_per_peer=1) as (port, protocol), connect(port):
-        wait_until(lambda: protocol._peers["127.0.0.1"] == 1)
+        wait_until(lambda: protocol.open_connections.count("127.0.0.1") == 1)
         with connect(port) as further:
             assert further.recv(1000).startswith(b"HTTP/1.1 503 ")
         with socket.create_connection(("127.0.0.1", port), timeout=10, source_address=("127.0.0.2", 0)) as other:
@@ -171,7 +171,7 @@ def test_an_answer_that_nobody_takes_is_given_up_and_a_slow_reader_is_not():
                 while piece := idle.recv(2**20):
                     total += len(piece)
                 assert total < LARGE
-        wait_until(lambda: not protocol._peers)
+        wait_until(lambda: not protocol.open_connections)
 
 
 def test_peers():

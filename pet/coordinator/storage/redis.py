@@ -10,6 +10,7 @@ Keys begin with "pet:"; others in the same database are left alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,10 @@ _VERSION: Final = b"1"
 _CONNECT_SECONDS: Final = 5.0
 #: A server that syncs 150 MB to a slow disk takes its time.
 _ANSWER_SECONDS: Final = 60.0
+#: What the library connects to where a URL leaves it out.
+_DEFAULT_HOST: Final = "localhost"
+_DEFAULT_PORT: Final = 6379
+_BAD_OPTIONS: Final = "expected a URL with options that exist, got others"
 _HINT: Final = "(--fresh begins anew and forgets what is there)"
 
 
@@ -54,8 +59,7 @@ class RedisStorage:
         self.description = "Redis"
         self._owner: Final = f"pet-coordinator-{os.urandom(8).hex()}"
         pool = _pool(url, self._owner)
-        known = pool.connection_kwargs
-        self.description = f"Redis at {known.get('host', known.get('path'))}:{known.get('port', '')}/{known.get('db', 0)}"
+        self.description = _describe(pool)
         self._client: Final = redis.Redis(connection_pool=pool)
         try:
             with self._mapped_errors():
@@ -130,7 +134,7 @@ class RedisStorage:
         except (TypeError, ValueError):  # an option of the URL's query that the library does not know
             pass
         # Raised outside of the handler, so that no cause is chained that says more.
-        raise StorageError(f"{self.description}: expected a URL with options that exist, got others")
+        raise StorageError(f"{self.description}: {_BAD_OPTIONS}")
 
     def _take_ownership(self) -> None:
         owner = cast("bytes | None", self._client.get(OWNER_KEY))
@@ -184,7 +188,39 @@ class RedisStorage:
             raise StorageError(f"{self.description}: {shown_error(error)}") from None
 
 
-def _pool(url: str, owner: str) -> redis.ConnectionPool:
+def check_server(url: str, seconds: float) -> None:
+    """See that a server answers; nothing is written.
+
+    Args:
+        url: as for `RedisStorage`.
+        seconds: how long it may take to connect, and to answer.
+
+    Raises:
+        StorageError: it cannot be reached, or does not let us in.
+    """
+    pool = _pool(url, "pet-check", connect_seconds=seconds, answer_seconds=seconds)
+    with contextlib.closing(redis.Redis(connection_pool=pool)) as client:
+        try:
+            client.ping()
+            return
+        except (redis.exceptions.RedisError, OSError) as error:
+            fault = shown_error(error)
+        except (TypeError, ValueError):
+            fault = _BAD_OPTIONS
+    raise StorageError(f"{_describe(pool)}: {fault}")
+
+
+def _describe(pool: redis.ConnectionPool) -> str:
+    """Return where a server is, without credentials."""
+    known = pool.connection_kwargs
+    if "path" in known:
+        return f"Redis at {known['path']}, database {known.get('db', 0)}"
+    return f"Redis at {known.get('host', _DEFAULT_HOST)}:{known.get('port', _DEFAULT_PORT)}/{known.get('db', 0)}"
+
+
+def _pool(
+    url: str, owner: str, *, connect_seconds: float = _CONNECT_SECONDS, answer_seconds: float = _ANSWER_SECONDS
+) -> redis.ConnectionPool:
     """Return connections to a server, none open yet.
 
     Raises:
@@ -194,8 +230,8 @@ def _pool(url: str, owner: str) -> redis.ConnectionPool:
         return redis.ConnectionPool.from_url(
             url,
             client_name=owner,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_timeout=_ANSWER_SECONDS,
+            socket_connect_timeout=connect_seconds,
+            socket_timeout=answer_seconds,
             # A change that may have happened must not be made again by somebody who does not look first.
             retry=Retry(NoBackoff(), 0),
         )

@@ -1,0 +1,218 @@
+"""TLS in front of guarded HTTP: a handshake that fails ends with its alert on the wire and a line in the log.
+
+By itself asyncio closes such a connection at once: the alert stays in a buffer and nothing is logged, so that a client without
+a certificate sees a connection that ends for no reason. Here a connection is accepted without TLS, counts for the bounds of
+guarded_http.py from that moment on, and is upgraded by asyncio's `start_tls`; HTTP begins after the handshake. What is sent
+over the connection is not this file's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Final
+
+from pet.transports.guarded_http import ConnectionLimits, GuardedProtocol, guarded_protocol
+from pet.transports.tls import load_authority, load_identity
+
+_logger: Final = logging.getLogger(__name__)
+
+#: How long a client may take to read the alert. Closing at once would reset the connection, and the alert could be lost.
+_ALERT_SECONDS: Final = 1.0
+#: One address gets one line in this time, so that a client that tries again and again does not fill the log.
+_SECONDS_PER_LINE: Final = 10.0
+#: Lines in that time for all addresses together.
+_MAX_LINES: Final = 20
+
+#: The gate whose handshake begins: asyncio creates the TLS object in the context of the task that called `start_tls`.
+_current_gate: Final[ContextVar[TlsGate]] = ContextVar("current_gate")
+
+
+class ServingContext(ssl.SSLContext):
+    """A context of a server whose failed handshakes are sent and reported; made by `serving_context`."""
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, *arguments: Any, **keywords: Any) -> ssl.SSLObject:
+        """Return the TLS side of a connection, bound to the gate that it belongs to."""
+        wrapped = super().wrap_bio(incoming, *arguments, **keywords)
+        assert isinstance(wrapped, _ServingObject)
+        wrapped.gate, wrapped.incoming = _current_gate.get(), incoming
+        return wrapped
+
+
+class _ServingObject(ssl.SSLObject):
+    """Reports a failed handshake to its gate, and to asyncio as one that waits for more: asyncio then sends the alert."""
+
+    gate: TlsGate
+    incoming: ssl.MemoryBIO
+    _has_failed = False
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake."""
+        if self._has_failed:
+            self.incoming.read()  # discards what the client sends before it reads the alert
+            raise ssl.SSLWantReadError
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._has_failed = True
+            self.gate.end_after_alert(error)
+            raise ssl.SSLWantReadError from None
+
+
+ServingContext.sslobject_class = _ServingObject
+
+
+def serving_context(certificate: Path, key: Path, client_authority: Path | None = None) -> ServingContext:
+    """Return the context of a server.
+
+    Args:
+        certificate: PEM file of its chain.
+        key: PEM file of the key of that certificate, unencrypted.
+        client_authority: PEM file of the authority that clients must be certified by; None asks for no certificates.
+
+    Raises:
+        ConfigError: a file cannot be read or holds something else; the error names it.
+    """
+    context = ServingContext(ssl.PROTOCOL_TLS_SERVER)
+    load_identity(context, certificate, key)
+    if client_authority is not None:
+        load_authority(context, client_authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def guarded_tls_protocol(limits: ConnectionLimits, context: ServingContext) -> type[TlsGate]:
+    """Return a protocol class for `uvicorn.Config(http=...)` that serves https; uvicorn itself gets no certificate.
+
+    Args:
+        limits: what connections may take; the time for headers is the time for the handshake too.
+        context: see `serving_context`.
+    """
+
+    class BoundGate(TlsGate):
+        _context = context
+        _lines = LineLimit()
+        _http = guarded_protocol(limits)
+
+    return BoundGate
+
+
+class LineLimit:
+    """Bounds the lines that clients can cause in the log: by address, and for all of them together."""
+
+    def __init__(self, seconds: float = _SECONDS_PER_LINE, max_lines: int = _MAX_LINES) -> None:
+        self._seconds, self._max_lines = seconds, max_lines
+        self._began = float("-inf")
+        self._peers: set[str] = set()
+        self._left_out = 0
+
+    def admit(self, peer: str, now_seconds: float) -> int | None:
+        """Return how many lines were left out since the last one, or None to leave out this one too."""
+        if now_seconds - self._began >= self._seconds:
+            self._began = now_seconds
+            self._peers.clear()
+        if peer in self._peers or len(self._peers) >= self._max_lines:
+            self._left_out += 1
+            return None
+        self._peers.add(peer)
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
+class TlsGate(asyncio.Protocol):
+    """One connection until its handshake has ended; then a `GuardedProtocol` takes over. See `guarded_tls_protocol`."""
+
+    _context: ServingContext
+    _lines: LineLimit
+    _http: type[GuardedProtocol]
+
+    def __init__(self, **keywords: Any) -> None:
+        """Take what uvicorn passes to a protocol; it goes to the one that takes over."""
+        self._keywords = keywords
+        self._connections: set[Any] = keywords["server_state"].connections
+        self._received = bytearray()
+        self._is_lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the handshake, or close a connection beyond the limits."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        address = transport.get_extra_info("peername")
+        self._address = str(address[0]) if address else "an unknown address"
+        self._peer = self._http.open_connections.admit(address, len(self._connections) + 1)
+        if self._peer is None:
+            transport.abort()  # there is no TLS yet in which to answer
+            return
+        transport.pause_reading()
+        self._connections.add(self)
+        self._task = asyncio.get_running_loop().create_task(self._shake_hands())
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what arrives between the end of the handshake and the beginning of HTTP."""
+        self._received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - it is asyncio's
+        """Note that there is no connection to hand over."""
+        self._is_lost = True
+
+    def shutdown(self) -> None:
+        """End the connection; uvicorn calls it when the server ends."""
+        self._transport.abort()
+
+    def end_after_alert(self, error: ssl.SSLError) -> None:
+        """Log why a handshake failed, and close once the client has had the time to read the alert."""
+        self._report(_reason_of(error))
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._end_writing)  # after asyncio has sent the alert
+        loop.call_later(_ALERT_SECONDS, self._transport.abort)
+
+    def _end_writing(self) -> None:
+        with contextlib.suppress(OSError):  # the client may have closed already
+            self._transport.write_eof()
+
+    async def _shake_hands(self) -> None:
+        upgraded: asyncio.Transport | None = None
+        _current_gate.set(self)
+        try:
+            upgraded = await asyncio.get_running_loop().start_tls(
+                self._transport,
+                self,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=self._http.limits.header_seconds,
+            )
+        except OSError as error:
+            _logger.debug("no TLS with %s: %s", self._address, error)
+        finally:
+            self._connections.discard(self)
+            self._http.open_connections.release(self._peer)
+        if upgraded is None or self._is_lost:
+            return  # asyncio has closed the connection
+        connection = self._http(**self._keywords)
+        connection.connection_made(upgraded)
+        upgraded.set_protocol(connection)
+        if self._received and not upgraded.is_closing():
+            connection.data_received(memoryview(self._received))
+
+    def _report(self, reason: str) -> None:
+        left_out = self._lines.admit(self._peer or "", time.monotonic())
+        if left_out is not None:
+            more = f" ({left_out} more such lines were left out)" if left_out else ""
+            _logger.warning("TLS handshake with %s failed: %s%s", self._address, reason, more)
+
+
+def _reason_of(error: ssl.SSLError) -> str:
+    """Return why OpenSSL refused a handshake, in its words; they hold nothing of certificates or keys."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client's certificate was refused: {error.verify_message}"
+    reason = (error.reason or "").replace("_", " ").lower()
+    if reason == "peer did not return a certificate":
+        return "expected a client certificate, got none"
+    return reason or type(error).__name__

@@ -1,0 +1,198 @@
+"""TLS connections whose handshake fails, seen from the client (the alert) and in the log; and their share of the bounds."""
+
+import contextlib
+import logging
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from asgi_server import serving, wait_until
+from programs import require_program
+from test_guarded_http import GET, app, is_answered
+
+from pet.errors import ConfigError
+from pet.transports.guarded_http import ConnectionLimits
+from pet.transports.guarded_tls import LineLimit, guarded_tls_protocol, serving_context
+
+TLS = Path(__file__).parent.parent / "vectors" / "tls"
+AUTHORITY, SERVER, CLIENT = TLS / "authority.pem", TLS / "server.pem", TLS / "client.pem"
+PEER = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def guarded(authority=AUTHORITY, **changes):
+    limits = {"max_connections": 4, "max_connections_per_peer": 4, "header_seconds": 5.0, "max_header_bytes": 2000}
+    protocol = guarded_tls_protocol(ConnectionLimits(**limits | changes), serving_context(SERVER, SERVER, authority))
+    with serving(app, http=protocol) as url:
+        yield urlsplit(url).port, protocol._http.open_connections
+    assert not protocol._http.open_connections
+
+
+def connect(port):
+    return socket.create_connection((PEER, port), timeout=10)
+
+
+def client_context(identity=None, version=ssl.TLSVersion.TLSv1_3):
+    context = ssl.create_default_context(cafile=AUTHORITY)
+    context.minimum_version = context.maximum_version = version
+    if identity is not None:
+        context.load_cert_chain(identity)
+    return context
+
+
+def exchange(port, context):
+    """Ask once over TLS; returns whether there was an answer."""
+    with connect(port) as plain, context.wrap_socket(plain, server_hostname=PEER) as connection:
+        connection.sendall(GET)
+        return is_answered(connection)
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """A certificate of an authority that the server does not know."""
+    openssl, path = require_program("openssl"), tmp_path / "stranger.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    command += ["-subj", "/CN=nobody knows this name", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_bytes((tmp_path / "certificate").read_bytes() + (tmp_path / "key").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_good_clients_are_answered(version):
+    with guarded() as (port, _):
+        for _ in range(3):
+            assert exchange(port, client_context(CLIENT, version))
+    with guarded(authority=None) as (port, _):
+        assert exchange(port, client_context(version=version))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_without_a_certificate_gets_an_alert_and_a_line(version, caplog):
+    with guarded() as (port, _):
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required|handshake.failure"):
+            exchange(port, client_context(version=version))
+        wait_until(lambda: caplog.records)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"TLS handshake with {PEER} failed: expected a client certificate, got none"
+    ]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_of_another_authority_gets_an_alert_and_a_line(version, stranger, caplog):
+    with guarded() as (port, _):
+        with pytest.raises(ssl.SSLError, match=r"(?i)unknown.ca"):
+            exchange(port, client_context(stranger, version))
+        wait_until(lambda: caplog.records)
+    assert f"TLS handshake with {PEER} failed: the client's certificate was refused: self-signed" in caplog.text
+    assert "nobody" not in caplog.text
+
+
+def test_a_client_that_does_not_trust_the_server_is_in_the_log(caplog):
+    with guarded(authority=None) as (port, _):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            exchange(port, ssl.create_default_context())
+        wait_until(lambda: caplog.records)
+    assert "unknown ca" in caplog.text
+
+
+def test_other_programs_show_the_alert():
+    openssl, curl = require_program("openssl"), shutil.which("curl")
+    with guarded() as (port, _):
+        command = [openssl, "s_client", "-connect", f"{PEER}:{port}", "-CAfile", str(AUTHORITY), "-quiet", "-ign_eof"]
+        seen = subprocess.run(command, input=GET, capture_output=True, timeout=20, check=False)
+        assert b"alert certificate required" in seen.stderr
+        if curl is not None:  # every system has it, but no test needs it
+            command = [curl, "-sS", "--cacert", str(AUTHORITY), f"https://{PEER}:{port}/"]
+            seen = subprocess.run(command, capture_output=True, timeout=20, check=False)
+            assert b"certificate required" in seen.stderr
+
+
+def test_the_alert_arrives_though_the_client_has_sent_much():
+    """What a server has not read when it closes resets the connection, and an alert on the way could be lost."""
+    context = client_context()
+    with guarded() as (port, _), connect(port) as plain, context.wrap_socket(plain, server_hostname=PEER) as connection:
+        connection.sendall(GET + bytes(10_000))
+        time.sleep(0.3)
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+            connection.recv(1)
+
+
+def test_no_client_fills_the_log(caplog):
+    with guarded() as (port, open_connections):
+        for _ in range(10):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                exchange(port, client_context())
+            wait_until(lambda: not open_connections)
+    assert caplog.text.count("TLS handshake") == 1
+
+
+def test_lines_are_bounded_by_address_and_for_all():
+    limit = LineLimit(seconds=10, max_lines=2)
+    assert [limit.admit(peer, 0.0) for peer in ("a", "a", "b", "c", "a")] == [0, None, 1, None, None]
+    assert limit.admit("a", 9.9) is None
+    assert limit.admit("a", 10.0) == 3
+    assert limit.admit("a", 10.1) is None
+
+
+def test_silent_handshakes_count_and_end():
+    with guarded(max_connections=2, header_seconds=1.0) as (port, open_connections):
+        with connect(port), connect(port):
+            wait_until(lambda: open_connections.count(PEER) == 2)
+            with pytest.raises(OSError, match=r"(?i)reset|EOF"), connect(port) as third:
+                client_context(CLIENT).wrap_socket(third, server_hostname=PEER)
+            wait_until(lambda: not open_connections)
+        assert exchange(port, client_context(CLIENT))
+
+
+@pytest.mark.parametrize("beginning", [b"", GET, bytes(100)])
+def test_connections_without_tls_end(beginning):
+    with guarded(header_seconds=0.5) as (port, _), connect(port) as connection:
+        connection.sendall(beginning)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(1000):
+                pass
+
+
+def test_the_server_ends_while_a_handshake_is_under_way():
+    with contextlib.ExitStack() as stack:
+        port, open_connections = stack.enter_context(guarded(header_seconds=60.0))
+        silent = connect(port)
+        wait_until(lambda: open_connections.count(PEER) == 1)
+        started = time.monotonic()
+        stack.close()
+        assert time.monotonic() - started < 5
+        silent.close()
+
+
+def parts_of(path):
+    text = path.read_text()
+    begin = text.index("-----BEGIN EC PRIVATE KEY") if "BEGIN EC PRIVATE" in text else text.index("-----BEGIN PRIVATE KEY")
+    return text[:begin], text[begin:]
+
+
+def test_wrong_files_are_named_with_what_is_wrong(tmp_path):
+    certificate, key = parts_of(SERVER)
+    for name, text in {"certificate": certificate, "key": key, "other": parts_of(CLIENT)[1], "noise": "noise"}.items():
+        (tmp_path / name).write_text(text)
+    cases = {
+        (
+            "certificate",
+            "certificate",
+        ): "expected the private key .* in the same file, .* without a key",
+        ("certificate", "noise"): f"expected the private key .* in {tmp_path}/noise, got a file without a key",
+        ("key", "key"): f"expected a certificate .* in {tmp_path}/key, got a file without one",
+        ("certificate", "other"): f"expected the private key of .* in {tmp_path}/other, got another key",
+        ("nothing", "key"): f"expected a readable PEM file, got {tmp_path}/nothing: No such file",
+    }
+    for (first, second), message in cases.items():
+        with pytest.raises(ConfigError, match=message):
+            serving_context(tmp_path / first, tmp_path / second)
+    with pytest.raises(ConfigError, match=f"expected a PEM file with certificates in {tmp_path}/noise"):
+        serving_context(SERVER, SERVER, tmp_path / "noise")
+    serving_context(tmp_path / "certificate", tmp_path / "key", AUTHORITY)
