@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pet.errors import StatisticsError
 from pet.federation.bounded import Bounded
-from pet.federation.figures import CONSTANT, NO_ROWS, Figure, figure
+from pet.federation.figures import CONSTANT, NO_ROWS, Figure, figure, finite_bounds
 from pet.federation.moments import Moments, Sums
 from pet.federation.pair_matrix import PairMatrix
 from pet.federation.regression import LinearRegression, linear_regression
@@ -86,7 +86,7 @@ def univariate(statistics: Statistics, name: str) -> Univariate:
         name=name,
         count=int(sums.count.value),
         histogram=tuple(int(number) for number in histogram),
-        bounds={key: found.bound for key, found in figures.items() if found.reason is None},
+        bounds=finite_bounds(figures),
         reasons=reasons | {key: why for key, value in edges.items() if math.isnan(value)},
         **{key: float(found) for key, found in figures.items()},
         **edges,
@@ -159,9 +159,8 @@ def covariance(statistics: Statistics, names: Sequence[str] | None = None, *, un
     if unbiased:
         matrix = matrix * (pairs.sums.count / (pairs.sums.count - Bounded.exact(1.0)))
     own = matrix.times(scales[:, None]).times(scales[None, :])
-    # A deviation that may be 0 is no scale to hold a covariance against: 0 leaves no room for an error.
-    lower = np.where(deviations.may_be_zero, 0.0, deviations.value)
-    is_resolved = matrix.is_within(lower * lower.T)
+    # The product of the deviations is at least the covariance itself (Cauchy and Schwarz), also where they have no digits.
+    is_resolved = matrix.is_within(np.maximum(deviations.least * deviations.least.T, matrix.least))
     on_diagonal = np.diag_indices_from(is_resolved)
     is_resolved[on_diagonal] = matrix.is_resolved[on_diagonal]
     is_resolved &= np.isfinite(own.value) & ((own.value != 0) | (matrix.value == 0))  # scales may overflow or underflow

@@ -109,12 +109,16 @@ class Bounded:
     def is_within_deviation(self, deviation: Bounded) -> NDArray[np.bool_]:
         """Return which signed values have digits beside their deviation.
 
-        Where the deviation itself cannot be distinguished from 0, they are held against its upper bound or themselves,
-        whichever is larger: the mean of a constant column, and the coefficients of a fit without residuals, have digits
-        though their scale is 0.
+        Where the deviation itself cannot be distinguished from 0, they are held against themselves: the mean of a constant
+        column, and the coefficients of a fit without residuals, have digits though their scale is 0.
         """
-        upper = np.maximum(deviation.value + deviation.error, np.abs(self.value))
-        return self.is_within(np.where(deviation.may_be_zero, upper, deviation.value))
+        return self.is_within(np.where(deviation.may_be_zero, np.abs(self.value), deviation.least))
+
+    @property
+    def least(self) -> NDArray[np.float64]:
+        """The least absolute value that they can have."""
+        with np.errstate(all="ignore"):
+            return np.asarray(np.maximum(np.abs(self.value) - self.error, 0.0))
 
 
 def _rounded(value: NDArray[np.float64], error: NDArray[np.float64]) -> Bounded:

@@ -90,6 +90,13 @@ def figure(quantity: Bounded, is_resolved: NDArray[np.bool_] | bool, undefined: 
     return Figure(value, bound=bound)
 
 
+def finite_bounds(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Return the bounds of figures, of those too that are NaN as theirs is too large; none where there is no bound."""
+    return {name: found.bound for name, found in figures.items() if math.isfinite(found.bound)}
+
+
 def no_digits(bound: float) -> str:
     """Return the reason for a number whose error is too large."""
+    if not math.isfinite(bound):
+        return "no digits: something that it is divided by cannot be distinguished from 0"
     return f"no digits: its error may be {bound:.1e}, more than {MAX_ERROR_SHARE:g} of its scale"

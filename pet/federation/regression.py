@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, StatisticsError
 from pet.federation.bounded import UNIT_ROUNDOFF, Bounded
-from pet.federation.figures import CONSTANT, Figure, figure
+from pet.federation.figures import CONSTANT, Figure, figure, finite_bounds
 from pet.federation.moments import Moments
 from pet.federation.numbers import columns_by_name, to_floats
 from pet.federation.schema import Schema
@@ -252,6 +252,6 @@ def _with_figures(figures: dict[str, Figure], names: tuple[tuple[str, ...], str]
         r_squared=float(figures["r_squared"]),
         residual_variance=float(figures["residual_variance"]),
         rows=rows,
-        bounds={name: found.bound for name, found in figures.items() if found.reason is None},
+        bounds=finite_bounds(figures),
         reasons={name: found.reason for name, found in figures.items() if found.reason is not None},
     )
