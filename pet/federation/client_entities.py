@@ -73,11 +73,16 @@ def regression(values: Mapping[str, Any]) -> Regression:
         coefficients=_numbers(found["coefficients"]),
         row_count=int(found["rows"]),
         standard_errors=_numbers(found.get("standardErrors", {})),
-        intercept_standard_error=optional(found.get("interceptStandardError")),
-        r_squared=optional(found.get("rSquared")),
+        intercept_standard_error=_if_given(found, "interceptStandardError"),
+        r_squared=_if_given(found, "rSquared"),
         bounds=_numbers(found.get("bounds", {})),
         reasons=_texts(found.get("reasons", {})),
     )
+
+
+def _if_given(found: Mapping[str, Any], name: str) -> float | None:
+    """Return a number that servers need not give; NaN if it is undefined."""
+    return number(found[name]) if name in found else None
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from pet import crypto
-from pet.errors import RemoteProtocolError
+from pet.errors import FederationValueError, RemoteProtocolError
 from pet.federation.contract import Contract
 from pet.federation.encoding import decode_base64, decode_base64url, encode_base64url
 from pet.federation.records import ContractRecord, FederationRecord, PeerIdentity, ProjectKind, ScheduleRecord
@@ -26,6 +26,8 @@ from pet.secret import Secret
 MAX_PEERS: Final = 1000
 _UUID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_LABEL: Final = 256
+#: How much of an error that may quote the message is shown.
+_MAX_ERROR_LENGTH: Final = 256
 _SECRET_KEY_BYTES: Final = 16
 
 
@@ -133,19 +135,33 @@ class TermsUpdate:
             _require(len(decode_base64(fields["secret_key"])) == _SECRET_KEY_BYTES)
             Schedule.parse(schedule)
             Contract.parse(lines)
-            if (schema := fields["schema"]) is not None:
-                schema = Schema.from_json(schema, is_agreed=True).to_json() if kind is ProjectKind.STATISTICS else str(schema)
-            return cls(
+            schema = fields["schema"]
+            update = cls(
                 version=fields["version"],
                 peers=tuple(decode_identity(peer) for peer in peers),
                 schedule=ScheduleRecord(text=schedule, counter=schedule_counter),
                 contract=ContractRecord(lines=tuple(lines), counter=contract_counter),
-                schema=schema,
+                schema=None if schema is None else str(schema),
                 key_epoch=fields["key_epoch"],
                 secret_key=Secret(fields["secret_key"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise RemoteProtocolError("malformed_terms", "terms: expected members, schedule, contract and key") from None
+        if update.schema is None or kind is not ProjectKind.STATISTICS:
+            return update
+        return replace(update, schema=_canonical(update.schema))
+
+
+def _canonical(schema: str) -> str:
+    """Return a schema that came in a message in canonical form.
+
+    Raises:
+        RemoteProtocolError: it is none, or its statistics are laid out as this version does not know.
+    """
+    try:
+        return Schema.from_json(schema, is_agreed=True).to_json()
+    except FederationValueError as error:
+        raise RemoteProtocolError("malformed_terms", f"terms: {str(error)[:_MAX_ERROR_LENGTH]}") from None
 
 
 def _require(condition: bool) -> None:

@@ -12,6 +12,7 @@ from pet.errors import RemoteProtocolError
 from pet.federation.encoding import encode_base64
 from pet.federation.messages import MessageCodec, Protection
 from pet.federation.records import ContractRecord, FederationTerms, PeerKeys, ProjectKind, ScheduleRecord
+from pet.federation.schema import Feature, Schema
 from pet.federation.terms_update import TermsUpdate, decode_identity, encode_identity
 from pet.secret import Secret
 
@@ -163,6 +164,16 @@ def test_terms_come_back():
 def test_bad_terms_are_refused(change):
     with pytest.raises(RemoteProtocolError):
         TermsUpdate.from_fields(terms_update().to_fields() | change, ProjectKind.STATISTICS)
+
+
+@pytest.mark.parametrize(("layout", "named"), [("", 1), ('"layout":1,', 1), ('"layout":3,', 3)])
+def test_a_schema_whose_statistics_another_version_lays_out_is_refused_by_name(layout, named):
+    text = Schema((Feature(name="a"), Feature(name="b")), has_missing=True).to_json()
+    fields = terms_update(schema=text).to_fields()
+    assert TermsUpdate.from_fields(fields, ProjectKind.STATISTICS).schema == text
+    fields["schema"] = text.replace('"layout":2,', layout)
+    with pytest.raises(RemoteProtocolError, match=f"expected statistics of layout 2, got layout {named}, of another version"):
+        TermsUpdate.from_fields(fields, ProjectKind.STATISTICS)
 
 
 @pytest.mark.parametrize(

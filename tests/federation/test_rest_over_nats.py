@@ -80,6 +80,49 @@ def test_a_documented_client_founds_and_joins_a_federation(url, broker, clock):
     assert contents["fed_secret_key"] not in json.dumps(info)
 
 
+def test_figures_without_digits_are_null_over_rest_and_nan_in_the_client_with_the_reason(url, broker, clock):
+    schema = Schema(tuple(Feature(name=name, scale=10) for name in ("constant", "x", "y")), has_missing=True).to_json()
+    table = rows(1, 40) | {"constant": np.full(40, 7.7)}
+    with Client(url, "c1", KEY, clock=clock) as client:
+        client.create("mine", "f", nats_hosts=broker.url, fed_schema=schema)
+        client.learn("mine", table)
+        found = client.univariate("mine", "constant", local=True)
+        assert found["mean"] == pytest.approx(7.7)
+        assert np.isnan([found[name] for name in ("variance", "standard_deviation", "kurtosis", "median")]).all()
+        assert "no digits" in found.reasons["variance"]
+        assert 0 < found.bounds["mean"] < 1e-12
+        r = client.correlation("mine", "constant", "x", local=True)
+        assert np.isnan(r)
+        assert "no digits" in r.reason
+        c = client.covariance("mine", "x", "y", local=True)
+        assert c == pytest.approx(np.cov(table["x"], table["y"], bias=True)[0, 1], rel=1e-9)
+        assert (c.reason, c.peers_left_out) == (None, 0)
+        assert c.bound < 1e-9
+        exact = client.linear_regression("mine", "x", ["y"], local=True)
+        assert exact.bounds["intercept"] < 1e-9
+        assert exact.reasons == {}
+        for features, problem in ((["constant"], "'constant', constant as far as"), ([], "expected different features")):
+            with pytest.raises(FederationRefusedError, match=problem):
+                client.linear_regression("mine", "y", features, local=True)
+        values = client._requests.call("GET", "fedml/mine/univariate", {"feature": "constant", "useLocal": "true"})
+        assert values["univariate"]["variance"] is None
+        assert "no digits" in values["reasons"]["variance"]
+
+
+def test_a_fit_without_residuals_has_null_for_its_errors_over_rest(url, broker, clock):
+    with Client(url, "c1", KEY, clock=clock) as client:
+        client.create("mine", "f", nats_hosts=broker.url, fed_schema=SCHEMA)
+        client.learn("mine", {"x": np.arange(9.0), "y": 2 * np.arange(9.0)})
+        fit = client.linear_regression("mine", "y", None, local=True)
+        assert fit.coefficients == pytest.approx({"x": 2.0}, rel=1e-9)
+        assert np.isnan([fit.standard_errors["x"], fit.intercept_standard_error]).all()
+        assert "no digits" in fit.reasons["standard_errors.x"]
+        values = client._requests.call(
+            "POST", "fedml/mine/regression", {"useLocal": "true"}, body=json.dumps({"target": "y", "features": ["x"]}).encode()
+        )
+        assert values["linearRegression"]["standardErrors"] == {"x": None}
+
+
 def test_a_native_federation_with_all_that_an_admin_may_do(url, broker, clock):
     with Client(url, "c1", KEY, clock=clock) as admin, Client(url, "c2", OTHER_KEY, clock=clock) as peer:
         admin.create("admin", "f", nats_hosts=broker.url, fed_schema=SCHEMA)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nats_broker import run
 from peer_driver import federation, pulse, synchronise, until
 
-from pet.errors import StateError, StatisticsError
+from pet.errors import FederationValueError, StateError, StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
 from pet.federation.local_project import LocalProject
 
@@ -222,6 +222,16 @@ def require_pandas(merged, tables):
     assert univariate(merged, "c").mean == pytest.approx(pooled["c"].mean(), rel=1e-9)
     with pytest.raises(StatisticsError, match="got 2 that left a pair out"):
         linear_regression(merged, "a", ["c"])
+
+
+def test_a_stored_federation_with_sums_of_another_layout_is_refused_by_name(broker, tmp_path):
+    async def work():
+        schema = SCHEMA.to_json().replace('"layout":2,', "")  # as versions without the sums of pairs wrote it
+        async with federation(broker.url, tmp_path, schema=schema):
+            pass
+
+    with pytest.raises(FederationValueError, match="got layout 1, of another version of pet"):
+        run(work())
 
 
 def test_statistics_with_more_rows_of_a_pair_than_of_a_feature_are_refused():
