@@ -29,6 +29,7 @@ from pet.transports.http_answers import (
     require_size,
 )
 from pet.transports.http_options import DEFAULT_TIMEOUT_SECONDS, TlsOptions, client_options, load_httpx, normalise_url
+from pet.transports.idle_clients import IdleClients
 from pet.transports.status import MAX_STATUS_BYTES, parse_status
 from pet.urls import split_credentials
 
@@ -78,7 +79,8 @@ class HttpTransport:
         options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
         self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._connections_lock = threading.Lock()
-        self._client: httpx.Client = self._httpx.Client(**options)
+        self._is_ended = False
+        self._clients: IdleClients[httpx.Client] = IdleClients(lambda: self._httpx.Client(**options))
 
     def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
@@ -110,17 +112,21 @@ class HttpTransport:
         self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(body))
 
     def end_requests(self) -> None:
-        """End what is under way on open connections with a TransportError, from any thread; nothing may be asked afterwards."""
+        """End what is under way on open connections with a TransportError, from any thread; nothing may be asked afterwards.
+
+        A connection that is only being made ends when it is there, or at the time-out.
+        """
         with self._connections_lock:
+            self._is_ended = True
             connections = list(self._connections)
         for connection in connections:
-            with contextlib.suppress(OSError):
-                # The plain method: that of a TLS socket would take the session from under a thread that reads.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            _shut_down(connection)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """End what is under way, and close the connections."""
+        self.end_requests()
+        for client in self._clients.close():
+            client.close()
 
     def _get(self, target: str, *, accept: str = "*/*", max_bytes: int | None = None) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
@@ -129,9 +135,10 @@ class HttpTransport:
     def _exchange(
         self, method: str, target: str, limit: int, headers: dict[str, str], content: Iterator[bytes] | None = None
     ) -> tuple[str, bytes] | None:
+        client = self._clients.take()
         try:
             extensions = {"trace": self._note_connection}
-            with self._client.stream(
+            with client.stream(
                 method, self._base + target, headers=headers, content=content, extensions=extensions
             ) as response:
                 require_expected(method, target, response, limit)
@@ -145,12 +152,19 @@ class HttpTransport:
             raise
         except library_errors(self._httpx) as error:
             raise as_transport_error(self._base, error) from error
+        finally:
+            for unused in self._clients.put_back(client):
+                unused.close()
 
     def _note_connection(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the sockets of new connections, for `end_requests`; httpx calls this at every step of a request."""
         if event in {"connection.connect_tcp.complete", "connection.start_tls.complete", "proxy.start_tls.complete"}:
+            connection = info["return_value"].get_extra_info("socket")
             with self._connections_lock:
-                self._connections.add(info["return_value"].get_extra_info("socket"))
+                self._connections.add(connection)
+                is_ended = self._is_ended
+            if is_ended:
+                _shut_down(connection)
 
 
 class AsyncHttpTransport:
@@ -169,7 +183,7 @@ class AsyncHttpTransport:
         self._max_answer_bytes = max_answer_bytes
         self._httpx = load_httpx()
         options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
-        self._client: httpx.AsyncClient = self._httpx.AsyncClient(**options)
+        self._clients: IdleClients[httpx.AsyncClient] = IdleClients(lambda: self._httpx.AsyncClient(**options))
 
     async def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
@@ -197,7 +211,8 @@ class AsyncHttpTransport:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        for client in self._clients.close():
+            await client.aclose()
 
     async def _get(self, target: str, *, accept: str = "*/*", max_bytes: int | None = None) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
@@ -206,8 +221,9 @@ class AsyncHttpTransport:
     async def _exchange(
         self, method: str, target: str, limit: int, headers: dict[str, str], content: AsyncIterator[bytes] | None = None
     ) -> tuple[str, bytes] | None:
+        client = self._clients.take()
         try:
-            async with self._client.stream(method, self._base + target, headers=headers, content=content) as response:
+            async with client.stream(method, self._base + target, headers=headers, content=content) as response:
                 require_expected(method, target, response, limit)
                 # Read even if nothing should come: a connection with an unread answer cannot be used again.
                 collected = await self._collect(response, limit)
@@ -217,6 +233,9 @@ class AsyncHttpTransport:
             raise
         except library_errors(self._httpx) as error:
             raise as_transport_error(self._base, error) from error
+        finally:
+            for unused in self._clients.put_back(client):
+                await unused.aclose()
 
     async def _collect(self, response: Any, limit: int) -> bytearray:
         """Return a body; of one that is too long, only the beginning, which is longer than the limit.
@@ -240,6 +259,13 @@ class AsyncHttpTransport:
 def _seeds_target(public_key: bytes) -> str:
     # Escaped by hand: "+" unescaped would be read as a space (spec 5.1).
     return "/seeds?pk=" + urllib.parse.quote(base64.b64encode(public_key), safe="")
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """End what a thread does on a connection, which it closes itself."""
+    with contextlib.suppress(OSError):
+        # The plain method: that of a TLS socket would take the session from under a thread that reads.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _pieces(body: Buffer) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pet.errors import ConfigError, MissingExtraError
 from pet.numbers import checked_number
 from pet.secret import Secret
+from pet.transports.idle_clients import MAX_IDLE_SECONDS
 from pet.transports.proxies import proxy_for
 from pet.transports.tls import add_identity, trusting
 from pet.urls import shown_url
@@ -89,7 +90,9 @@ def client_options(
     tls: TlsOptions | None,
     credentials: tuple[str, Secret] | None,
 ) -> dict[str, Any]:
-    """Return what an httpx client of one server is made with. No URL in it holds credentials: httpx logs them.
+    """Return what an httpx client of one server is made with; it has one connection.
+
+    No URL in it holds credentials: httpx logs them.
 
     Raises:
         ConfigError: URL, time-out, a certificate or the proxy of the environment cannot be used.
@@ -104,11 +107,13 @@ def client_options(
     if not is_valid:
         raise ConfigError(f"URL: expected http(s)://host[:port][/path], got {shown_url(base)!r}")
     needs_tls = tls is not None or base.startswith("https:")
-    context = (tls or TlsOptions()).to_context() if needs_tls else None
+    # Loaded once, and not by each client; one that needs none gets one that trusts nobody.
+    context = (tls or TlsOptions()).to_context() if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     proxy = proxy_for(base)
     return {
         "timeout": timeout,
-        "verify": True if context is None else context,
+        "verify": library.create_ssl_context(trust_env=False) if context is None else context,
+        "limits": library.Limits(max_connections=1, keepalive_expiry=MAX_IDLE_SECONDS),
         "headers": {"Accept-Encoding": "identity", "User-Agent": "pet"},
         "auth": _revealed(credentials),
         "proxy": None if proxy is None else library.Proxy(proxy.url, auth=_revealed(proxy.credentials)),
