@@ -360,7 +360,7 @@ def test_what_is_no_url_is_refused_with_an_error_of_ours(url):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 10**400, 1e300, "60", None, True])
 def test_time_outs_that_no_system_call_takes_are_refused(seconds):
-    with pytest.raises(ConfigError, match="timeout_seconds: expected a finite number above 0 and at most 1e"):
+    with pytest.raises(ConfigError, match="timeout_seconds: expected a finite number above 0 and at most 1000000"):
         HttpTransport("http://127.0.0.1", timeout_seconds=seconds)
 
 
@@ -405,7 +405,7 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path, name):
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
     for path in (missing, garbage):
-        with pytest.raises(ConfigError, match=f"TLS: expected a PEM file .* in .*{path.name}"):
+        with pytest.raises(ConfigError, match=f"TLS: expected a.* (in|got) .*{path.name}"):
             HttpTransport("https://localhost", tls=TlsOptions(**{name: path}))
 
 
