@@ -5,6 +5,8 @@ of N rows (docs/statistics.md, "How exact"):
 
 - a block of n rows is summed in any order, on any device: n unit roundoffs of the sum of the absolute terms, and a few for the
   terms themselves; n is at most `BLOCK_ROWS`, and sums of blocks lose nothing that matters;
+- rows that were forgotten may have been summed in other blocks when they were learned: twice the same of theirs, with terms
+  as large as the schema allows;
 - a round keeps 20 decimal places of each peer's vector and scalar: 2 * 10^-20 * peers * max_rows in the sum, each for values
   up to 1.
 
@@ -111,7 +113,9 @@ class Moments:
         self.schema: Final = statistics.schema
         self.rows: Final = statistics.rows
         self._values: Final = statistics.values
-        self._relative: Final = (min(abs(self.rows), BLOCK_ROWS) + _TERM_ROUNDOFFS) * UNIT_ROUNDOFF
+        forgotten = max(statistics.forgotten_rows, 0)
+        self._relative: Final = (min(abs(self.rows) + forgotten, BLOCK_ROWS) + _TERM_ROUNDOFFS) * UNIT_ROUNDOFF
+        self._of_forgotten: Final = 2 * forgotten * self._relative
         self._absolute: Final = _ROUND_RESOLUTION * statistics.masked_peers * self.schema.max_rows
         self._is_binary: Final = np.array([feature.kind is Kind.BINARY for feature in self.schema.features])
 
@@ -121,8 +125,8 @@ class Moments:
         count, first, second = (self._values[block][place] for block in (layout.counts, layout.sums, layout.squares))
         return Sums(
             Bounded.exact(count),
-            self._sum(first, np.sqrt(np.abs(count * second)), is_binary),
-            self._sum(second, second, is_binary),
+            self._sum(first, np.sqrt(np.abs(count * second)), is_binary, 1),
+            self._sum(second, second, is_binary, 2),
             np.asarray(is_binary),
         )
 
@@ -132,7 +136,7 @@ class Moments:
         second = self._values[layout.squares][place]
         third, fourth = self._values[layout.cubes][at], self._values[layout.fourths][at]
         none = np.zeros((), dtype=np.bool_)
-        return self._sum(third, np.sqrt(np.abs(second * fourth)), none), self._sum(fourth, fourth, none)
+        return self._sum(third, np.sqrt(np.abs(second * fourth)), none, 3), self._sum(fourth, fourth, none, 4)
 
     def pairs(self, places: NDArray[np.intp]) -> Pairs:
         """Return the moments of all pairs of some features, in their order."""
@@ -155,11 +159,11 @@ class Moments:
         left_out = chosen(np.zeros(len(own_counts)), values[layout.pairs_left_out], values[layout.pairs_left_out])
         sums = Sums(
             Bounded.exact(counts),
-            self._sum(first, np.sqrt(np.abs(counts * second)), is_binary),
-            self._sum(second, second, is_binary),
+            self._sum(first, np.sqrt(np.abs(counts * second)), is_binary, 1),
+            self._sum(second, second, is_binary, 2),
             is_binary,
         )
-        products = self._sum(product, np.sqrt(np.abs(second * second.T)), is_binary & is_binary.T)
+        products = self._sum(product, np.sqrt(np.abs(second * second.T)), is_binary & is_binary.T, 2)
         return Pairs(sums, products, left_out.astype(np.int64))
 
     def where(self, place: int, binary: int, *, is_one: bool) -> Sums:
@@ -173,19 +177,23 @@ class Moments:
             row = int(np.searchsorted(self.schema.continuous, place))
             column = int(np.searchsorted(self.schema.binary, binary))
             found = self._values[self.schema.layout.conditional_squares][row * len(self.schema.binary) + column]
-            squares = self._sum(found, found, is_binary)
+            squares = self._sum(found, found, is_binary, 2)
         if is_one:
             return Sums(ones, products, squares, is_binary)
         return Sums(count - ones, first - products, second - squares, is_binary)
 
-    def _sum(self, value: NDArray[np.float64], absolute: NDArray[np.float64], is_exact: NDArray[np.bool_]) -> Bounded:
+    def _sum(
+        self, value: NDArray[np.float64], absolute: NDArray[np.float64], is_exact: NDArray[np.bool_], power: int
+    ) -> Bounded:
         """Return sums with their bounds.
 
         Args:
             value: the sums.
             absolute: bounds of the sums of the absolute terms.
             is_exact: which are counts.
+            power: of z in a term.
         """
         share = np.abs(value) / max(abs(self.rows), 1)
         error = self._relative * np.abs(absolute) + self._absolute * (1 + share)
+        error = error + self._of_forgotten * max(self.schema.z_max**power, 1.0)
         return Bounded(np.asarray(value), np.where(is_exact, 0.0, error))

@@ -9,7 +9,6 @@ Source: docs/spec/federation.md 1.9.
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 from typing import Any, Final, Self
 
@@ -20,6 +19,7 @@ from pet.errors import FederationValueError, RemoteProtocolError, StatisticsErro
 from pet.federation.devices import NUMPY, Device
 from pet.federation.rows import read_blocks
 from pet.federation.schema import Schema
+from pet.federation.statistics_header import StatisticsHeader
 from pet.federation.tables import BLOCK_ROWS
 from pet.mask_config import MaskConfig, MaskConfigPair
 
@@ -27,12 +27,6 @@ from pet.mask_config import MaskConfig, MaskConfigPair
 #: this one needs the fewest bytes of keystream per number, 32: with fewer models more of each draw would be rejected.
 STATISTICS_MASK_CONFIG: Final = MaskConfigPair.of(MaskConfig.parse("power2-f64-b4-m9"))
 
-_MAGIC: Final = b"PETS"
-#: 2 has the number of masked peers where 1 has a zero; without any, 1 is written, which older versions of pet read.
-_VERSIONS: Final = (1, 2)
-_HAS_RESIDUES: Final = 1
-_HEADER: Final = struct.Struct(">4sBBH32sqI")
-_MAX_MASKED_PEERS: Final = (1 << 16) - 1
 #: How far the statistics of no rows may be from zero, in units of what the forgotten rows could add at most.
 _ZERO_TOLERANCE: Final = 1e-9
 
@@ -52,6 +46,7 @@ class Statistics:
         rows: how many rows were learned; below 0 only in a difference.
         masked_peers: of how many peers a round merged these numbers, which cost the digits beyond the 20th decimal place of
             each; 0 if no round did.
+        forgotten_rows: how many rows were taken off again, which leaves the rounding of the blocks that they were in.
     """
 
     device: Device = NUMPY
@@ -62,6 +57,7 @@ class Statistics:
             self.device = device
         self.rows = 0
         self.masked_peers = 0
+        self.forgotten_rows = 0
         self._high = np.zeros(schema.layout.length)
         self._low = np.zeros(schema.layout.length)
 
@@ -126,6 +122,7 @@ class Statistics:
             FederationValueError: they are of another schema.
         """
         rest = self - forgotten
+        rest.forgotten_rows = self.forgotten_rows + forgotten.rows
         rest._settle(forgotten.rows)
         self._become(rest)
 
@@ -136,6 +133,7 @@ class Statistics:
         total = self.copy()
         total._add(other._high, other._low, other.rows)
         total.masked_peers += other.masked_peers
+        total.forgotten_rows += other.forgotten_rows
         return total
 
     def __sub__(self, other: Statistics) -> Statistics:
@@ -143,6 +141,7 @@ class Statistics:
         difference = self.copy()
         difference._add(-other._high, -other._low, -other.rows)
         difference.masked_peers += other.masked_peers
+        difference.forgotten_rows -= other.forgotten_rows  # what is added to the other again comes to the same
         return difference
 
     def __eq__(self, other: object) -> bool:
@@ -243,15 +242,13 @@ class Statistics:
     # ---- bytes --------------------------------------------------------------------------------------------------------
 
     def to_bytes(self, *, with_residues: bool = False) -> bytes:
-        """Return the statistics as bytes: a header of 52, then the numbers as little-endian float64.
+        """Return the statistics as bytes: a header, then the numbers as little-endian float64.
 
         Args:
             with_residues: also the lower halves of the numbers, for storage at this peer; others need only the upper ones.
         """
         numbers = [self._high, self._low] if with_residues else [self.values]
-        peers, length = min(self.masked_peers, _MAX_MASKED_PEERS), self.schema.layout.length
-        version = _VERSIONS[peers > 0]
-        header = _HEADER.pack(_MAGIC, version, int(with_residues), peers, self.schema.digest, self.rows, length)
+        header = self._header(has_residues=with_residues).to_bytes()
         return b"".join([header, *(part.astype("<f8").tobytes() for part in numbers)])
 
     @classmethod
@@ -265,37 +262,36 @@ class Statistics:
             device: as of the constructor.
 
         Raises:
-            RemoteProtocolError: not such bytes (reason "malformed_statistics"), of another schema ("schema_mismatch"), or not
-                the statistics of any rows ("impossible_statistics").
+            RemoteProtocolError: not such bytes (reason "malformed_statistics"), of another version of the format
+                ("unknown_version"), of another schema ("schema_mismatch"), or not the statistics of any rows
+                ("impossible_statistics").
         """
-        length = schema.layout.length
-        if len(data) < _HEADER.size:
-            raise RemoteProtocolError("malformed_statistics", f"statistics: expected a header, got {len(data)} bytes")
-        magic, version, flags, peers, digest, rows, count = _HEADER.unpack_from(data)
-        if magic != _MAGIC:
-            raise RemoteProtocolError("malformed_statistics", "statistics: expected their header, got other bytes")
-        if version not in _VERSIONS:
-            raise RemoteProtocolError(
-                "unknown_version", f"statistics: expected format version 1 or 2, got {version}, of another version of pet"
-            )
-        if flags & ~_HAS_RESIDUES or (peers > 0) != (version > 1):
-            raise RemoteProtocolError(
-                "malformed_statistics", "statistics: expected flags and peers of their version, got others"
-            )
-        if digest != schema.digest or count != length:
+        header, length = StatisticsHeader.from_bytes(data), schema.layout.length
+        if header.digest != schema.digest or header.length != length:
             raise RemoteProtocolError("schema_mismatch", "statistics: expected those of this federation's schema, got others")
-        parts = 2 if flags else 1
-        expected = _HEADER.size + 8 * length * parts
+        parts, start = 2 if header.has_residues else 1, header.size_bytes
+        expected = start + 8 * length * parts
         if len(data) != expected:
             raise RemoteProtocolError("malformed_statistics", f"statistics: expected {expected} bytes, got {len(data)}")
-        numbers = np.frombuffer(data, dtype="<f8", offset=_HEADER.size).reshape(parts, length).astype(np.float64)
+        numbers = np.frombuffer(data, dtype="<f8", offset=start).reshape(parts, length).astype(np.float64)
         statistics = cls(schema, device=device)
-        statistics.rows, statistics.masked_peers = rows, peers
+        statistics.rows, statistics.masked_peers = header.rows, header.masked_peers
+        statistics.forgotten_rows = header.forgotten_rows
         statistics._high = numbers[0]
         if parts == 2:
             statistics._low = numbers[1]
         statistics._require_possible(is_difference=is_difference)
         return statistics
+
+    def _header(self, *, has_residues: bool) -> StatisticsHeader:
+        return StatisticsHeader(
+            digest=self.schema.digest,
+            rows=self.rows,
+            length=self.schema.layout.length,
+            has_residues=has_residues,
+            masked_peers=self.masked_peers,
+            forgotten_rows=self.forgotten_rows,
+        )
 
     def _require_possible(self, *, is_difference: bool) -> None:
         try:
@@ -321,7 +317,7 @@ class Statistics:
         self.rows += rows
 
     def _become(self, other: Statistics) -> None:
-        self.rows, self.masked_peers = other.rows, other.masked_peers
+        self.rows, self.masked_peers, self.forgotten_rows = other.rows, other.masked_peers, other.forgotten_rows
         self._high, self._low = other._high.copy(), other._low.copy()
 
     def _settle(self, forgotten_rows: int) -> None:
@@ -331,7 +327,7 @@ class Statistics:
         if self.rows == 0:
             if (np.abs(self.values) > _ZERO_TOLERANCE * forgotten_rows * self.schema.bounds).any():
                 raise StatisticsError("forget: expected rows that were learned, got others")
-            self._high[:], self._low[:] = 0, 0
+            self._high[:], self._low[:], self.forgotten_rows = 0, 0, 0
         try:
             self.validate()
         except StatisticsError:

@@ -74,11 +74,25 @@ seeds, cuts = st.integers(0, 2**32 - 1), st.lists(st.floats(0, 1), max_size=4)
 
 
 def merged(rows, schema, at, masked):
-    """Return the statistics of rows that are split among peers at some shares of them."""
+    """Return the statistics of rows that are split among peers at some shares of them; alone, each also forgets some."""
     parts = [part for part in np.split(rows, sorted(round(share * len(rows)) for share in at)) if len(part)]
     if masked:
         return merged_in_a_round(parts, schema)
-    return sum((Statistics.of(part, schema) for part in parts), Statistics(schema))
+    return sum((after_forgetting(part, schema) for part in parts), Statistics(schema))
+
+
+def after_forgetting(part, schema):
+    """Return the statistics of rows that were learned beside others, which were then forgotten in other blocks."""
+    ranges = np.array([schema.range_of(feature) for feature in schema.features])
+    random = np.random.default_rng(len(part))
+    others = random.uniform(*ranges.T, (20, len(schema)))
+    is_binary = np.array([feature.kind is Kind.BINARY for feature in schema.features])
+    others[:, is_binary] = np.rint(others[:, is_binary])
+    statistics = Statistics.of(np.vstack([part, others]), schema)
+    if len(part) % 2:
+        statistics.forget(others[::-1], block_rows=3)
+        return statistics
+    return Statistics.of(part, schema)
 
 
 class Tally:

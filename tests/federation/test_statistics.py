@@ -253,12 +253,25 @@ def change(data, at, new):
     return data[:at] + new + data[at + len(new) :]
 
 
-def test_merged_statistics_keep_how_many_peers_a_round_had():
+def test_bytes_keep_what_the_numbers_went_through():
     statistics = Statistics.of(some_rows(50), SCHEMA)
-    for peers, kept, version in ((0, 0, 1), (7, 7, 2), (10**6, 65535, 2)):
-        statistics.masked_peers = peers
+    for peers, kept, forgotten, version in ((0, 0, 0, 1), (7, 7, 0, 2), (0, 0, 5, 2), (10**6, 65535, 2**40, 2)):
+        statistics.masked_peers, statistics.forgotten_rows = peers, forgotten
         assert statistics.to_bytes()[4] == version
-        assert Statistics.from_bytes(statistics.to_bytes(), SCHEMA).masked_peers == kept
+        again = Statistics.from_bytes(statistics.to_bytes(), SCHEMA)
+        assert (again.masked_peers, again.forgotten_rows, again) == (kept, forgotten, statistics)
+
+
+def test_rows_that_were_forgotten_are_counted_until_nothing_is_left():
+    statistics = Statistics.of(some_rows(50), SCHEMA)
+    statistics.learn(some_rows(20, seed=2))
+    earlier = statistics.copy()
+    statistics.forget(some_rows(20, seed=2))
+    statistics.learn(some_rows(5, seed=3))
+    assert (earlier + (statistics - earlier)).forgotten_rows == statistics.forgotten_rows == 20
+    statistics.forget(some_rows(5, seed=3))
+    statistics.forget(some_rows(50))
+    assert (statistics.rows, statistics.forgotten_rows) == (0, 0)
 
 
 def test_the_layout_of_missing_values_is_part_of_a_schema():
