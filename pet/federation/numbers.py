@@ -38,7 +38,7 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]
 _WITH_COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?")
 #: Characters with which `float` means what a table means. It would also take digits of other scripts, underscores between
 #: digits, and control characters around a number.
-_PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("_"))
+PLAIN_CHARACTERS: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("_"))
 
 #: Kinds of NumPy types that are read: booleans, integers, floats, objects and texts that may hold numbers. NumPy would also
 #: take complex numbers without their imaginary part, and dates as a count of days or nanoseconds.
@@ -110,7 +110,9 @@ def require_columns(table: Container[str], names: Sequence[str]) -> None:
         )
 
 
-def parse_texts(texts: Sequence[str], what: str, start: int = 0, decimal_mark: str = ".") -> NDArray[np.float64]:
+def parse_texts(
+    texts: Sequence[str], what: str, start: int = 0, decimal_mark: str = ".", *, is_plain: bool = False
+) -> NDArray[np.float64]:
     """Return fields of text as doubles, shape (fields,); missing ones are NaN.
 
     Args:
@@ -118,12 +120,14 @@ def parse_texts(texts: Sequence[str], what: str, start: int = 0, decimal_mark: s
         what: the column's name.
         start: the row of the first field, for an error.
         decimal_mark: "." or ",".
+        is_plain: whether the fields are known to be of `PLAIN_CHARACTERS`; else it is found out.
 
     Raises:
         RowError: a field is neither a number nor a word for a missing value or a boolean.
     """
-    joined = "".join(texts)
-    is_plain = joined.isascii() and not joined.encode().translate(None, _PLAIN)
+    if not is_plain:
+        joined = "".join(texts)
+        is_plain = joined.isascii() and not joined.encode().translate(None, PLAIN_CHARACTERS)
     if is_plain and decimal_mark == ".":
         try:
             return np.fromiter(map(float, texts), dtype=np.float64, count=len(texts))
