@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,7 +12,6 @@ import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
 from pet.errors import FederationValueError
-from pet.federation.client import Client
 from pet.federation.csv_table import CsvTable
 from pet.federation.learning_records import Change
 from pet.federation.tables import is_parquet
@@ -26,6 +25,7 @@ Separator = Annotated[
     typer.Option("--separator", metavar="NAME", help="comma, semicolon or tab; found in the heading if not given."),
 ]
 Decimal = Annotated[str, typer.Option("--decimal", metavar="MARK", help="'.' or ',' in the numbers of a CSV file.")]
+Again = Annotated[bool, typer.Option("--again", help="Even if the same rows were learned, or forgotten, already.")]
 RequestId = Annotated[
     str | None,
     typer.Option("--request-id", metavar="ID", help="Of an earlier try that got no answer: its rows count once."),
@@ -46,48 +46,6 @@ def table_of(file: Path, encoding: str, separator: str | None, decimal: str) -> 
     return CsvTable(file, encoding=encoding, separator=mark, decimal=decimal)
 
 
-def learn(
-    project: Project,
-    file: File,
-    key_file: KeyFile,
-    encoding: Encoding = "utf-8",
-    separator: Separator = None,
-    decimal: Decimal = ".",
-    again: Annotated[bool, typer.Option("--again", help="Learn rows although the same were learned already.")] = False,
-    request_id: RequestId = None,
-    url: Url = DEFAULT_URL,
-    certificate: Certificate = None,
-    compat: Compat = False,
-) -> None:
-    """Let the local project of a peer learn the rows of a file, whole or not at all. They stay on its server.
-
-    Example: pet federation learn mine rows.csv -k bob.key
-    """
-    with client_of(url, key_file, certificate, compat=compat) as client:
-        _change(client, Change.LEARN, project, file, (encoding, separator, decimal), again=again, request_id=request_id)
-
-
-def forget(
-    project: Project,
-    file: File,
-    key_file: KeyFile,
-    encoding: Encoding = "utf-8",
-    separator: Separator = None,
-    decimal: Decimal = ".",
-    again: Annotated[bool, typer.Option("--again", help="Forget rows although the same were forgotten already.")] = False,
-    request_id: RequestId = None,
-    url: Url = DEFAULT_URL,
-    certificate: Certificate = None,
-    compat: Compat = False,
-) -> None:
-    """Take the rows of a file out of the local project of a peer again; the others see it after the next synchronisation.
-
-    Example: pet federation forget mine rows.csv -k bob.key
-    """
-    with client_of(url, key_file, certificate, compat=compat) as client:
-        _change(client, Change.FORGET, project, file, (encoding, separator, decimal), again=again, request_id=request_id)
-
-
 @contextmanager
 def naming_file(file: Path) -> Iterator[None]:
     """Put the name of a file before what is wrong with its rows.
@@ -101,25 +59,71 @@ def naming_file(file: Path) -> Iterator[None]:
         raise FederationValueError(f"{file}: {error}") from None
 
 
-def _change(
-    client: Client,
-    change: Change,
-    project: str,
-    file: Path,
-    form: tuple[str, str | None, str],
-    *,
-    again: bool,
-    request_id: str | None,
-) -> None:
-    call = client.learn if change is Change.LEARN else client.forget
-    with naming_file(file):
-        count = call(project, table_of(file, *form), progress=_show, again=again, request_id=request_id)
-    counts = client.row_counts(project)
-    done = "learned" if change is Change.LEARN else "forgot"
-    typer.echo(f"{project} {done} {count} rows; it has {counts['learned']}, of which the others hold {counts['shared']}")
+def _command(change: Change, done: str, description: str) -> Callable[..., None]:
+    """Return a command.
+
+    Args:
+        change: what it does with the rows of a file.
+        done: the word for it when it is done.
+        description: its help text, with an example.
+    """
+
+    def command(
+        project: Project,
+        file: File,
+        key_file: KeyFile,
+        encoding: Encoding = "utf-8",
+        separator: Separator = None,
+        decimal: Decimal = ".",
+        again: Again = False,
+        request_id: RequestId = None,
+        url: Url = DEFAULT_URL,
+        certificate: Certificate = None,
+        compat: Compat = False,
+    ) -> None:
+        with client_of(url, key_file, certificate, compat=compat) as client:
+            call = client.learn if change is Change.LEARN else client.forget
+            with naming_file(file), _progress() as progress:
+                table = table_of(file, encoding, separator, decimal)
+                count = call(project, table, progress=progress, again=again, request_id=request_id)
+            counts = client.row_counts(project)
+        typer.echo(f"{project} {done} {count} rows; it has {counts['learned']}, of which the others hold {counts['shared']}")
+
+    command.__doc__ = description
+    return command
 
 
-def _show(rows: int) -> None:
-    """Show how far a large file is, where somebody looks."""
-    if sys.stderr.isatty():
-        print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
+learn: Final = _command(
+    Change.LEARN,
+    "learned",
+    """Let the local project of a peer learn the rows of a file, whole or not at all. They stay on its server.
+
+    Example: pet federation learn mine rows.csv -k bob.key
+    """,
+)
+forget: Final = _command(
+    Change.FORGET,
+    "forgot",
+    """Take the rows of a file out of the local project of a peer again; the others see it after the next synchronisation.
+
+    Example: pet federation forget mine rows.csv -k bob.key
+    """,
+)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """Yield what shows how far a large file is, where somebody looks."""
+    is_shown = False
+
+    def show(rows: int) -> None:
+        nonlocal is_shown
+        if sys.stderr.isatty():
+            is_shown = True
+            print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            print(file=sys.stderr)

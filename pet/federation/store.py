@@ -22,7 +22,8 @@ from typing import Final
 
 from pet.crypto import EncryptionKeyPair, hash_sha256
 from pet.errors import ProjectExistsError, StateError, StorageError, TokenRefusedError
-from pet.federation.learning_records import MAX_LEARNED_TABLES, MAX_REQUESTS, Change, DoneRequest
+from pet.federation import row_ledger
+from pet.federation.learning_records import Change, DoneRequest
 from pet.federation.record_codec import decode_record, encode_record
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 from pet.files import make_private_folder, shown_fault, touch_private
@@ -47,13 +48,6 @@ CREATE INDEX IF NOT EXISTS log_of_project ON log (cid, pid, kind, place);
 CREATE TABLE IF NOT EXISTS token (
     digest BLOB PRIMARY KEY, cid TEXT, pid TEXT, invitation BLOB, expires REAL, state TEXT NOT NULL,
     peer TEXT, signing_key BLOB);
-CREATE TABLE IF NOT EXISTS learned (
-    cid TEXT, pid TEXT, digest BLOB, times INTEGER NOT NULL, PRIMARY KEY (cid, pid, digest)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS request (
-    place INTEGER PRIMARY KEY, cid TEXT, pid TEXT, id TEXT, change TEXT NOT NULL, first BLOB NOT NULL, digest BLOB NOT NULL,
-    pieces INTEGER NOT NULL, row_count INTEGER NOT NULL, UNIQUE (cid, pid, id));
-CREATE INDEX IF NOT EXISTS request_of_project ON request (cid, pid, place);
-CREATE INDEX IF NOT EXISTS request_of_rows ON request (cid, pid, digest);
 CREATE TABLE IF NOT EXISTS server (name TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 
@@ -195,62 +189,29 @@ class PeerStorage:
 
     def save_change(self, name: str, state: bytes, done: DoneRequest, *, is_empty: bool) -> None:
         """Replace one blob and note the request that changed it, in one transaction."""
-        place = (self._cid, self._pid)
         with self._database.transaction() as connection:
             self._write_state(connection, name, state)
-            connection.execute(
-                "INSERT INTO request (cid, pid, id, change, first, digest, pieces, row_count)"
-                " SELECT cid, pid, ?, ?, ?, ?, ?, ? FROM project WHERE cid = ? AND pid = ?",
-                (done.request, done.change, done.first, done.digest, done.pieces, done.rows, *place),
-            )
-            connection.execute(
-                "DELETE FROM request WHERE place <= (SELECT place FROM request WHERE cid = ? AND pid = ?"
-                " ORDER BY place DESC LIMIT 1 OFFSET ?) AND cid = ? AND pid = ?",
-                (*place, MAX_REQUESTS, *place),
-            )
-            if done.change is Change.LEARN:
-                self._note_learned(connection, done.digest)
-            elif is_empty:
-                connection.execute("DELETE FROM learned WHERE cid = ? AND pid = ?", place)
-            else:
-                found = (*place, done.digest)
-                connection.execute("UPDATE learned SET times = times - 1 WHERE cid = ? AND pid = ? AND digest = ?", found)
-                connection.execute("DELETE FROM learned WHERE cid = ? AND pid = ? AND digest = ? AND times < 1", found)
+            row_ledger.note(connection, (self._cid, self._pid), done, is_empty=is_empty)
 
     def done_request(self, request: str) -> DoneRequest | None:
         """Return a request that was carried out, if it is still remembered."""
         with self._database.transaction() as connection:
-            row = connection.execute(
-                "SELECT change, first, digest, pieces, row_count FROM request WHERE cid = ? AND pid = ? AND id = ?",
-                (self._cid, self._pid, request),
-            ).fetchone()
-        if row is None:
-            return None
-        change, first, digest, pieces, rows = row
-        return DoneRequest(request=request, change=Change(change), first=first, digest=digest, pieces=pieces, rows=rows)
+            return row_ledger.done_request(connection, (self._cid, self._pid), request)
 
     def last_change(self, digest: bytes) -> Change | None:
         """Return what the newest remembered request with these rows did."""
         with self._database.transaction() as connection:
-            row = connection.execute(
-                "SELECT change FROM request WHERE cid = ? AND pid = ? AND digest = ? ORDER BY place DESC LIMIT 1",
-                (self._cid, self._pid, digest),
-            ).fetchone()
-        return None if row is None else Change(row[0])
+            return row_ledger.last_change(connection, (self._cid, self._pid), digest)
 
     def times_learned(self, digest: bytes) -> int:
         """Return how often a table was learned and not forgotten."""
         with self._database.transaction() as connection:
-            row = connection.execute(
-                "SELECT times FROM learned WHERE cid = ? AND pid = ? AND digest = ?", (self._cid, self._pid, digest)
-            ).fetchone()
-        return 0 if row is None else int(row[0])
+            return row_ledger.times_learned(connection, (self._cid, self._pid), digest)
 
     def learned_tables(self) -> int:
         """Return how many different tables were learned and not forgotten."""
         with self._database.transaction() as connection:
-            query = "SELECT count(*) FROM learned WHERE cid = ? AND pid = ?"
-            return int(connection.execute(query, (self._cid, self._pid)).fetchone()[0])
+            return row_ledger.learned_tables(connection, (self._cid, self._pid))
 
     def append_log(self, kind: LogKind, line: str) -> None:
         """Add a line; the oldest beyond 1000 are dropped."""
@@ -333,16 +294,6 @@ class PeerStorage:
                 (name, state, self._cid, self._pid),
             )
 
-    def _note_learned(self, connection: sqlite3.Connection, digest: bytes) -> None:
-        """Count a table; beyond the limit only those that are known, which is what the caller checked."""
-        connection.execute(
-            "INSERT INTO learned SELECT cid, pid, ?1, 1 FROM project WHERE cid = ?2 AND pid = ?3"
-            " AND ((SELECT count(*) FROM learned WHERE cid = ?2 AND pid = ?3) < ?4"
-            " OR EXISTS (SELECT 1 FROM learned WHERE cid = ?2 AND pid = ?3 AND digest = ?1))"
-            " ON CONFLICT (cid, pid, digest) DO UPDATE SET times = times + 1",
-            (digest, self._cid, self._pid, MAX_LEARNED_TABLES),
-        )
-
     def _write_record(self, connection: sqlite3.Connection, record: FederationRecord) -> None:
         connection.execute(
             "UPDATE project SET record = ? WHERE cid = ? AND pid = ?", (encode_record(record), self._cid, self._pid)
@@ -361,7 +312,7 @@ class _Database:
             if found not in _READ_FORMATS:
                 raise StateError(f"{name}: expected a store of version {_FORMAT}, got {found}")
             self._connection.executescript(
-                f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; {_TABLES}"
+                f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; {_TABLES}{row_ledger.TABLES}"
                 f"PRAGMA user_version = {_FORMAT};"
             )
         except BaseException as error:

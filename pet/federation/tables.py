@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, MissingExtraError, RowError
-from pet.federation.csv_table import CsvReader, CsvTable
+from pet.federation.csv_reader import CsvReader
+from pet.federation.csv_table import CsvTable
 from pet.federation.numbers import require_columns, to_floats
 
 #: Rows that are worked on at a time: with 1000 features 32 MiB, few enough to stream and enough for the matrix products.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pet.errors import FederationValueError, PetError, RowError
 from pet.federation import csv_table
-from pet.federation.csv_table import MAX_FIELD_CHARACTERS, CsvTable
+from pet.federation.csv_reader import MAX_FIELD_CHARACTERS
+from pet.federation.csv_table import CsvTable
 from pet.federation.numbers import BOOLEAN_WORDS, MISSING_WORDS
 from pet.federation.tables import opened, read_columns
 
@@ -132,6 +133,7 @@ def test_a_separator_inside_quotes_is_none():
 
 def test_decimal_commas_are_read_where_they_are_stated():
     assert column("x;y\n1,5;2\n-,5e1;3\nNA;4\n2;5\n", decimal=",")[:2] == [1.5, -5]
+    assert column("x\n1,5\n2,25\n", decimal=",") == [1.5, 2.25]
     assert refused("x;y\n1.5;2\n", decimal=",").problem == "expected a number with a decimal comma, got a point"
     assert "got other text" in str(refused("x;y\n1.234,5;2\n", decimal=","))
     with pytest.raises(FederationValueError, match="another separator than the decimal comma"):

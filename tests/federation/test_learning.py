@@ -1,6 +1,7 @@
 """Rows count once: repeated requests, tables that are learned again, pieces that stop in between, servers that are killed."""
 
 import itertools
+import json
 import signal
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from programs import require_program
 
+from pet import cli
 from pet.commands.federation_demo_run import running_broker, running_sites
 from pet.errors import (
     FederationRefusedError,
@@ -24,10 +26,9 @@ from pet.errors import (
     RowError,
     UnknownUnitError,
 )
-from pet.federation import Client, CsvTable, Feature, Schema, Statistics
+from pet.federation import Client, CsvTable, Feature, Schema, Statistics, row_ledger
 from pet.federation import learning as learning_module
 from pet.federation import local_project as local_project_module
-from pet.federation import store as store_module
 from pet.federation.client_requests import SignedRequests
 from pet.federation.learning import IDLE_SECONDS, MAX_PENDING_UNITS, PendingUnits
 from pet.federation.learning_records import Change, Piece
@@ -36,6 +37,7 @@ from pet.federation.request_maps import MapContext, created_record
 from pet.federation.row_pieces import CONTENT_TYPE, encode_piece
 from pet.federation.row_upload import RowUpload
 from pet.federation.store import FederationStore
+from pet.files import write_private
 
 HOSTS = "nats://127.0.0.1:1"
 SCHEMA = Schema((Feature(name="x"),))
@@ -235,8 +237,8 @@ def test_unfinished_units_are_bounded_and_idle_ones_are_replaced():
 
 
 def test_stored_ids_and_digests_are_bounded(node, monkeypatch):
-    monkeypatch.setattr(store_module, "MAX_REQUESTS", 5)
-    for module in (store_module, local_project_module):
+    monkeypatch.setattr(row_ledger, "MAX_REQUESTS", 5)
+    for module in (row_ledger, local_project_module):
         monkeypatch.setattr(module, "MAX_LEARNED_TABLES", 8)
     for number in range(8):
         node.project.take(rows(number), piece(request=f"{number:016}"))
@@ -396,6 +398,35 @@ def test_the_client_learns_once(client):
     for _ in range(2):
         assert client.forget("p", rows(1, 2), request_id="f" * 16) == 2
     assert client.row_counts("p")["learned"] == 2
+
+
+def test_the_commands_learn_once_and_forget(tmp_path, capsys):
+    with federation_server(runtime=StatisticsRuntime()) as url, Client(url, "c1", KEY) as client:
+        client.create("p", "f", nats_hosts=HOSTS, fed_schema=SCHEMA.to_json())
+        key, table = tmp_path / "c1.key", tmp_path / "rows.csv"
+        write_private(key, json.dumps({"users": {"c1": KEY}}))
+        table.write_text("x;name\n1,5;Ann\n2,5;Bob\n")
+
+        def run(word, *more, status=0):
+            words = [word, "p", str(table), "-k", str(key), "-u", url, "--decimal", ",", *more]
+            assert cli.run(["federation", *words]) == status
+            captured = capsys.readouterr()
+            return captured.out if status == 0 else captured.err
+
+        assert run("learn", "--separator", "semicolon") == "p learned 2 rows; it has 2, of which the others hold 0\n"
+        assert "same rows once more" in run("learn", status=1)
+        assert run("learn", "--again", "--request-id", REQUEST) == "p learned 2 rows; it has 4, of which the others hold 0\n"
+        assert run("learn", "--request-id", REQUEST) == "p learned 2 rows; it has 4, of which the others hold 0\n"
+        body = encode_piece(["x"], [np.ones((3, 1))])
+        query = {"request": "u" * 16, "piece": "0", "last": "false"}
+        client._requests.call("POST", "fedml/p/learn", query, body, content_type=CONTENT_TYPE)
+        assert cli.run(["federation", "status", "p", "-k", str(key), "-u", url]) == 0
+        status = capsys.readouterr().out
+        assert "rows 4 in 1 tables, of which the others hold 0\n  unfinished: 3 rows to learn in 1 pieces, idle for " in status
+        assert f"request {'u' * 16}\n" in status
+        assert run("forget") == "p forgot 2 rows; it has 2, of which the others hold 0\n"
+        table.write_text("x\nold\n")
+        assert f"{table}: line 2, column 1, feature x: expected a number" in run("forget", status=1)
 
 
 def lose_answers(monkeypatch, which):
