@@ -82,9 +82,11 @@ class Bounded:
 
     def matmul(self, other: Bounded) -> Bounded:
         """Return the matrix product."""
-        of_values = np.abs(self.value) @ np.abs(other.value)
-        error = np.abs(self.value) @ other.error + self.error @ (np.abs(other.value) + other.error)
-        return Bounded(self.value @ other.value, error + self.value.shape[-1] * UNIT_ROUNDOFF * of_values)
+        with np.errstate(all="ignore"):
+            of_values = np.abs(self.value) @ np.abs(other.value)
+            error = np.abs(self.value) @ other.error + self.error @ (np.abs(other.value) + other.error)
+            rounding = self.value.shape[-1] * UNIT_ROUNDOFF * of_values
+            return Bounded(np.asarray(self.value @ other.value), np.asarray(error + rounding))
 
     @property
     def transposed(self) -> Bounded:

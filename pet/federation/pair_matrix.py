@@ -60,6 +60,10 @@ class PairMatrix(np.ndarray[Any, np.dtype[np.float64]]):
     def __getitem__(self, place: Any) -> Any:
         return np.asarray(self)[place]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep what it says of its numbers when it is copied or sent to another process."""
+        return _restored, (np.array(self, subok=False), vars(self))
+
     def figure(self, first: int, second: int) -> Figure:
         """Return one number with its bound, its reason if it is NaN, and how many peers left the pair out."""
         value, bound = float(self[first, second]), float(self.bounds[first, second])
@@ -81,3 +85,9 @@ class PairMatrix(np.ndarray[Any, np.dtype[np.float64]]):
         if self._is_constant[first, second]:
             return CONSTANT
         return no_digits(float(self.bounds[first, second]))
+
+
+def _restored(values: NDArray[np.float64], attributes: dict[str, Any]) -> PairMatrix:
+    matrix = values.view(PairMatrix)
+    vars(matrix).update(attributes)
+    return matrix

@@ -1,6 +1,7 @@
 """Numbers that the sums have no digits for are NaN or refused, with the reason; those that they have are right."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pet.errors import StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
 from pet.federation.contract_functions import FUNCTIONS
+from pet.federation.figures import Figures
 
 
 def of_one(values, *, centre=0.0, scale=1.0):
@@ -119,6 +121,19 @@ def test_what_a_matrix_says_of_its_numbers():
     assert found.figure(2, 1).reason == "expected at least 1 rows with both, got 0"
     assert type(found * 2) is type(found[0]) is np.ndarray
     assert type(np.abs(found).max()) is np.float64
+
+
+def test_figures_keep_what_they_say_of_themselves_in_another_process():
+    schema = Schema(tuple(Feature(name=name, scale=4) for name in "ab"))
+    matrix = covariance(Statistics.of({"a": normal(30), "b": np.full(30, 0.1)}, schema))
+    again = pickle.loads(pickle.dumps(matrix))
+    np.testing.assert_array_equal(again, matrix)
+    np.testing.assert_array_equal(again.bounds, matrix.bounds)
+    assert again.reasons == matrix.reasons != {}
+    figure = pickle.loads(pickle.dumps(matrix.figure(0, 1)))
+    assert (math.isnan(figure), figure.reason) == (True, matrix.reasons["a", "b"])
+    figures = pickle.loads(pickle.dumps(Figures({"mean": 1.0}, bounds={"mean": 0.1}, reasons={"variance": "why"})))
+    assert (figures, figures.bounds, figures.reasons) == ({"mean": 1.0}, {"mean": 0.1}, {"variance": "why"})
 
 
 def test_a_contract_has_no_opinion_on_what_has_no_digits():
