@@ -19,6 +19,7 @@ from test_analysis import merged_in_a_round
 from pet.errors import StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
 from pet.federation.moments import Moments
+from pet.federation.shared_pairs import SharedPairs
 
 #: Relative to the scale of a figure: what a figure must reach, and how large its bound may be.
 CLOSE, MAX_SHARE = 1e-9, 1e-3
@@ -247,6 +248,46 @@ def test_every_figure_of_an_ordinary_table_is_a_number_and_that_of_pandas(table,
     difference = covariance(statistics, unbiased=True) - frame.cov().to_numpy()
     assert np.nanmax(np.abs(difference) / np.outer(deviations, deviations)) < CLOSE
     assert np.nanmax(np.abs(correlation(statistics) - frame.corr().to_numpy())) < CLOSE
+
+
+class NoStore:
+    """A store that keeps nothing."""
+
+    def save_state(self, name, state):
+        pass
+
+    def load_state(self, name):
+        return None
+
+
+def shares(part, i, j, least):
+    """Return whether a peer shares a pair: none of its rows, or enough, have one value without the other."""
+    first, second = np.isnan(part[:, i]), np.isnan(part[:, j])
+    return all(not 0 < alone < least for alone in ((first & ~second).sum(), (second & ~first).sum()))
+
+
+@given(st.lists(ordinary_kinds, min_size=2, max_size=3), st.integers(25, 120), seeds, cuts, st.sampled_from([0.01, 0.05, 0.4]))
+@settings(max_examples=40, deadline=None)
+def test_what_peers_share_of_any_split_is_pandas_over_those_that_share_a_pair(kinds, count, seed, at, missing_share):
+    schema, rows = table_of(kinds, count, missing_share, seed)
+    parts = [part for part in np.split(rows, sorted(round(share * count) for share in at)) if len(part)]
+    shared = [SharedPairs(NoStore(), is_masked=True).share(Statistics.of(part, schema), 1) for part in parts]
+    statistics = sum(shared, Statistics(schema))
+    found, correlations, tally = covariance(statistics), correlation(statistics), Tally()
+    for i, j in zip(*schema.pairs, strict=True):
+        rest = [part for part in parts if shares(part, i, j, len(schema) + 5)]
+        assert found.peers_left_out[i, j] == len(parts) - len(rest)
+        first, second = joint(*np.vstack(rest)[:, [i, j]].T) if rest else ([], [])
+        assert found.counts[i, j] == len(first)
+        if not first or not (scale := root(moments(first)["m2"] * moments(second)["m2"])):
+            assert math.isnan(correlations[i, j])
+            continue
+        true = exact_covariance(first, second)
+        tally.hold("covariance", found[i, j], found.bounds[i, j], float(true), scale)
+        tally.hold("correlation", correlations[i, j], correlations.bounds[i, j], float(true) / scale, 1.0)
+    assert not tally.refused
+    for place, name in enumerate(schema.names):
+        hold_univariate(tally, statistics, name, rows[:, place])
 
 
 def test_a_large_table_has_digits_to_spare():
