@@ -556,8 +556,8 @@ def test_a_server_that_is_killed_between_pieces_learns_the_table_once(tmp_path):
             assert site.client.univariate("a", "x", local=True)["mean"] == pytest.approx(values.mean(), rel=1e-12)
 
 
-def test_the_client_begins_again_after_a_restart(tmp_path, monkeypatch):
-    """The server is another one, with the same state, from the second piece on."""
+def test_the_client_begins_again_if_the_server_holds_no_piece(monkeypatch):
+    """At the second piece the server no longer holds the first one, as after a restart."""
     values = rows(*np.random.default_rng(1).normal(size=10_000))
     with federation_server(runtime=StatisticsRuntime()) as url, Client(url, "c1", KEY) as client:
         client.create("p", "f", nats_hosts=HOSTS, fed_schema=SCHEMA.to_json())
