@@ -65,7 +65,6 @@ def command(
     Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
     """
     console = Console(highlight=False)
-    logging.getLogger(DummyFleet.__module__).setLevel(logging.ERROR)  # its warnings are printed with the progress
     transport = open_coordinator(url, certificate, identity)
     try:
         fleet = DummyFleet(
@@ -78,7 +77,7 @@ def command(
             waits_for_repair=wait,
         )
         console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
-        with _stopped_by_signals(fleet):
+        with _stopped_by_signals(fleet), _warnings_only_printed():
             progress = fleet.run(rounds, _ProgressPrinter(console, lambda: what_it_waits_for(transport, count)))
     finally:
         transport.close()
@@ -139,6 +138,18 @@ class _ProgressPrinter:
             self._console.print(
                 f"quiet for {_QUIET_SECONDS} s: all have sent what they had to send. {reason}", soft_wrap=True, markup=False
             )
+
+
+@contextmanager
+def _warnings_only_printed() -> Iterator[None]:
+    """Keep the fleet's warnings out of the log: they are printed with the progress."""
+    logger = logging.getLogger(DummyFleet.__module__)
+    earlier = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(earlier)
 
 
 @contextmanager

@@ -78,9 +78,9 @@ def _identity_fault(certificate: Path, key: Path, error: Exception) -> str:
         has_certificate = b"-----BEGIN CERTIFICATE-----" in _beginning(certificate)
         has_key = b"PRIVATE KEY-----" in _beginning(key)
     except OSError as unreadable:
-        return f"expected a readable PEM file, got {unreadable.filename}: {unreadable.strerror}"
+        return f"expected a PEM file that can be read in {unreadable.filename}, got {unreadable.strerror}"
     if not has_certificate:
-        return f"expected a certificate (PEM) in {certificate}, got a file without one"
+        return f"expected a PEM file with a certificate in {certificate}, got a file without one"
     if not has_key:
         where = "the same file, below the certificate" if key == certificate else str(key)
         return f"expected the private key (PEM) of {certificate} in {where}, got a file without a key"

@@ -186,9 +186,9 @@ def test_wrong_files_are_named_with_what_is_wrong(tmp_path):
             "certificate",
         ): "expected the private key .* in the same file, .* without a key",
         ("certificate", "noise"): f"expected the private key .* in {tmp_path}/noise, got a file without a key",
-        ("key", "key"): f"expected a certificate .* in {tmp_path}/key, got a file without one",
+        ("key", "key"): f"expected a PEM file with a certificate in {tmp_path}/key, got a file without one",
         ("certificate", "other"): f"expected the private key of .* in {tmp_path}/other, got another key",
-        ("nothing", "key"): f"expected a readable PEM file, got {tmp_path}/nothing: No such file",
+        ("nothing", "key"): f"expected a PEM file that can be read in {tmp_path}/nothing, got No such file",
     }
     for (first, second), message in cases.items():
         with pytest.raises(ConfigError, match=message):
