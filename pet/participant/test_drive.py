@@ -9,12 +9,14 @@ Source: docs/spec/pet.md 8.5.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -53,6 +55,10 @@ _MAX_DUMMY_WEIGHT: Final = 1000
 _GRACE_SECONDS: Final = 0.5
 #: Different reasons that are remembered, so that each is reported once.
 _MAX_REFUSALS: Final = 64
+_ABANDONED: Final = object()
+
+#: What happened to a participant, each with the digest of its round.
+_History = list[tuple[bytes, Event]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +135,8 @@ class DummyFleet:
         self._weight = weight
         self._period_seconds = period_seconds
         self._stop_requested = threading.Event()
+        #: None for each thread that has nothing more to do, and _ABANDONED when they are not waited for.
+        self._finished: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._participants = [
             TickParticipant(
                 transport,
@@ -166,36 +174,70 @@ class DummyFleet:
                 scalar, or with `on_clip="raise"` a weight, is beyond.
             PetError: what answers is no coordinator, or does not let us in; see `BackOff.waits_for_repair`.
         """
-        thread_count = min(_MAX_THREADS, len(self._participants))
-        with ThreadPoolExecutor(thread_count, thread_name_prefix="pet-test-drive") as pool:
-            try:
-                while not self._stop_requested.is_set():
-                    started = time.monotonic()
-                    self._sweep(pool)
-                    if on_progress is not None:
-                        on_progress(self._progress)
-                    if rounds is not None and self._progress.rounds_finished >= rounds:
-                        break
-                    asked_seconds = max(participant.retry_after_seconds for participant in self._participants)
-                    period_seconds = max(self._period_seconds, asked_seconds)
-                    self._stop_requested.wait(max(0.0, started + period_seconds - time.monotonic()))
-            finally:
-                # Also after Ctrl-C: leaving the pool waits for the participants that are ticking.
-                self._stop_requested.set()
+        try:
+            while not self._stop_requested.is_set():
+                started = time.monotonic()
+                self._sweep()
+                if on_progress is not None:
+                    on_progress(self._progress)
+                if rounds is not None and self._progress.rounds_finished >= rounds:
+                    break
+                asked_seconds = max(participant.retry_after_seconds for participant in self._participants)
+                period_seconds = max(self._period_seconds, asked_seconds)
+                self._stop_requested.wait(max(0.0, started + period_seconds - time.monotonic()))
+        finally:
+            self._stop_requested.set()  # also after Ctrl-C
         return self._progress
 
     def stop(self) -> None:
         """Make `run` return after the ticks under way, requests given up after half a second; may be called from any thread."""
         self._stop_requested.set()
+        timer = threading.Timer(_GRACE_SECONDS, self._end_requests)
+        timer.daemon = True
+        timer.start()
+
+    def _end_requests(self) -> None:
+        """End requests under way, and stop waiting for what does not end: a name being looked up, a connection being made."""
         end_requests = getattr(self._transport, "end_requests", None)
         if end_requests is not None:
-            timer = threading.Timer(_GRACE_SECONDS, end_requests)
-            timer.daemon = True
-            timer.start()
+            end_requests()
+            time.sleep(_GRACE_SECONDS / 2)
+            self._finished.put(_ABANDONED)
 
-    def _sweep(self, pool: ThreadPoolExecutor) -> None:
+    def _take_turns(self) -> list[_History] | None:
+        """Let the participants take their turns in a few threads; None if `stop` came and they did not end.
+
+        They are daemons, which a pool cannot have: one that hangs in the operating system must not hold the end of the program.
+        """
+        waiting = deque(enumerate(self._participants))
+        histories: dict[int, _History] = {}
+        errors: list[Exception] = []
+
+        def work() -> None:
+            with contextlib.suppress(IndexError):  # of an empty deque
+                while not errors:
+                    index, participant = waiting.popleft()
+                    try:
+                        histories[index] = self._take_turn(participant)
+                    except Exception as error:
+                        errors.append(error)
+            self._finished.put(None)
+
+        threads = min(_MAX_THREADS, len(self._participants))
+        for number in range(threads):
+            threading.Thread(target=work, name=f"pet-test-drive-{number}", daemon=True).start()
+        for _ in range(threads):
+            if self._finished.get() is _ABANDONED:
+                return None
+        if errors:
+            raise errors[0]
+        return [history for _, history in sorted(histories.items())]
+
+    def _sweep(self) -> None:
         """Let every participant tick until it makes no more progress, then count what happened."""
-        histories = list(pool.map(self._take_turn, self._participants))
+        histories = self._take_turns()
+        if histories is None:
+            return
         errors = [str(participant.last_error) for participant in self._participants if participant.last_error is not None]
         self._progress = replace(self._progress, sweeps=self._progress.sweeps + 1, last_error=errors[0] if errors else None)
         for history in histories:
@@ -206,9 +248,9 @@ class DummyFleet:
                 participant.raise_permanent_error()
         self._judge_rounds()
 
-    def _take_turn(self, participant: TickParticipant) -> list[tuple[bytes, Event]]:
+    def _take_turn(self, participant: TickParticipant) -> _History:
         """Tick one participant; returns what happened, each with the digest of its round."""
-        history: list[tuple[bytes, Event]] = []
+        history: _History = []
         for _ in range(_MAX_TICKS_PER_SWEEP):
             if self._stop_requested.is_set():
                 break

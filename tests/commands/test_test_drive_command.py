@@ -2,8 +2,10 @@
 
 import io
 import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,3 +100,23 @@ def test_an_identity_without_its_key_is_named(tmp_path, capsys):
     assert (
         f"expected the private key (PEM) of {path} in the same file, below the certificate, got a file without a key" in error
     )
+
+
+@pytest.mark.parametrize("scheme", ["http", "nats"])
+def test_ctrl_c_ends_it_within_a_second_while_the_coordinator_hangs(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}" + ("/abcdefghijklmnop" if scheme == "nats" else "")
+        command = [sys.executable, "-m", "pet", "test-drive", "-u", url, "-n", "4"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                time.sleep(0.3)
+                started = time.monotonic()
+                process.send_signal(signal.SIGINT)
+                output, _ = process.communicate(timeout=30)
+                assert time.monotonic() - started < 3  # one second, and the end of an interpreter on a machine that is busy
+        finally:
+            process.kill()
+            process.communicate()
+    assert "0 rounds finished" in output

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from pet.errors import TransportError
 from pet.participant import AsyncParticipant, Participant, spawn_participant
 from pet.participant.test_drive import DummyFleet
 from pet.transports.http import HttpTransport
@@ -97,3 +98,60 @@ def test_a_fleet_stops_within_a_second(hanging):
         fleet.stop()
         thread.join(20)
         assert time.monotonic() - started < 2
+
+
+@pytest.fixture
+def away() -> Iterator[str]:
+    """The URL of a host that answers no attempt to connect: its queue of new connections is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            connection = stack.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_fleet_stops_within_a_second_while_it_connects(away):
+    with contextlib.closing(HttpTransport(away, timeout_seconds=5)) as transport:
+        fleet = DummyFleet(transport, 4)
+        thread = threading.Thread(target=fleet.run)
+        thread.start()
+        time.sleep(0.3)
+        assert thread.is_alive()
+        started = time.monotonic()
+        fleet.stop()
+        thread.join(20)
+        assert time.monotonic() - started < 2
+
+
+def test_a_thread_stops_within_a_second_while_it_connects(away):
+    thread = spawn_participant(HttpTransport(away, timeout_seconds=5), Trainer)
+    time.sleep(0.3)
+    started = time.monotonic()
+    thread.stop()
+    assert time.monotonic() - started < 2
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_large_upload_is_given_up(hanging):
+    """The coordinator reads the beginning of a message, and then nothing."""
+    url, asked = hanging
+    errors: list[Exception] = []
+
+    def send() -> None:
+        try:
+            transport.send_message(bytes(1 << 26))
+        except TransportError as error:
+            errors.append(error)
+
+    transport = HttpTransport(url)
+    thread = threading.Thread(target=send)
+    thread.start()
+    assert asked.wait(10)
+    started = time.monotonic()
+    transport.close()
+    thread.join(20)
+    assert time.monotonic() - started < 2
+    assert len(errors) == 1

@@ -43,6 +43,10 @@ _RECONNECT_WAIT_SECONDS: Final = 0.5
 _CONNECT_TIMEOUT_SECONDS: Final = 2
 _PING_SECONDS: Final = 20
 _UNANSWERED_PINGS: Final = 3
+#: How long a broker may take to read what is still to be sent when a connection is closed.
+_CLOSE_SECONDS: Final = 0.4
+#: Between two attempts to cancel an attempt to connect.
+_CANCEL_SECONDS: Final = 0.1
 #: What the library keeps while there is no connection.
 _PENDING_BYTES: Final = 2 * 2**20
 
@@ -153,17 +157,23 @@ class Session:
             self._is_open = True
         finally:
             if not self._is_open:
-                connecting.cancel()
-                await asyncio.wait({connecting})
+                while not connecting.done():  # the library swallows a cancellation that meets the end of a wait of its own
+                    connecting.cancel()
+                    await asyncio.wait({connecting}, timeout=_CANCEL_SECONDS)
                 await self.close()
 
     async def close(self) -> None:
-        """End the connection; calling it twice does no harm."""
+        """End the connection; calling it twice does no harm. What a broker that hangs has not read by then is dropped."""
         self._is_closing = True
-        try:
-            await self.client.close()
-        except (nats.errors.Error, OSError, AttributeError) as error:
-            # AttributeError: the library closes a transport that it never opened.
+        closing = asyncio.ensure_future(self.client.close())
+        await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
+        if self._wire is not None:
+            await self._wire.abort()
+        if not closing.done():
+            closing.cancel()
+            await asyncio.wait({closing})
+        # AttributeError: the library closes a transport that it never opened.
+        if not closing.cancelled() and isinstance(error := closing.exception(), (nats.errors.Error, OSError, AttributeError)):
             _logger.debug("closing: %s", error)
 
     async def publish(self, subject: str, parts: Sequence[Buffer], reply: str, headers: dict[str, str] | None) -> None:

@@ -9,9 +9,10 @@ Source: docs/spec/federation.md 5.2, 5.4.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from pet.buffers import Buffer
@@ -33,6 +34,8 @@ DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
 #: Both as over HTTP too: the record has 136 bytes, and the sum dictionary a million entries at most.
 _MAX_PARAMETERS_BYTES: Final = 4096
 _MAX_SUMS_BYTES: Final = 1 << 27
+#: How long calls that were ended may take to clean up; a connection to a broker that hangs takes less than a second.
+_CLEAN_UP_SECONDS: Final = 5.0
 
 
 class AsyncNatsTransport:
@@ -168,8 +171,10 @@ class NatsTransport:
         self._loop: Final = asyncio.new_event_loop()
         self._connecting: Final = asyncio.Lock()
         self._thread: Final = threading.Thread(target=self._loop.run_forever, name="pet-nats", daemon=True)
-        self._closing: Final = threading.Lock()
-        self._is_closed = False
+        self._lock: Final = threading.Lock()
+        self._is_ended = self._is_closed = False
+        self._answers: Final[set[concurrent.futures.Future[Any]]] = set()
+        self._calls: Final[set[asyncio.Task[Any]]] = set()
         self._subjects.open(self._peer)  # raises for a name that cannot be used
         self._thread.start()
 
@@ -197,29 +202,56 @@ class NatsTransport:
         """Deliver one sealed message."""
         self._call(lambda transport: transport.send_message(body))
 
+    def end_requests(self) -> None:
+        """End what is under way with a TransportError, from any thread; nothing may be asked afterwards."""
+        with self._lock:
+            self._is_ended = True
+            answers = list(self._answers)
+        for answer in answers:
+            answer.cancel()
+
     def close(self) -> None:
-        """Close the connection and end the thread."""
-        with self._closing:
+        """End what is under way, close the connection and end the thread."""
+        self.end_requests()
+        with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-        if self._connection is not None:
-            self._run(self._connection.aclose())
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
+    async def _end(self) -> None:
+        """Wait until calls that were ended have cleaned up, a connection that was being made among them."""
+        if self._calls:  # cancelled once: a second time would end their cleaning up
+            await asyncio.wait(self._calls, timeout=_CLEAN_UP_SECONDS)
+        if self._connection is not None:
+            await self._connection.aclose()
+        await asyncio.sleep(0)  # asyncio closes sockets one step later
+
     def _call(self, call: Callable[[AsyncNatsTransport], Awaitable[_Result]]) -> _Result:
-        if self._is_closed:
-            raise TransportError("NATS: expected an open transport, got one that was closed")
-
         async def connected_call() -> _Result:
-            return await call(await self._connected())
+            task = asyncio.current_task()
+            assert task is not None, "a coroutine runs in a task"
+            self._calls.add(task)
+            try:
+                return await call(await self._connected())
+            finally:
+                self._calls.discard(task)
 
-        return self._run(connected_call())
-
-    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._lock:
+            if self._is_ended:
+                raise TransportError("NATS: expected an open transport, got one that was closed")
+            answer = asyncio.run_coroutine_threadsafe(connected_call(), self._loop)
+            self._answers.add(answer)
+        try:
+            return answer.result()
+        except concurrent.futures.CancelledError:
+            raise TransportError("NATS: expected an answer, got none before the transport was closed") from None
+        finally:
+            with self._lock:
+                self._answers.discard(answer)
 
     async def _connected(self) -> AsyncNatsTransport:
         async with self._connecting:

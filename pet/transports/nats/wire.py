@@ -267,6 +267,13 @@ class Wire(Transport):
         if self._present is not None and self._present.transport is not None:
             self._present.transport.close()
 
+    async def abort(self) -> None:
+        """Close the connection, if there is one, drop what is not sent, and wait until the socket is closed."""
+        link = self._present
+        if link is not None and link.transport is not None and not link.is_closed.is_set():
+            link.transport.abort()
+            await link.is_closed.wait()
+
     def at_eof(self) -> bool:
         """Return whether nothing more will come."""
         return self._present is None or (self._present.is_over and not self._present.items)
