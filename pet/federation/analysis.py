@@ -160,10 +160,10 @@ def covariance(statistics: Statistics, names: Sequence[str] | None = None, *, un
         matrix = matrix * (pairs.sums.count / (pairs.sums.count - Bounded.exact(1.0)))
     own = matrix.times(scales[:, None]).times(scales[None, :])
     # The product of the deviations is at least the covariance itself (Cauchy and Schwarz), also where they have no digits.
-    is_resolved = matrix.is_within(np.maximum(deviations.least * deviations.least.T, matrix.least))
+    lower = deviations.times(scales[:, None]).least
+    is_resolved = own.is_within(np.maximum(lower * lower.T, own.least))
     on_diagonal = np.diag_indices_from(is_resolved)
-    is_resolved[on_diagonal] = matrix.is_resolved[on_diagonal]
-    is_resolved &= np.isfinite(own.value) & ((own.value != 0) | (matrix.value == 0))  # scales may overflow or underflow
+    is_resolved[on_diagonal] = own.is_resolved[on_diagonal]
     return PairMatrix.of(own, is_resolved, pairs, _names(statistics, places), least_count=least)
 
 

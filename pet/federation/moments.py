@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.federation.bounded import UNIT_ROUNDOFF, Bounded
+from pet.federation.bounded import SMALLEST, UNIT_ROUNDOFF, Bounded
 from pet.federation.schema import Kind
 from pet.federation.statistics import Statistics
 from pet.federation.tables import BLOCK_ROWS
@@ -91,6 +91,9 @@ class Pairs:
         """Population covariance of z; symmetric, variances on the diagonal."""
         mean, variance = self.sums.mean, self.sums.variance
         matrix = self.product / self.sums.count - mean * mean.transposed
+        is_constant = (variance.value == 0) & (variance.error == 0)  # known, and not only for want of digits
+        is_constant = is_constant | is_constant.T
+        matrix.value[is_constant], matrix.error[is_constant] = 0.0, 0.0
         places = np.diag_indices(len(matrix.value))
         matrix.value[places], matrix.error[places] = np.diagonal(variance.value), np.diagonal(variance.error)
         return matrix
@@ -123,20 +126,15 @@ class Moments:
         """Return the sums over all rows where a feature was seen."""
         layout, is_binary = self.schema.layout, self._is_binary[place]
         count, first, second = (self._values[block][place] for block in (layout.counts, layout.sums, layout.squares))
-        return Sums(
-            Bounded.exact(count),
-            self._sum(first, np.sqrt(np.abs(count * second)), is_binary, 1),
-            self._sum(second, second, is_binary, 2),
-            np.asarray(is_binary),
-        )
+        return self._sums(count, first, second, np.asarray(is_binary))
 
     def higher(self, place: int) -> tuple[Bounded, Bounded]:
         """Return the sums of z^3 and z^4 of a continuous feature."""
         layout, at = self.schema.layout, int(np.searchsorted(self.schema.continuous, place))
-        second = self._values[layout.squares][place]
+        squares = self._at_least(self._values[layout.squares][place], self._values[layout.sums][place])
         third, fourth = self._values[layout.cubes][at], self._values[layout.fourths][at]
-        none = np.zeros((), dtype=np.bool_)
-        return self._sum(third, np.sqrt(np.abs(second * fourth)), none, 3), self._sum(fourth, fourth, none, 4)
+        fourths, none = self._at_least(fourth, squares), np.zeros((), dtype=np.bool_)
+        return self._sum(third, np.sqrt(squares) * np.sqrt(fourths), none, 3), self._sum(fourth, fourths, none, 4)
 
     def pairs(self, places: NDArray[np.intp]) -> Pairs:
         """Return the moments of all pairs of some features, in their order."""
@@ -157,13 +155,9 @@ class Moments:
         second = chosen(own_squares, values[layout.pair_first_squares], values[layout.pair_second_squares])
         product = chosen(own_squares, values[layout.products], values[layout.products])
         left_out = chosen(np.zeros(len(own_counts)), values[layout.pairs_left_out], values[layout.pairs_left_out])
-        sums = Sums(
-            Bounded.exact(counts),
-            self._sum(first, np.sqrt(np.abs(counts * second)), is_binary, 1),
-            self._sum(second, second, is_binary, 2),
-            is_binary,
-        )
-        products = self._sum(product, np.sqrt(np.abs(second * second.T)), is_binary & is_binary.T, 2)
+        roots = np.sqrt(self._at_least(second, first))
+        products = self._sum(product, roots * roots.T, is_binary & is_binary.T, 2)
+        sums = self._sums(counts, first, second, is_binary)
         return Pairs(sums, products, left_out.astype(np.int64))
 
     def where(self, place: int, binary: int, *, is_one: bool) -> Sums:
@@ -177,10 +171,30 @@ class Moments:
             row = int(np.searchsorted(self.schema.continuous, place))
             column = int(np.searchsorted(self.schema.binary, binary))
             found = self._values[self.schema.layout.conditional_squares][row * len(self.schema.binary) + column]
-            squares = self._sum(found, found, is_binary, 2)
+            squares = self._sum(found, self._at_least(found, products.value), is_binary, 2)
         if is_one:
             return Sums(ones, products, squares, is_binary)
         return Sums(count - ones, first - products, second - squares, is_binary)
+
+    def _sums(
+        self,
+        count: NDArray[np.float64],
+        first: NDArray[np.float64],
+        second: NDArray[np.float64],
+        is_binary: NDArray[np.bool_],
+    ) -> Sums:
+        squares = self._at_least(second, first)
+        return Sums(
+            Bounded.exact(count),
+            self._sum(first, np.sqrt(np.abs(count)) * np.sqrt(squares), is_binary, 1),
+            self._sum(second, squares, is_binary, 2),
+            is_binary,
+        )
+
+    def _at_least(self, powers: NDArray[np.float64], lower_powers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return bounds of sums of even powers, which may have underflowed where the sums of lower powers did not."""
+        is_nothing = (powers == 0) & (lower_powers == 0)
+        return np.asarray(np.abs(powers) + np.where(is_nothing, 0.0, abs(self.rows) * SMALLEST))
 
     def _sum(
         self, value: NDArray[np.float64], absolute: NDArray[np.float64], is_exact: NDArray[np.bool_], power: int
@@ -196,4 +210,5 @@ class Moments:
         share = np.abs(value) / max(abs(self.rows), 1)
         error = self._relative * np.abs(absolute) + self._absolute * (1 + share)
         error = error + self._of_forgotten * max(self.schema.z_max**power, 1.0)
+        error = error + np.where((value == 0) & (absolute == 0), 0.0, abs(self.rows) * SMALLEST)  # terms that underflowed
         return Bounded(np.asarray(value), np.where(is_exact, 0.0, error))

@@ -149,13 +149,7 @@ def _fitted(moments: Moments, places: NDArray[np.intp], names: tuple[str, ...], 
     standardised = inverse.value @ right.value
     growth = 1 / (1 - _norm(np.abs(inverse.value) @ disturbance))
     error = growth * np.abs(inverse.value) @ (disturbance @ np.abs(standardised) + right.error)
-    explained = Bounded(
-        np.asarray(standardised @ right.value),
-        np.asarray(
-            growth * (2 * np.abs(standardised) @ right.error + np.abs(standardised) @ disturbance @ np.abs(standardised))
-            + 4 * size * UNIT_ROUNDOFF * (np.abs(standardised) @ np.abs(right.value))
-        ),
-    )
+    explained = _explained(standardised, right, inverse, disturbance, growth)
     total = variances[size]
     residual = total - explained
     residual = Bounded(np.maximum(residual.value, 0.0), residual.error)
@@ -169,6 +163,26 @@ def _fitted(moments: Moments, places: NDArray[np.intp], names: tuple[str, ...], 
         residual_variance=residual_variance,
         means=Bounded(np.diagonal(pairs.sums.mean.value), np.diagonal(pairs.sums.mean.error)),
     )
+
+
+def _explained(
+    slopes: NDArray[np.float64], right: Bounded, inverse: Bounded, disturbance: NDArray[np.float64], growth: float
+) -> Bounded:
+    """Return the variance that standardised slopes explain.
+
+    As the fit is where that is greatest, an error of R counts only with the slopes on both sides of it. The rounding of the
+    solution does not go through the equations; it counts in full.
+    """
+    size, absolute = len(slopes), np.abs(slopes)
+    of_sums = 2 * absolute @ right.error + absolute @ disturbance @ absolute
+    of_solution = _rounding(size) * float(absolute.sum()) * float((np.abs(right.value) @ np.abs(inverse.value)).sum())
+    error = growth * (of_sums + of_solution) + 4 * size * UNIT_ROUNDOFF * (absolute @ np.abs(right.value))
+    return Bounded(np.asarray(slopes @ right.value), np.asarray(error))
+
+
+def _rounding(size: int) -> float:
+    """Return the bound of what the factorisation and two products add to each entry of R, all of which are at most 1."""
+    return 8 * (size + 1) * UNIT_ROUNDOFF
 
 
 def _inverted(matrix: Bounded) -> tuple[Bounded, NDArray[np.float64]]:
@@ -188,9 +202,8 @@ def _inverted(matrix: Bounded) -> tuple[Bounded, NDArray[np.float64]]:
     except np.linalg.LinAlgError:
         raise StatisticsError(f"regression: expected independent features, got a condition number of {condition:.1e}") from None
     inverse = root.T @ root
-    # The factorisation and two products: a few unit roundoffs of entries that are at most 1, for each of `size` terms.
-    disturbance = matrix.error + 8 * (size + 1) * UNIT_ROUNDOFF
-    np.fill_diagonal(disturbance, 8 * (size + 1) * UNIT_ROUNDOFF)
+    disturbance = matrix.error + _rounding(size)
+    np.fill_diagonal(disturbance, _rounding(size))
     disturbed = _norm(np.abs(inverse) @ disturbance)
     if not disturbed < _MAX_DISTURBANCE:
         raise StatisticsError(

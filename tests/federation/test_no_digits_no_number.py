@@ -45,8 +45,7 @@ def test_one_level_does_not_vary(level):
     assert (found.mean, found.variance) == (level, 0.0)
     assert math.isnan(correlation(statistics)[0, 1])
     assert correlation(statistics).reasons["b", "x"] == "a feature does not vary"
-    c = covariance(statistics)
-    assert math.isnan(c[0, 1]) or c[0, 1] == pytest.approx(0, abs=1e-12)
+    assert (covariance(statistics)[0, 1], covariance(statistics).bounds[0, 1]) == (0, 0)
     with pytest.raises(StatisticsError, match="'b', constant"):
         linear_regression(statistics, "x", ["b"])
 
@@ -140,3 +139,16 @@ def test_a_contract_has_no_opinion_on_what_has_no_digits():
     statistics = of_one(np.full(100, 7.7))
     assert math.isnan(FUNCTIONS["VARIANCE"].evaluate(statistics, ("x",)))
     assert FUNCTIONS["MEAN"].evaluate(statistics, ("x",)) == pytest.approx(7.7)
+
+
+def test_units_so_small_that_products_underflow_are_right_or_nan():
+    x = normal(40)
+    for size in (1e-140, 1e-154, 1e-157, 1e-160, 1e-162, 1e-170):
+        schema = Schema((Feature(name="a", scale=4 * size), Feature(name="b", scale=4 * size)))
+        statistics = Statistics.of({"a": x * size, "b": (x + normal(40, 1) / 9) * size}, schema)
+        found = covariance(statistics)
+        is_number = ~np.isnan(found)
+        true = np.cov([x, x + normal(40, 1) / 9], bias=True) * size * size
+        assert (np.abs(found - true)[is_number] <= 1e-3 * np.abs(true)[is_number]).all()
+        assert is_number.all() == (size >= 1e-160), size
+        assert correlation(statistics)[0, 1] == pytest.approx(np.corrcoef(x, x + normal(40, 1) / 9)[0, 1])
