@@ -183,7 +183,10 @@ def test_a_server_that_is_not_there_is_one_line(run):
         (["--bind", "0.0.0.0:0", "--compat"], "expected --tls-certificate and --tls-key for an address off this machine"),
         (["--tls-key", "x"], "expected --tls-certificate and --tls-key together"),
         (["--bind", "nonsense"], "bind address: expected"),
-        (["--tls-certificate", "users.json", "--tls-key", "users.json"], "TLS: expected PEM files that belong together"),
+        (
+            ["--tls-certificate", "users.json", "--tls-key", "users.json"],
+            "TLS: expected a PEM file with a certificate in users.json",
+        ),
         (["--users", "bad.json"], "bad.json: expected"),
     ],
 )
@@ -261,7 +264,9 @@ def test_one_address_cannot_take_all_connections(tmp_path, monkeypatch):
 
 def test_a_flood_of_requests_is_refused():
     async def flood():
-        transport = httpx.ASGITransport(federation_serve._server_config(PlainTextResponse("fine"), {}).loaded_app)
+        config = federation_serve._server_config(PlainTextResponse("fine"), None)
+        config.load()
+        transport = httpx.ASGITransport(config.loaded_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://federation") as client:
             return [(await client.get("/")).status_code for _ in range(1100)]
 
