@@ -23,7 +23,9 @@ class BackOff:
     Attributes:
         initial_seconds: the wait after the first tick without progress, and after the beginning of a round.
         factor: how much longer each further wait is, 1 or more.
-        max_seconds: the longest wait.
+        max_seconds: the longest wait, while the coordinator gives no usable answer.
+        phase_seconds: how long the shortest phase lasts that must not be missed. While the coordinator answers, a wait is a
+            quarter of it at most with a task in the round, and half of it without one.
         jitter: by which share of itself a wait may be shorter, 0 to 1, so that participants who lost a coordinator at the same
             moment do not all come back at the same moment.
         give_up_seconds: for how long a coordinator may be out of reach before the participant ends with a TransportError; by
@@ -37,6 +39,7 @@ class BackOff:
     factor: float = 1.2
     max_seconds: float = 10.0
     jitter: float = 0.2
+    phase_seconds: float = 4.0
     give_up_seconds: float = math.inf
     waits_for_repair: bool = False
 
@@ -45,6 +48,7 @@ class BackOff:
             "initial_seconds": checked_number(self.initial_seconds, "back-off: initial_seconds", above=0, most=_MAX_SECONDS),
             "factor": checked_number(self.factor, "back-off: factor", least=1, most=_MAX_SECONDS),
             "max_seconds": checked_number(self.max_seconds, "back-off: max_seconds", above=0, most=_MAX_SECONDS),
+            "phase_seconds": checked_number(self.phase_seconds, "back-off: phase_seconds", above=0, most=_MAX_SECONDS),
             "jitter": checked_number(self.jitter, "back-off: jitter", least=0, most=1),
         }
         if self.give_up_seconds != math.inf:
@@ -54,7 +58,15 @@ class BackOff:
         if self.initial_seconds > self.max_seconds:
             raise ConfigError(f"back-off: expected initial_seconds <= max_seconds, got {self}")
 
-    def next_seconds(self, last_seconds: float, *, made_progress: bool, is_new_round: bool) -> float:
+    def next_seconds(
+        self,
+        last_seconds: float,
+        *,
+        made_progress: bool,
+        is_new_round: bool,
+        is_answered: bool = False,
+        has_task: bool = False,
+    ) -> float:
         """Return the next wait.
 
         After progress there is none: what follows is the next step of the same task, and a message in a thousand chunks would
@@ -64,12 +76,17 @@ class BackOff:
             last_seconds: the wait before the tick that was just done; 0 at first.
             made_progress: whether that tick made any.
             is_new_round: whether it found a new round.
+            is_answered: whether the coordinator gave usable answers in it.
+            has_task: whether the round still wants something of the participant.
         """
         if is_new_round:
             return self.initial_seconds
         if made_progress:
             return 0.0
-        return min(max(last_seconds * self.factor, self.initial_seconds), self.max_seconds)
+        most_seconds = self.max_seconds
+        if is_answered:
+            most_seconds = min(most_seconds, self.phase_seconds / (4 if has_task else 2))
+        return min(max(last_seconds * self.factor, self.initial_seconds), most_seconds)
 
     def shorten(self, seconds: float, draw: Callable[[], float] = random.random) -> float:
         """Return a wait with its jitter taken off.

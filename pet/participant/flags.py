@@ -26,6 +26,7 @@ from pet.protocol.participant_events import (
     TaskAbandoned,
     UpdateSelected,
 )
+from pet.protocol.participant_state import ParticipantState
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -98,6 +99,11 @@ class ParticipantFlags:
     def made_progress(self) -> bool:
         """Whether the last tick changed anything; True before the first."""
         return self._machine.made_progress
+
+    @property
+    def has_task(self) -> bool:
+        """Whether the round still wants something of this participant: a message, or an answer to one."""
+        return self._machine.state is not ParticipantState.AWAITING
 
     @property
     def public_key(self) -> bytes:

@@ -215,7 +215,11 @@ class AsyncParticipant:
             if is_new_round:
                 self.new_global_model.set()
             delay_seconds = self._back_off.next_seconds(
-                delay_seconds, made_progress=self._ticks.made_progress, is_new_round=is_new_round
+                delay_seconds,
+                made_progress=self._ticks.made_progress,
+                is_new_round=is_new_round,
+                is_answered=self._ticks.last_error is None,
+                has_task=self._ticks.has_task,
             )
             wait_seconds = self._ticks.retry_after_seconds + self._back_off.shorten(delay_seconds)
             with contextlib.suppress(TimeoutError):

@@ -247,7 +247,13 @@ class ParticipantThread(threading.Thread):
         if made_progress and self._state_file is not None:
             self._state_file.save(self._ticks.save())
         is_new_round = any(isinstance(event, NewRound) for event in events)
-        return self._back_off.next_seconds(delay_seconds, made_progress=made_progress, is_new_round=is_new_round)
+        return self._back_off.next_seconds(
+            delay_seconds,
+            made_progress=made_progress,
+            is_new_round=is_new_round,
+            is_answered=self._ticks.last_error is None,
+            has_task=self._ticks.has_task,
+        )
 
     def _fetch(self, participant: Participant) -> None:
         """Fetch the global model; training waits until that succeeded."""
