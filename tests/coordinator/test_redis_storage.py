@@ -202,3 +202,18 @@ def test_keys_and_seeds_of_a_finished_round_are_nowhere(server):
     assert not [secret for secret in secrets if secret in content_of(client)]
     client.close()
     storage.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://127.0.0.1/", "127.0.0.1:6379/0"),
+        ("redis://me:hidden@host:7000/3", "host:7000/3"),
+        ("redis://", "localhost:6379/0"),
+        ("unix:///run/redis.sock?db=2", "/run/redis.sock, database 2"),
+    ],
+)
+def test_where_a_server_is_has_the_port_that_a_url_leaves_out(url, place):
+    from pet.coordinator.storage import redis
+
+    assert redis._describe(redis._pool(url, "test")) == f"Redis at {place}"
