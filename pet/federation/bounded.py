@@ -19,7 +19,7 @@ UNIT_ROUNDOFF: Final = 2.0**-53
 #: A result is a number if its error is at most this share of its scale.
 MAX_ERROR_SHARE: Final = 1e-3
 #: Below the smallest normal number, rounding is no longer relative: it is up to the smallest number.
-_SMALLEST_NORMAL: Final = float(np.finfo(np.float64).tiny)
+_MIN_NORMAL: Final = float(np.finfo(np.float64).tiny)
 SMALLEST: Final = float(np.finfo(np.float64).smallest_subnormal)
 
 
@@ -57,7 +57,7 @@ class Bounded:
             product = self.value * other.value
             error = np.abs(self.value) * other.error + self.error * np.abs(other.value) + self.error * other.error
             # A product that underflows is not exact, though 0.
-            is_lost = (np.abs(product) < _SMALLEST_NORMAL) & (self.value != 0) & (other.value != 0)
+            is_lost = (np.abs(product) < _MIN_NORMAL) & (self.value != 0) & (other.value != 0)
             return _rounded(product, error + np.where(is_lost, SMALLEST, 0.0))
 
     def __truediv__(self, other: Bounded) -> Bounded:
