@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import signal
@@ -270,9 +271,12 @@ def test_a_flood_of_requests_is_refused():
         async with httpx.AsyncClient(transport=transport, base_url="http://federation") as client:
             return [(await client.get("/")).status_code for _ in range(1100)]
 
+    began = time.monotonic()
     answers = asyncio.run(flood())
+    allowed = 1000 + 100 * math.ceil(time.monotonic() - began)  # a busy machine may take seconds, in which more are allowed
     assert answers[:1000] == [200] * 1000
-    assert answers[-1] == 429
+    assert answers.count(200) <= allowed
+    assert set(answers) == {200, 429} or allowed > 1100
 
 
 def test_a_state_that_is_damaged_is_refused(tmp_path, monkeypatch, capsys):
