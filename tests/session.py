@@ -3,6 +3,7 @@
 The functions are hooks of pytest; conftest.py imports them.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 
@@ -17,6 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG_TEST_SECONDS))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which not every environment has
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Take one worker more than there are cores: many tests wait for a broker, a browser or a clock."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

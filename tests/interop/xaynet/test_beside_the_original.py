@@ -128,7 +128,11 @@ def wait_for_models(coordinator, count):
     wait_for(lambda: len(coordinator.models) >= count, f"{count} models")
 
 
-@pytest.mark.parametrize("kinds", [["thread"], ["asyncio"], ["ticks"], list(KINDS)], ids="-".join)
+@pytest.mark.parametrize(
+    "kinds",
+    [["thread"], *(pytest.param(kinds, marks=pytest.mark.long) for kinds in (["asyncio"], ["ticks"], list(KINDS)))],
+    ids="-".join,
+)
 def test_rounds_that_fail_and_a_restart_with_an_older_model(kinds):
     failing = {(1, Phase.SUM), (2, Phase.UPDATE), (3, Phase.SUM2)}
     with contextlib.ExitStack() as stack:

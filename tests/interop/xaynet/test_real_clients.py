@@ -160,8 +160,11 @@ class OwnParticipant:
 
 @pytest.mark.parametrize(
     "config",
-    [("Prime", "F32", "B0", "M3"), ("Integer", "I64", "B6", "M6"), ("Power2", "F32", "Bmax", "M3")],
-    ids=lambda config: "-".join(config).lower(),
+    [
+        pytest.param(("Prime", "F32", "B0", "M3"), id="prime-f32-b0-m3"),
+        pytest.param(("Integer", "I64", "B6", "M6"), id="integer-i64-b6-m6", marks=pytest.mark.long),
+        pytest.param(("Power2", "F32", "Bmax", "M3"), id="power2-f32-bmax-m3", marks=pytest.mark.long),
+    ],
 )
 def test_real_and_own_participants_in_the_same_rounds(config, tmp_path):
     dtype = pet.MaskConfig.parse("-".join(config)).data_type.dtype

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import httpx
 import numpy as np
+import pytest
 import test_real_clients
 from asgi_server import serving
 from test_real_clients import RealParticipant, wait_for
@@ -18,6 +19,7 @@ LENGTH = 10
 RARE = 1e-6
 
 
+@pytest.mark.long
 def test_real_clients_follow_into_the_round_that_is_joined(monkeypatch):
     monkeypatch.setattr(test_real_clients, "local_model", lambda i, dtype: np.full(LENGTH, (i + 1) / 10, dtype=dtype))
     window = {"count": {"min": 1, "max": COUNT}, "time": {"min": 1, "max": 4}}
