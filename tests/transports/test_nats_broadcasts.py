@@ -97,6 +97,37 @@ def test_what_does_not_fit_is_told(broker):
     run(use())
 
 
+def test_a_broker_with_little_room_keeps_what_is_there_and_nothing_of_what_is_refused(tmp_path):
+    """Room for one federation: its streams are found again, a second one's are refused as a whole, and then there is room."""
+
+    async def use(broker):
+        settings = settings_for(broker, stream_max_bytes=96 * 2**20)
+        async with await connect(settings, "admin") as connection:
+            first, second = (Broadcasts(connection, Subjects(generate_federation_id())) for _ in range(2))
+            assert len(await first.create_streams()) == 3
+            await first.publish_event("phase", b"kept")
+            assert await first.create_streams() == []
+            for _ in range(3):
+                with pytest.raises(TransportConfigError):
+                    await second.create_streams()
+            assert (await ask_storage(connection, "STREAM.NAMES"))["total"] == 3
+            assert await first.last_event("phase") == b"kept"
+
+            await ask_storage(connection, f"STREAM.DELETE.{first.subjects.upload_stream}")
+            assert await first.create_streams() == [first.subjects.upload_stream]
+            await first.delete_streams()
+            assert len(await second.create_streams()) == 3
+
+            other = Broadcasts(connection, second.subjects, max_age_seconds=7200)
+            with pytest.raises(TransportConfigError, match="max_age"):
+                await other.create_streams()
+            assert (await ask_storage(connection, "STREAM.NAMES"))["total"] == 3
+
+    storage = f'jetstream {{ store_dir: "{tmp_path}/jetstream", max_file: 150M, max_mem: 1M }}'
+    with running_broker(tmp_path, storage) as broker:
+        run(use(broker))
+
+
 @pytest.mark.parametrize(
     "data",
     [

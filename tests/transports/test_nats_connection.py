@@ -17,7 +17,7 @@ from pet.errors import (
     TransportConfigError,
     UnreachableError,
 )
-from pet.transports.nats import NatsSettings, connect
+from pet.transports.nats import NatsConnection, NatsSettings, connect
 from pet.transports.nats.storage import ask_storage, store_message
 
 TIMEOUT = 3.0
@@ -205,6 +205,51 @@ def test_credentials_that_are_withdrawn_end_it(tmp_path):
 
     with running_broker(tmp_path, config, jetstream=False) as broker:
         run(use(broker))
+
+
+def test_credentials_that_are_withdrawn_for_a_while_delay_who_keeps_trying(tmp_path):
+    """Requests fail at once with the refusal, and go on when the broker accepts us again; nothing is opened twice."""
+    config, right, _ = MODES["password"]
+    restored = []
+
+    async def note():
+        restored.append(connection.is_connected)
+
+    async def use(broker):
+        nonlocal connection
+        connection = NatsConnection(settings(broker, **right), "me", keeps_trying=True)
+        connection.on_restored(note)
+        connection.open_in_background()
+        connection.open_in_background()
+        async with connection:
+            await wait_until(lambda: restored)
+            await connection.serve("echo", echo)
+            for number, text in enumerate((config.replace("right", "other"), config)):
+                broker.kill()
+                broker.config.write_text(text)
+                await asyncio.to_thread(broker.start)
+                await wait_until(lambda: isinstance(connection.trouble, CredentialsError) or connection.is_connected)
+                if number == 0:
+                    await wait_until(lambda: isinstance(connection.trouble, CredentialsError))
+                    with pytest.raises(CredentialsError):
+                        await connection.request("echo")
+            await wait_until(lambda: connection.is_connected)
+            assert connection.trouble is None
+            assert await connection.request("echo", b"again") == b"again"
+        assert restored == [True, True]
+
+    async def echo(_, data):
+        return data
+
+    connection = None
+    with running_broker(tmp_path, config, jetstream=False) as broker:
+        run(use(broker))
+
+
+async def wait_until(condition):
+    async with asyncio.timeout(50):
+        while not condition():
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("subject", ["", "a b", "a\r\nPUB b 0\r\n", "a\tb", "\udcff"])

@@ -28,17 +28,13 @@ from pet.errors import (
 )
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.storage import ask_storage, store_message
+from pet.transports.nats.streams import EVENT_STREAM_BYTES, MIN_AGE_SECONDS, Streams
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 
-#: Room for what changes seldom and is small (spec 5.2).
-EVENT_STREAM_BYTES: Final = 2**20
 MAX_EVENT_BYTES: Final = 2**16
 #: Chunks under way to one reader or one writer: with 1 MiB each far below what the broker holds for a connection (fact 2).
 _WINDOW: Final = 4
-_DUPLICATE_WINDOW_SECONDS: Final = 600
-_MIN_AGE_SECONDS: Final = 3600
-_NANOSECONDS: Final = 10**9
 #: More chunks of 1 MiB than any stream holds.
 _MAX_CHUNKS: Final = 2**20
 
@@ -104,66 +100,18 @@ class Broadcasts:
         max_age_seconds: how long the broker keeps anything; an hour or more.
     """
 
-    def __init__(self, connection: NatsConnection, subjects: Subjects, *, max_age_seconds: float = _MIN_AGE_SECONDS) -> None:
+    def __init__(self, connection: NatsConnection, subjects: Subjects, *, max_age_seconds: float = MIN_AGE_SECONDS) -> None:
         self._connection: Final = connection
         self.subjects: Final = subjects
-        self._max_age_seconds: Final = max(_MIN_AGE_SECONDS, max_age_seconds)
+        self._streams: Final = Streams(connection, subjects, max_age_seconds)
 
-    async def create_streams(self) -> None:
-        """Create the streams, or find that they are there already. For the admin, again after every lost connection.
+    async def create_streams(self) -> list[str]:
+        """Create the streams that are missing; see `Streams.create`."""
+        return await self._streams.create()
 
-        Raises:
-            TransportConfigError: there are others under these names, or the broker has too little room.
-        """
-        for config in self.stream_configs():
-            record = await ask_storage(self._connection, f"STREAM.CREATE.{config['name']}", config)
-            made = record.get("config", {})
-            # Old servers ignore what they do not know (fact 10).
-            if ignored := [key for key, value in config.items() if made.get(key, False) != value]:
-                version = self._connection.server_version
-                raise TransportConfigError(
-                    f"{config['name']}: expected {', '.join(ignored)} to be kept, the broker is {version}"
-                )
-
-    async def delete_streams(self) -> None:
-        """Delete the streams and all they hold; absent ones do not matter."""
-        for config in self.stream_configs():
-            try:
-                await ask_storage(self._connection, f"STREAM.DELETE.{config['name']}")
-            except MissingError:
-                continue
-
-    def stream_configs(self) -> list[dict[str, Any]]:
-        """Return what each stream is like, in the words of the broker."""
-        settings, prefix = self._connection.settings, self.subjects.prefix
-        quarter = settings.stream_max_bytes // 4
-        shared = {
-            "storage": settings.storage,
-            "num_replicas": settings.replicas,
-            "max_age": int(self._max_age_seconds * _NANOSECONDS),
-            "duplicate_window": _DUPLICATE_WINDOW_SECONDS * _NANOSECONDS,
-        }
-        reading = {"retention": "limits", "discard": "old", "max_msgs_per_subject": 1, "allow_direct": True}
-        return [
-            {"name": self.subjects.event_stream, "subjects": [prefix + "evt.>"], "max_bytes": EVENT_STREAM_BYTES}
-            | reading
-            | shared,
-            {
-                "name": self.subjects.broadcast_stream,
-                "subjects": [prefix + "sync.>", prefix + "model.>"],
-                "max_bytes": quarter - EVENT_STREAM_BYTES,
-            }
-            | reading
-            | shared,
-            {
-                "name": self.subjects.upload_stream,
-                "subjects": [prefix + "up.>"],
-                "max_bytes": settings.stream_max_bytes - quarter,
-                "retention": "workqueue",
-                "discard": "new",
-            }
-            | shared,
-        ]
+    async def delete_streams(self, names: Iterable[str] | None = None) -> None:
+        """Delete streams and all they hold; see `Streams.delete`."""
+        await self._streams.delete(names)
 
     async def publish_event(self, name: str, payload: bytes) -> None:
         """Make this the last value of an event.

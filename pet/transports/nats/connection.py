@@ -20,6 +20,7 @@ from pet.errors import (
     CounterpartOfflineError,
     ForbiddenSubjectError,
     MissingExtraError,
+    PetError,
     TransportConfigError,
     TransportError,
     UnreachableError,
@@ -52,21 +53,34 @@ _MIN_CHUNK_BYTES: Final = 1024
 #: What a broker has to take, so that a chunk and its headers are one message.
 MIN_PAYLOAD_BYTES: Final = _SPARE_BYTES + _MIN_CHUNK_BYTES
 _REOPEN_SECONDS: Final = 1.0
+#: The longest wait between two attempts to reach a broker that is away, and one that refuses us: some lock out who asks often.
+_MAX_REOPEN_SECONDS: Final = 5.0
+_MAX_REFUSED_SECONDS: Final = 60.0
 
 
 class NatsConnection:
     """The way to a broker, for one event loop; see `connect`.
 
+    Args:
+        settings: how to reach the broker.
+        name: of this client.
+        keeps_trying: go on also after the broker refused us, as somebody may change its settings. Meanwhile requests fail at
+            once with that refusal.
+
     Attributes:
         settings: how to reach the broker.
         name: of this client, part of its inbox: "_INBOX_{name}.>".
         losses: how often the connection was lost.
+        trouble: why there is no connection; None while it stands, and before the first attempt.
     """
 
-    def __init__(self, settings: NatsSettings, name: str) -> None:
+    def __init__(self, settings: NatsSettings, name: str, *, keeps_trying: bool = False) -> None:
         self.settings: Final = settings
         self.name: Final = require_token(name, "name")
         self.losses = 0
+        self.trouble: PetError | None = None
+        self._keeps_trying: Final = keeps_trying
+        self._reopening: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._is_connected = asyncio.Event()
         self._failure: TransportError | None = None
@@ -74,7 +88,7 @@ class NatsConnection:
         self._waiting: Final = WaitingRequests()
         self._subscriptions: Final[list[Subscription]] = []
         self._forbidden: Final[set[str]] = set()
-        self._callbacks: Final[list[Callable[[], Awaitable[None]]]] = []
+        self._callbacks: Final[list[Callable[[], Awaitable[object]]]] = []
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._is_closed = False
 
@@ -237,7 +251,7 @@ class NatsConnection:
             except (nats.errors.Error, OSError) as error:
                 _logger.debug("%s: unsubscribing: %s", subscription.subject, error)
 
-    def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
+    def on_restored(self, callback: Callable[[], Awaitable[object]]) -> None:
         """Call back in a task whenever the connection is back: streams and consumers may be gone (spec 5.1, fact 5)."""
         self._callbacks.append(callback)
 
@@ -307,7 +321,13 @@ class NatsConnection:
         await self._listen(session, Subscription(f"{self._inbox}.*", self._waiting.take_late, self._waiting.take))
         for subscription in self._subscriptions:
             await self._listen(session, subscription)
+        self._failure = self.trouble = None
         self._is_connected.set()
+
+    def open_in_background(self) -> None:
+        """Connect as soon as the broker can be reached and lets us; what `on_restored` named is called then."""
+        if self._reopening is None or self._reopening.done():
+            self._reopening = self._start(self._reopen())
 
     async def _listen(self, session: Session, subscription: Subscription) -> None:
         _require_subject(subscription.subject)
@@ -330,14 +350,23 @@ class NatsConnection:
     def lost(self, error: TransportError) -> None:
         """Fail what waits for answers; called by the session."""
         self.losses += 1
-        self._is_connected.clear()
-        if not error.is_temporary or self._is_closed:
-            self._failure = error
-            self._is_connected.set()
+        self._note(error)
         self._waiting.fail_all(error)
+        if not error.is_temporary and self._keeps_trying and not self._is_closed:
+            self.open_in_background()
+
+    def _note(self, error: TransportError) -> None:
+        """Let who waits for a connection go on waiting, or fail if waiting is no help."""
+        self.trouble = error
+        self._failure = error if self._is_closed or not error.is_temporary else None
+        if self._failure is None:
+            self._is_connected.clear()
+        else:
+            self._is_connected.set()
 
     def restored(self) -> None:
         """Go on; called by the session."""
+        self.trouble = None
         self._is_connected.set()
         for callback in self._callbacks:
             self._start(_logged(callback))
@@ -345,7 +374,7 @@ class NatsConnection:
     def closed(self) -> None:
         """Open a new session in place of one that has ended; called by the session."""
         if self._failure is None and not self._is_closed:
-            self._start(self._reopen())
+            self.open_in_background()
 
     def forbidden(self, verb: str, subject: str) -> None:
         """Fail requests to a subject; called by the session."""
@@ -354,14 +383,19 @@ class NatsConnection:
         self._waiting.forbid(subject)
 
     async def _reopen(self) -> None:
+        wait = _REOPEN_SECONDS
         while not self._is_closed:
+            if self._session is not None:
+                await self._session.close()  # or the library could still come back with it
             try:
                 await self.open()
             except TransportError as error:
-                if not error.is_temporary:
+                if not error.is_temporary and not self._keeps_trying:
                     self.lost(error)
                     return
-                await asyncio.sleep(_REOPEN_SECONDS)
+                self._note(error)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _MAX_REOPEN_SECONDS if error.is_temporary else _MAX_REFUSED_SECONDS)
             else:
                 self.restored()
                 return
@@ -403,7 +437,7 @@ async def connect(settings: NatsSettings, name: str) -> NatsConnection:
     return connection
 
 
-async def _logged(callback: Callable[[], Awaitable[None]]) -> None:
+async def _logged(callback: Callable[[], Awaitable[object]]) -> None:
     try:
         await callback()
     except TransportError as error:
