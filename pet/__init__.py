@@ -39,7 +39,7 @@ from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConf
 from pet.mask_object import Mask, MaskedModel, MaskSeed, sum_masks
 from pet.masking import mask_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Aggregation",

@@ -69,6 +69,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
+from pet._extras import install_command
+
 #: The longest text of an error, in characters: room for a line about each setting of a coordinator.
 _MAX_TEXT: Final = 16384
 
@@ -155,7 +157,7 @@ class MissingExtraError(PetError, ImportError):
         except ImportError as error:
             if isinstance(error, cls):
                 raise
-            message = f"{error.name or error} is not installed: pip install 'pet-protocol[{extra}]'"
+            message = f"{error.name or error} is not installed: {install_command(extra)}"
             raise cls(message, error.name) from error
 
 

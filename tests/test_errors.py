@@ -19,6 +19,7 @@ import pytest
 
 import pet
 from pet import errors
+from pet._extras import install_command
 from pet.errors import AggregationError, MissingExtraError, PetError
 
 ROOT = Path(pet.__file__).parent
@@ -166,7 +167,7 @@ def test_a_missing_extra_keeps_the_name_of_the_package():
         import no_such_package  # noqa: F401
     for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert error.name == "no_such_package"
-        assert "pet-protocol[redis]" in str(error)
+        assert install_command("redis") in str(error)
 
 
 def test_the_text_can_be_printed_whatever_it_is_about():

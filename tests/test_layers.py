@@ -11,6 +11,7 @@ ROOT = Path(pet.__file__).parent
 
 #: Lowest first. A name covers everything under it; the longest match counts.
 LAYERS = [
+    ["pet._extras"],
     ["pet.errors", "pet.buffers"],
     ["pet.secret"],
     ["pet.urls", "pet.numbers"],

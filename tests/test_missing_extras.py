@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from pet._extras import install_command
+
 BLOCK = """
 import sys
 
@@ -48,7 +50,7 @@ def test_the_error_names_the_extra(blocked, code, extra):
         [sys.executable, "-c", BLOCK.format(blocked=[blocked]) + code], capture_output=True, text=True, timeout=60, check=False
     )
     assert f"MissingExtraError: {blocked}" in done.stderr
-    assert f"pip install 'pet-protocol[{extra}]'" in done.stderr
+    assert install_command(extra) in done.stderr
 
 
 def test_everything_without_io_needs_no_extra():

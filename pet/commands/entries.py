@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pet._extras import install_command
 from pet.errors import MissingExtraError
-
-DISTRIBUTION: Final = "pet-protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class CommandEntry:
     Attributes:
         module: where the function is.
         summary: the line that `pet --help` shows.
-        extra: what has to be installed for it: pip install 'pet-protocol[extra]'.
+        extra: what has to be installed for it: `pet._extras.install_command`.
         function: its name.
     """
 
@@ -114,6 +113,4 @@ def missing_extra(extra: str, error: ModuleNotFoundError) -> MissingExtraError:
     """Return the error that names an extra; for a module of pet itself the extra is no help, so it is raised as it is."""
     if error.name is None or error.name.split(".")[0] == "pet":
         raise error
-    return MissingExtraError(
-        f"expected the extra '{extra}' (pip install '{DISTRIBUTION}[{extra}]'), got no module named {error.name!r}"
-    )
+    return MissingExtraError(f"expected the extra '{extra}' ({install_command(extra)}), got no module named {error.name!r}")

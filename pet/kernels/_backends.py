@@ -11,6 +11,7 @@ import logging
 import os
 from typing import Final, cast
 
+from pet._extras import install_command
 from pet._installation import COMPILED_BACKENDS, has_module
 from pet.errors import BackendError
 from pet.kernels._arrays import Backend, element_bytes
@@ -48,7 +49,7 @@ def load_backend(name: str) -> Backend:
             raise BackendError(
                 f"the compiled kernels of pet do not load: {error}; build them again for this machine"
             ) from error
-        hint = "pip install 'pet-protocol[numba]'" if name == "numba" else "a C compiler when pet is installed"
+        hint = install_command("numba") if name == "numba" else "a C compiler when pet is installed"
         raise BackendError(f"kernel back-end {name!r} is not installed ({error}); it needs {hint}") from error
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import pet
 from pet import cli
+from pet._extras import install_command
 from pet.commands.entries import COMMANDS as TABLE
 from pet.commands.entries import GroupEntry, missing_extra
 
@@ -135,9 +136,7 @@ def test_a_missing_extra_is_named(tmp_path, module, arguments, extra):
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert answer.returncode == 1
-    assert answer.stderr.startswith(
-        f"error: expected the extra '{extra}' (pip install 'pet-protocol[{extra}]'), got no module "
-    )
+    assert answer.stderr.startswith(f"error: expected the extra '{extra}' ({install_command(extra)}), got no module ")
     assert answer.stderr.count("\n") == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from federation_rest_server import KEY, federation_server
 from test_missing_extras import BLOCK
 
+from pet._extras import install_command
 from pet.errors import DeviceError, FederationRefusedError
 from pet.federation import Client
 from pet.federation.devices import TorchDevice
@@ -36,7 +37,7 @@ def run(code, **environment):
 
 def test_without_torch_the_error_names_the_extra():
     done = run(BLOCK.format(blocked=["torch"]) + OPEN)
-    assert done.stderr.splitlines()[-1] == ("pet.errors.DeviceError: torch is not installed: pip install 'pet-protocol[gpu]'")
+    assert done.stderr.splitlines()[-1] == ("pet.errors.DeviceError: torch is not installed: " + install_command("gpu"))
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:1000", "CPU", "cpu:0", "cpu\n"])
