@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import AggregationError, BackendError, ModelError, PetError, RemoteProtocolError, UnmaskError
+from pet.kernels import _reference_fields
 from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total
 from pet.kernels._native import ffi, lib
 
@@ -247,3 +248,13 @@ class CompiledBackend:
             raise RemoteProtocolError("out_of_range", f"global model, weight {bad_index[0]}: outside {model.dtype}")
         check(status, int(bad_index[0]))
         return int(used[0])
+
+    # The reference computes what no variant has code for yet.
+    field_expand_add = staticmethod(_reference_fields.field_expand_add)
+    field_encode = staticmethod(_reference_fields.field_encode)
+    field_decode = staticmethod(_reference_fields.field_decode)
+    field_add = staticmethod(_reference_fields.field_add)
+    field_subtract = staticmethod(_reference_fields.field_subtract)
+    field_multiply_add = staticmethod(_reference_fields.field_multiply_add)
+    field_dot = staticmethod(_reference_fields.field_dot)
+    field_find_above = staticmethod(_reference_fields.field_find_above)

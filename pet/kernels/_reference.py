@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 
 from pet.errors import AggregationError, ModelError, RemoteProtocolError, UnmaskError
 from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total
+from pet.kernels._reference_fields import field_add as field_add
+from pet.kernels._reference_fields import field_decode as field_decode
+from pet.kernels._reference_fields import field_dot as field_dot
+from pet.kernels._reference_fields import field_encode as field_encode
+from pet.kernels._reference_fields import field_expand_add as field_expand_add
+from pet.kernels._reference_fields import field_find_above as field_find_above
+from pet.kernels._reference_fields import field_multiply_add as field_multiply_add
+from pet.kernels._reference_fields import field_subtract as field_subtract
+from pet.kernels._reference_keystream import chacha20_block, key_words
 
 name: Final = "reference"
 
-_WORD: Final = 0xFFFFFFFF
-#: "expand 32-byte k".
-_SIGMA: Final = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
-_COLUMNS_AND_DIAGONALS: Final = (
-    (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
-    (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
-)  # fmt: skip
 #: PET_MAX_FRACTION_LIMBS.
 _MAX_FRACTION_LIMBS: Final = 1024
 _RANGE_TOLERANCE: Final = 1 + Fraction(1, 1 << 20)
@@ -35,22 +37,9 @@ def covers(order: int) -> bool:
     return order >= 2
 
 
-def chacha20_block(key: Sequence[int], counter: int) -> list[int]:
-    """Return the 16 words of one ChaCha20 block: 64-bit counter, nonce 0 (Bernstein 2008, the original layout)."""
-    start = [*_SIGMA, *key, counter & _WORD, counter >> 32, 0, 0]
-    state = list(start)
-    for _ in range(10):
-        for a, b, c, d in _COLUMNS_AND_DIAGONALS:
-            for (target, other, mixed), shift in zip(((a, b, d), (c, d, b)) * 2, (16, 12, 8, 7), strict=True):
-                state[target] = (state[target] + state[other]) & _WORD
-                mixed_word = state[mixed] ^ state[target]
-                state[mixed] = ((mixed_word << shift) | (mixed_word >> (32 - shift))) & _WORD
-    return [(a + b) & _WORD for a, b in zip(start, state, strict=True)]
-
-
 def draw(seed: bytes, position: int, order: int) -> Iterator[tuple[int, int]]:
     """Yield elements below the order for ever, each with the position after it (spec 3.1)."""
-    key = [int.from_bytes(seed[4 * i : 4 * i + 4], "little") for i in range(8)]
+    key = key_words(seed)
     draw_bytes = -(-order.bit_length() // 8)
     words_per_draw = -(-draw_bytes // 4)
     block: list[int] = []
