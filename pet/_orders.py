@@ -1,8 +1,8 @@
-"""The orders of xaynet's 240 groups, as data.
+"""The orders of the groups, as data: xaynet's 240, and the two of pet-1.
 
-Nearly every order follows from a rule (docs/spec/pet.md 2.4), so the rule is what stands here: with `span` twice the largest
-absolute value, `S = span * exp_shift * max_model_count`, the orders are S + 1 (integer group), the smallest prime above S
-(prime group) and the smallest power of two above S (power-of-two group). What a rule does not give is tabulated:
+Nearly every order of xaynet follows from a rule (docs/spec/pet.md 2.4), so the rule is what stands here: with `span` twice the
+largest absolute value, `S = span * exp_shift * max_model_count`, the orders are S + 1 (integer group), the smallest prime
+above S (prime group) and the smallest power of two above S (power-of-two group). What a rule does not give is tabulated:
 
 * how far the prime lies above S (finding it takes a primality test of up to 2112 bits, which belongs in no import);
 * `span` of the unbounded types: xaynet's literals were computed from rounded decimals, and other clients use those literals;
@@ -12,6 +12,10 @@ absolute value, `S = span * exp_shift * max_model_count`, the orders are S + 1 (
 """
 
 from typing import Final
+
+#: The orders of pet-1/z32 and pet-1/z64, both prime (docs/spec/profile.md 3).
+Z32: Final = 2**32 - 5
+Z64: Final = 2**64 - 2**32 + 1
 
 #: Prime order minus S, by (data type, bound type), for model types M3, M6, M9, M12.
 PRIME_OFFSETS: Final[dict[tuple[str, str], tuple[int, int, int, int]]] = {

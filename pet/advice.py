@@ -12,43 +12,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
 from pet.errors import ConfigError
+from pet.mask_choices import Requirements as Requirements
+from pet.mask_choices import short_number as short_number
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, ModelType
 
-#: Bits of the mantissa: a weight near the bound is itself rounded to bound * 2^-bits before anything is masked.
-_MANTISSA_BITS: Final = {DataType.F32: 24, DataType.F64: 53}
-
 _FLOATS: Final = (DataType.F32, DataType.F64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirements:
-    """What a mask config has to be good for.
-
-    Attributes:
-        bound: largest absolute value of scalar * weight, and of the scalar.
-        model_count: most models that are ever aggregated in one round.
-        precision: largest error of a weight of the global model that is acceptable.
-        scalar_sum: smallest sum of the scalars of a round: `model_count` where every scalar is 1, 1 where they are shares.
-        data_types: the types that the weights may have; integers only by name, because their mean is truncated.
-    """
-
-    bound: Fraction
-    model_count: int
-    precision: Fraction
-    scalar_sum: Fraction
-    data_types: Sequence[DataType] = (DataType.F32, DataType.F64)
-
-    def __post_init__(self) -> None:
-        for name, value in (("bound", self.bound), ("precision", self.precision), ("scalar sum", self.scalar_sum)):
-            if value <= 0:
-                raise ConfigError(f"{name}: expected more than 0, got {short_number(value)}")
-        if self.model_count < 1:
-            raise ConfigError(f"models: expected 1 or more, got {self.model_count}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +56,11 @@ def advise(task: Requirements) -> list[Advice]:
     enough_models = _keep(configs, [c for c in configs if c.max_model_count >= task.model_count], "models", task.model_count)
     wide = [c for c in enough_models if c.add_shift >= task.bound]
     in_bound = _keep(enough_models, wide, "bound", task.bound)
-    precise = [c for c in in_bound if mean_error(c, task) <= task.precision]
-    fit = _keep(in_bound, precise, "precision", task.precision, min(mean_error(c, task) for c in in_bound))
+    precise = [c for c in in_bound if c.mean_error(task) <= task.precision]
+    fit = _keep(in_bound, precise, "precision", task.precision, min(c.mean_error(task) for c in in_bound))
     distinct = [config for config in fit if not _is_twin_of_prime(config)]
     ranked = sorted(distinct, key=lambda config: (config.mean_keystream_bytes, config.element_bytes, str(config)))
     return [_describe(config, task) for config in ranked]
-
-
-def mean_error(config: MaskConfig, task: Requirements) -> Fraction:
-    """Return a bound on what masking and the data type do to a weight of the global model (spec 3.7).
-
-    Each of n models loses less than one step 1/E to the floor, as does each scalar; integers are truncated at the end.
-    """
-    floors = Fraction(task.model_count, config.exp_shift) / task.scalar_sum
-    if config.data_type in _FLOATS:
-        return floors + Fraction(task.bound, 2 ** _MANTISSA_BITS[config.data_type])
-    return floors + 1
 
 
 def _prime(config: MaskConfig) -> MaskConfig:
@@ -131,19 +92,13 @@ def _keep(
     raise ConfigError(f"{name}: expected {relation} {short_number(limit or 0)} with {data_types}, got {short_number(wanted)}")
 
 
-def short_number(value: Fraction | int) -> str:
-    """Write a number short; Decimal, because bounds of f64 and what users ask for can leave the range of floats."""
-    fraction = Fraction(value)
-    return f"{(Decimal(fraction.numerator) / Decimal(fraction.denominator)).normalize():.3g}"
-
-
 def _describe(config: MaskConfig, task: Requirements) -> Advice:
     return Advice(
         config=config,
         keystream_bytes=config.mean_keystream_bytes,
         wire_bytes=config.element_bytes,
         acceptance=float(Fraction(config.order, 256**config.draw_bytes)),
-        mean_error=mean_error(config, task),
+        mean_error=config.mean_error(task),
     )
 
 

@@ -1,6 +1,6 @@
 """The bytes of mask configs and mask objects (docs/spec/pet.md 2.1, 4.5 and 5.3).
 
-Wire codes live here and not in MaskConfig, because a config may one day have none. This file knows bytes and arrays; what a
+A config of pet-1 has no bytes here. This file knows bytes and arrays; what a
 mask object means is pet/masking.py's business, and which message it travels in is pet/messages/'s.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pet.buffers import Buffer
 from pet.errors import RemoteProtocolError
+from pet.mask_choices import WIRE_CODES
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
 
 MASK_CONFIG_BYTES: Final = 4
@@ -22,18 +23,13 @@ MASK_CONFIG_BYTES: Final = 4
 VARIANT_INDICES_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
 
-#: The choices in the order of their bytes, each with the byte of every member. The bincode index is the place in the list.
-_CODES: Final[tuple[tuple[type[enum.Enum], dict[enum.Enum, int]], ...]] = (
-    (GroupType, {GroupType.INTEGER: 0, GroupType.PRIME: 1, GroupType.POWER2: 2}),
-    (DataType, {DataType.F32: 0, DataType.F64: 1, DataType.I32: 2, DataType.I64: 3}),
-    (BoundType, {BoundType.B0: 0, BoundType.B2: 2, BoundType.B4: 4, BoundType.B6: 6, BoundType.BMAX: 255}),
-    (ModelType, {ModelType.M3: 3, ModelType.M6: 6, ModelType.M9: 9, ModelType.M12: 12}),
-)
+#: The choices in the order of their bytes. The bincode index of a member is its place among them.
+_KINDS: Final[tuple[type[enum.Enum], ...]] = (GroupType, DataType, BoundType, ModelType)
 
 
 def encode_mask_config(config: MaskConfig) -> bytes:
     """Return the four wire bytes of a config (spec 2.1)."""
-    return bytes(codes[choice] for (_, codes), choice in zip(_CODES, _choices(config), strict=True))
+    return config.wire_code
 
 
 def decode_mask_config(data: Buffer) -> MaskConfig:
@@ -45,10 +41,10 @@ def decode_mask_config(data: Buffer) -> MaskConfig:
     if len(data) != MASK_CONFIG_BYTES:
         raise RemoteProtocolError("malformed_mask_config", f"mask config: expected 4 bytes, got {len(data)}")
     choices: list[Any] = []
-    for (kind, codes), byte in zip(_CODES, bytes(data), strict=True):
-        member = next((member for member, code in codes.items() if code == byte), None)
+    for kind, byte in zip(_KINDS, bytes(data), strict=True):
+        member = next((member for member in kind if WIRE_CODES[member] == byte), None)
         if member is None:
-            known = ", ".join(map(str, codes.values()))
+            known = ", ".join(str(WIRE_CODES[member]) for member in kind)
             raise RemoteProtocolError("malformed_mask_config", f"{kind.__name__}: expected a byte of {known}, got {byte}")
         choices.append(member)
     return MaskConfig(*choices)
@@ -57,7 +53,7 @@ def decode_mask_config(data: Buffer) -> MaskConfig:
 def encode_variant_indices(config: MaskConfig) -> bytes:
     """Return a config as bincode writes it: four 32-bit variant indices (spec 5.3)."""
     return b"".join(
-        list(codes).index(choice).to_bytes(4, "little") for (_, codes), choice in zip(_CODES, _choices(config), strict=True)
+        list(kind).index(choice).to_bytes(4, "little") for kind, choice in zip(_KINDS, _choices(config), strict=True)
     )
 
 
@@ -70,13 +66,13 @@ def decode_variant_indices(data: Buffer) -> MaskConfig:
     if len(data) != VARIANT_INDICES_BYTES:
         raise RemoteProtocolError("malformed_mask_config", f"mask config: expected 16 bytes, got {len(data)}")
     choices: list[Any] = []
-    for place, (kind, codes) in enumerate(_CODES):
+    for place, kind in enumerate(_KINDS):
         index = int.from_bytes(data[4 * place : 4 * place + 4], "little")
-        if index >= len(codes):
+        if index >= len(kind):
             raise RemoteProtocolError(
-                "malformed_mask_config", f"{kind.__name__}: expected an index below {len(codes)}, got {index}"
+                "malformed_mask_config", f"{kind.__name__}: expected an index below {len(kind)}, got {index}"
             )
-        choices.append(list(codes)[index])
+        choices.append(list(kind)[index])
     return MaskConfig(*choices)
 
 

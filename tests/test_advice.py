@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from pet.advice import Requirements, advise, mean_error, needs_dyadic_fractions
+from pet.advice import Requirements, advise, needs_dyadic_fractions
 from pet.errors import ConfigError
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, ModelType
 
@@ -46,7 +46,7 @@ def test_nothing_that_is_good_enough_is_cheaper_than_the_first():
         if config.data_type in wanted.data_types
         and config.add_shift >= wanted.bound
         and config.max_model_count >= wanted.model_count
-        and mean_error(config, wanted) <= wanted.precision
+        and config.mean_error(wanted) <= wanted.precision
     ]
     assert advise(wanted)[0].keystream_bytes == min(config.mean_keystream_bytes for config in fit)
 
@@ -69,7 +69,7 @@ def test_a_float_that_cannot_hold_the_precision_at_the_bound_is_not_listed():
 
 def test_the_sum_of_the_scalars_matters():
     config = MaskConfig.parse("prime-f32-b0-m3")
-    assert mean_error(config, task(scalar_sum=Fraction(500))) < mean_error(config, task(scalar_sum=Fraction(1)))
+    assert config.mean_error(task(scalar_sum=Fraction(500))) < config.mean_error(task(scalar_sum=Fraction(1)))
 
 
 @pytest.mark.parametrize(

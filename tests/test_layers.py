@@ -16,6 +16,7 @@ LAYERS = [
     ["pet.secret"],
     ["pet.urls", "pet.numbers"],
     ["pet._installation", "pet._orders", "pet.threads"],
+    ["pet.mask_choices"],
     ["pet.mask_config"],
     ["pet.kernels", "pet.crypto", "pet.layout"],
     ["pet.parallel_draws"],

@@ -14,13 +14,12 @@ from typing import Final
 
 import numpy as np
 
+from pet._orders import Z32 as Z32
+from pet._orders import Z64 as Z64
 from pet.errors import AggregationError, ModelError
 from pet.kernels._arrays import Model, Packed
 from pet.kernels._backends import backend_for
 
-#: The orders of pet-1/z32 and pet-1/z64.
-Z32: Final = 2**32 - 5
-Z64: Final = 2**64 - 2**32 + 1
 ORDERS: Final = (Z32, Z64)
 KEY_BYTES: Final = 32
 #: An expansion has this many elements.
