@@ -19,6 +19,7 @@ from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import RoundParameters
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
+from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 from pet.transports.in_process import InProcessTransport
@@ -140,6 +141,10 @@ class World:
         self.engine = CoordinatorEngine(self.settings, clock=self.clock, entropy=counting_entropy(start))
         self.engine.tick()
         self.transport = InProcessTransport(self.engine)
+
+    @property
+    def phase(self) -> Phase:
+        return Phase(self.engine.status()["phase"])
 
     def pass_phase(self) -> None:
         self.clock.now_seconds += 1.5

@@ -84,6 +84,7 @@ def command(
     console.print(
         f"{progress.rounds_finished} rounds finished, {progress.rounds_given_up} given up;"
         f" {progress.messages_delivered} messages for {progress.sum_tasks} sum and {progress.update_tasks} update tasks"
+        + (f"; {progress.messages_late} more came too late" if progress.messages_late else "")
     )
     if rounds is not None and progress.rounds_finished < rounds:
         raise typer.Exit(1)  # interrupted before it was done
@@ -119,7 +120,8 @@ class _ProgressPrinter:
         if progress.warning_count != last.warning_count:
             self._console.print(f"warning: {progress.last_warning}")
         if progress.rounds_finished != last.rounds_finished:
-            self._console.print(f"rounds finished: {progress.rounds_finished}")
+            late = f", messages that came too late: {progress.messages_late}" if progress.messages_late else ""
+            self._console.print(f"rounds finished: {progress.rounds_finished}{late}")
         if progress.rounds_given_up != last.rounds_given_up:
             self._console.print(
                 f"rounds given up: {progress.rounds_given_up} (failed, opened anew, or none of us was asked to add up masks)"

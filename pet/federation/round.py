@@ -32,7 +32,7 @@ from pet.global_model import GlobalModel
 from pet.messages import RoundParameters, Tag, decode_seed_dictionary, decode_sum_dictionary
 from pet.participant import AsyncTickParticipant
 from pet.protocol.events import Event, MessageAccepted, ModelPublished, RoundFailed, RoundReopened
-from pet.protocol.participant_events import MessageDelivered, TaskAbandoned
+from pet.protocol.participant_events import MessageDelivered, MessageLate, TaskAbandoned
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import Strategies, take_assigned_task
 from pet.protocol.windows import PhaseWindow
@@ -291,6 +291,8 @@ class RoundPart:
                 return
             if abandoned := [event for event in events if isinstance(event, TaskAbandoned)]:
                 raise RoundError(f"round {self.manifest.round_id}: {abandoned[0].description}")
+            if any(isinstance(event, MessageLate) for event in events):
+                raise RoundError(f"round {self.manifest.round_id}: a message of this peer came too late")
             if not participant.made_progress:
                 await asyncio.sleep(_POLL_SECONDS)
 

@@ -16,6 +16,7 @@ from pet.protocol.participant_events import (
     AnswerRefused,
     Event,
     MessageDelivered,
+    MessageLate,
     MessageSplit,
     ModelDropped,
     ModelMasked,
@@ -31,6 +32,9 @@ from pet.protocol.participant_state import ParticipantState
 _logger: Final = logging.getLogger(__name__)
 
 _ROUND_NAME_DIGITS: Final = 16
+
+#: That many late messages in a row are no chance.
+_LATE_MESSAGES: Final = 3
 
 #: What happens to scaled weights beyond the bound of the mask config: clamped with one warning a round, clamped and counted in
 #: `status.last_clipped_count`, or refused with a ModelError.
@@ -61,6 +65,7 @@ class ParticipantFlags:
         self._warning_level = logging.WARNING
         self._last_refusal: str | None = None
         self._models_sent = self._rounds = 0
+        self._messages_late = self._late_in_a_row = 0
         self._last_clipped_count: int | None = None
 
     def lower_warnings(self, level: int) -> None:
@@ -81,6 +86,7 @@ class ParticipantFlags:
             error_since=troubled.since,
             last_refusal=self._last_refusal,
             models_sent=self._models_sent,
+            messages_late=self._messages_late,
             last_clipped_count=self._last_clipped_count,
             rounds=self._rounds,
         )
@@ -155,6 +161,9 @@ class ParticipantFlags:
             case MessageDelivered():
                 self._models_sent += event.tag is Tag.UPDATE
                 self._last_refusal = None
+                self._late_in_a_row = 0
+            case MessageLate():
+                self._note_lateness()
             case ModelMasked():
                 self._note_clipping(event.clipped_count)
             case ModelDropped():
@@ -170,6 +179,16 @@ class ParticipantFlags:
         level = logging.DEBUG if text == self._last_refusal else self._warning_level
         self._last_refusal = text
         _logger.log(level, "%s: %s", self._name, text)
+
+    def _note_lateness(self) -> None:
+        """Warn once of messages that come too late again and again; one may, whenever a phase had enough others."""
+        self._messages_late += 1
+        self._late_in_a_row += 1
+        if self._late_in_a_row == _LATE_MESSAGES:
+            text = (
+                "messages came too late for their phases: the way to the coordinator, or training, takes longer than they last"
+            )
+            _logger.log(self._warning_level, "%s: the last %d %s", self._name, _LATE_MESSAGES, text)
 
     def _note_clipping(self, clipped_count: int) -> None:
         self._last_clipped_count = clipped_count

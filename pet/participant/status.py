@@ -53,7 +53,8 @@ class ParticipantStatus:
         last_error: why it did not; None while it does.
         error_since: Unix time at which that began; None without an error.
         last_refusal: why a task was abandoned, or a message sent in chunks, last; None once a message was delivered since.
-        models_sent: masked models that were delivered.
+        models_sent: masked models that were delivered, as far as a participant can know (`MessageDelivered`).
+        messages_late: messages that came too late for their round or phase (`MessageLate`).
         last_clipped_count: weights of the last masked model that were clamped to the bound; None before the first model.
         rounds: rounds in which the participant had a task.
         ended_by: the exception that ended the participant; None while it runs, or if it was stopped.
@@ -67,6 +68,7 @@ class ParticipantStatus:
     error_since: float | None
     last_refusal: str | None
     models_sent: int
+    messages_late: int
     last_clipped_count: int | None
     rounds: int
     ended_by: BaseException | None = None
@@ -83,6 +85,8 @@ class ParticipantStatus:
         if self.last_refusal is not None:
             parts.append(f"refused: {self.last_refusal}")
         parts.append(f"models sent: {self.models_sent} in {self.rounds} rounds with a task")
+        if self.messages_late:
+            parts.append(f"messages that came too late: {self.messages_late}")
         if self.last_clipped_count:
             parts.append(f"{self.last_clipped_count} weights of the last one were clamped")
         return "; ".join(parts)

@@ -32,6 +32,7 @@ from pet.participant.ticks import TickParticipant
 from pet.protocol.participant_events import (
     Event,
     MessageDelivered,
+    MessageLate,
     MessageSplit,
     ModelMasked,
     NewRound,
@@ -71,7 +72,8 @@ class FleetProgress:
         rounds_given_up: rounds that ended otherwise.
         sum_tasks: selections for the sum task, over all rounds.
         update_tasks: selections for the update task.
-        messages_delivered: whole messages that arrived.
+        messages_delivered: whole messages that arrived, and not too late, as far as participants can know.
+        messages_late: messages that came too late for their round or phase.
         last_error: why the coordinator gave no usable answer in the last sweep; None if it did.
         last_warning: what went wrong last that the fleet goes on after: weights that were clipped, a message that was refused.
         warning_count: how many warnings there were.
@@ -83,6 +85,7 @@ class FleetProgress:
     sum_tasks: int = 0
     update_tasks: int = 0
     messages_delivered: int = 0
+    messages_late: int = 0
     last_error: str | None = None
     last_warning: str | None = None
     warning_count: int = 0
@@ -294,6 +297,8 @@ class DummyFleet:
                 self._progress = replace(progress, messages_delivered=progress.messages_delivered + 1)
                 if event.tag is Tag.SUM2 and round_digest in self._rounds:
                     self._rounds[round_digest] = True
+            case MessageLate():
+                self._progress = replace(progress, messages_late=progress.messages_late + 1)
             case ModelMasked() if event.clipped_count and self._warns_of_clipping and round_digest != self._clipped_round:
                 self._clipped_round = round_digest
                 self._warn_of_clipping(event.clipped_count)

@@ -163,6 +163,7 @@ class ParticipantMachine:
         except RemoteProtocolError as error:
             name = _REQUEST_NAMES[type(request)]
             self._round.events.append(AnswerRefused(request=name, reason=error.reason, description=str(error)))
+            self._go_without_receipt(request)
         finally:
             self._is_step_over = self._request is None
 
@@ -172,7 +173,7 @@ class ParticipantMachine:
         Raises:
             LocalProtocolError: there is no such request.
         """
-        self._finish_request()
+        self._go_without_receipt(self._finish_request())
         self._is_step_over = True
 
     def receive_refusal(self, description: str, *, is_too_large: bool = False) -> None:
@@ -191,6 +192,7 @@ class ParticipantMachine:
         request = self._finish_request()
         self._is_step_over = True
         if not isinstance(request, SendMessage):
+            self._go_without_receipt(request)
             return
         if is_too_large and self._round.split_message(len(request.body), description):
             return
@@ -266,15 +268,25 @@ class ParticipantMachine:
         request, self._request = self._request, None
         return request
 
+    def _go_without_receipt(self, request: Request) -> None:
+        """Count a message as delivered whose round is the same, where the dictionary that could say otherwise is not there.
+
+        To ask for it again and again would hold up the task, for something that only informs.
+        """
+        if not isinstance(request, GetParameters):
+            self._round.settle(is_late=False)
+
     def _handle(self, request: Request, answer: bytes | None) -> None:
         match request:
             case GetParameters():
                 self._request = self._round.receive_parameters(self.read_parameters(answer))
+            case GetSums() | GetSeeds() if self._round.sent is not None:
+                self._round.receive_receipt(answer)
             case GetSums():
                 self._round.receive_sums(answer)
             case GetSeeds():
                 self._round.receive_seeds(answer)
             case SendMessage():
-                self._round.finish_part()
+                self._request = self._round.finish_part()
             case _:
                 assert_never(request)

@@ -8,6 +8,7 @@ Source: docs/spec/pet.md 3.4 (the bound of a scalar), 5.3, 5.4.
 
 from __future__ import annotations
 
+from collections.abc import KeysView
 from fractions import Fraction
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from pet import crypto
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.masking import validate_weights
-from pet.messages import MIN_MAX_MESSAGE_SIZE, RoundParameters, decode_sum_dictionary
+from pet.messages import MIN_MAX_MESSAGE_SIZE, RoundParameters, decode_seed_dictionary, decode_sum_dictionary
 from pet.messages.parameters import MAX_MODEL_LENGTH
 
 #: The largest masked vector that a participant makes without being asked for more: a coordinator announces the length, and a
@@ -25,6 +26,9 @@ from pet.messages.parameters import MAX_MODEL_LENGTH
 MAX_VECTOR_BYTES: Final = 1 << 30
 #: The largest sum dictionary, of 2^20 entries: an update holds 112 bytes, and takes some 50 us, for each of them.
 MAX_SUMS_BYTES: Final = 8 + 80 * (1 << 20)
+#: An entry of a published seed dictionary: two lengths, a public key, an encrypted seed (spec 5.5), after a count.
+_SEED_ENTRY_BYTES: Final = 8 + 32 + 8 + 80
+_COUNT_BYTES: Final = 8
 #: The size of chunks after a message was refused for its size: below the limits in common use, and few for a large model.
 _SPLIT_BYTES: Final = 1 << 18
 #: A smaller message that is refused for its size meets a limit that no chunk could pass.
@@ -109,6 +113,18 @@ def read_sums(answer: bytes) -> dict[bytes, bytes]:
     if not sum_dictionary:
         raise RemoteProtocolError("malformed_sums", "sum dictionary: expected at least one sum participant, got none")
     return sum_dictionary
+
+
+def read_seed_holders(answer: bytes, parameters: RoundParameters) -> KeysView[bytes]:
+    """Read whose seeds a seed dictionary has: the signing keys of the participants whose updates count.
+
+    Raises:
+        RemoteProtocolError: no seed dictionary (reasons as in `decode_seed_dictionary`), "too_many_seeds".
+    """
+    most = parameters.mask_config.max_model_count
+    if len(answer) > _COUNT_BYTES + most * _SEED_ENTRY_BYTES:  # before it is taken apart
+        raise RemoteProtocolError("too_many_seeds", f"seed dictionary: expected at most {most} seeds, got {len(answer)} bytes")
+    return decode_seed_dictionary(answer).keys()
 
 
 def require_bounded_scalar(scalar: Fraction, parameters: RoundParameters) -> None:

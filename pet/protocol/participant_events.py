@@ -98,7 +98,23 @@ class ModelDropped:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageDelivered:
-    """A whole message, chunks and all, reached the coordinator; whether it was accepted cannot be known."""
+    """A whole message, chunks and all, reached the coordinator, and nothing says that it came too late.
+
+    A Sum or Update message: the round was the same after the last part, and the message was in the dictionary of its phase if
+    that was published already. A Sum2 message: its last part was taken. Whether the coordinator accepted it cannot be known.
+    """
+
+    tag: Tag
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageLate:
+    """A message came too late: its round was over, or its phase, before the whole of it had reached the coordinator.
+
+    Known from other round parameters, or from a dictionary without the message. A coordinator that refused the message, or
+    completed the round within the moment between the last part and the question, looks the same.
+    """
 
     tag: Tag
 
@@ -156,6 +172,7 @@ Event = (
     | ModelMasked
     | ModelDropped
     | MessageDelivered
+    | MessageLate
     | MessageSplit
     | AnswerRefused
     | TaskAbandoned

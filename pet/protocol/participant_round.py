@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 from pet import crypto
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import LocalProtocolError, ModelError, UnusableSeedsError
-from pet.messages import Payload, RoundParameters, UpdatePayload, decode_seed_dictionary
+from pet.messages import Payload, RoundParameters, Tag, UpdatePayload, decode_seed_dictionary
 from pet.protocol.participant_checks import read_sums, require_bounded_scalar, require_fit, smaller_message_size
+from pet.protocol.participant_delivery import SentMessage, SentSum, SentUpdate
 from pet.protocol.participant_events import (
     Event,
+    GetParameters,
     GetSeeds,
     GetSums,
     MessageDelivered,
+    MessageLate,
     MessageSplit,
     ModelDropped,
     ModelMasked,
@@ -74,6 +77,7 @@ class ParticipantRound:
         parameters: of the round, or None before the first.
         model: what the next Update state takes, or None.
         outbox: the message on its way; only in Sending states.
+        sent: a message that was sent whole, until it is known whether it came in time; no part of a saved state.
         max_message_size: largest sealed message in bytes; smaller after one was refused for its size.
         events: what happened and was not read yet.
         made_progress: set to True by whatever changes the state; its reader sets it to False.
@@ -84,6 +88,7 @@ class ParticipantRound:
         self.parameters: RoundParameters | None = None
         self.model: NDArray[Any] | None = None
         self.outbox: Outbox | None = None
+        self.sent: SentMessage | None = None
         self.max_message_size = max_message_size
         self.events: Final[deque[Event]] = deque(maxlen=_MAX_PENDING_EVENTS)
         self.made_progress = True
@@ -93,6 +98,8 @@ class ParticipantRound:
         self._ephemeral_seed: bytes | None = None
         #: In which round a masked model was signed: the digest of its parameters.
         self._signed_round: bytes | None = None
+        #: One of those whose sum keys the update was encrypted for.
+        self._sum_participant: bytes | None = None
 
     def save(self) -> SavedParticipant:
         """Return everything that is needed to go on later; a model that was not taken yet is not part of it."""
@@ -126,14 +133,18 @@ class ParticipantRound:
             ModelError: the scalar is beyond the bound of the mask config of a new round.
         """
         if parameters == self.parameters:
-            return self._do_step(parameters)
+            return self._do_step(parameters) if self.sent is None else self._ask_for_receipt(self.sent)
         require_bounded_scalar(self._options.scalar, parameters)
         self._begin_round(parameters)
         return None
 
     def _begin_round(self, parameters: RoundParameters) -> None:
         """Give up the round that was: only the signing key, the held model and what was signed outlive it."""
+        overtaken = self.sent or self.outbox
+        if overtaken is not None:
+            self.events.append(MessageLate(tag=overtaken.tag))
         self.parameters = parameters
+        self.sent = self._sum_participant = None
         self._fire(ParticipantTrigger.ROUND_CHANGED)
         self.events.append(NewRound(parameters=parameters))
         if self.model is not None:
@@ -198,6 +209,7 @@ class ParticipantRound:
         payload = self._mask(model, parameters, sum_dictionary)
         if self._queue(payload, parameters):
             self._signed_round = parameters.digest()
+            self._sum_participant = next(iter(sum_dictionary))
             self.events.append(ModelMasked(clipped_count=payload.masked_model.clipped_count or 0))
         # Another thread may have set the next model while this one was masked.
         if self.model is model:
@@ -236,14 +248,46 @@ class ParticipantRound:
         else:
             self._queue(payload, parameters)
 
-    def finish_part(self) -> None:
-        """Go on to the next part of the message, or to the next state after the last one."""
+    def finish_part(self) -> Request | None:
+        """Go on to the next part of the message, or after the last one to the next state; returns what else to ask for."""
         assert self.outbox is not None, "parts come out of the outbox"
         tag = self.outbox.tag
         self.made_progress = True
-        if not self.outbox.advance():
-            self._fire(ParticipantTrigger.ALL_SENT)
+        if self.outbox.advance():
+            return None
+        self._fire(ParticipantTrigger.ALL_SENT)
+        if tag is Tag.SUM2:  # the next round may begin at once, which is what this was sent for
             self.events.append(MessageDelivered(tag=tag))
+            return None
+        public_key = self._options.signing_key.public_key
+        if tag is Tag.SUM:
+            self.sent = SentSum(public_key=public_key, ephemeral_public_key=self._ephemeral_keys().public_key)
+        else:
+            self.sent = SentUpdate(public_key=public_key, sum_participant=self._sum_participant)
+        return GetParameters()
+
+    def _ask_for_receipt(self, sent: SentMessage) -> Request | None:
+        """Return what shows whether a message came in time, now that the round is known to be the same."""
+        if (question := sent.question()) is None:
+            self.settle(is_late=False)
+        return question
+
+    def receive_receipt(self, answer: bytes | None) -> None:
+        """Find out whether the message that was sent last is in the dictionary of its phase.
+
+        Raises:
+            RemoteProtocolError: the answer is no such dictionary.
+        """
+        assert self.sent is not None, "only a message that was sent has a receipt"
+        assert self.parameters is not None, "and it was sent within a round"
+        self.settle(is_late=answer is not None and self.sent.is_missing(answer, self.parameters))
+
+    def settle(self, *, is_late: bool) -> None:
+        """Report whether the message that was sent last came in time; does nothing if there is none."""
+        if self.sent is not None:
+            tag, self.sent = self.sent.tag, None
+            self.made_progress = True
+            self.events.append(MessageLate(tag=tag) if is_late else MessageDelivered(tag=tag))
 
     def _queue(self, payload: Payload, parameters: RoundParameters) -> bool:
         """Sign and seal a message, or its first chunk, and go to the state that sends it; False if it is too large."""

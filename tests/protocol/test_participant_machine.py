@@ -101,7 +101,7 @@ def test_a_sum_participant_goes_through_its_states():
 
     step(machine, script)
     assert machine.state is ParticipantState.SENDING_SUM
-    assert [type(request) for request in step(machine, script)] == [GetParameters, SendMessage]
+    assert [type(request) for request in step(machine, script)] == [GetParameters, SendMessage, GetParameters, GetSums]
     assert machine.state is ParticipantState.SUM2
     assert take_events(machine) == [MessageDelivered(tag=Tag.SUM)]
     payload = open_body(script.received.pop(), Tag.SUM)
@@ -308,7 +308,7 @@ def test_a_failed_request_changes_nothing_and_is_made_again(state):
         assert machine.save() == before
         assert machine.state is state
         _, script.sums, script.seeds, script.receipt = good
-        assert step(machine, script) == first
+        assert step(machine, script)[: len(first)] == first
         assert machine.made_progress
 
 
