@@ -170,10 +170,17 @@ class BuildExt(build_ext):
 class BdistWheel(bdist_wheel):
     """Tag a wheel as what is in it: for one machine with the module, for any without."""
 
+    holds_package = False  # editable installs ask for the tag of a wheel that they write themselves
+
+    def run(self):
+        """Run the command."""
+        self.holds_package = True
+        super().run()
+
     def get_tag(self):
         """Return the tag; in an editable install, whose wheel holds no package, that of the machine."""
         kernels = Path(self.bdist_dir, "pet", "kernels")
-        if kernels.is_dir():
+        if self.holds_package:
             has_module, is_pure = any(kernels.glob("_native.*")), (kernels / PURE_MARKER).exists()
             if has_module == is_pure:
                 raise CompileError("wheel: expected the compiled module or the marker of a build without it, got both or none")

@@ -116,7 +116,15 @@ def test_a_source_distribution_has_the_sources_alone(archive):
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {f"native/{path.name}" for path in (REPOSITORY / "native").glob("*.[ch]")} <= names
     assert {"setup.py", "native/build_native.py", "LICENSE", "README.md", "pet/py.typed"} <= names
-    assert not [name for name in names if name.endswith((".so", ".o", ".pyc", PURE_MARKER)) or name.startswith("tests")]
+    assert not [name for name in names if name.endswith((".so", ".o", ".pyc", PURE_MARKER))]
+
+
+def test_a_source_distribution_has_all_that_its_test_command_reads():
+    """Files that git has, and nothing else, are grafted: MANIFEST.in names every folder of them."""
+    listed = (REPOSITORY / "MANIFEST.in").read_text()
+    folders = {"native", "tests", "benchmarks", "docs", "examples", "tools", ".ci"}
+    assert set(re.findall(r"^graft (\S+)$", listed, re.MULTILINE)) == folders
+    assert {path.name for path in REPOSITORY.iterdir() if path.is_dir() and (path.name in folders)} == folders
 
 
 def test_a_wheel_has_its_module_and_says_so(wheel):
@@ -127,6 +135,15 @@ def test_a_wheel_has_its_module_and_says_so(wheel):
         assert opened.getinfo(MODULE).file_size < 2**20, "without debug symbols"
     assert MARKER not in names
     assert "pet/removed_long_ago.py" not in names
+
+
+def test_a_wheel_of_what_was_never_built_is_refused(unpacked, tmp_path):
+    done = run(
+        sys.executable, "setup.py", "-q", "bdist_wheel", "--skip-build", "--dist-dir", tmp_path / "wheels", folder=unpacked
+    )
+    assert done.returncode != 0
+    assert "wheel: expected the compiled module or the marker of a build without it, got both or none" in done.stderr
+    assert not list((tmp_path / "wheels").glob("*"))
 
 
 def test_an_installed_wheel_runs_its_kernels(site, tmp_path):
