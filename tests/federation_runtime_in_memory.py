@@ -11,10 +11,12 @@ import pickle
 import numpy as np
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, NotAdministratorError
+from pet.federation.confirmation import Confirmations
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Change, Taken
 from pet.federation.local_project import LocalProject
-from pet.federation.records import ContractRecord, LogKind, ProjectKind, ScheduleRecord, SyncStatistics
+from pet.federation.member_list import find_member
+from pet.federation.records import Confirm, ContractRecord, LogKind, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.runtime import Regression
 from pet.federation.schema import Schema
 from pet.federation.tables import read_columns
@@ -175,9 +177,40 @@ class InMemoryPeer:
         if self.record.is_admin:
             raise FederationStateError("leave: expected another peer than the admin, who can only delete")
 
-    async def remove_peer(self, uuid):
+    async def remove_peer(self, member):
+        gone = find_member(self.record.peers, member)
         self._change_terms(key_epoch=self.record.terms.key_epoch + 1)
-        self.save(peers=tuple(peer for peer in self.record.peers if peer.uuid != uuid))
+        self.save(peers=tuple(peer for peer in self.record.peers if peer != gone))
+
+    async def members(self):
+        return await Confirmations(self).members()
+
+    async def confirm_member(self, member):
+        Confirmations(self).confirm(member)
+
+    async def confirm_list(self, code):
+        await Confirmations(self).confirm_list(code)
+
+    # What the real list of members needs of a context.
+
+    confirm = Confirm.PERSON
+
+    @property
+    def terms(self):
+        return self.record.terms
+
+    @property
+    def uuid(self):
+        return self.record.keys.uuid
+
+    def is_confirmed(self, member):
+        return member.fingerprint in self.record.confirmed or member.uuid == self.uuid
+
+    def set_record(self, record):
+        self.save(confirmed=record.confirmed)
+
+    def log_sync(self, text):
+        self._storage.append_log(LogKind.SYNC, text)
 
     async def delete(self):
         self._require_admin()
@@ -215,7 +248,7 @@ class InMemoryRuntime:
         for admin in self.peers:
             terms = admin.record.terms
             if admin.record.is_admin and not admin.is_closed and terms.federation_id == record.terms.federation_id:
-                joined = record.keys.identity(record.project_id)
+                joined = next(peer for peer in record.peers if peer.uuid == record.keys.uuid)
                 after = dataclasses.replace(admin.record, peers=(*admin.record.peers, joined))
                 admin._storage.redeem_token(token.reveal(), joined, after)
                 admin.record = after

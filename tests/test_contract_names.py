@@ -47,6 +47,8 @@ FEDERATION_COMMANDS = [
     "stop",
     "sync",
     "status",
+    "members",
+    "confirm",
     "leave",
     "remove",
     "delete",

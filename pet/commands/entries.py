@@ -82,6 +82,8 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "stop": _change("stop", "Let a peer stop pulsing."),
             "sync": _federation("sync", "Synchronise now."),
             "status": _federation("status", "Show a federated project, or list all."),
+            "members": _federation("members", "Show the members and the code of their list."),
+            "confirm": _federation("confirm", "Confirm members whose keys you compared."),
             "leave": _change("leave", "Leave a federation."),
             "remove": _federation("remove", "Remove another peer, as the admin."),
             "delete": _change("delete", "End a federation, as its admin."),

@@ -39,6 +39,10 @@ Compat = Annotated[bool, typer.Option("--compat", help="Speak the vendor's forma
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A further key, for example fed_local_type=gpu.")
 ]
+PeerName = Annotated[
+    str | None,
+    typer.Option("--peer-name", metavar="NAME", help="What the other members call this peer; the project's name if not given."),
+]
 Project = Annotated[str, typer.Argument(metavar="PROJECT", help="Name of the federated project on its server.")]
 
 

@@ -15,6 +15,7 @@ from pet.commands.federation_client import (
     Certificate,
     Compat,
     KeyFile,
+    PeerName,
     Project,
     Settings,
     Url,
@@ -62,6 +63,7 @@ def command(
     nats_user: Annotated[
         str | None, typer.Option("--nats-user", help="User of the broker; the password is in PET_NATS_PASSWORD.")
     ] = None,
+    peer_name: PeerName = None,
     setting: Settings = None,
     url: Url = DEFAULT_URL,
     certificate: Certificate = None,
@@ -75,6 +77,8 @@ def command(
     options |= {key: os.environ[variable] for key, variable in _CREDENTIALS.items() if variable in os.environ}
     if nats_user is not None:
         options["nats_sec_user"] = nats_user
+    if peer_name is not None:
+        options["fed_peer_name"] = peer_name
     table = None if schema_from is None else table_of(schema_from, encoding, separator, decimal)
     text = _schema_text(schema, schema_from, table, None if features is None else features.split(","))
     if text is not None:

@@ -69,6 +69,7 @@ def command() -> None:
             site.client.learn(site.name, part)
         rows = ", ".join(f"{name} {count}" for name, count in _SITES.items())
         console.print("anna began a federation, and invited bert and cleo.")
+        console.print(f"Each confirmed the members, after comparing the code {sites[0].client.members(sites[0].name).code}.")
         console.print(f"Each learned its own rows of the diabetes study: {rows}.")
         for site in reversed(sites):
             site.client.start_pulse(site.name)
@@ -107,6 +108,9 @@ def _federate(sites: list[Site], url: str, token: Secret) -> None:
     for site in others:
         text, password = admin.client.invite(admin.name)
         site.client.join(site.name, text, password)
+    for site in sites:
+        # Each user compares the code with the two others, by telephone for example; here one program is all three.
+        site.client.confirm_list(site.name, admin.client.members(admin.name).code)
 
 
 def _compare(console: Console, sites: list[Site], parts: list[dict[str, NDArray[np.float64]]]) -> None:

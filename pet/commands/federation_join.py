@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from pet.commands.federation_client import (
     DEFAULT_URL,
     Certificate,
     Compat,
     KeyFile,
+    PeerName,
     Project,
     Settings,
     Url,
@@ -20,6 +22,7 @@ from pet.commands.federation_client import (
     read_settings,
     read_text,
 )
+from pet.commands.federation_members import print_members
 
 
 def command(
@@ -35,6 +38,7 @@ def command(
     admin_key: Annotated[
         str | None, typer.Option("--admin-key", help="For an invitation without password: the admin's public signing key.")
     ] = None,
+    name: PeerName = None,
     nats_hosts: Annotated[
         str | None, typer.Option("--nats-hosts", help="This peer's own way to the broker; the invitation's if not given.")
     ] = None,
@@ -49,6 +53,10 @@ def command(
     """
     own = read_settings(setting) | ({} if nats_hosts is None else {"nats_hosts": nats_hosts})
     password = None if admin_key is not None else read_password(password_file)
+    if name is not None:
+        own["fed_peer_name"] = name
     with client_of(url, key_file, certificate, compat=compat) as client:
         client.join(project, read_text(invitation).strip(), password, admin_key=admin_key, **own)
-    typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse")
+        found = client.members(project)
+    typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse. The members are:")
+    print_members(Console(highlight=False, markup=False, soft_wrap=True), project, found)

@@ -11,7 +11,9 @@ from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, Key
 
 def command(
     project: Project,
-    peer: Annotated[str, typer.Argument(metavar="UUID", help="Which one, as `pet federation status` shows it.")],
+    member: Annotated[
+        str, typer.Argument(metavar="MEMBER", help="Its name, fingerprint or uuid, as `pet federation members` shows it.")
+    ],
     key_file: KeyFile,
     url: Url = DEFAULT_URL,
     certificate: Certificate = None,
@@ -19,8 +21,8 @@ def command(
 ) -> None:
     """Remove a peer, as the admin; the rest get a new federation key, and open invitations become worthless.
 
-    Example: pet federation remove admin 0123456789abcdef0123456789abcdef -k alice.key
+    Example: pet federation remove admin practice -k alice.key
     """
     with client_of(url, key_file, certificate, compat=compat) as client:
-        client.remove_peer(project, peer)
-    typer.echo(f"{peer} is removed")
+        client.remove_peer(project, member)
+    typer.echo(f"{member} is removed")

@@ -20,6 +20,7 @@ from pet.commands.serving import Server, listen, serve_until_a_signal
 from pet.errors import SettingsError
 from pet.federation.authentication import Authenticator
 from pet.federation.nats_runtime import NatsFederationRuntime
+from pet.federation.records import Confirm
 from pet.federation.rest import RestOptions, create_app
 from pet.federation.service import FederationService
 from pet.federation.store import FederationStore
@@ -56,6 +57,15 @@ def command(
     nats_authority: Annotated[
         Path | None, typer.Option("--nats-authority", metavar="FILE", help="The only authority to trust for brokers (PEM).")
     ] = None,
+    confirm: Annotated[
+        Confirm | None,
+        typer.Option(
+            "--confirm",
+            envvar="PET_FEDERATION_CONFIRM",
+            help="Whose word is taken for who is a member of a federation: a person's who compared keys, or the admin's.",
+            show_default="person; admin in federations that speak the vendor's formats",
+        ),
+    ] = None,
     compat: Annotated[
         bool, typer.Option("--compat", help="Also speak the vendor's formats. Insecure; refused off loopback without TLS.")
     ] = False,
@@ -81,7 +91,10 @@ def command(
             directory = UserDirectory(users)
             authority = None if nats_authority is None else str(nats_authority.resolve(strict=True))
             service = FederationService(
-                NatsFederationRuntime(allows_plaintext=compat), store, allows_compat=compat, authority_file=authority
+                NatsFederationRuntime(confirm=confirm, allows_plaintext=compat),
+                store,
+                allows_compat=compat,
+                authority_file=authority,
             )
             app = create_app(
                 service,

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Url, client_of
+from pet.commands.federation_members import print_members
 from pet.federation.client import Client
 from pet.federation.records import ProjectKind
 
@@ -46,8 +47,7 @@ def _show(client: Client, project: str, console: Console) -> None:
     )
     how = "PET rounds" if info["fed_use_smpc"] == "true" else "plain exchange"
     console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}")
-    for uuid, label in sorted(info["peersInfo"].items()):
-        console.print(f"  {uuid}  {label}{'  (this one)' if uuid == info['local_uuid'] else ''}")
+    print_members(console, project, client.members(project))
     if info["fed_project_kind"] == ProjectKind.STATISTICS:
         _show_rows(client, project, console)
     console.print(f"sent {counts['sndCount']}, received {counts['rcvCount']}, receive errors {counts['rcvError']}")

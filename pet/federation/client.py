@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationUnavailableError, FederationValueError
 from pet.federation import invitation
-from pet.federation.client_entities import figure_of_pair, figures, regression, row_counts, strings
+from pet.federation.client_entities import figure_of_pair, figures, members, regression, row_counts, strings
 from pet.federation.client_requests import SignedRequests
 from pet.federation.encoding import parse_json_object
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Change
 from pet.federation.numbers import to_finite_floats, to_floats
-from pet.federation.records import Mode, ProjectKind
+from pet.federation.records import MemberList, Mode, ProjectKind
 from pet.federation.row_upload import RowUpload
 from pet.federation.runtime import Regression
 from pet.federation.schema import Schema
@@ -262,9 +262,28 @@ class Client:
         """End the federation for everybody; admin only."""
         self._post(f"{project_id}/delete")
 
-    def remove_peer(self, project_id: str, uuid: str) -> None:
-        """Remove another peer; the rest get a new federation key; admin only."""
-        self._post(f"{project_id}/removePeer", query={"peer": uuid})
+    def remove_peer(self, project_id: str, member: str) -> None:
+        """Remove another peer, by name or fingerprint; the rest get a new federation key; admin only."""
+        self._post(f"{project_id}/removePeer", query={"peer": member})
+
+    def members(self, project_id: str) -> MemberList:
+        """Return the members as the peer sees them, whom it has confirmed, and the code of the whole list."""
+        return self._read(self._get(f"{project_id}/members"), members)
+
+    def confirm(self, project_id: str, member: str) -> MemberList:
+        """Confirm a member, by its fingerprint (or name), after you compared the fingerprint with its owner.
+
+        Compare by another way than through the admin, who passes the list on.
+        """
+        return self._read(self._post(f"{project_id}/confirm", query={"member": member}), members)
+
+    def confirm_list(self, project_id: str, code: str) -> MemberList:
+        """Confirm all members, after you compared the code of the list with each of them.
+
+        Raises:
+            FederationRefusedError: the peer's list has another code; nobody was confirmed.
+        """
+        return self._read(self._post(f"{project_id}/confirm", query={"list": code}), members)
 
     def learn(
         self,

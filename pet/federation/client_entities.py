@@ -12,6 +12,7 @@ from typing import Any
 from pet.errors import FederationValueError
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Taken
+from pet.federation.records import Confirm, MemberList, MemberState
 from pet.federation.runtime import Regression
 from pet.numbers import checked_number
 
@@ -33,6 +34,26 @@ def row_counts(values: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: int(found[name]) for name in ("learned", "shared", "tables")}
     kinds = {"request": str, "change": str, "pieces": int, "rows": int, "idleSeconds": float}
     return {**counts, "pending": [{name: kind(unit[name]) for name, kind in kinds.items()} for unit in found["pending"]]}
+
+
+def members(values: Mapping[str, Any]) -> MemberList:
+    """Return the entity `members`."""
+    found = values["members"]
+    return MemberList(
+        code=str(found["code"]),
+        confirm=Confirm(found["confirm"]),
+        members=tuple(
+            MemberState(
+                name=str(member["name"]),
+                uuid=str(member["uuid"]),
+                fingerprint=str(member["fingerprint"]),
+                is_confirmed=bool(member["isConfirmed"]),
+                is_this=bool(member["isThis"]),
+                is_admin=bool(member["isAdmin"]),
+            )
+            for member in found["members"]
+        ),
+    )
 
 
 def number(value: Any) -> float:

@@ -84,6 +84,10 @@ class PlainExchange:
         sent, is_new = self._sent(statistics), version != counters.shared_version
         if not statistics.rows and sent is None:
             return False
+        if strangers := context.unconfirmed:
+            names = ", ".join(peer.name for peer in strangers)
+            context.log_error(f"Sync held back until all members are confirmed: {names}")
+            return False
         if is_new and self._may_send(statistics, sent):
             shared = self._local.share(statistics, version)
             await self._send(shared, None if whole else sent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pet.errors import FederationStateError
-from pet.federation.records import LogKind
+from pet.federation.records import LogKind, MemberList
 from pet.federation.runtime import FederationPeer, PeerStore
 
 
@@ -69,6 +69,22 @@ def sync_statistics(peer: FederationPeer, store: PeerStore) -> dict[str, Any]:
         "errorLog": store.log_lines(LogKind.ERROR),
         "syncLog": store.log_lines(LogKind.SYNC),
     }
+
+
+def member_list(found: MemberList) -> dict[str, Any]:
+    """Return the entity `members`."""
+    members = [
+        {
+            "name": member.name,
+            "uuid": member.uuid,
+            "fingerprint": member.fingerprint,
+            "isConfirmed": member.is_confirmed,
+            "isThis": member.is_this,
+            "isAdmin": member.is_admin,
+        }
+        for member in found.members
+    ]
+    return {"code": found.code, "confirm": found.confirm, "members": members}
 
 
 def row_counts(peer: FederationPeer) -> dict[str, Any]:

@@ -41,6 +41,11 @@ MAX_INVITATION_BYTES: Final = 64 * 1024
 #: A stolen invitation is guessed at offline: 3 passes over 64 MiB make each guess cost 0.13 s.
 MIN_PASSWORD_CHARACTERS: Final = 12
 
+#: What each peer decides for itself: an invitation that has such a key is read without it, as its writer is somebody else.
+LOCAL_KEYS: Final = frozenset(
+    {"fed_peer_name", "fed_local_type", "fed_psr_contract_snd_fail_action", "fed_psr_contract_rcv_fail_action"}
+)
+
 _PASSES: Final = 3
 _MEMORY_KIB: Final = 65536
 #: What is accepted of a stranger: below the first number guessing is cheap, above the others opening could exhaust the reader.
@@ -218,10 +223,12 @@ def open_compatible(text: str, password: Secret) -> dict[str, str]:
         FederationValueError: it does not open.
     """
     contents = _contents(compat.decrypt_invitation(_bounded(text), password.reveal()))
-    return {
-        f"fed_{name.removeprefix(_GROUP_KEYS)}" if name.startswith(_GROUP_KEYS) else name: value
-        for name, value in contents.items()
-    }
+    return _of_the_admin(
+        {
+            f"fed_{name.removeprefix(_GROUP_KEYS)}" if name.startswith(_GROUP_KEYS) else name: value
+            for name, value in contents.items()
+        }
+    )
 
 
 def is_native(text: str) -> bool:
@@ -248,7 +255,7 @@ def _header_fields(start: str, prefix: str, names: set[str]) -> dict[str, Any]:
 def _opened(header: InvitationHeader | None, data: bytes | None) -> tuple[InvitationHeader, dict[str, str]]:
     if header is None or data is None:
         raise FederationValueError(_NOT_OPEN, key="passwd")
-    return header, _contents(data)
+    return header, _of_the_admin(_contents(data))
 
 
 def _contents(data: bytes) -> dict[str, str]:
@@ -256,6 +263,10 @@ def _contents(data: bytes) -> dict[str, str]:
     if contents is None or not all(isinstance(value, str) for value in contents.values()):
         raise FederationValueError(_NOT_OPEN, key="passwd")
     return contents
+
+
+def _of_the_admin(contents: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in contents.items() if name not in LOCAL_KEYS}
 
 
 def _integer(value: object, smallest: int, largest: int) -> int:

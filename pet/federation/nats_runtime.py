@@ -6,6 +6,7 @@ Source: docs/spec/federation.md 2.4, 2.7, 5.3, 5.5.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -19,17 +20,19 @@ from pet.errors import (
     FederationValueError,
     TransportError,
 )
-from pet.federation import membership
+from pet.federation import joining
 from pet.federation.clock import Clock, SystemClock
 from pet.federation.devices import TorchDevice
 from pet.federation.peer import NatsPeer
 from pet.federation.peer_context import PeerContext
-from pet.federation.records import FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
+from pet.federation.records import Confirm, FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
 from pet.federation.rounds import DEFAULT_PHASE_SECONDS
 from pet.federation.runtime import PeerStore
 from pet.secret import Secret
 from pet.transports.nats import NatsConnection, NatsSettings, Subjects
 from pet.transports.nats import connect as connect_nats
+
+_logger: Final = logging.getLogger(__name__)
 
 
 class NatsFederationRuntime:
@@ -38,6 +41,7 @@ class NatsFederationRuntime:
     Args:
         clock: the time of its peers.
         phase_seconds: how long each phase of a round waits for those who were announced.
+        confirm: whose word peers take for who is a member; None means as `PeerContext` says.
         allows_plaintext: let brokers other than this machine be talked to without TLS, in compatibility mode.
     """
 
@@ -46,10 +50,12 @@ class NatsFederationRuntime:
         clock: Clock | None = None,
         *,
         phase_seconds: float = DEFAULT_PHASE_SECONDS,
+        confirm: Confirm | None = None,
         allows_plaintext: bool = False,
     ) -> None:
         self._clock: Final[Clock] = SystemClock() if clock is None else clock
         self._phase_seconds: Final = phase_seconds
+        self._confirm: Final = confirm
         self._allows_plaintext: Final = allows_plaintext
 
     async def create(self, record: FederationRecord, store: PeerStore) -> NatsPeer:
@@ -64,7 +70,7 @@ class NatsFederationRuntime:
         peers = tuple(peer for peer in record.peers if peer.uuid != identity.uuid)
         terms = replace(record.terms, admin=record.terms.admin or identity)
         record = replace(record, terms=terms, peers=record.peers if len(peers) < len(record.peers) else (identity, *peers))
-        context = PeerContext(record, store, self._clock)
+        context = self._context(record, store)
         context.counters.terms_version += 1
         context.save()
         context.set_record(record)
@@ -79,10 +85,10 @@ class NatsFederationRuntime:
             FederationValueError: something in the record cannot be used.
         """
         await asyncio.to_thread(require_usable, record)  # importing torch takes seconds
-        context = PeerContext(record, store, self._clock)
+        context = self._context(record, store)
         connection = await self._connect(record)
         try:
-            await membership.join(context, connection, Subjects(record.terms.federation_id), token)
+            await joining.join(context, connection, Subjects(record.terms.federation_id), token)
         except BaseException:
             await connection.aclose()
             raise
@@ -94,7 +100,7 @@ class NatsFederationRuntime:
         Raises:
             FederationValueError: something in the record cannot be used.
         """
-        context = PeerContext(record, store, self._clock)
+        context = self._context(record, store)
         connection = NatsConnection(self._settings(record), record.keys.uuid)
         peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
         peer.start_in_background()
@@ -120,6 +126,16 @@ class NatsFederationRuntime:
             raise FederationStateError(str(error)) from None
         except TransportError as error:
             raise FederationUnavailableError(str(error)) from None
+
+    def _context(self, record: FederationRecord, store: PeerStore) -> PeerContext:
+        context = PeerContext(record, store, self._clock, self._confirm)
+        if context.confirm is Confirm.ADMIN:
+            _logger.warning(
+                "federation pid=%s takes its admin's word for who is a member (confirm = admin): an admin that cheats can "
+                "invent all other members, and read the statistics of this peer",
+                record.project_id,
+            )
+        return context
 
     def _settings(self, record: FederationRecord) -> NatsSettings:
         allows = self._allows_plaintext and record.terms.mode is Mode.COMPAT

@@ -26,9 +26,11 @@ from pet.errors import (
     PetError,
     TransportError,
 )
+from pet.federation.confirmation import Confirmations
 from pet.federation.contract import Contract
 from pet.federation.exchange import WANT, PlainExchange
 from pet.federation.local_project import LocalProject
+from pet.federation.member_list import find_member
 from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminRole, MemberRole
 from pet.federation.messages import PeerMessage
 from pet.federation.peer_context import PeerContext
@@ -36,7 +38,7 @@ from pet.federation.peer_link import Handler, PeerLink, RequestLimit
 from pet.federation.peer_projects import PeerProjects
 from pet.federation.project import FederatedProject
 from pet.federation.pulse import Pulse
-from pet.federation.records import ContractRecord, FederationRecord, ProjectKind, ScheduleRecord, SyncStatistics
+from pet.federation.records import ContractRecord, FederationRecord, MemberList, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.round import end_task
 from pet.federation.rounds import AGGREGATE, CALL, DEFAULT_PHASE_SECONDS, GO, Rounds
 from pet.federation.schedule import Schedule
@@ -87,6 +89,7 @@ class NatsPeer:
             self._catch_up_at_tick,
             phase_seconds=phase_seconds,
         )
+        self._confirmations: Final = Confirmations(context)
         self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
         self._pulse: Final = Pulse(context, self._synchronise)
         self._is_started = False
@@ -229,6 +232,7 @@ class NatsPeer:
         return {}
 
     async def _answer_explore(self, message: PeerMessage) -> dict[str, Any]:
+        self._confirmations.require_all([message.sender], "exploration")
         return {"result": self._projects.explore(message.text("function"), message.fields.get("arguments"))}
 
     @property
@@ -353,10 +357,35 @@ class NatsPeer:
         self._context.set_record(replace(self.record, peers=(), is_pulsing=False))
         self._pulse.wake()
 
-    async def remove_peer(self, uuid: str) -> None:
-        """Remove another peer and give the rest a new federation key."""
-        await self._require_admin().remove(uuid)
+    async def remove_peer(self, member: str) -> None:
+        """Remove another peer, by name, fingerprint or uuid, and give the rest a new federation key."""
+        admin = self._require_admin()
+        await admin.remove(find_member(self.record.peers, member).uuid)
         await self._terms_changed()
+
+    async def members(self) -> MemberList:
+        """Return all members with the code of the list."""
+        return await self._confirmations.members()
+
+    async def confirm_member(self, member: str) -> None:
+        """Confirm one member, by name or fingerprint."""
+        self._confirmations.confirm(member)
+
+    async def confirm_list(self, code: str) -> None:
+        """Confirm all members, if their list has this code; a change that is on its way to this peer is waited for."""
+        try:
+            await self._confirmations.confirm_list(code)
+        except FederationStateError:
+            if self._admin is not None or not await self._asked_for_changes():
+                raise
+            await self._confirmations.confirm_list(code)
+
+    async def _asked_for_changes(self) -> bool:
+        """Ask the admin what was missed; returns whether the members are others now."""
+        before = self.record.peers
+        with suppress(PetError):
+            await self._member.say_hello()
+        return self.record.peers != before
 
     async def delete(self) -> None:
         """End the federation for everybody and remove its streams."""

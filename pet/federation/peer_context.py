@@ -15,7 +15,7 @@ from pet.errors import StateError
 from pet.federation.clock import Clock
 from pet.federation.messages import MessageCodec
 from pet.federation.record_types import require_types
-from pet.federation.records import FederationRecord, FederationTerms, LogKind, PeerIdentity, SyncStatistics
+from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, Mode, PeerIdentity, SyncStatistics
 from pet.federation.runtime import PeerStore
 from pet.federation.schedule import Schedule, ScheduleState
 from pet.federation.sharing_rules import AggregateLedger
@@ -84,17 +84,20 @@ class PeerContext:
         record: as it was saved last.
         store: where it goes.
         clock: the time of this peer.
+        confirm: whose word is taken for who is a member; None means a person's in native mode, and the admin's in
+            compatibility mode, whose clients know no confirmation.
 
     Attributes:
         record: the newest.
         counters: change them, then `save`.
     """
 
-    def __init__(self, record: FederationRecord, store: PeerStore, clock: Clock) -> None:
+    def __init__(self, record: FederationRecord, store: PeerStore, clock: Clock, confirm: Confirm | None = None) -> None:
         self.record = record
         self.store: Final = store
         self.clock: Final = clock
         self.codec: Final = MessageCodec(record.keys)
+        self.confirm: Final = confirm or (Confirm.ADMIN if record.terms.mode is Mode.COMPAT else Confirm.PERSON)
         saved = store.load_state(_COUNTERS)
         self.counters: Final = Counters(done_until_seconds=clock.now_seconds()) if saved is None else Counters.from_bytes(saved)
 
@@ -126,6 +129,24 @@ class PeerContext:
     def find_member(self, uuid: str, _shown_key: bytes | None = None) -> PeerIdentity | None:
         """Return a member; its key is the one that the admin vouched for, whatever a message shows."""
         return self.members.get(uuid)
+
+    def is_confirmed(self, member: PeerIdentity) -> bool:
+        """Return whether this peer takes part with a member: its user, or where that is enough the admin, vouches for it."""
+        return (
+            self.confirm is Confirm.ADMIN
+            or member.fingerprint in self.record.confirmed
+            or member.fingerprint == self.record.keys.identity().fingerprint
+        )
+
+    @property
+    def unconfirmed(self) -> list[PeerIdentity]:
+        """The members that this peer takes part in nothing with."""
+        return [peer for peer in self.others if not self.is_confirmed(peer)]
+
+    def name_of(self, uuid: str) -> str:
+        """Return what a log calls a peer: its name, as far as it is known, and the beginning of its fingerprint or uuid."""
+        member = self.members.get(uuid)
+        return uuid[:8] if member is None else member.name
 
     def save(self) -> None:
         """Save the counters."""

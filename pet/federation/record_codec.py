@@ -43,6 +43,8 @@ def encode_record(record: FederationRecord) -> str:
             "nats": _nats(record.nats),
             "is_admin": record.is_admin,
             "peers": [_identity(peer) for peer in record.peers],
+            "confirmed": list(record.confirmed),
+            "members_digest": record.members_digest,
             "is_pulsing": record.is_pulsing,
             "allows_explore": record.allows_explore,
             "local_type": record.local_type,
@@ -70,6 +72,9 @@ def decode_record(text: str) -> FederationRecord:
             nats=_read_nats(found["nats"]),
             is_admin=found["is_admin"],
             peers=tuple(_read_identity(peer) for peer in found["peers"]),
+            # Earlier versions knew no confirmation: nobody was confirmed.
+            confirmed=tuple(found.get("confirmed", ())),
+            members_digest=found.get("members_digest"),
             is_pulsing=found["is_pulsing"],
             allows_explore=found["allows_explore"],
             local_type=LocalType(found["local_type"]),

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from pet.crypto import EncryptionKeyPair, SigningKeyPair
+from pet.crypto import EncryptionKeyPair, SigningKeyPair, hash_sha256
 from pet.secret import Secret
 
 DEFAULT_NATS_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_STREAM_BYTES: Final = 1 << 30
+_FINGERPRINT: Final = b"pet/v1/fed-member\0"
 
 
 class Mode(StrEnum):
@@ -50,6 +51,15 @@ class FailureAction(StrEnum):
     ALLOW = "allow"
 
 
+class Confirm(StrEnum):
+    """Whose word a peer takes for who is a member (spec 10)."""
+
+    #: Its user's, who compared each member's key with its owner.
+    PERSON = "person"
+    #: The admin's.
+    ADMIN = "admin"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsAccess:
     """How a peer reaches the broker. At most one of user with password, token, and NKEY seed is set.
@@ -79,13 +89,23 @@ class PeerIdentity:
         uuid: 32 lower-case hexadecimal digits.
         signing_key: Ed25519 public key, 32 bytes; signs messages and round keys.
         encryption_key: X25519 public key, 32 bytes; join requests, their answers and new federation keys are sealed to it.
-        label: a name for people, shown in `peersInfo`.
+        label: the name that the peer gave itself, for people, shown in `peersInfo`; empty in federations of earlier versions.
     """
 
     uuid: str
     signing_key: bytes
     encryption_key: bytes
     label: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies it: 32 hexadecimal digits over uuid and keys. With another key it is another member."""
+        return hash_sha256(_FINGERPRINT + self.uuid.encode() + self.signing_key + self.encryption_key).hex()[:32]
+
+    @property
+    def name(self) -> str:
+        """What logs call it: its label with the beginning of its fingerprint."""
+        return f"{self.label or 'unnamed'} ({self.fingerprint[:8]})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +199,10 @@ class FederationRecord:
         project_id: `pid`.
         keys: this peer's own.
         is_admin: whether this peer created the federation.
-        peers: all members as this peer knows them, itself included. Messages of anybody else are refused.
+        peers: all members as this peer knows them, itself included, in the order in which they joined. Messages of anybody
+            else are refused.
+        confirmed: fingerprints of the members that its user has confirmed.
+        members_digest: what the invitation said about the members (`member_list.list_digest`); None where it said nothing.
     """
 
     customer_id: str
@@ -189,6 +212,8 @@ class FederationRecord:
     nats: NatsAccess
     is_admin: bool
     peers: tuple[PeerIdentity, ...]
+    confirmed: tuple[str, ...] = ()
+    members_digest: str | None = None
     is_pulsing: bool = False
     allows_explore: bool = False
     local_type: LocalType = LocalType.CPU
@@ -204,13 +229,49 @@ class InvitationContents:
         terms: as the admin has them when the invitation is made.
         nats: the way to the broker, with credentials.
         token: `fed_req_token`; works once.
+        members_digest: of the members when it was made.
         rest_url: `fed_rest_url`.
     """
 
     terms: FederationTerms
     nats: NatsAccess
     token: Secret
+    members_digest: str
     rest_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberState:
+    """A member as one peer sees it.
+
+    Attributes:
+        name: its own label; may be empty.
+        fingerprint: what identifies it.
+        is_confirmed: whether this peer's user has confirmed it, or the admin's word is taken.
+        is_this: whether it is the peer that was asked.
+    """
+
+    name: str
+    uuid: str
+    fingerprint: str
+    is_confirmed: bool
+    is_this: bool
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberList:
+    """All members as one peer sees them.
+
+    Attributes:
+        code: of the whole list; two who see the same code see the same list.
+        confirm: whose word is taken for who is a member.
+        members: in the order in which they joined.
+    """
+
+    code: str
+    confirm: Confirm
+    members: tuple[MemberState, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from pet.federation.encoding import (
     encode_base64url,
     parse_json_object,
 )
+from pet.federation.member_list import check_name, is_digest
 from pet.federation.records import (
     FailureAction,
     FederationRecord,
@@ -104,7 +105,7 @@ def created_record(entries: Mapping[str, str], context: MapContext) -> Federatio
         federation_id=_new_id() if is_native else derive_id(name, secret_key),
         name=name,
         secret_key=secret_key,
-        admin=keys.identity(context.project_id),
+        admin=keys.identity(_peer_name(entries, context)),
         schedule=ScheduleRecord(text=_schedule(entries)),
         mode=mode,
         encrypts=_flag(entries, "fed_encrypt", default=is_native),
@@ -174,6 +175,7 @@ def invitation_map(contents: InvitationContents) -> dict[str, str]:
         "fed_admin_uuid": terms.admin.uuid,
         "fed_admin_sign_key": encode_base64url(terms.admin.signing_key),
         "fed_admin_box_key": encode_base64url(terms.admin.encryption_key),
+        "fed_members_digest": contents.members_digest,
     }
     revealed = {name: value.reveal() if isinstance(value, Secret) else value for name, value in entries.items()}
     return {name: value for name, value in revealed.items() if value is not None}
@@ -193,7 +195,7 @@ def with_local_keys(entries: Mapping[str, str], own: Mapping[str, str]) -> dict[
 def _record(
     entries: Mapping[str, str], context: MapContext, terms: FederationTerms, keys: PeerKeys, *, is_admin: bool
 ) -> FederationRecord:
-    own = keys.identity(context.project_id)
+    own = keys.identity(_peer_name(entries, context))
     return FederationRecord(
         customer_id=context.customer_id,
         project_id=context.project_id,
@@ -202,6 +204,7 @@ def _record(
         nats=_nats(entries, context, terms.mode),
         is_admin=is_admin,
         peers=(own,) if is_admin or terms.admin is None else (terms.admin, own),
+        members_digest=_members_digest(entries),
         local_type=_choice(entries, "fed_local_type", LocalType, LocalType.CPU),
         send_failure_action=_action(entries, _SEND_ACTION),
         receive_failure_action=_action(entries, _RECEIVE_ACTION),
@@ -261,6 +264,19 @@ def _name(entries: Mapping[str, str]) -> str:
     if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise _invalid("fed_name", f"expected 1 to {_MAX_NAME_LENGTH} printable characters")
     return name
+
+
+def _peer_name(entries: Mapping[str, str], context: MapContext) -> str:
+    """Return the name that a peer gives itself: that of its project if it says none."""
+    text = entries.get("fed_peer_name")
+    return context.project_id if not text else _checked("fed_peer_name", check_name, text)
+
+
+def _members_digest(entries: Mapping[str, str]) -> str | None:
+    digest = entries.get("fed_members_digest")
+    if digest is not None and not is_digest(digest):
+        raise _invalid("fed_members_digest", "expected what the invitation says")
+    return digest
 
 
 def _schedule(entries: Mapping[str, str]) -> str:

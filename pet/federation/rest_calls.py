@@ -22,7 +22,7 @@ from pet.errors import FederationValueError, NotAdministratorError
 from pet.federation.answers import Answer, invalid_key, refuse
 from pet.federation.authentication import Caller
 from pet.federation.encoding import canonical_json, parse_json_object
-from pet.federation.federation_info import federation_info, project_info, row_counts, sync_statistics
+from pet.federation.federation_info import federation_info, member_list, project_info, row_counts, sync_statistics
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Change
 from pet.federation.numbers import to_floats
@@ -211,6 +211,21 @@ class RestCalls:
         """Remove another peer."""
         await self._admin(call).peer.remove_peer(call.required("peer"))
         return Answer()
+
+    async def members(self, call: Call) -> Answer:
+        """Show all members with their fingerprints, and the code of the list (10)."""
+        return Answer(values={"members": member_list(await self._peer(call).peer.members())})
+
+    async def confirm(self, call: Call) -> Answer:
+        """Confirm one member, or all by the code of the list; returns the list as it is then (10)."""
+        peer, member, code = self._peer(call).peer, call.query.get("member"), call.query.get("list")
+        if (member is None) == (code is None):
+            raise invalid_key("member", "expected one of member and list")
+        if member is not None:
+            await peer.confirm_member(member)
+        elif code is not None:
+            await peer.confirm_list(code)
+        return Answer(values={"members": member_list(await peer.members())})
 
     async def learn(self, call: Call) -> Answer:
         """Learn a table, or a piece of one (9.2, 9.3)."""

@@ -24,6 +24,7 @@ from pet.errors import (
     SharingError,
     TransportError,
 )
+from pet.federation.confirmation import Confirmations, confirmed_together, read_fingerprints
 from pet.federation.contributions import Contributor, Offer
 from pet.federation.enrolment import Enrolment, Manifest, RoundKeys
 from pet.federation.messages import PeerMessage
@@ -58,6 +59,14 @@ class _Pending:
     offer: Offer
 
 
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """A peer's answer to a call: how it enrols, and whom it has confirmed (None if it does not say)."""
+
+    enrolment: Enrolment
+    confirmed: frozenset[str] | None
+
+
 class Rounds:
     """This peer's part in the rounds of its federation.
 
@@ -90,6 +99,7 @@ class Rounds:
         self._catch_up: Final = catch_up
         self._phase_seconds: Final = phase_seconds
         self._broadcasts: Final = Broadcasts(link.connection, subjects)
+        self._confirmations: Final = Confirmations(context)
         self._pending: _Pending | None = None
         self._playing: asyncio.Task[None] | None = None
         self._publishing: Final = asyncio.Lock()
@@ -131,7 +141,7 @@ class Rounds:
         context.counters.round_id += 1
         context.save()
         round_id = context.counters.round_id
-        enrolments = [one for one in await self._call(round_id, without) if one is not None]
+        enrolments = self._confirmed_together(await self._call(round_id, without))
         manifest = Manifest(round_id=round_id, leader=context.uuid, enrolments=tuple(enrolments))
         ledger = context.counters.ledger
         if not enrolments or not ledger.has_news(manifest.contributions):
@@ -151,11 +161,23 @@ class Rounds:
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(enrolments)} peers")
         return True
 
-    async def _call(self, round_id: int, without: frozenset[str]) -> list[Enrolment | None]:
+    async def _call(self, round_id: int, without: frozenset[str]) -> list[_Called]:
         """Call everybody but those; returns who enrolled."""
         own = None if self._context.uuid in without else self._enrol_self(round_id)
         called = [peer for peer in self._context.others if peer.uuid not in without]
-        return [own, *await asyncio.gather(*(self._call_one(peer, round_id) for peer in called))]
+        answers = await asyncio.gather(*(self._call_one(peer, round_id) for peer in called))
+        if own is not None:
+            answers = [_Called(own, frozenset(self._confirmations.to_field())), *answers]
+        return [one for one in answers if one is not None]
+
+    def _confirmed_together(self, called: list[_Called]) -> list[Enrolment]:
+        """Leave out whom not all others have confirmed: they would refuse the round."""
+        enrolments = {one.enrolment.peer: one.enrolment for one in called}
+        peers = [peer for peer in self._context.record.peers if peer.uuid in enrolments]
+        chosen, reasons = confirmed_together(peers, {one.enrolment.peer: one.confirmed for one in called})
+        for uuid, reason in reasons.items():
+            self._context.log_error(f"Sync without {self._context.name_of(uuid)}: {reason}")
+        return [enrolments[peer.uuid] for peer in chosen]
 
     def _enrol_self(self, round_id: int) -> Enrolment | None:
         try:
@@ -166,7 +188,7 @@ class Rounds:
             self._context.log_error(f"Sync without this peer: {error}")
             return None
 
-    async def _call_one(self, peer: PeerIdentity, round_id: int) -> Enrolment | None:
+    async def _call_one(self, peer: PeerIdentity, round_id: int) -> _Called | None:
         context = self._context
         try:
             subject = self._subjects.control(peer.uuid)
@@ -176,10 +198,11 @@ class Rounds:
             enrolment.require_signed(context.terms.federation_id, {peer.uuid: peer})
             if enrolment.round_id != round_id:
                 raise RemoteProtocolError("bad_enrolment", "enrolment: expected one for this round, got another")
+            confirmed = read_fingerprints(answer.fields.get("confirmed"))
         except (FederationError, RemoteProtocolError) as error:
-            _logger.debug("round %d without %s: %s", round_id, peer.uuid, error)
+            _logger.debug("round %d without %s: %s", round_id, peer.name, error)
             return None
-        return enrolment
+        return _Called(enrolment, confirmed)
 
     async def _run(self, manifest: Manifest) -> RoundResult:
         length = self._contributor.vector_length
@@ -197,7 +220,7 @@ class Rounds:
         try:
             await self._link.ask(self._subjects.control(peer.uuid), peer, GO, fields, timeout_seconds=_CALL_SECONDS)
         except FederationError as error:
-            raise RoundError(f"peer {peer.uuid}: expected to take part, got: {error}", {peer.uuid}) from None
+            raise RoundError(f"peer {peer.name}: expected to take part, got: {error}", {peer.uuid}) from None
 
     async def publish_aggregate(self) -> None:
         """Publish the last aggregate, freshly signed."""
@@ -237,7 +260,8 @@ class Rounds:
         if message.number("terms") > context.counters.terms_version:
             await self._catch_up()  # or members that joined meanwhile would be strangers in the manifest
         try:
-            return {"enrolment": self._enrol(round_id, is_leader=False).to_fields()}
+            enrolment = self._enrol(round_id, is_leader=False).to_fields()
+            return {"enrolment": enrolment, "confirmed": self._confirmations.to_field()}
         except NothingNewError:
             raise
         except FederationStateError as error:
@@ -258,6 +282,7 @@ class Rounds:
             raise RemoteProtocolError("bad_manifest", "manifest: expected our enrolment as we signed it, got another")
         try:
             manifest.verify(context.terms.federation_id, context.members)
+            self._confirmations.require_all(manifest.contributions, "manifest")
             context.counters.ledger.require_hidden(manifest.contributions, self._contributor.least_rows)
             self._play(manifest, bytes.fromhex(message.text("parameters")))
         except (RemoteProtocolError, SharingError, ValueError) as error:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Change, DoneRequest, PendingUnit, Piece, Taken
 from pet.federation.numbers import columns_by_name
-from pet.federation.records import FederationRecord, LogKind, PeerIdentity, SyncStatistics
+from pet.federation.records import FederationRecord, LogKind, MemberList, PeerIdentity, SyncStatistics
 from pet.secret import Secret
 
 
@@ -76,6 +76,14 @@ class PeerStore(Protocol):
 
     def clear_log(self, kind: LogKind) -> None:
         """Empty a log."""
+        ...
+
+    def require_token(self, token: str, joined: PeerIdentity) -> None:
+        """Check that `redeem_token` would take a token; nothing changes.
+
+        Raises:
+            TokenRefusedError: it would not.
+        """
         ...
 
     def redeem_token(self, token: str, joined: PeerIdentity, record: FederationRecord) -> None:
@@ -273,8 +281,28 @@ class FederationPeer(Protocol):
         """Tell the admin, and end; the admin cannot leave. The service removes what is stored afterwards."""
         ...
 
-    async def remove_peer(self, uuid: str) -> None:
-        """Remove another peer and give the rest a new federation key. Admin only."""
+    async def remove_peer(self, member: str) -> None:
+        """Remove another peer, by name, fingerprint or uuid, and give the rest a new federation key. Admin only."""
+        ...
+
+    async def members(self) -> MemberList:
+        """Return all members as this peer sees them, with the code of the list."""
+        ...
+
+    async def confirm_member(self, member: str) -> None:
+        """Note that this peer's user has compared the keys of a member with their owner.
+
+        Raises:
+            FederationValueError: no member has this name, fingerprint or uuid.
+        """
+        ...
+
+    async def confirm_list(self, code: str) -> None:
+        """Note that this peer's user has compared the code of the whole list with the others.
+
+        Raises:
+            FederationStateError: the list has another code; nobody was confirmed.
+        """
         ...
 
     async def delete(self) -> None:

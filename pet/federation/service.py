@@ -13,7 +13,6 @@ import logging
 import math
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,7 +32,9 @@ from pet.errors import (
 from pet.federation import compat, invitation
 from pet.federation.answers import invalid_key, project_exists, refuse, unknown_project
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
+from pet.federation.failure_limit import MAX_FAILED_JOINS, FailureLimit
 from pet.federation.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SECONDS, InvitationHeader
+from pet.federation.member_list import list_digest
 from pet.federation.records import FederationRecord, InvitationContents, Mode
 from pet.federation.request_maps import MapContext, created_record, invitation_map, joined_record, with_local_keys
 from pet.federation.runtime import FederationPeer, FederationRuntime
@@ -44,10 +45,6 @@ _logger: Final = logging.getLogger(__name__)
 _TOKEN_BYTES: Final = 32
 #: The vendor's form: 64 bits. Guessing is limited by the lifespan and by the number of failed joins.
 _COMPAT_TOKEN_BYTES: Final = 8
-MAX_FAILED_JOINS: Final = 5
-_FAILED_JOINS_SECONDS: Final = 60.0
-#: Sources that are remembered at the same time; the oldest goes first.
-_MAX_SOURCES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,13 @@ class FederationService:
             else f"FEDTOKEN{secrets.token_hex(_COMPAT_TOKEN_BYTES)}"
         )
         contents = invitation_map(
-            InvitationContents(terms=record.terms, nats=record.nats, token=token, rest_url=_rest_url(entries, record))
+            InvitationContents(
+                terms=record.terms,
+                nats=record.nats,
+                token=token,
+                members_digest=list_digest(record.terms.federation_id, record.peers),
+                rest_url=_rest_url(entries, record),
+            )
         )
         text = await asyncio.to_thread(_sealed, contents, header, entries, record)
         running.storage.issue_token(token.reveal(), header.invitation_id, self._clock() + lifespan)
@@ -269,29 +272,6 @@ class FederationService:
         if header is not None and header.expires_at < self._clock():
             raise refuse(HTTPStatus.FORBIDDEN, "Invalid federation token")
         return with_local_keys(contents, own)
-
-
-class FailureLimit:
-    """Counts failures per source in a sliding minute."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock: Final = clock
-        self._failures: Final[OrderedDict[str, list[float]]] = OrderedDict()
-
-    def allows(self, source: str) -> bool:
-        """Return whether a source may try once more."""
-        return len(self._recent(source)) < MAX_FAILED_JOINS
-
-    def count(self, source: str) -> None:
-        """Note a failure."""
-        self._failures[source] = [*self._recent(source), self._clock()]
-        self._failures.move_to_end(source)
-        while len(self._failures) > _MAX_SOURCES:
-            self._failures.popitem(last=False)
-
-    def _recent(self, source: str) -> list[float]:
-        since = self._clock() - _FAILED_JOINS_SECONDS
-        return [moment for moment in self._failures.get(source, []) if moment > since]
 
 
 def _sealed(contents: dict[str, str], header: InvitationHeader, entries: Mapping[str, str], record: FederationRecord) -> str:

@@ -251,32 +251,51 @@ class PeerStorage:
                 (hash_sha256(token.encode()), self._cid, self._pid, invitation_id, expires_at),
             )
 
+    def require_token(self, token: str, joined: PeerIdentity) -> None:
+        """Check that `redeem_token` would take a token.
+
+        Raises:
+            TokenRefusedError: see `PeerStore.redeem_token`.
+        """
+        with self._database.transaction() as connection:
+            self._is_unused(connection, token, joined)
+
     def redeem_token(self, token: str, joined: PeerIdentity, record: FederationRecord) -> None:
         """Use up a token and save the admin's record with the new peer in it, in one transaction.
 
         Raises:
             TokenRefusedError: see `PeerStore.redeem_token`.
         """
-        digest = hash_sha256(token.encode())
         with self._database.transaction() as connection:
-            row = connection.execute(
-                "SELECT digest, expires, state, peer, signing_key FROM token WHERE digest = ? AND cid = ? AND pid = ?",
-                (digest, self._cid, self._pid),
-            ).fetchone()
-            if row is None or not hmac.compare_digest(row[0], digest):
-                raise TokenRefusedError("unknown")
-            _, expires, state, peer, signing_key = row
-            if state == "used" and (peer, signing_key) == (joined.uuid, joined.signing_key):
+            if not self._is_unused(connection, token, joined):
                 return
-            if state != "issued":
-                raise TokenRefusedError(state)
-            if expires < self._clock():
-                raise TokenRefusedError("expired")
             connection.execute(
                 "UPDATE token SET state = 'used', peer = ?, signing_key = ? WHERE digest = ?",
-                (joined.uuid, joined.signing_key, digest),
+                (joined.uuid, joined.signing_key, hash_sha256(token.encode())),
             )
             self._write_record(connection, record)
+
+    def _is_unused(self, connection: sqlite3.Connection, token: str, joined: PeerIdentity) -> bool:
+        """Return whether a token still waits for its peer; False if this very peer used it.
+
+        Raises:
+            TokenRefusedError: it is neither.
+        """
+        digest = hash_sha256(token.encode())
+        row = connection.execute(
+            "SELECT digest, expires, state, peer, signing_key FROM token WHERE digest = ? AND cid = ? AND pid = ?",
+            (digest, self._cid, self._pid),
+        ).fetchone()
+        if row is None or not hmac.compare_digest(row[0], digest):
+            raise TokenRefusedError("unknown")
+        _, expires, state, peer, signing_key = row
+        if state == "used" and (peer, signing_key) == (joined.uuid, joined.signing_key):
+            return False
+        if state != "issued":
+            raise TokenRefusedError(state)
+        if expires < self._clock():
+            raise TokenRefusedError("expired")
+        return True
 
     def revoke_tokens(self) -> None:
         """Make every token that was issued and not used worthless."""

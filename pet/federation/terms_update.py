@@ -9,7 +9,7 @@ Source: docs/spec/federation.md 1.4, 1.6, 4 (13: rekey on removal), 5.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -17,6 +17,7 @@ from pet import crypto
 from pet.errors import FederationValueError, RemoteProtocolError
 from pet.federation.contract import Contract
 from pet.federation.encoding import decode_base64, decode_base64url, encode_base64url
+from pet.federation.member_list import have_distinct_names, is_name
 from pet.federation.records import ContractRecord, FederationRecord, PeerIdentity, ProjectKind, ScheduleRecord
 from pet.federation.schedule import Schedule
 from pet.federation.schema import Schema
@@ -25,7 +26,6 @@ from pet.secret import Secret
 #: As many as a manifest of a round, with a few hundred bytes for each, leaves room for in one message of 1 MiB.
 MAX_PEERS: Final = 1000
 _UUID: Final = re.compile(r"[0-9a-f]{32}")
-_MAX_LABEL: Final = 256
 #: How much of an error that may quote the message is shown.
 _MAX_ERROR_LENGTH: Final = 256
 _SECRET_KEY_BYTES: Final = 16
@@ -51,7 +51,7 @@ def decode_identity(record: object) -> PeerIdentity:
         _require(isinstance(record, Mapping))
         keys = [decode_base64url(record[name]) for name in ("signing_key", "encryption_key")]  # type: ignore[index]
         uuid, label = record["uuid"], record.get("label", "")  # type: ignore[index, attr-defined]
-        _require(_UUID.fullmatch(uuid) is not None and isinstance(label, str) and len(label) <= _MAX_LABEL)
+        _require(_UUID.fullmatch(uuid) is not None and isinstance(label, str) and (not label or is_name(label)))
         _require(all(len(key) == crypto.PUBLIC_KEY_BYTES for key in keys) and not crypto.is_low_order(keys[1]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RemoteProtocolError("malformed_identity", "peer: expected uuid, two keys and a label") from None
@@ -132,13 +132,15 @@ class TermsUpdate:
             numbers = [fields["version"], schedule_counter, contract_counter, fields["key_epoch"]]
             _require(isinstance(peers, list) and len(peers) <= MAX_PEERS)
             _require(all(type(number) is int and number >= 0 for number in numbers))
+            members = tuple(decode_identity(peer) for peer in peers)
+            _require(_are_distinct(members))
             _require(len(decode_base64(fields["secret_key"])) == _SECRET_KEY_BYTES)
             Schedule.parse(schedule)
             Contract.parse(lines)
             schema = fields["schema"]
             update = cls(
                 version=fields["version"],
-                peers=tuple(decode_identity(peer) for peer in peers),
+                peers=members,
                 schedule=ScheduleRecord(text=schedule, counter=schedule_counter),
                 contract=ContractRecord(lines=tuple(lines), counter=contract_counter),
                 schema=None if schema is None else str(schema),
@@ -150,6 +152,16 @@ class TermsUpdate:
         if update.schema is None or kind is not ProjectKind.STATISTICS:
             return update
         return replace(update, schema=_canonical(update.schema))
+
+
+def _are_distinct(members: Sequence[PeerIdentity]) -> bool:
+    """Return whether no two members share a uuid, a key, or a name: one that had two places would count as two."""
+    distinct: list[set[str | bytes]] = [
+        {member.uuid for member in members},
+        {member.signing_key for member in members},
+        {member.encryption_key for member in members},
+    ]
+    return all(len(one) == len(members) for one in distinct) and have_distinct_names(members)
 
 
 def _canonical(schema: str) -> str:

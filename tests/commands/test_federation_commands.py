@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import typer
 from federation_rest_server import KEY, OTHER_KEY, federation_server
 from federation_runtime_in_memory import InMemoryRuntime
 from starlette.responses import PlainTextResponse
@@ -71,7 +72,7 @@ def test_a_life_in_commands(joined, tmp_path):
     assert run("sync", "mine", "-k", "c2.key", "--wait", "10") == "Sync completed with 2 peers\n"
     status = run("status", "mine", "-k", "c2.key")
     assert "mine: peer of F (native), pulsing" in status
-    assert "(this one)" in status
+    assert re.search(r"\n  mine   ([0-9a-f]{4} ){8} this peer\n", status)
     assert "sync log: Sync completed with 2 peers" in status
     assert run("stop", "mine", "-k", "c2.key") == "mine does not pulse\n"
     listed = run("status", "-k", "c1.key")
@@ -84,11 +85,48 @@ def test_a_life_in_commands(joined, tmp_path):
         assert secret not in printed + status + listed
 
 
-def test_a_peer_is_removed_by_its_uuid(joined):
+def test_members_are_confirmed_by_fingerprint_by_name_and_by_the_code_of_their_list(joined, monkeypatch):
     run = joined
-    [line] = [line for line in run("status", "mine", "-k", "c2.key").splitlines() if "(this one)" in line]
-    uuid = line.split()[0]
-    assert run("remove", "admin", uuid, "-k", "c1.key") == f"{uuid} is removed\n"
+    as_admin, as_peer = ["admin", "-k", "c1.key"], ["mine", "-k", "c2.key"]
+    shown = run("members", *as_peer)
+    fingerprints = dict(re.findall(r"^  (\S+)\s+((?:[0-9a-f]{4} ){7}[0-9a-f]{4})  ", shown, re.MULTILINE))
+    assert fingerprints.keys() == {"admin", "mine"}
+    assert f"admin  {fingerprints['admin']}  unconfirmed, admin" in shown
+    assert "pet federation confirm mine --list CODE" in shown
+    code = run("members", *as_peer, "--code").strip()
+    assert f"Code of the list: {code}\n" in shown
+    assert run("members", *as_admin, "--code").strip() == code
+
+    assert "expected the code of the list" in run("confirm", *as_peer, "--list", code[::-1], status=1)
+    for words in ([], ["admin", "--list", code]):
+        assert "expected one of MEMBER and --list CODE" in run("confirm", "mine", *words, "-k", "c2.key", status=2)
+    assert "nobody can be asked" in run("confirm", "mine", "admin", "-k", "c2.key", status=2)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked = []
+    for agrees in (False, True):
+        monkeypatch.setattr("typer.confirm", lambda text, abort, agrees=agrees: asked.append(text) or agrees or abort_now())
+        run("confirm", "mine", "ADMIN", "-k", "c2.key", status=0 if agrees else 1)
+        assert (" confirmed, admin" in run("members", *as_peer)) is agrees
+    assert asked == [f"Does admin itself call this its fingerprint: {fingerprints['admin']}?"] * 2
+    assert "no member" not in run("confirm", "admin", fingerprints["mine"].replace(" ", "-"), "-k", "c1.key")
+    assert "unconfirmed" not in run("confirm", *as_admin, "--list", code.lower())
+    assert "Unconfirmed" not in run("status", *as_admin)
+
+
+def abort_now():
+    raise typer.Abort
+
+
+def test_a_peer_has_a_name_and_is_removed_by_it(run):
+    run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222", "--peer-name", "Alice")
+    run("invite", "admin", "-k", "c1.key", "-o", "c2.invitation", "-p", "c2.password")
+    words = ["join", "mine", "c2.invitation", "-k", "c2.key", "-p", "c2.password", "--peer-name"]
+    assert "fed_peer_name" in run(*words, "x" * 65, status=1)
+    printed = run(*words, "St. Anna")
+    assert "let it learn rows, then start its pulse" in printed
+    assert re.search(r"\n  Alice     [0-9a-f ]{39}  unconfirmed, admin\n  St. Anna  [0-9a-f ]{39}  this peer\n", printed)
+    assert "expected the name or fingerprint" in run("remove", "admin", "Anna", "-k", "c1.key", status=1)
+    assert run("remove", "admin", "st. anna", "-k", "c1.key") == "st. anna is removed\n"
 
 
 def test_an_invitation_for_a_key(run):

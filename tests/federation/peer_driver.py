@@ -17,7 +17,7 @@ from pet.federation.clock import SystemClock
 from pet.federation.encoding import encode_base64
 from pet.federation.nats_runtime import NatsFederationRuntime
 from pet.federation.peer import NatsPeer
-from pet.federation.records import FederationRecord, FederationTerms, LogKind, NatsAccess, PeerKeys, ScheduleRecord
+from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, NatsAccess, PeerKeys, ScheduleRecord
 from pet.federation.schema import Feature, Kind, Schema
 from pet.federation.store import FederationStore, PeerStorage
 from pet.secret import Secret
@@ -91,11 +91,12 @@ class Federation:
     url: str
     folder: Path
     phase_seconds: float = 5.0
+    confirm: Confirm | None = Confirm.ADMIN
     terms: dict[str, Any] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
 
     def runtime(self, clock: FixedClock) -> NatsFederationRuntime:
-        return NatsFederationRuntime(clock, phase_seconds=self.phase_seconds)
+        return NatsFederationRuntime(clock, phase_seconds=self.phase_seconds, confirm=self.confirm)
 
     @property
     def admin(self) -> Node:
@@ -177,9 +178,9 @@ class Federation:
 
 @asynccontextmanager
 async def federation(url: str, folder: Path, peers: int = 3, **options: Any) -> AsyncIterator[Federation]:
-    """A federation of `count` peers, none of them pulsing yet."""
-    phase_seconds = options.pop("phase_seconds", 5.0)
-    started = Federation(url, folder, phase_seconds=phase_seconds, terms=options)
+    """A federation of `count` peers, none of them pulsing yet; who needs no confirmed members takes the admin's word."""
+    phase_seconds, confirm = options.pop("phase_seconds", 5.0), options.pop("confirm", Confirm.ADMIN)
+    started = Federation(url, folder, phase_seconds=phase_seconds, confirm=confirm, terms=options)
     try:
         await started.create()
         for _ in range(peers - 1):

@@ -172,7 +172,8 @@ ARGUMENTS = {
     "schedule": "h1",
     "lines": ["a"],
     "allowed": True,
-    "uuid": "u",
+    "member": "0" * 32,
+    "code": "AAAA-AAAA-AAAA-AAAA-AAAA",
     "rows": {"x": [1.0]},
     "request_id": "r" * 16,
     "feature": "x",
@@ -185,8 +186,18 @@ ARGUMENTS = {
 CALLS = [name for name, call in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_") and name != "close"]
 ODD_VALUES = [None, 3, 10**400, "x", [], {}, [None], [{}], {"params": None}, {"values": 3}, {"weights": ["x"]}, {"a": 10**400}]
 ENTITIES = [
-    *("fedInfoEncrypted", "encryptedGroupInfo", "joinKey", "stringList", "smlInfo", "status", "fedSyncStats", "rows"),
-    *("univariate", "covariance", "correlation", "linearRegression", "model"),
+    *(
+        "fedInfoEncrypted",
+        "encryptedGroupInfo",
+        "joinKey",
+        "stringList",
+        "smlInfo",
+        "status",
+        "fedSyncStats",
+        "rows",
+        "members",
+    ),
+    *("univariate", "covariance", "correlation", "linearRegression", "model", "members"),
 ]
 
 

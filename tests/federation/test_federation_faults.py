@@ -130,7 +130,8 @@ def test_a_peer_that_missed_a_newcomer_asks_before_it_enrols(broker, tmp_path, m
     async def work():
         async with federation(broker.url, tmp_path, 2) as started:
             away = started.nodes[1]
-            monkeypatch.setattr(type(started.admin.peer._admin), "_changed", lambda self, **_: bump(self))
+            admin = started.admin.peer._admin
+            monkeypatch.setattr(admin._admission, "_announce", lambda **_: bump(admin))
             await started.join()
             monkeypatch.undo()
             assert len(away.peer.record.peers) == 2
@@ -359,19 +360,32 @@ def test_nothing_secret_is_logged(broker, tmp_path, caplog):
     run(work())
 
 
-def test_too_many_bad_joins_are_not_even_read(broker, tmp_path):
+def test_bad_joins_keep_nobody_else_out(broker, tmp_path):
+    """Failures count for the key that signed them; what nobody signed is not even answered after a while, nor logged."""
+
     async def work():
-        async with federation(broker.url, tmp_path, 1) as started:
-            good = started.invite()
+        async with federation(broker.url, tmp_path, 2) as started:
+            keys = PeerKeys.generate()
             for _ in range(5):
                 with pytest.raises(TokenRefusedError):
-                    await started.join(Secret("0" * 64))
+                    await started.join(Secret("0" * 64), keys=keys)
             with pytest.raises(FederationUnavailableError):
-                await started.join(good)
+                await started.join(started.invite(), keys=keys)
+            subjects, spy = Subjects(started.admin.peer.record.terms.federation_id), started.nodes[1].peer._connection
+            answers = [await spy.request(subjects.join, b"junk") for _ in range(8)]
+            assert [bool(answer) for answer in answers] == [True] * 5 + [False] * 3
+            for _ in range(6):
+                with pytest.raises(TokenRefusedError):
+                    await started.join(Secret("0" * 64))
             assert started.admin.log().count("Join refused") == 5
+            await started.join()
             started.admin.clock.offset_seconds = 50  # a later minute, within what clocks may differ
-            started.admin.peer._admin._failures[0] -= 11
-            await started.join(good)
+            started.admin.peer._admin._admission._failures._failures[keys.signing.public_key.hex()][0] -= 11
+            started.admin.peer._admin._admission._refusals._times[0] -= 11
+            await started.join(keys=keys)
+            with pytest.raises(TokenRefusedError):
+                await started.join(Secret("0" * 64))
+            assert "Join refused, and 11 before it: token unknown" in started.admin.log()
 
     run(work())
 

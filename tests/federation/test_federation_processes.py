@@ -53,6 +53,8 @@ def test_three_and_ten_servers_federate_and_one_is_killed_and_returns(tmp_path):
             if site is not admin:
                 site.client.join(site.name, *admin.client.invite("peer0"))
             site.client.learn(site.name, part)
+        for site in sites:
+            site.client.confirm_list(site.name, admin.client.members("peer0").code)
         for site in sites[:3]:
             site.client.start_pulse(site.name)
         admin.client.sync_now("peer0")

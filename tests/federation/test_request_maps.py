@@ -3,6 +3,7 @@
 import pytest
 
 from pet.errors import FederationValueError
+from pet.federation.member_list import list_digest
 from pet.federation.records import FailureAction, InvitationContents, Mode, ProjectKind
 from pet.federation.request_maps import (
     MapContext,
@@ -131,7 +132,10 @@ def test_a_model_needs_its_length():
 def test_a_peer_joins_with_what_the_invitation_says(context):
     more = {"nats_sec_user": "u", "nats_sec_passwd": "hush", "nats_req_timeout": "7"}
     admin = created_record(ENTRIES | more, context)
-    contents = InvitationContents(terms=admin.terms, nats=admin.nats, token=Secret("tok"), rest_url="http://h/x")
+    digest = list_digest(admin.terms.federation_id, admin.peers)
+    contents = InvitationContents(
+        terms=admin.terms, nats=admin.nats, token=Secret("tok"), members_digest=digest, rest_url="http://h/x"
+    )
     entries = invitation_map(contents)
     assert all(isinstance(value, str) for value in entries.values())
     record, token = joined_record(entries, context)
@@ -148,6 +152,7 @@ def test_a_peer_joins_with_what_the_invitation_says(context):
     )
     assert not record.is_admin
     assert [peer.uuid for peer in record.peers] == [admin.keys.uuid, record.keys.uuid]
+    assert (record.members_digest, record.confirmed) == (digest, ())
 
 
 def test_a_documented_join_needs_no_key_of_ours():
@@ -174,11 +179,16 @@ def test_a_documented_join_needs_no_key_of_ours():
         ("fed_key_epoch", "-1"),
         ("fed_mode", "compat"),
         ("fed_local_type", "tpu"),
+        ("fed_members_digest", "1:0"),
+        ("fed_peer_name", "x" * 65),
+        ("fed_peer_name", "a\nb"),
+        ("fed_peer_name", "0123 4567 89ab cdef 0123 4567 89ab cdef"),
     ],
 )
 def test_joins_that_break_a_rule(key, value):
     admin = created_record(ENTRIES, NATIVE)
-    entries = invitation_map(InvitationContents(terms=admin.terms, nats=admin.nats, token=Secret("tok")))
+    contents = InvitationContents(terms=admin.terms, nats=admin.nats, token=Secret("tok"), members_digest="1:" + "0" * 64)
+    entries = invitation_map(contents)
     with pytest.raises(FederationValueError, match="Invalid value for key") as raised:
         joined_record(entries | {key: value}, NATIVE)
     assert "hush" not in str(raised.value)

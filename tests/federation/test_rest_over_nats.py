@@ -134,6 +134,9 @@ def test_a_native_federation_with_all_that_an_admin_may_do(url, broker, clock):
         refuse(403, "Invalid federation token", peer.join, "late", text, password)
         assert any("expired" in line for line in admin.error_log("admin"))
         clients = [(admin, "admin"), (peer, "one"), (peer, "two")]
+        code = admin.members("admin").code
+        for client, pid in clients:
+            assert all(member.is_confirmed for member in client.confirm_list(pid, code).members)
         found, pooled = merged(clients, [rows(1, 30), rows(2, 40), rows(3, 50)], asking=clients[-1:])
         assert found == pytest.approx([pooled] * 3, rel=1e-9)
         assert peer.linear_regression("two", "y", ["x"]).row_count == 120

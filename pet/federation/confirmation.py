@@ -1,0 +1,158 @@
+"""Whom a peer's user has confirmed, and what follows from it for rounds.
+
+A member that only the admin vouches for may be the admin's invention. So a peer takes part with those alone whose keys its user
+compared with their owners; it says whom it has confirmed when it is called, and the leader calls together only peers that have
+confirmed each other.
+
+Source: docs/spec/federation.md 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from pet.errors import FederationStateError, RemoteProtocolError
+from pet.federation.member_list import find_member, is_same_code, list_code
+from pet.federation.peer_context import PeerContext
+from pet.federation.records import MemberList, MemberState, PeerIdentity
+
+#: A call answer of a thousand fingerprints is 35 kB; more than these are not read.
+_MAX_FINGERPRINTS: Final = 1000
+
+
+class Confirmations:
+    """What this peer's user has confirmed.
+
+    Args:
+        context: of this peer.
+    """
+
+    def __init__(self, context: PeerContext) -> None:
+        self._context: Final = context
+
+    async def members(self) -> MemberList:
+        """Return all members with the code of the list."""
+        context = self._context
+        peers, admin = context.record.peers, context.terms.admin
+        code = await asyncio.to_thread(list_code, context.terms.federation_id, peers)
+        states = [
+            MemberState(
+                name=peer.label,
+                uuid=peer.uuid,
+                fingerprint=peer.fingerprint,
+                is_confirmed=context.is_confirmed(peer),
+                is_this=peer.uuid == context.uuid,
+                is_admin=admin is not None and peer.uuid == admin.uuid,
+            )
+            for peer in peers
+        ]
+        return MemberList(code=code, confirm=context.confirm, members=tuple(states))
+
+    def confirm(self, text: str) -> PeerIdentity:
+        """Confirm the member of this name or fingerprint.
+
+        Raises:
+            FederationValueError: there is none.
+        """
+        member = find_member(self._context.record.peers, text)
+        self._add([member])
+        return member
+
+    async def confirm_list(self, code: str) -> None:
+        """Confirm everybody in the list that has this code.
+
+        Raises:
+            FederationStateError: the list as this peer has it has another one; nobody was confirmed.
+        """
+        context = self._context
+        peers = context.record.peers
+        found = await asyncio.to_thread(list_code, context.terms.federation_id, peers)
+        if not is_same_code(code, found):
+            raise FederationStateError(
+                f"members: expected the code of the list as this peer has it, {found}, got another; if it changed just now, "
+                "compare it again, and if it stays another one, somebody shows you different members"
+            )
+        self._add(peers)  # those whose code it is, also if the list has changed meanwhile
+
+    def _add(self, members: Iterable[PeerIdentity]) -> None:
+        context = self._context
+        new = [member for member in members if member.fingerprint not in context.record.confirmed]
+        if new:
+            confirmed = (*context.record.confirmed, *(member.fingerprint for member in new))
+            context.set_record(replace(context.record, confirmed=confirmed))
+            context.log_sync(f"Confirmed: {', '.join(member.name for member in new)}")
+
+    def to_field(self) -> list[str]:
+        """Return the fingerprints of those who are confirmed, for the answer to a call."""
+        context = self._context
+        return [peer.fingerprint for peer in context.record.peers if context.is_confirmed(peer)]
+
+    def require_all(self, uuids: Iterable[str], what: str) -> None:
+        """Check that each of some members is confirmed.
+
+        Raises:
+            RemoteProtocolError: one is not (reason "unconfirmed_peer").
+        """
+        context, members = self._context, self._context.members
+        missing = [uuid for uuid in uuids if uuid not in members or not context.is_confirmed(members[uuid])]
+        if missing:
+            names = ", ".join(map(context.name_of, missing))
+            raise RemoteProtocolError(
+                "unconfirmed_peer", f"{what}: expected members that this peer's user has confirmed, got {names}"
+            )
+
+
+def read_fingerprints(field: object) -> frozenset[str] | None:
+    """Read what `to_field` wrote; None for a peer of an earlier version, which does not say.
+
+    Raises:
+        RemoteProtocolError: something else.
+    """
+    if field is None:
+        return None
+    if not isinstance(field, list) or len(field) > _MAX_FINGERPRINTS or not all(isinstance(one, str) for one in field):
+        raise RemoteProtocolError("malformed_answer", "confirmed: expected a list of fingerprints, got something else")
+    return frozenset(field)
+
+
+def confirmed_together(
+    peers: Sequence[PeerIdentity], confirmed: Mapping[str, frozenset[str] | None]
+) -> tuple[list[PeerIdentity], dict[str, str]]:
+    """Choose peers of which each has confirmed all others.
+
+    Who lacks most confirmations, its own or the others', is left out first; among equals the one that joined last. So a
+    newcomer waits until all have confirmed it, and a peer that confirms nobody keeps itself out and nobody else.
+
+    Args:
+        peers: those that could take part, in the order in which they joined.
+        confirmed: whom each says that it has confirmed, as fingerprints by uuid; None for who does not say.
+
+    Returns:
+        Those chosen, and for each that is left out, by uuid, who has not confirmed whom.
+    """
+    lacks = {one.uuid: _missing(one, peers, confirmed[one.uuid]) for one in peers}
+    lacked = {one.uuid: {other for other, missing in lacks.items() if one.uuid in missing} for one in peers}
+    names = {peer.uuid: peer.name for peer in peers}
+    chosen, reasons = list(peers), dict[str, str]()
+    while chosen:
+        out = max(reversed(chosen), key=lambda peer: len(lacks[peer.uuid] | lacked[peer.uuid]))
+        own, theirs = lacks.pop(out.uuid), lacked.pop(out.uuid)
+        if not own | theirs:
+            break
+        parts = [f"not confirmed by {', '.join(sorted(map(names.__getitem__, theirs)))}"] if theirs else []
+        parts += [f"has not confirmed {', '.join(sorted(map(names.__getitem__, own)))}"] if own else []
+        reasons[out.uuid] = "; ".join(parts)
+        chosen.remove(out)
+        for other in chosen:
+            lacks[other.uuid].discard(out.uuid)
+            lacked[other.uuid].discard(out.uuid)
+    return chosen, reasons
+
+
+def _missing(one: PeerIdentity, peers: Sequence[PeerIdentity], known: frozenset[str] | None) -> set[str]:
+    if known is None:
+        return set()
+    return {other.uuid for other in peers if other.uuid != one.uuid and other.fingerprint not in known}
