@@ -195,6 +195,8 @@ class InMemoryPeer:
 
     confirm = Confirm.PERSON
 
+    broker_state = "connected"
+
     @property
     def terms(self):
         return self.record.terms
@@ -256,6 +258,10 @@ class InMemoryRuntime:
                 store.save_record(record)
                 return self._add(record, store)
         raise FederationUnavailableError("the admin does not answer")
+
+    async def require_accepted(self, record):
+        if not self.is_reachable:
+            raise FederationStateError("no broker")
 
     async def restore(self, record, store):
         return self._add(record, store)

@@ -49,6 +49,7 @@ FEDERATION_COMMANDS = [
     "status",
     "members",
     "confirm",
+    "credentials",
     "leave",
     "remove",
     "delete",

@@ -84,6 +84,7 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "status": _federation("status", "Show a federated project, or list all."),
             "members": _federation("members", "Show the members and the code of their list."),
             "confirm": _federation("confirm", "Confirm members whose keys you compared."),
+            "credentials": _federation("credentials", "Change a peer's credential of the broker."),
             "leave": _change("leave", "Leave a federation."),
             "remove": _federation("remove", "Remove another peer, as the admin."),
             "delete": _change("delete", "End a federation, as its admin."),

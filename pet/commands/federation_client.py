@@ -21,6 +21,13 @@ from pet.secret import Secret
 DEFAULT_URL: Final = "http://127.0.0.1:8090"
 PASSWORD_VARIABLE: Final = "PET_FEDERATION_PASSWORD"  # noqa: S105  the name of a variable
 
+#: Credentials of the broker come from the environment: other users of a machine see command lines.
+_CREDENTIALS: Final = {
+    "nats_sec_passwd": "PET_NATS_PASSWORD",
+    "nats_sec_token": "PET_NATS_TOKEN",
+    "nats_sec_nkey_seed": "PET_NATS_NKEY_SEED",
+}
+
 Url = Annotated[str, typer.Option("--url", "-u", envvar="PET_FEDERATION_URL", help="Where the federation server is.")]
 KeyFile = Annotated[
     Path,
@@ -39,6 +46,7 @@ Compat = Annotated[bool, typer.Option("--compat", help="Speak the vendor's forma
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A further key, for example fed_local_type=gpu.")
 ]
+NatsUser = Annotated[str | None, typer.Option("--nats-user", help="User of the broker; the password is in PET_NATS_PASSWORD.")]
 PeerName = Annotated[
     str | None,
     typer.Option("--peer-name", metavar="NAME", help="What the other members call this peer; the project's name if not given."),
@@ -97,3 +105,9 @@ def read_password(path: Path | None) -> Secret:
     if not text:
         raise SettingsError(f"{path}: expected the password of an invitation, got an empty file")
     return Secret(text)
+
+
+def broker_credential(user: str | None) -> dict[str, str]:
+    """Return the keys of the broker's credential: a user from an option, secrets from the environment."""
+    found = {key: os.environ[variable] for key, variable in _CREDENTIALS.items() if variable in os.environ}
+    return found if user is None else {**found, "nats_sec_user": user}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -15,10 +14,12 @@ from pet.commands.federation_client import (
     Certificate,
     Compat,
     KeyFile,
+    NatsUser,
     PeerName,
     Project,
     Settings,
     Url,
+    broker_credential,
     client_of,
     read_settings,
     read_text,
@@ -27,13 +28,6 @@ from pet.commands.federation_learn import Decimal, Encoding, Separator, naming_f
 from pet.federation.csv_table import CsvTable
 from pet.federation.schema import Schema
 from pet.federation.tables import read_columns
-
-#: Credentials of the broker come from the environment: other users of a machine see command lines.
-_CREDENTIALS: Final = {
-    "nats_sec_passwd": "PET_NATS_PASSWORD",
-    "nats_sec_token": "PET_NATS_TOKEN",
-    "nats_sec_nkey_seed": "PET_NATS_NKEY_SEED",
-}
 
 
 def command(
@@ -60,9 +54,7 @@ def command(
     encoding: Encoding = "utf-8",
     separator: Separator = None,
     decimal: Decimal = ".",
-    nats_user: Annotated[
-        str | None, typer.Option("--nats-user", help="User of the broker; the password is in PET_NATS_PASSWORD.")
-    ] = None,
+    nats_user: NatsUser = None,
     peer_name: PeerName = None,
     setting: Settings = None,
     url: Url = DEFAULT_URL,
@@ -74,9 +66,7 @@ def command(
     Example: pet federation create admin -k alice.key --name Hospitals --nats-hosts nats://127.0.0.1:4222 -s m1
     """
     options: dict[str, Any] = read_settings(setting)
-    options |= {key: os.environ[variable] for key, variable in _CREDENTIALS.items() if variable in os.environ}
-    if nats_user is not None:
-        options["nats_sec_user"] = nats_user
+    options |= broker_credential(nats_user)
     if peer_name is not None:
         options["fed_peer_name"] = peer_name
     table = None if schema_from is None else table_of(schema_from, encoding, separator, decimal)

@@ -46,7 +46,7 @@ def _show(client: Client, project: str, console: Console) -> None:
         f"{project}: {role} of {info['fed_name']} ({info['fed_mode']}), {'pulsing' if info['is_pulsing'] else 'not pulsing'}"
     )
     how = "PET rounds" if info["fed_use_smpc"] == "true" else "plain exchange"
-    console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}")
+    console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}: {info['nats_state']}")
     print_members(console, project, client.members(project))
     if info["fed_project_kind"] == ProjectKind.STATISTICS:
         _show_rows(client, project, console)

@@ -266,6 +266,18 @@ class Client:
         """Remove another peer, by name or fingerprint; the rest get a new federation key; admin only."""
         self._post(f"{project_id}/removePeer", query={"peer": member})
 
+    def set_credentials(self, project_id: str, **options: object) -> None:
+        """Give a peer another credential of the broker, or other hosts; it connects anew with it.
+
+        Args:
+            project_id: the federated project.
+            **options: nats_hosts; nats_sec_user with nats_sec_passwd, nats_sec_token, or nats_sec_nkey_seed.
+
+        Raises:
+            FederationRefusedError: the broker refuses the credential; the old one is kept.
+        """
+        self._post(f"{project_id}/credentials", _texts(options))
+
     def members(self, project_id: str) -> MemberList:
         """Return the members as the peer sees them, whom it has confirmed, and the code of the whole list."""
         return self._read(self._get(f"{project_id}/members"), members)

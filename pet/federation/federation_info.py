@@ -33,6 +33,7 @@ def federation_info(peer: FederationPeer) -> dict[str, Any]:
         "fed_key_epoch": str(terms.key_epoch),
         "fed_is_admin": _text(record.is_admin),
         "nats_hosts": ",".join(record.nats.hosts),
+        "nats_state": peer.broker_state,
         "nats_req_timeout": f"{record.nats.request_timeout_seconds:g}",
         "nats_stream_max_memory": str(record.nats.stream_max_bytes),
         "is_pulsing": record.is_pulsing,

@@ -28,7 +28,7 @@ from pet.federation.peer_link import PeerLink
 from pet.federation.records import Confirm, FederationRecord, PeerIdentity
 from pet.federation.terms_update import TermsUpdate
 from pet.secret import Secret
-from pet.transports.nats import Subjects
+from pet.transports.nats import Subjects, Subscription
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class AdminRole:
         self._admission: Final = Admission(context, self.require_room, self._announce)
         self._telling: Final[set[asyncio.Task[None]]] = set()
 
-    async def serve(self) -> None:
+    async def serve(self) -> Subscription:
         """Let peers in from now on."""
-        await self._link.connection.serve(self._subjects.join, self._admission.answer)
+        return await self._link.connection.serve(self._subjects.join, self._admission.answer)
 
     async def close(self) -> None:
         """Stop telling."""

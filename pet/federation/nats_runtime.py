@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -101,10 +102,20 @@ class NatsFederationRuntime:
             FederationValueError: something in the record cannot be used.
         """
         context = self._context(record, store)
-        connection = NatsConnection(self._settings(record), record.keys.uuid)
+        connection = NatsConnection(self._settings(record), record.keys.uuid, keeps_trying=True)
         peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
         peer.start_in_background()
         return peer
+
+    async def require_accepted(self, record: FederationRecord) -> None:
+        """Check that the broker takes the credential of a record; one that cannot be reached is no error.
+
+        Raises:
+            FederationStateError: the broker refuses it.
+            FederationValueError: something in the record cannot be used.
+        """
+        with suppress(FederationUnavailableError):
+            await (await self._connect(record)).aclose()
 
     async def _start(self, context: PeerContext, connection: NatsConnection | None = None) -> NatsPeer:
         connection = connection or await self._connect(context.record)
@@ -121,7 +132,7 @@ class NatsFederationRuntime:
 
     async def _connect(self, record: FederationRecord) -> NatsConnection:
         try:
-            return await connect_nats(self._settings(record), record.keys.uuid)
+            return await connect_nats(self._settings(record), record.keys.uuid, keeps_trying=True)
         except CredentialsError as error:
             raise FederationStateError(str(error)) from None
         except TransportError as error:

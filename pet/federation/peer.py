@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import (
+    FederationError,
     FederationStateError,
     FederationUnavailableError,
     FederationValueError,
     NotAdministratorError,
     PetError,
     TransportError,
+    UnreachableError,
 )
 from pet.federation.confirmation import Confirmations
 from pet.federation.contract import Contract
@@ -49,7 +51,9 @@ _logger: Final = logging.getLogger(__name__)
 
 SYNC: Final = "sync"
 EXPLORE: Final = "explore"
-_RECONNECT_SECONDS: Final = 1.0
+#: The first and the longest wait before what the broker refused is tried again.
+_RETRY_SECONDS: Final = 1.0
+_MAX_RETRY_SECONDS: Final = 30.0
 
 
 class NatsPeer:
@@ -93,6 +97,9 @@ class NatsPeer:
         self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
         self._pulse: Final = Pulse(context, self._synchronise)
         self._is_started = False
+        self._trouble: PetError | None = None
+        self._coming_back: Final = asyncio.Lock()
+        connection.on_trouble(self._note_trouble)
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
 
     def _make_exchange(self) -> PlainExchange:
@@ -105,42 +112,79 @@ class NatsPeer:
         """Make the streams (the admin), listen, and go on pulsing if the record says so.
 
         Raises:
-            TransportError: the broker cannot be used.
+            TransportError: the broker cannot be used; nothing is left there.
         """
-        context = self._context
-        if self._admin is not None:
-            self._admin.require_room(context.record)
-            await self._broadcasts.create_streams()
-            await self._admin.serve()
-        control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
-        control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
-        await self._link.serve(self._subjects.control(context.uuid), control)
-        await self._link.serve(self._subjects.want(context.uuid), self._request_handlers())
-        await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._answer_explore})
-        await self._broadcasts.watch_events(self._take_event)
-        self._connection.on_restored(self._restored)
+        await self._begin()
+        self._connection.on_restored(self._come_back)
+
+    def start_in_background(self) -> None:
+        """Connect as soon as the broker can be reached and lets us, and start then."""
+        self._connection.on_restored(self._come_back)
+        self._connection.open_in_background()
+
+    async def _begin(self) -> None:
+        await self._listen()
         self._pulse.start()
         self._is_started = True
         if self._admin is None:
             self._start_task(self._catch_up())
 
-    def start_in_background(self) -> None:
-        """Connect as soon as there is a broker, and start then."""
+    async def _listen(self) -> None:
+        """Serve all subjects, or none."""
+        context = self._context
+        async with AsyncExitStack() as undo:
+            if self._admin is not None:
+                self._admin.require_room(context.record)
+                undo.push_async_callback(self._broadcasts.delete_streams, await self._broadcasts.create_streams())
+                undo.push_async_callback(self._connection.unsubscribe, await self._admin.serve())
+            undo.push_async_callback(self._link.close)
+            control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
+            control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
+            await self._link.serve(self._subjects.control(context.uuid), control)
+            await self._link.serve(self._subjects.want(context.uuid), self._request_handlers())
+            await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._answer_explore})
+            await self._broadcasts.watch_events(self._take_event)
+            undo.pop_all()
 
-        async def connect() -> None:
-            while True:
-                try:
-                    await self._connection.open()
-                    await self.start()
-                    return
-                except TransportError as error:
-                    _logger.warning("peer %s: %s", self._context.uuid, error)
-                    if not error.is_temporary:
-                        self._context.log_error(f"Broker refused: {error}")
-                        return
-                    await asyncio.sleep(_RECONNECT_SECONDS)
+    async def _come_back(self) -> None:
+        """Begin, or go on, with a connection that stands again: streams in memory may be gone, and messages were missed.
 
-        self._start_task(connect())
+        What the broker refuses now it may allow later, when it has room or other settings: this tries until the connection is
+        lost, and begins anew with the next one.
+        """
+        losses, wait = self._connection.losses, _RETRY_SECONDS
+        while self._connection.losses == losses:
+            try:
+                async with self._coming_back:
+                    await self._use_connection()
+                return
+            except (TransportError, FederationError) as error:
+                self._note_trouble(error)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _MAX_RETRY_SECONDS)
+
+    async def _use_connection(self) -> None:
+        if not self._is_started:
+            await self._begin()
+        elif self._admin is not None:
+            await self._broadcasts.create_streams()
+        else:
+            self._start_task(self._catch_up())
+        self._trouble = None
+
+    def _note_trouble(self, error: PetError) -> None:
+        """Remember why the broker cannot be used, and log it once; that it cannot be reached is nothing for this log."""
+        if str(error) != str(self._trouble) and not isinstance(error, UnreachableError):
+            self._context.log_error(f"The broker cannot be used, trying again: {error}")
+        self._trouble = error
+
+    @property
+    def broker_state(self) -> str:
+        """Whether the broker can be used: "connected", or why not."""
+        trouble = self._connection.trouble or self._trouble
+        if trouble is None and self.is_running:
+            return "connected"
+        return f"not connected, trying again: {trouble or 'no answer yet'}"
 
     async def close(self) -> None:
         """Disconnect; what is stored stays."""
@@ -152,13 +196,6 @@ class NatsPeer:
             await self._admin.close()
         await self._link.close()
         await self._connection.aclose()
-
-    async def _restored(self) -> None:
-        """Go on after the connection was lost: streams in memory may be gone, and messages were missed."""
-        if self._admin is not None:
-            await self._broadcasts.create_streams()
-        else:
-            self._start_task(self._catch_up())
 
     async def _catch_up(self) -> None:
         """Ask for what was missed."""

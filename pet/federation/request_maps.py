@@ -12,7 +12,7 @@ import base64
 import secrets
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -51,6 +51,7 @@ _ID_LETTERS: Final = string.ascii_lowercase + string.digits
 _MAX_NAME_LENGTH: Final = 256
 #: 2^28 weights are 1.6 GB in a message, more than a peer can be expected to hold.
 MAX_MODEL_LENGTH: Final = 2**28
+_ACCESS_KEYS: Final = frozenset({"nats_hosts", "nats_sec_user", "nats_sec_passwd", "nats_sec_token", "nats_sec_nkey_seed"})
 _SEND_ACTION: Final = "fed_psr_contract_snd_fail_action"
 _RECEIVE_ACTION: Final = "fed_psr_contract_rcv_fail_action"
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -179,6 +180,28 @@ def invitation_map(contents: InvitationContents) -> dict[str, str]:
     }
     revealed = {name: value.reveal() if isinstance(value, Secret) else value for name, value in entries.items()}
     return {name: value for name, value in revealed.items() if value is not None}
+
+
+def changed_access(record: FederationRecord, entries: Mapping[str, str]) -> NatsAccess:
+    """Return how a peer reaches the broker with another credential, or at other hosts; what is not given stays.
+
+    Raises:
+        FederationValueError: a key breaks its rule, or is none of these.
+    """
+    for name in entries.keys() - _ACCESS_KEYS:
+        raise _invalid(name[:64], f"expected one of {', '.join(sorted(_ACCESS_KEYS))}")
+    if not entries:
+        raise _invalid("nats_sec_user", f"expected at least one of {', '.join(sorted(_ACCESS_KEYS))}")
+    kept = {
+        "nats_hosts": ",".join(record.nats.hosts),
+        "nats_req_timeout": f"{record.nats.request_timeout_seconds:g}",
+        "nats_stream_max_memory": str(record.nats.stream_max_bytes),
+    }
+    context = MapContext(
+        customer_id=record.customer_id, project_id=record.project_id, authority_file=record.nats.authority_file
+    )
+    access = _nats({**kept, **entries}, context, record.terms.mode)
+    return access if entries.keys() - {"nats_hosts"} else replace(record.nats, hosts=access.hosts)
 
 
 def derive_id(name: str, secret_key: Secret) -> str:

@@ -212,6 +212,11 @@ class RestCalls:
         await self._admin(call).peer.remove_peer(call.required("peer"))
         return Answer()
 
+    async def credentials(self, call: Call) -> Answer:
+        """Use another credential of the broker from now on; body: an encrypted map of `nats_...` keys."""
+        await self._service.set_credentials(call.customer_id, call.project_id, call.entries())
+        return Answer()
+
     async def members(self, call: Call) -> Answer:
         """Show all members with their fingerprints, and the code of the list (10)."""
         return Answer(values={"members": member_list(await self._peer(call).peer.members())})

@@ -211,6 +211,11 @@ class FederationPeer(Protocol):
         ...
 
     @property
+    def broker_state(self) -> str:
+        """Whether the broker can be used: "connected", or why not; it is tried again until it can."""
+        ...
+
+    @property
     def local_project(self) -> LocalProjectView:
         """This peer's rows.
 
@@ -347,4 +352,13 @@ class FederationRuntime(Protocol):
 
     async def restore(self, record: FederationRecord, store: PeerStore) -> FederationPeer:
         """Run a stored peer again. A broker that is away is no error: it is waited for in the background."""
+        ...
+
+    async def require_accepted(self, record: FederationRecord) -> None:
+        """Check that the broker takes the credential of a record; one that cannot be reached is no error.
+
+        Raises:
+            FederationStateError: the broker refuses it.
+            FederationValueError: something in the record cannot be used.
+        """
         ...

@@ -14,8 +14,8 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -36,7 +36,14 @@ from pet.federation.failure_limit import MAX_FAILED_JOINS, FailureLimit
 from pet.federation.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SECONDS, InvitationHeader
 from pet.federation.member_list import list_digest
 from pet.federation.records import FederationRecord, InvitationContents, Mode
-from pet.federation.request_maps import MapContext, created_record, invitation_map, joined_record, with_local_keys
+from pet.federation.request_maps import (
+    MapContext,
+    changed_access,
+    created_record,
+    invitation_map,
+    joined_record,
+    with_local_keys,
+)
 from pet.federation.runtime import FederationPeer, FederationRuntime
 from pet.federation.store import FederationStore, PeerStorage
 from pet.secret import Secret
@@ -83,6 +90,7 @@ class FederationService:
         self._clock: Final = clock
         self._running: Final[dict[tuple[str, str], RunningPeer]] = {}
         self._failures: Final = FailureLimit(clock)
+        self._restarting: Final = asyncio.Lock()
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
@@ -191,6 +199,24 @@ class FederationService:
         running.storage.issue_token(token.reveal(), header.invitation_id, self._clock() + lifespan)
         return text
 
+    async def set_credentials(self, customer_id: str, project_id: str, entries: Mapping[str, str]) -> None:
+        """Let a peer use another credential of the broker, or other hosts, from now on; the peer is started anew.
+
+        Raises:
+            FederationStateError: the broker refuses the credential; nothing was changed.
+            FederationValueError: a key breaks its rule.
+        """
+        async with self._restarting:
+            running = self.find(customer_id, project_id)
+            access = changed_access(running.peer.record, entries)
+            await self._runtime.require_accepted(replace(running.peer.record, nats=access))
+            await running.peer.close()
+            record = replace(running.peer.record, nats=access)
+            running.storage.save_record(record)
+            peer = await self._runtime.restore(record, running.storage)
+            self._running[customer_id, project_id] = RunningPeer(peer, running.storage)
+        _logger.info("new credential of the broker cid=%s pid=%s", customer_id, project_id)
+
     async def leave(self, customer_id: str, project_id: str) -> None:
         """Leave a federation and forget its project.
 
@@ -224,7 +250,12 @@ class FederationService:
         except BaseException:
             self._store.remove(customer_id, project_id)
             raise
-        storage.confirm()
+        try:
+            storage.confirm()
+        except BaseException:
+            await _abandon(peer)
+            self._store.remove(customer_id, project_id)
+            raise
         self._running[customer_id, project_id] = RunningPeer(peer, storage)
         what = "created" if token is None else "joined"
         _logger.info("federation %s cid=%s pid=%s fid=%s", what, customer_id, project_id, record.terms.federation_id)
@@ -272,6 +303,13 @@ class FederationService:
         if header is not None and header.expires_at < self._clock():
             raise refuse(HTTPStatus.FORBIDDEN, "Invalid federation token")
         return with_local_keys(contents, own)
+
+
+async def _abandon(peer: FederationPeer) -> None:
+    """End a peer that could not be stored, with what it left at the broker."""
+    with suppress(PetError):
+        await (peer.delete() if peer.record.is_admin else peer.leave())
+    await peer.close()
 
 
 def _sealed(contents: dict[str, str], header: InvitationHeader, entries: Mapping[str, str], record: FederationRecord) -> str:

@@ -92,6 +92,7 @@ class Federation:
     folder: Path
     phase_seconds: float = 5.0
     confirm: Confirm | None = Confirm.ADMIN
+    broker_options: dict[str, Any] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
 
@@ -103,7 +104,7 @@ class Federation:
         return self.nodes[0]
 
     def access(self) -> NatsAccess:
-        return NatsAccess(hosts=(self.url,), request_timeout_seconds=5)
+        return NatsAccess(hosts=(self.url,), request_timeout_seconds=5, **self.broker_options)
 
     async def create(self) -> Node:
         keys = PeerKeys.generate()
@@ -180,7 +181,8 @@ class Federation:
 async def federation(url: str, folder: Path, peers: int = 3, **options: Any) -> AsyncIterator[Federation]:
     """A federation of `count` peers, none of them pulsing yet; who needs no confirmed members takes the admin's word."""
     phase_seconds, confirm = options.pop("phase_seconds", 5.0), options.pop("confirm", Confirm.ADMIN)
-    started = Federation(url, folder, phase_seconds=phase_seconds, confirm=confirm, terms=options)
+    broker_options = options.pop("broker_options", {})
+    started = Federation(url, folder, phase_seconds, confirm, broker_options, terms=options)
     try:
         await started.create()
         for _ in range(peers - 1):

@@ -60,9 +60,15 @@ def test_the_federation_goes_on_with_its_statistics_and_takes_who_was_invited(st
             assert same_figures(client.univariate(project, "x"), EXPECTED["univariate"])
             assert client.correlation(project, "x", "y") == pytest.approx(EXPECTED["correlation"], rel=1e-12)
 
+            found = client.members(project)
+            assert [member.is_confirmed for member in found.members if not member.is_this] == [False, False], "nobody was asked"
+            assert found.code == admin.members("admin").code
+
         peer.join("late", EXPECTED["invitation"], EXPECTED["password"], nats_hosts=broker.url)
         clients["late"] = peer
         peer.start_pulse("late")
+        for project, client in clients.items():
+            client.confirm_list(project, admin.members("admin").code)
         for project, part in NEW_PARTS.items():
             peer.learn(project, rows(*part))
         admin.sync_now("admin")

@@ -88,6 +88,7 @@ class NatsConnection:
         self._waiting: Final = WaitingRequests()
         self._subscriptions: Final[list[Subscription]] = []
         self._forbidden: Final[set[str]] = set()
+        self._on_trouble: list[Callable[[TransportError], None]] = []
         self._callbacks: Final[list[Callable[[], Awaitable[object]]]] = []
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._is_closed = False
@@ -255,6 +256,10 @@ class NatsConnection:
         """Call back in a task whenever the connection is back: streams and consumers may be gone (spec 5.1, fact 5)."""
         self._callbacks.append(callback)
 
+    def on_trouble(self, callback: Callable[[TransportError], None]) -> None:
+        """Call back whenever `trouble` is another one; the callback must not wait for anything."""
+        self._on_trouble.append(callback)
+
     def jetstream(self) -> JetStreamContext:
         """Return the library's own interface to the broker's storage, for this session; another one may follow it."""
         return self._require_session().client.jetstream(timeout=self.settings.request_timeout_seconds)
@@ -357,12 +362,15 @@ class NatsConnection:
 
     def _note(self, error: TransportError) -> None:
         """Let who waits for a connection go on waiting, or fail if waiting is no help."""
-        self.trouble = error
+        is_new, self.trouble = str(error) != str(self.trouble), error
         self._failure = error if self._is_closed or not error.is_temporary else None
         if self._failure is None:
             self._is_connected.clear()
         else:
             self._is_connected.set()
+        if is_new and not self._is_closed:
+            for callback in self._on_trouble:
+                callback(error)
 
     def restored(self) -> None:
         """Go on; called by the session."""
@@ -417,13 +425,14 @@ def _require_subject(subject: str) -> None:
         raise ConfigError(f"subject: expected words without white space, got {subject[:80]!r}")
 
 
-async def connect(settings: NatsSettings, name: str) -> NatsConnection:
+async def connect(settings: NatsSettings, name: str, *, keeps_trying: bool = False) -> NatsConnection:
     """Connect to a broker.
 
     Args:
         settings: where, and as whom.
         name: 1 to 64 letters, digits, _ or -, such as a peer's uuid. Part of the inbox, "_INBOX_{name}.>", which
             the broker's permissions must allow.
+        keeps_trying: go on also if the broker refuses us later; see `NatsConnection`.
 
     Raises:
         CredentialsError: the broker refuses us.
@@ -432,7 +441,7 @@ async def connect(settings: NatsSettings, name: str) -> NatsConnection:
         ConfigError: the CA file or the name cannot be used.
         MissingExtraError: nats-py is not installed.
     """
-    connection = NatsConnection(settings, name)
+    connection = NatsConnection(settings, name, keeps_trying=keeps_trying)
     await connection.open()
     return connection
 
