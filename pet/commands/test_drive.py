@@ -156,14 +156,17 @@ def _warnings_only_printed() -> Iterator[None]:
 
 @contextmanager
 def _stopped_by_signals(fleet: DummyFleet) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the fleet instead of the process, so that the summary is printed; a second Ctrl-C ends it."""
+    """Let Ctrl-C and SIGTERM stop the fleet instead of the process, so that the summary is printed.
+
+    A second Ctrl-C ends the process at once, as the system does it: an exception could come in the middle of anything.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
 
     def stop(number: int, _frame: object) -> None:
         fleet.stop()
-        signal.signal(number, earlier[number])
+        signal.signal(number, signal.SIG_DFL)
 
     earlier: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

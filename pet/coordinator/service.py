@@ -48,7 +48,7 @@ _THREADS_PER_DURABLE_WORKER: Final = 2
 #: Large bodies that are opened at the same time, each in a buffer of its own; small ones overtake them.
 _LARGE_MESSAGES_OPEN: Final = 1
 #: How often a phase is looked at for having waited unusually long.
-_WAIT_LOOK_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 5.0
 #: How long to wait after an error that should not have happened, before time is tried again.
 _RETRY_SECONDS: Final = 1.0
 
@@ -269,7 +269,7 @@ class CoordinatorService:
         """Log a phase that waits unusually long, every few seconds at most; returns the seconds until the next look."""
         now_seconds = time.monotonic()
         if now_seconds >= self._next_look_seconds:
-            self._next_look_seconds = now_seconds + _WAIT_LOOK_SECONDS
+            self._next_look_seconds = now_seconds + _POLL_SECONDS
             self._wait_log.look(self.engine.status())
         return self._next_look_seconds - now_seconds
 

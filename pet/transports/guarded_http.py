@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pet.errors import MissingExtraError
+from pet.transports.line_limit import LineLimit
 
 with MissingExtraError.naming("http"):
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -57,9 +58,14 @@ def peer_of(client: tuple[str, int] | None) -> str:
 
 
 class OpenConnections:
-    """How many connections are open, by peer."""
+    """How many connections are open, by peer.
+
+    Attributes:
+        lines: bounds what peers cause to be logged.
+    """
 
     def __init__(self, limits: ConnectionLimits) -> None:
+        self.lines: Final = LineLimit()
         self._limits = limits
         self._counts: Counter[str] = Counter()
 
@@ -84,7 +90,8 @@ class OpenConnections:
         peer = peer_of(client)
         limits, count = self._limits, self.count(peer)
         if open_count > limits.max_connections or count >= limits.max_connections_per_peer:
-            _logger.info("connection refused: %d are open, %d by its peer", open_count - 1, count)
+            text = "connection refused: %d are open, %d by its peer"
+            self.lines.log(_logger, logging.INFO, peer, text, open_count - 1, count)
             return None
         self._counts[peer] += 1
         return peer
@@ -161,8 +168,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().data_received(data)  # type: ignore[arg-type]  # any buffer will do
         self._header_bytes = 0 if self._made_progress else self._header_bytes + len(data)
         if self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
-            _logger.info("connection closed: expected headers of at most %d bytes", self.limits.max_header_bytes)
-            self.transport.abort()
+            self._abort(f"expected headers of at most {self.limits.max_header_bytes} bytes")
 
     def on_headers_complete(self) -> None:
         """Note that a request has begun."""
@@ -193,5 +199,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._header_timer = None
 
     def _give_up(self) -> None:
-        _logger.info("connection closed: expected a request within %g s", self.limits.header_seconds)
+        self._abort(f"expected a request within {self.limits.header_seconds:g} s")
+
+    def _abort(self, reason: str) -> None:
+        self.open_connections.lines.log(_logger, logging.INFO, self._peer or "", "connection closed: %s", reason)
         self.transport.abort()

@@ -12,23 +12,18 @@ import asyncio
 import contextlib
 import logging
 import ssl
-import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
 from pet.transports.guarded_http import ConnectionLimits, GuardedProtocol, guarded_protocol
+from pet.transports.line_limit import LineLimit
 from pet.transports.tls import load_authority, load_identity
 
 _logger: Final = logging.getLogger(__name__)
 
 #: How long a client may take to read the alert. Closing at once would reset the connection, and the alert could be lost.
 _ALERT_SECONDS: Final = 1.0
-#: One address gets one line in this time, so that a client that tries again and again does not fill the log.
-_SECONDS_PER_LINE: Final = 10.0
-#: Lines in that time for all addresses together.
-_MAX_LINES: Final = 20
-
 #: The gate whose handshake begins: asyncio creates the TLS object in the context of the task that called `start_tls`.
 _current_gate: Final[ContextVar[TlsGate]] = ContextVar("current_gate")
 
@@ -102,28 +97,6 @@ def guarded_tls_protocol(limits: ConnectionLimits, context: ServingContext) -> t
         _http = guarded_protocol(limits)
 
     return BoundGate
-
-
-class LineLimit:
-    """Bounds the lines that clients can cause in the log: by address, and for all of them together."""
-
-    def __init__(self, seconds: float = _SECONDS_PER_LINE, max_lines: int = _MAX_LINES) -> None:
-        self._seconds, self._max_lines = seconds, max_lines
-        self._began = float("-inf")
-        self._peers: set[str] = set()
-        self._left_out = 0
-
-    def admit(self, peer: str, now_seconds: float) -> int | None:
-        """Return how many lines were left out since the last one, or None to leave out this one too."""
-        if now_seconds - self._began >= self._seconds:
-            self._began = now_seconds
-            self._peers.clear()
-        if peer in self._peers or len(self._peers) >= self._max_lines:
-            self._left_out += 1
-            return None
-        self._peers.add(peer)
-        left_out, self._left_out = self._left_out, 0
-        return left_out
 
 
 class TlsGate(asyncio.Protocol):
@@ -202,10 +175,8 @@ class TlsGate(asyncio.Protocol):
             connection.data_received(memoryview(self._received))
 
     def _report(self, reason: str) -> None:
-        left_out = self._lines.admit(self._peer or "", time.monotonic())
-        if left_out is not None:
-            more = f" ({left_out} more such lines were left out)" if left_out else ""
-            _logger.warning("TLS handshake with %s failed: %s%s", self._address, reason, more)
+        text = "TLS handshake with %s failed: %s"
+        self._lines.log(_logger, logging.WARNING, self._peer or "", text, self._address, reason)
 
 
 def _reason_of(error: ssl.SSLError) -> str:

@@ -65,7 +65,7 @@ class HttpTransport:
 
         Args:
             url: of the coordinator, as http://host:port or with a path in front of the routes.
-            timeout_seconds: of connecting, and of each read and write.
+            timeout_seconds: of each read and write, and of connecting if it is less than 15 s.
             tls: certificates, for https.
             max_answer_bytes: larger answers are refused.
 
@@ -114,7 +114,7 @@ class HttpTransport:
     def end_requests(self) -> None:
         """End what is under way on open connections with a TransportError, from any thread; nothing may be asked afterwards.
 
-        A connection that is only being made ends when it is there, or at the time-out.
+        A connection that is only being made ends when it is there, or after 15 s (`MAX_CONNECT_SECONDS`).
         """
         with self._connections_lock:
             self._is_ended = True

@@ -23,6 +23,8 @@ from pet.urls import shown_url
 
 #: xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+#: Of connecting, TLS included: nothing is lost with a connection that was not made, but nobody can close it before either.
+MAX_CONNECT_SECONDS: Final = 15.0
 #: Longer waits do not fit the time of a system call everywhere.
 MAX_TIMEOUT_SECONDS: Final = 1e6
 
@@ -111,7 +113,7 @@ def client_options(
     context = (tls or TlsOptions()).to_context() if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     proxy = proxy_for(base)
     return {
-        "timeout": timeout,
+        "timeout": library.Timeout(timeout, connect=min(timeout, MAX_CONNECT_SECONDS)),
         "verify": library.create_ssl_context(trust_env=False) if context is None else context,
         "limits": library.Limits(max_connections=1, keepalive_expiry=MAX_IDLE_SECONDS),
         "headers": {"Accept-Encoding": "identity", "User-Agent": "pet"},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from stalling_coordinator import TLS, stalling_coordinator
 
 from pet import cli
 from pet.commands.test_drive import _ProgressPrinter
@@ -120,3 +121,51 @@ def test_ctrl_c_ends_it_within_a_second_while_the_coordinator_hangs(scheme):
             process.kill()
             process.communicate()
     assert "0 rounds finished" in output
+
+
+def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_tls():
+    with stalling_coordinator(is_tls=True) as coordinator:
+        command = [
+            sys.executable,
+            "-m",
+            "pet",
+            "test-drive",
+            "-u",
+            coordinator.url,
+            "-c",
+            str(TLS / "authority.pem"),
+            "-n",
+            "1",
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert coordinator.uploading.wait(60)
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=30)
+            assert time.monotonic() - started < 3  # one second, and the end of an interpreter on a machine that is busy
+        finally:
+            process.kill()
+            process.communicate()
+        assert coordinator.read_on()
+    assert process.returncode == 0
+    assert "0 rounds finished" in output
+    assert errors == ""
+
+
+def test_a_second_ctrl_c_ends_it_at_once_and_without_a_traceback():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", "pet", "test-drive", "-u", f"http://127.0.0.1:{listener.getsockname()[1]}", "-n", "4"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                while process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+                    time.sleep(0.1)
+                _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert errors == ""

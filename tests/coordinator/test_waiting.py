@@ -256,7 +256,7 @@ def test_a_phase_with_enough_messages_is_not_logged(caplog):
 
 
 def test_a_running_service_logs_a_long_wait(caplog, monkeypatch):
-    monkeypatch.setattr(service_module, "_WAIT_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(service_module, "_POLL_SECONDS", 0.05)
     caplog.set_level(logging.INFO, "pet.coordinator")
     coordinator = Coordinator().to_sum2()
 

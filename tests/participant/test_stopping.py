@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from stalling_coordinator import LENGTH, TLS, StallingCoordinator, Zeros, stalling_coordinator
 
 from pet.errors import TransportError
-from pet.participant import AsyncParticipant, Participant, spawn_participant
+from pet.participant import AsyncParticipant, Participant, TickParticipant, spawn_participant
 from pet.participant.test_drive import DummyFleet
 from pet.transports.http import HttpTransport
 
@@ -23,11 +25,16 @@ class Trainer(Participant):
         return np.zeros(4, np.float32)
 
 
-def serve(listener: socket.socket, answer: bytes, asked: threading.Event, ends: threading.Event) -> None:
+def serve(
+    listener: socket.socket, answer: bytes, asked: threading.Event, ends: threading.Event, context: ssl.SSLContext | None
+) -> None:
     """Take every connection and request, and answer a byte every tenth of a second, or nothing at all."""
 
     def hold(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            if context is not None:
+                connection = stack.enter_context(context.wrap_socket(connection, server_side=True))
             connection.recv(65536)
             asked.set()
             for byte in answer:
@@ -42,13 +49,29 @@ def serve(listener: socket.socket, answer: bytes, asked: threading.Event, ends: 
             threading.Thread(target=hold, args=(connection,)).start()
 
 
-@pytest.fixture(params=[b"", b"HTTP/1.1 200 OK\r\nContent-Length: 136\r\n\r\n" + bytes(136)], ids=["hangs", "dribbles"])
-def hanging(request) -> Iterator[tuple[str, threading.Event]]:
+SLOW_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 136\r\n\r\n" + bytes(136)
+
+
+@pytest.fixture
+def trusted(monkeypatch) -> None:
+    """Trust the authority of the tests, and no other."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "authority.pem"))
+
+
+@pytest.fixture(
+    params=[("http", b""), ("http", SLOW_ANSWER), ("https", SLOW_ANSWER)], ids=["hangs", "dribbles", "dribbles over TLS"]
+)
+def hanging(request, trusted) -> Iterator[tuple[str, threading.Event]]:
+    scheme, answer = request.param
     asked, ends = threading.Event(), threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=serve, args=(listener, request.param, asked, ends))
+    context = None
+    if scheme == "https":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(TLS / "server.pem")
+    thread = threading.Thread(target=serve, args=(listener, answer, asked, ends, context))
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", asked
     ends.set()
     with contextlib.suppress(OSError):
         listener.shutdown(socket.SHUT_RDWR)
@@ -155,3 +178,53 @@ def test_a_large_upload_is_given_up(hanging):
     thread.join(20)
     assert time.monotonic() - started < 2
     assert len(errors) == 1
+
+
+@pytest.fixture(params=[False, True], ids=["HTTP", "TLS"])
+def stalling(request, trusted) -> Iterator[StallingCoordinator]:
+    with stalling_coordinator(is_tls=request.param) as coordinator:
+        yield coordinator
+
+
+def test_a_thread_stops_in_the_middle_of_an_upload(stalling):
+    thread = spawn_participant(stalling.url, Zeros)
+    assert stalling.uploading.wait(60)
+    started = time.monotonic()
+    state = thread.stop()
+    assert time.monotonic() - started < 2
+    thread.join(10)
+    assert not thread.is_alive()
+    assert thread.error is None
+    assert stalling.read_on()
+    assert TickParticipant.restore(state, "http://127.0.0.1:1").status.phase == "sending_update"
+
+
+def test_an_asyncio_participant_stops_in_the_middle_of_an_upload(stalling):
+    async def run() -> float:
+        participant = AsyncParticipant(stalling.url)
+        participant.start()
+        async with asyncio.timeout(60):
+            while not participant.is_model_wanted:
+                await asyncio.sleep(0.01)
+            participant.set_local_model(np.zeros(LENGTH, np.float32))
+            assert await asyncio.to_thread(stalling.uploading.wait, 60)
+            started = time.monotonic()
+            await participant.stop()
+            seconds = time.monotonic() - started
+            assert await asyncio.to_thread(stalling.read_on)
+            return seconds
+
+    assert asyncio.run(run()) < 2
+
+
+def test_a_fleet_stops_in_the_middle_of_an_upload(stalling):
+    with contextlib.closing(HttpTransport(stalling.url)) as transport:
+        fleet = DummyFleet(transport, 1)
+        thread = threading.Thread(target=fleet.run)
+        thread.start()
+        assert stalling.uploading.wait(60)
+        started = time.monotonic()
+        fleet.stop()
+        thread.join(20)
+        assert time.monotonic() - started < 2
+        assert stalling.read_on()

@@ -1,6 +1,7 @@
 """Bad peers over raw sockets: slow headers, endless headers, too many connections, answers that nobody takes."""
 
 import contextlib
+import logging
 import socket
 import time
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from asgi_server import serving, wait_until
 
-from pet.transports.guarded_http import ConnectionLimits, guarded_protocol, peer_of
+from pet.transports.guarded_http import ConnectionLimits, OpenConnections, guarded_protocol, peer_of
 
 LARGE = 32 * 2**20
 
@@ -180,3 +181,14 @@ def test_peers():
     assert peer_of(("::ffff:192.0.2.1", 5)) == "192.0.2.1"
     assert peer_of(("2001:db8::1", 5)) == peer_of(("2001:db8::ffff:2", 6)) == "2001:db8::/64"
     assert peer_of(("testclient", 5)) == "testclient"
+
+
+def test_refused_connections_do_not_fill_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    limits = ConnectionLimits(max_connections=3, max_connections_per_peer=1, header_seconds=1, max_header_bytes=1)
+    connections = OpenConnections(limits)
+    assert connections.admit(("10.0.0.1", 1), 1) == "10.0.0.1"
+    for port in range(1000):
+        assert connections.admit(("10.0.0.1", port), 2) is None
+        assert connections.admit(("10.0.0.2", port), 4) is None
+    assert len(caplog.records) == 2

@@ -8,18 +8,22 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nats_broker import run, running_broker
+from nats_broker import Broker, run, running_broker
+from participant_driver import round_parameters
 
+from pet.crypto import EncryptionKeyPair
 from pet.errors import TransportError
+from pet.messages import encode_sum_dictionary
 from pet.participant import AsyncParticipant, Participant, spawn_participant
 from pet.participant.test_drive import DummyFleet
 from pet.transports.nats import (
     AsyncNatsTransport,
+    Broadcasts,
     NatsConnection,
     NatsSettings,
     NatsTransport,
@@ -31,6 +35,9 @@ from pet.transports.nats.frames import OpenAnswer
 
 TLS = Path(__file__).parents[1] / "vectors" / "tls"
 FEDERATION = "abcdefghijklmnop"
+#: A message of 48 MB, more than a work queue of 32 MiB takes.
+QUEUED_LENGTH = 8_000_000
+SUMS = encode_sum_dictionary({b"s" * 32: EncryptionKeyPair.from_seed(bytes([9]) * 32).public_key})
 #: One second, and another for a machine that is busy.
 SOON = 2
 
@@ -179,6 +186,126 @@ def test_a_large_upload_is_given_up(tmp_path, hangs):
 
         assert run(use()) < SOON
         assert len(errors) == 1
+
+
+class ToTheQueue:
+    """The way to a coordinator whose round is known, for messages in mode `stream`."""
+
+    def __init__(self, transport: NatsTransport) -> None:
+        self.send_message, self.end_requests, self.close = transport.send_message, transport.end_requests, transport.close
+
+    def get_parameters(self) -> bytes:
+        return round_parameters("update", length=QUEUED_LENGTH).to_bytes()
+
+    def get_sums(self) -> bytes:
+        return SUMS
+
+    def get_model(self, max_bytes: int | None = None) -> None:
+        return None
+
+
+class AsyncToTheQueue:
+    """The same for asyncio."""
+
+    def __init__(self, transport: AsyncNatsTransport) -> None:
+        self.send_message = transport.send_message
+
+    async def get_parameters(self) -> bytes:
+        return round_parameters("update", length=QUEUED_LENGTH).to_bytes()
+
+    async def get_sums(self) -> bytes:
+        return SUMS
+
+    async def aclose(self) -> None:
+        pass
+
+
+class LargeTrainer(Participant):
+    def train_round(self, training_input):
+        return np.zeros(QUEUED_LENGTH, np.float32)
+
+
+@contextlib.asynccontextmanager
+async def nearly_full_queue(broker: Broker) -> AsyncIterator[tuple[NatsSettings, asyncio.Event]]:
+    """Settings of a broker whose work queue takes 32 MiB and that nobody reads, and what is set when a chunk is on its way."""
+    settings = NatsSettings(hosts=(broker.url,), request_timeout_seconds=60, mode="stream", stream_max_bytes=1 << 25)
+    subjects, begun = Subjects(FEDERATION), asyncio.Event()
+    async with await connect(settings, "watcher") as connection:
+        await Broadcasts(connection, subjects).create_streams()
+
+        async def note(_: object) -> None:
+            begun.set()
+
+        await connection.subscribe(subjects.upload("me", "id").replace(".id", ".>"), note)
+        yield settings, begun
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["broker hangs", "queue is full"])
+def test_a_thread_stops_in_the_middle_of_a_stored_upload(tmp_path, hangs):
+    with running_broker(tmp_path / "broker") as broker:
+
+        async def use() -> float:
+            async with nearly_full_queue(broker) as (settings, begun):
+                transport = NatsTransport(settings, FEDERATION, peer="me")
+                thread = spawn_participant(ToTheQueue(transport), LargeTrainer)
+                await begun.wait()
+                if hangs:
+                    broker.process.send_signal(signal.SIGSTOP)
+                started = time.monotonic()
+                await asyncio.to_thread(thread.stop)
+                await asyncio.to_thread(transport.close)
+                await asyncio.to_thread(thread.join, 20)
+                seconds = time.monotonic() - started
+                broker.process.send_signal(signal.SIGCONT)
+                assert not thread.is_alive()
+                assert thread.status.phase == "sending_update"
+                return seconds
+
+        assert run(use()) < SOON
+
+
+def test_an_asyncio_participant_stops_in_the_middle_of_a_stored_upload(tmp_path):
+    with running_broker(tmp_path / "broker") as broker:
+
+        async def use() -> float:
+            async with nearly_full_queue(broker) as (settings, begun), await connect(settings, "me") as connection:
+                participant = AsyncParticipant(AsyncToTheQueue(AsyncNatsTransport(connection, Subjects(FEDERATION))))
+                participant.start()
+                while not participant.is_model_wanted:
+                    await asyncio.sleep(0.01)
+                participant.set_local_model(np.zeros(QUEUED_LENGTH, np.float32))
+                await begun.wait()
+                broker.process.send_signal(signal.SIGSTOP)
+                started = time.monotonic()
+                await participant.stop()
+                seconds = time.monotonic() - started
+                broker.process.send_signal(signal.SIGCONT)
+                return seconds
+
+        assert run(use()) < SOON
+
+
+def test_a_fleet_stops_in_the_middle_of_a_stored_upload(tmp_path):
+    with running_broker(tmp_path / "broker") as broker:
+
+        async def use() -> float:
+            async with nearly_full_queue(broker) as (settings, begun):
+                transport = NatsTransport(settings, FEDERATION, peer="me")
+                fleet = DummyFleet(ToTheQueue(transport), 1, period_seconds=0.05)
+                thread = threading.Thread(target=fleet.run)
+                thread.start()
+                await begun.wait()
+                broker.process.send_signal(signal.SIGSTOP)
+                started = time.monotonic()
+                fleet.stop()
+                await asyncio.to_thread(thread.join, 20)
+                await asyncio.to_thread(transport.close)
+                seconds = time.monotonic() - started
+                broker.process.send_signal(signal.SIGCONT)
+                assert not thread.is_alive()
+                return seconds
+
+        assert run(use()) < SOON
 
 
 async def take_offers(connection: NatsConnection, begun: threading.Event) -> None:
