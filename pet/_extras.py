@@ -39,11 +39,12 @@ def _source() -> tuple[str | None, bool]:
     import urllib.request
 
     try:
-        record = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-        description = json.loads(record or "{}")
+        # In the root of a clone its egg-info, which has no such record, stands before what was installed.
+        records = (found.read_text("direct_url.json") for found in importlib.metadata.distributions(name=DISTRIBUTION))
+        description = json.loads(next((record for record in records if record), "{}"))
         url = urllib.parse.urlsplit(description.get("url", ""))
         is_editable = bool(description.get("dir_info", {}).get("editable", False))
-    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return None, False
     path = urllib.request.url2pathname(url.path)
     if url.scheme != "file" or not os.path.exists(path):  # noqa: PTH110 - a Path costs more than the rest of this module

@@ -21,11 +21,18 @@ def command_where_installed_from(record, folder):
     metadata = folder / "site" / "pet_protocol-9.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pet-protocol\nVersion: 9\n")
+    egg_info = folder / "clone" / "pet_protocol.egg-info"
+    egg_info.mkdir(parents=True)
+    (egg_info / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: pet-protocol\nVersion: 9\n")
     if record is not None:
         (metadata / "direct_url.json").write_text(record)
-    code = f"import sys; sys.path.insert(0, {str(metadata.parent)!r}); from pet import _extras"
-    code += "; print(_extras.install_command('nats'))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    # By its path, in isolation: pet itself, and the record of its installation, must not be found.
+    places = [str(egg_info.parent), str(metadata.parent)]
+    code = f"import runpy, sys; sys.path[:0] = {places!r}; names = runpy.run_path({_extras.__file__!r})"
+    code += "; print(names['install_command']('nats'))"
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
 
 
 def test_it_names_where_pet_came_from(tmp_path):
