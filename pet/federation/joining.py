@@ -112,7 +112,8 @@ class Admission:
         token, record = message.text("token"), context.record
         known = context.members.get(joined.uuid)
         if known is None:
-            context.store.require_token(token, joined)  # what follows is for holders of one
+            # What follows is for holders of a token; one that was used lets nobody back in who was removed meanwhile.
+            context.store.require_token(token)
             _require_new(joined, record.peers)
             # Whom this user invited, it vouches for.
             record = replace(record, peers=(*record.peers, joined), confirmed=(*record.confirmed, joined.fingerprint))

@@ -208,18 +208,18 @@ class MessageCodec:
         content = memoryview(data)
         signature = bytes(content[-SIGNATURE_BYTES:])
         if not crypto.verify(signature, _SIGNED_AS + bytes(content[:-SIGNATURE_BYTES]), sender.signing_key):
-            raise RemoteProtocolError("bad_signature", f"message of {sender.uuid}: expected its signature, got another")
+            raise RemoteProtocolError("bad_signature", f"message of {sender.name}: expected its signature, got another")
         lead = header["ts"] / 1000 - now_seconds
         if not -MAX_AGE_SECONDS <= lead <= MAX_LEAD_SECONDS:
             raise RemoteProtocolError(
                 "clock_skew",
-                f"message of {sender.uuid}: expected a time within {MAX_AGE_SECONDS} s back and {MAX_LEAD_SECONDS} s ahead, "
+                f"message of {sender.name}: expected a time within {MAX_AGE_SECONDS} s back and {MAX_LEAD_SECONDS} s ahead, "
                 f"got {lead:+.0f} s; the clocks are out of step",
             )
         body = self._unprotect(bytes(content[len(head) : -SIGNATURE_BYTES]), head, header, protection, terms)
         fields, attachment = _read_body(body, header["from"])
         if is_once and not self._guard.remember(sender.uuid, header["id"], now_seconds):
-            raise RemoteProtocolError("replayed", f"message of {sender.uuid}: expected a new one, got one again")
+            raise RemoteProtocolError("replayed", f"message of {sender.name}: expected a new one, got one again")
         return PeerMessage(
             kind=header["kind"],
             sender=sender.uuid,

@@ -102,6 +102,12 @@ class NatsFederationRuntime:
             FederationValueError: something in the record cannot be used.
         """
         context = self._context(record, store)
+        if strangers := context.unconfirmed:
+            _logger.warning(
+                "federation pid=%s: %d members are unconfirmed, and take part in nothing with it: see pet federation members",
+                record.project_id,
+                len(strangers),
+            )
         connection = NatsConnection(self._settings(record), record.keys.uuid, keeps_trying=True)
         peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
         peer.start_in_background()

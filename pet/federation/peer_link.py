@@ -84,10 +84,10 @@ class PeerLink:
             if isinstance(error, RemoteProtocolError) and error.reason == "clock_skew":
                 context.log_error(f"Answer refused: {error}")
             raise FederationUnavailableError(
-                f"peer {recipient.uuid}: expected an answer to {kind}, got none: {error}"
+                f"peer {recipient.name}: expected an answer to {kind}, got none: {error}"
             ) from None
         if answer.fields.get("re") != question_id or answer.kind not in (kind, _REFUSED):
-            raise FederationUnavailableError(f"peer {recipient.uuid}: expected an answer to {kind}, got another one")
+            raise FederationUnavailableError(f"peer {recipient.name}: expected an answer to {kind}, got another one")
         if answer.kind == _REFUSED:
             raise PeerRefusedError(str(answer.fields.get("reason", ""))[:64], str(answer.fields.get("text", ""))[:500])
         return answer

@@ -78,11 +78,11 @@ class PeerStore(Protocol):
         """Empty a log."""
         ...
 
-    def require_token(self, token: str, joined: PeerIdentity) -> None:
-        """Check that `redeem_token` would take a token; nothing changes.
+    def require_token(self, token: str) -> None:
+        """Check that a token can still make somebody a member; nothing changes.
 
         Raises:
-            TokenRefusedError: it would not.
+            TokenRefusedError: it cannot; also if it was used, by this peer or another.
         """
         ...
 

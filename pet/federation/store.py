@@ -251,14 +251,14 @@ class PeerStorage:
                 (hash_sha256(token.encode()), self._cid, self._pid, invitation_id, expires_at),
             )
 
-    def require_token(self, token: str, joined: PeerIdentity) -> None:
-        """Check that `redeem_token` would take a token.
+    def require_token(self, token: str) -> None:
+        """Check that a token can still make somebody a member.
 
         Raises:
-            TokenRefusedError: see `PeerStore.redeem_token`.
+            TokenRefusedError: see `PeerStore.require_token`.
         """
         with self._database.transaction() as connection:
-            self._is_unused(connection, token, joined)
+            self._is_unused(connection, token, None)
 
     def redeem_token(self, token: str, joined: PeerIdentity, record: FederationRecord) -> None:
         """Use up a token and save the admin's record with the new peer in it, in one transaction.
@@ -275,7 +275,7 @@ class PeerStorage:
             )
             self._write_record(connection, record)
 
-    def _is_unused(self, connection: sqlite3.Connection, token: str, joined: PeerIdentity) -> bool:
+    def _is_unused(self, connection: sqlite3.Connection, token: str, joined: PeerIdentity | None) -> bool:
         """Return whether a token still waits for its peer; False if this very peer used it.
 
         Raises:
@@ -289,7 +289,7 @@ class PeerStorage:
         if row is None or not hmac.compare_digest(row[0], digest):
             raise TokenRefusedError("unknown")
         _, expires, state, peer, signing_key = row
-        if state == "used" and (peer, signing_key) == (joined.uuid, joined.signing_key):
+        if joined is not None and (state, peer, signing_key) == ("used", joined.uuid, joined.signing_key):
             return False
         if state != "issued":
             raise TokenRefusedError(state)

@@ -129,6 +129,18 @@ def test_a_peer_has_a_name_and_is_removed_by_it(run):
     assert run("remove", "admin", "st. anna", "-k", "c1.key") == "st. anna is removed\n"
 
 
+def test_another_credential_of_the_broker(joined, monkeypatch):
+    run = joined
+    assert "expected at least one of" in run("credentials", "mine", "-k", "c2.key", status=1)
+    monkeypatch.setenv("PET_NATS_PASSWORD", "hush-hush")
+    assert "expected user and password together" in run("credentials", "mine", "-k", "c2.key", status=1)
+    words = ["credentials", "mine", "-k", "c2.key", "--nats-user", "federation", "--nats-hosts", "nats://127.0.0.1:4223"]
+    assert run(*words) == "mine has a new credential of the broker: connected\n"
+    status = run("status", "mine", "-k", "c2.key")
+    assert "broker nats://127.0.0.1:4223: connected" in status
+    assert "hush" not in status
+
+
 def test_an_invitation_for_a_key(run):
     run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", "nats://127.0.0.1:4222")
     key = run("status", "-k", "c2.key").splitlines()[0].rpartition(" ")[2]

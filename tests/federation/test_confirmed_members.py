@@ -207,7 +207,7 @@ def test_the_plain_exchange_waits_for_confirmation_too(broker, tmp_path):
             with pytest.raises(Exception, match="confirmed"):
                 await sybil.peer.explore(peer.uuid, "univariate", {"feature": "age"})
             await peer.peer.confirm_list((await peer.peer.members()).code)
-            assert await peer.peer._exchange.publish(whole=True)
+            await peer.peer._exchange.publish(whole=True)  # unless another peer's request was faster
             await until(lambda: peer.uuid in admin.peer._context.counters.applied)
             await until(lambda: admin.peer.federated_project.row_count == 81)
 
@@ -284,7 +284,7 @@ def test_a_key_that_a_member_has_is_no_key_of_a_newcomer(broker, tmp_path):
 # ---- records, defaults
 
 
-def test_members_stored_before_are_unconfirmed(broker, tmp_path):
+def test_members_stored_before_are_unconfirmed(broker, tmp_path, caplog):
     async def work():
         async with federation(broker.url, tmp_path, confirm=PERSON) as started:
             record = started.nodes[1].peer.record
@@ -298,15 +298,20 @@ def test_members_stored_before_are_unconfirmed(broker, tmp_path):
             started.nodes[1].storage.save_record(old)
             again = await started.restart(started.nodes[1])
             assert unconfirmed(await again.peer.members()) == ["admin", "peer2"]
+            assert "2 members are unconfirmed" in caplog.text
 
     run(work())
 
 
-def test_compatibility_mode_takes_the_admins_word(broker, tmp_path):
+def test_compatibility_mode_takes_the_admins_word(broker, tmp_path, caplog):
     async def work():
         async with federation(broker.url, tmp_path, confirm=None, mode=Mode.COMPAT) as started:
             found = await started.nodes[1].peer.members()
             assert (found.confirm, unconfirmed(found)) == (Confirm.ADMIN, [])
+            assert caplog.text.count("can invent all other members, and read the statistics of this peer") == 3
+            caplog.clear()
+            await started.restart(started.nodes[1])
+            assert "can invent all other members" in caplog.text
         async with federation(broker.url, tmp_path / "native", confirm=None) as started:
             assert (await started.nodes[1].peer.members()).confirm is PERSON
 

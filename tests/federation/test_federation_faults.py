@@ -222,7 +222,9 @@ def test_a_message_sent_again_is_refused_and_changes_nothing(broker, tmp_path):
 
 def test_a_removed_peer_is_refused_and_the_rest_has_a_new_key(broker, tmp_path):
     async def work():
-        async with federation(broker.url, tmp_path, 5) as started:
+        async with federation(broker.url, tmp_path, 4) as started:
+            used = started.invite()
+            await started.join(used)
             learn(started, 40, 50, 60, 70, 80)
             await pulse(started)
             await synchronise(started)
@@ -242,6 +244,11 @@ def test_a_removed_peer_is_refused_and_the_rest_has_a_new_key(broker, tmp_path):
             assert "expected a member" in started.admin.log()
             with pytest.raises(TokenRefusedError):
                 await started.join(pending)
+            started.folder = tmp_path / "again"
+            with pytest.raises(TokenRefusedError):
+                await started.join(used, keys=gone.peer.record.keys, project_id="back")
+            assert "token used" in started.admin.log()
+            assert gone.uuid not in started.admin.peer._context.members
             rest[1].peer.local_project.learn(some_rows(20, 8))
             await synchronise(started, nodes=rest)
             assert rest[2].peer.federated_project.row_count == 240
