@@ -36,8 +36,8 @@ from pet.errors import (
 from pet.global_model import GlobalModel
 from pet.layout import Layout, flatten
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
-from pet.mask_object import Mask, MaskedModel, MaskSeed, sum_masks
-from pet.masking import mask_model
+from pet.mask_object import Mask, MaskedModel, MaskSeed, iter_sum_masks, sum_masks
+from pet.masking import ShareWeight, mask_model
 
 __version__ = "0.2.0"
 
@@ -65,12 +65,14 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "SettingsError",
+    "ShareWeight",
     "StateError",
     "TransportError",
     "UnmaskError",
     "__version__",
     "errors",
     "flatten",
+    "iter_sum_masks",
     "kernels",
     "mask_model",
     "sum_masks",

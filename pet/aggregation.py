@@ -6,24 +6,32 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, Self, SupportsIndex
 
-from pet import kernels, parallel
 from pet.buffers import Buffer
 from pet.errors import AggregationError, ModelError, StateError, UnmaskError
+from pet.field_model import FieldModel
 from pet.global_model import GlobalModel
-from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.mask_config import FieldConfig, MaskConfig, MaskConfigPair
 from pet.mask_object import Mask, MaskedModel, validate_count, validate_length
+from pet.totals import FieldTotal, PlaneTotal
 
 _MAGIC: Final = b"pet aggregation 1\n"
+#: Begins those of pet-1, where the number of seeds follows that of models.
+_FIELD_MAGIC: Final = b"pet aggregation 2\n"
 _COUNT_BYTES: Final = 8
-#: How many vectors one pass over the total adds: enough that the total's own traffic is small beside theirs.
-_VECTORS_PER_PASS: Final = 8
+#: Stands for a number of seeds that is not known.
+_UNKNOWN_COUNT: Final = 2**64 - 1
 
 
 class Aggregation:
     """The running sum of masked models.
 
-    Memory: the total, 8 bytes per weight and 64-bit plane, whatever the number of models. Not to be used from two threads
-    at once; the additions release the GIL.
+    Memory: the total, 8 bytes per weight and 64-bit plane, or an element per weight with a config of pet-1, whatever the number
+    of models. Not to be used from two threads at once; the additions release the GIL.
+
+    Attributes:
+        config: the mask configs.
+        count: how many models were added.
+        seed_count: how many seeds' masks hide the sum (parts counted); None if that is not known of one of the models.
 
     Args:
         config: mask config, or a pair.
@@ -38,15 +46,13 @@ class Aggregation:
         self.config: Final = MaskConfigPair.of(config)
         validate_length(length)
         self.count = 0
-        self._total = kernels.new_total(length, self.config.vect.order)
+        self.seed_count: int | None = 0
+        kind = FieldTotal if isinstance(self.config.vect, FieldConfig) else PlaneTotal
+        self._total: FieldTotal | PlaneTotal = kind(length, self.config.vect.order)
         self._unit = 0
-        # Every value of the total is below _bound * order; 1 once it is reduced.
-        self._bound = 1
-        # A global model reads the total where it lies; the next change makes a copy first.
-        self._is_shared = False
 
     def __len__(self) -> int:
-        return int(self._total.shape[1])
+        return len(self._total)
 
     def __repr__(self) -> str:
         return f"Aggregation({self.config.vect}, length={len(self)}, count={self.count})"
@@ -54,8 +60,7 @@ class Aggregation:
     def prepare(self) -> None:
         """Touch the memory of an empty total, so that the first model need not: fresh pages cost more than adding to them."""
         if self.count == 0:
-            self._own_total()
-            self._total.fill(0)
+            self._total.clear()
 
     def check(self, masked_model: MaskedModel, count: int = 1) -> None:
         """Check what can be known without a pass over the vector: configs, length, number of models, the unit (spec 3.6).
@@ -67,14 +72,17 @@ class Aggregation:
         """
         if not isinstance(masked_model, MaskedModel):
             raise ModelError(f"masked model: expected a MaskedModel, got {type(masked_model).__name__}")
-        if masked_model.config.vect != self.config.vect:
-            raise AggregationError("model_mismatch", f"expected {self.config.vect}, got {masked_model.config.vect}")
-        if masked_model.config.unit != self.config.unit:
-            raise AggregationError("scalar_mismatch", f"expected {self.config.unit}, got {masked_model.config.unit}")
-        if len(masked_model) != len(self):
-            raise AggregationError("model_mismatch", f"expected {len(self)} weights, got {len(masked_model)}")
-        validate_count(self.config, self.count + count)
+        self._check_fit(masked_model.config, len(masked_model), count)
         masked_model.validate_unit()
+
+    def _check_fit(self, config: MaskConfigPair, length: int, count: int) -> None:
+        if config.vect != self.config.vect:
+            raise AggregationError("model_mismatch", f"expected {self.config.vect}, got {config.vect}")
+        if config.unit != self.config.unit:
+            raise AggregationError("scalar_mismatch", f"expected {self.config.unit}, got {config.unit}")
+        if length != len(self):
+            raise AggregationError("model_mismatch", f"expected {len(self)} weights, got {length}")
+        validate_count(self.config, self.count + count)
 
     def add(self, masked_model: MaskedModel, *, threads: SupportsIndex | None = None) -> None:
         """Add one masked model; its elements are checked on the way.
@@ -102,59 +110,58 @@ class Aggregation:
         """
         for masked_model in masked_models:
             self.check(masked_model, len(masked_models))
-        if len(masked_models) > self._batch_length():
-            # Several passes: an invalid element must show before the first.
-            for masked_model in masked_models:
-                masked_model.validate(threads=threads)
-        self._own_total()
-        order = self.config.vect.order
-        for start in range(0, len(masked_models), self._batch_length()):
-            batch = masked_models[start : start + self._batch_length()]
-            if self._bound + len(batch) > kernels.capacity(order):
-                self._reduce(threads)
-            parallel.aggregate(self._total, [masked_model.vect for masked_model in batch], order, threads)
-            self._bound += len(batch)
-        self._unit = (self._unit + sum(masked_model.unit for masked_model in masked_models)) % self.config.unit.order
-        self.count += len(masked_models)
+        self._total.add([masked_model.vect for masked_model in masked_models], threads)
+        for masked_model in masked_models:
+            self._count(masked_model, 1, masked_model.seed_count)
 
-    def subtract(self, masked_model: MaskedModel) -> None:
+    def subtract(self, masked_model: MaskedModel, *, threads: SupportsIndex | None = None) -> None:
         """Take a masked model out again that was added before.
+
+        Args:
+            masked_model: what to take out.
+            threads: as `add`.
 
         Raises:
             AggregationError: as `check`; "invalid_object" for an invalid element; "no_model" if nothing was added.
+            ConfigError: as `add`.
         """
         if self.count == 0:
             raise AggregationError("no_model", "expected an aggregation with at least one model, got an empty one")
         self.check(masked_model, 0)
-        masked_model.validate()
-        self._own_total()
-        self._reduce()
-        kernels.subtract(self._total, masked_model.vect, self.config.vect.order)
+        self._total.subtract(masked_model.vect, threads)
         self._unit = (self._unit - masked_model.unit) % self.config.unit.order
         self.count -= 1
+        if self.count == 0:
+            self.seed_count = 0
+        elif self.seed_count is not None:
+            self.seed_count = None if masked_model.seed_count is None else max(0, self.seed_count - masked_model.seed_count)
 
-    def merge(self, other: Aggregation) -> None:
-        """Add everything that another aggregation holds; the other stays as it is.
+    def merge(self, other: Aggregation, *, threads: SupportsIndex | None = None) -> None:
+        """Add everything that another aggregation holds, in place; the other stays as it is.
+
+        Args:
+            other: what to add.
+            threads: as `add`.
 
         Raises:
             AggregationError: as `check`; nothing has changed.
+            ConfigError: as `add`.
         """
         if other.count == 0:
             return
-        sum_of_other = other.to_masked_model()
-        self.check(sum_of_other, other.count)
-        self._own_total()
-        if self._bound + 1 > kernels.capacity(self.config.vect.order):
-            self._reduce()
-        kernels.aggregate(self._total, [sum_of_other.vect], self.config.vect.order)
-        self._bound += 1
-        self._unit = (self._unit + sum_of_other.unit) % self.config.unit.order
-        self.count += other.count
+        self._check_fit(other.config, len(other), other.count)
+        self._total.merge(other._total, threads)  # type: ignore[arg-type]  # of the same kind, as the configs are the same
+        self._count(other, other.count, other.seed_count)
+
+    def _count(self, added: MaskedModel | Aggregation, count: int, seed_count: int | None) -> None:
+        unit = added._unit if isinstance(added, Aggregation) else added.unit
+        self._unit = (self._unit + unit) % self.config.unit.order
+        self.count += count
+        self.seed_count = None if self.seed_count is None or seed_count is None else self.seed_count + seed_count
 
     def to_masked_model(self) -> MaskedModel:
         """Return the sum as a masked model of its own."""
-        self._reduce()
-        return MaskedModel(self.config, kernels.pack(self._total, self.config.vect.order), self._unit)
+        return MaskedModel(self.config, self._total.pack(), self._unit, seed_count=self.seed_count)
 
     def to_bytes(self) -> bytes:
         """Serialise the sum and the count, for another process to merge."""
@@ -162,7 +169,12 @@ class Aggregation:
 
     def to_parts(self) -> list[Buffer]:
         """Return the bytes of `to_bytes()` as buffers in order, which stay what they are when the aggregation grows."""
-        return [_MAGIC + self.count.to_bytes(_COUNT_BYTES, "little"), *self.to_masked_model().to_parts()]
+        count = self.count.to_bytes(_COUNT_BYTES, "little")
+        head = _MAGIC + count
+        if isinstance(self.config.vect, FieldConfig):
+            seed_count = _UNKNOWN_COUNT if self.seed_count is None else self.seed_count
+            head = _FIELD_MAGIC + count + seed_count.to_bytes(_COUNT_BYTES, "little")
+        return [head, *self.to_masked_model().to_parts()]
 
     @classmethod
     def from_bytes(cls, data: Buffer) -> Self:
@@ -176,24 +188,30 @@ class Aggregation:
 
     @classmethod
     def _decode(cls, data: memoryview) -> Self:
-        start = len(_MAGIC) + _COUNT_BYTES
-        if len(data) < start or bytes(data[: len(_MAGIC)]) != _MAGIC:
+        magic = bytes(data[: len(_MAGIC)])
+        counts = 2 if magic == _FIELD_MAGIC else 1
+        start = len(_MAGIC) + counts * _COUNT_BYTES
+        if len(data) < start or magic not in (_MAGIC, _FIELD_MAGIC):
             raise StateError("expected bytes of Aggregation.to_bytes, got others")
         masked_model = MaskedModel.from_bytes(data[start:])
-        masked_model.validate()
+        if isinstance(masked_model.config.vect, FieldConfig) != (magic == _FIELD_MAGIC):
+            raise StateError(f"expected a config of the kind that the first line says, got {masked_model.config.vect}")
+        count = int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + _COUNT_BYTES], "little")
+        seed_count = int.from_bytes(data[start - _COUNT_BYTES : start], "little")
         aggregation = cls(masked_model.config, len(masked_model))
-        count = int.from_bytes(data[len(_MAGIC) : start], "little")
         validate_count(aggregation.config, count)
-        kernels.aggregate(aggregation._total, [masked_model.vect], aggregation.config.vect.order)
+        masked_model.validate_unit()
+        aggregation._total.add([masked_model.vect], None)
         aggregation._unit = masked_model.unit
         aggregation.count = count
+        aggregation.seed_count = None if magic == _MAGIC or seed_count == _UNKNOWN_COUNT else seed_count
         return aggregation
 
     def unmask(self, mask: Mask, *, threads: SupportsIndex | None = None) -> GlobalModel:
         """Take the sum of the masks off the sum of the masked models (spec 3.7).
 
-        Nothing is computed per weight but the check of the mask: the global model reads total and mask when it is asked. The
-        aggregation may go on growing; the global model stays what it is.
+        Nothing is computed per weight but the check of the mask: the global model reads total and mask when it is asked. With a
+        config of pet-1 the mask is taken off here. The aggregation may go on growing; the global model stays what it is.
 
         Args:
             mask: the sum of the masks.
@@ -201,8 +219,9 @@ class Aggregation:
 
         Raises:
             ModelError: not a Mask.
-            UnmaskError: reasons "no_model", "model_mismatch", "scalar_mismatch", "invalid_mask", "zero_scalar_sum",
-                "negative_scalar_sum".
+            UnmaskError: reasons "no_model", "model_mismatch", "scalar_mismatch", "seed_count_mismatch" (where both numbers of
+                seeds are known), "invalid_mask", "zero_scalar_sum", "negative_scalar_sum"; with a config of pet-1
+                "total_out_of_range" and "no_weight" in place of the last two.
             ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
         if not isinstance(mask, Mask):
@@ -214,14 +233,17 @@ class Aggregation:
             raise UnmaskError("model_mismatch", f"mask: expected {expected}, got {got}")
         if mask.config.unit != self.config.unit:
             raise UnmaskError("scalar_mismatch", f"mask: expected {self.config.unit} for the unit, got {mask.config.unit}")
+        if None not in (self.seed_count, mask.seed_count) and self.seed_count != mask.seed_count:
+            raise UnmaskError("seed_count_mismatch", f"mask: expected one of {self.seed_count} seeds, got {mask.seed_count}")
         try:
+            if isinstance(self._total, FieldTotal):
+                mask.validate_unit()
+                unit = (self._unit - mask.unit) % self.config.unit.order
+                return FieldModel(self.config, self.count, self._total.without(mask.vect, threads), unit, threads)
             mask.validate(threads=threads)
         except AggregationError as error:
             raise UnmaskError("invalid_mask", f"mask: {error}") from None
-        scalar_sum = self._unmask_scalar_sum(mask)
-        self._reduce(threads)
-        self._is_shared = True
-        return GlobalModel(self.config, self.count, scalar_sum, self._total, mask.vect)
+        return GlobalModel(self.config, self.count, self._unmask_scalar_sum(mask), self._total.share(threads), mask.vect)
 
     def _unmask_scalar_sum(self, mask: Mask) -> Fraction:
         unit = self.config.unit
@@ -231,17 +253,3 @@ class Aggregation:
             reason = "zero_scalar_sum" if steps == 0 else "negative_scalar_sum"
             raise UnmaskError(reason, "the sum of the scalars: expected more than 0, got " + ("0" if steps == 0 else "less"))
         return Fraction(steps, unit.exp_shift)
-
-    def _batch_length(self) -> int:
-        return min(_VECTORS_PER_PASS, kernels.capacity(self.config.vect.order) - 1)
-
-    def _reduce(self, threads: SupportsIndex | None = None) -> None:
-        if self._bound > 1:
-            self._own_total()
-            parallel.reduce(self._total, self._bound, self.config.vect.order, threads)
-            self._bound = 1
-
-    def _own_total(self) -> None:
-        if self._is_shared:
-            self._total = self._total.copy()
-            self._is_shared = False

@@ -19,7 +19,7 @@ from pet.errors import ModelError
 from pet.mask_config import BoundType, DataType, MaskConfigPair
 
 #: Elements that are unmasked and encoded at a time: their difference stays in the cache.
-_PIECE_LENGTH: Final = 1 << 14
+PIECE_LENGTH: Final = 1 << 14
 #: Bincode of one fraction: two numbers, each a sign and a 64-bit count of limbs.
 _FRACTION_OVERHEAD_BYTES: Final = 18
 
@@ -82,8 +82,8 @@ class GlobalModel:
         """
         dtype = self.config.vect.data_type.dtype
         decoding = self._decoding(dtype)
-        for start in range(0, len(self), _PIECE_LENGTH):
-            piece = slice(start, start + _PIECE_LENGTH)
+        for start in range(0, len(self), PIECE_LENGTH):
+            piece = slice(start, start + PIECE_LENGTH)
             yield kernels.unmask(self._total[:, piece], self._mask[piece], decoding, dtype)
 
     def validate(self, *, threads: SupportsIndex | None = None) -> None:
@@ -101,8 +101,8 @@ class GlobalModel:
         decoding = self._decoding(dtype)
 
         def look(part: slice) -> None:
-            for start in range(part.start, part.stop, _PIECE_LENGTH):
-                piece = slice(start, min(start + _PIECE_LENGTH, part.stop))
+            for start in range(part.start, part.stop, PIECE_LENGTH):
+                piece = slice(start, min(start + PIECE_LENGTH, part.stop))
                 kernels.unmask(self._total[:, piece], self._mask[piece], decoding, dtype)
 
         if (decoding.lowest, decoding.highest) != (0, decoding.order - 1):
@@ -124,8 +124,8 @@ class GlobalModel:
 
     def iter_elements(self) -> Iterator[kernels.Packed]:
         """Yield the unmasked elements in pieces, packed: with the other attributes, all that there is to know of the model."""
-        for start in range(0, len(self), _PIECE_LENGTH):
-            piece = slice(start, start + _PIECE_LENGTH)
+        for start in range(0, len(self), PIECE_LENGTH):
+            piece = slice(start, start + PIECE_LENGTH)
             yield kernels.unmask_elements(self._total[:, piece], self._mask[piece], self.config.vect.order)
 
     def to_fractions(self) -> list[Fraction]:
@@ -162,8 +162,8 @@ class GlobalModel:
         yield len(self).to_bytes(8, "little")
         use_floats = self.has_float_fractions if float_fractions is None else float_fractions
         encode = self._encode_floats if use_floats else self._encode_fractions
-        for start in range(0, len(self), _PIECE_LENGTH):
-            yield from encode(slice(start, start + _PIECE_LENGTH))
+        for start in range(0, len(self), PIECE_LENGTH):
+            yield from encode(slice(start, start + PIECE_LENGTH))
 
     def _encode_fractions(self, piece: slice) -> Iterator[bytes]:
         decoding = self._decoding(None)
@@ -176,15 +176,18 @@ class GlobalModel:
         yield output[:used].tobytes()
 
     def _encode_floats(self, piece: slice) -> Iterator[bytes]:
-        dtype = self.config.vect.data_type.dtype
-        if dtype.kind != "f":
-            dtype = np.dtype(np.float64)
-        values = kernels.unmask(self._total[:, piece], self._mask[piece], self._decoding(dtype), dtype)
+        values = self._floats(piece)
         # The widest: 2^1023 over 1, or 1 over 2^1074.
         output = np.empty(len(values) * (_FRACTION_OVERHEAD_BYTES + 4 * 36), dtype=np.uint8)
         used, done = kernels.encode_floats(output, values)
         assert done == len(values), "the buffer was sized for the widest floats"
         yield output[:used].tobytes()
+
+    def _floats(self, piece: slice) -> NDArray[Any]:
+        dtype = self.config.vect.data_type.dtype
+        if dtype.kind != "f":
+            dtype = np.dtype(np.float64)
+        return kernels.unmask(self._total[:, piece], self._mask[piece], self._decoding(dtype), dtype)
 
     def _decoding(self, dtype: np.dtype[Any] | None) -> kernels.Decoding:
         """Return how differences become weights: (d - n A E) / (E scalar_sum), and which are in range for a data type."""

@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.buffers import Buffer
-from pet.errors import RemoteProtocolError
+from pet.errors import ConfigError, RemoteProtocolError
 from pet.mask_choices import WIRE_CODES
-from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
+from pet.mask_config import BoundType, DataType, FieldConfig, GroupType, MaskConfig, MaskConfigPair, ModelType
 
 MASK_CONFIG_BYTES: Final = 4
 #: A mask config in bincode: four variant indices of 32 bits.
 VARIANT_INDICES_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
+#: The longest config of pet-1 in ASCII, with its line feed: a float has at most 24 characters.
+_MAX_FIELD_CONFIG_BYTES: Final = 80
 
 #: The choices in the order of their bytes. The bincode index of a member is its place among them.
 _KINDS: Final[tuple[type[enum.Enum], ...]] = (GroupType, DataType, BoundType, ModelType)
@@ -115,6 +117,51 @@ def decode_mask_object(data: Buffer) -> tuple[MaskConfigPair, NDArray[np.uint8],
     _require(view, end)
     unit = int.from_bytes(view[position:end], "little")
     return MaskConfigPair(vect=vect_config, unit=unit_config), vect, unit, end
+
+
+# ---- pet-1: a form of pet's own, which names the config ------------------------------------------------------------------
+
+
+def is_field_object(data: Buffer) -> bool:
+    """Return whether bytes are those of `encode_field_object`: no mask object of the protocol begins with a "p"."""
+    return bytes(memoryview(data).cast("B")[: len(FieldConfig.PREFIX)]) == FieldConfig.PREFIX.encode()
+
+
+def encode_field_object(config: FieldConfig, vect: NDArray[np.uint8], unit: int) -> list[Buffer]:
+    """Return the config in ASCII, a line feed and the packed vector, the unit last, as buffers; the vector is not copied."""
+    return [f"{config}\n".encode(), vect.reshape(-1).data, unit.to_bytes(config.element_bytes, "little")]
+
+
+def decode_field_object(data: Buffer) -> tuple[FieldConfig, NDArray[np.uint8], int]:
+    """Read what `encode_field_object` wrote; the vector is a view of the buffer, its elements are not checked.
+
+    Raises:
+        RemoteProtocolError: no such config (reason "malformed_mask_config"), or not whole elements after it, or none (reason
+            "malformed_mask_object").
+    """
+    view = memoryview(data).cast("B")
+    line, found, _ = bytes(view[:_MAX_FIELD_CONFIG_BYTES]).partition(b"\n")
+    try:
+        config = FieldConfig.parse(line.decode("ascii"))
+    except (ConfigError, UnicodeDecodeError):
+        config = None
+    if config is None or not found or str(config).encode() != line:
+        raise RemoteProtocolError("malformed_mask_config", "mask object of pet-1: expected its config in the first line")
+    return config, *decode_field_vector(config, view[len(line) + 1 :])
+
+
+def decode_field_vector(config: FieldConfig, data: Buffer) -> tuple[NDArray[np.uint8], int]:
+    """Read packed elements, the unit last (docs/spec/profile.md 4); the vector is a view of the buffer, nothing is checked.
+
+    Raises:
+        RemoteProtocolError: not whole elements, or none (reason "malformed_mask_object").
+    """
+    view, width = memoryview(data).cast("B"), config.element_bytes
+    if len(view) % width or not view:
+        raise RemoteProtocolError(
+            "malformed_mask_object", f"vector of pet-1: expected elements of {width} bytes, got {len(view)} bytes"
+        )
+    return np.frombuffer(view[:-width], dtype=np.uint8).reshape(-1, width), int.from_bytes(view[-width:], "little")
 
 
 def _choices(config: MaskConfig) -> Sequence[enum.Enum]:

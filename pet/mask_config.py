@@ -344,16 +344,21 @@ class FieldConfig(MaskConfig):
         """The bound; with integers, `levels`."""
         return Fraction(self.levels if self.values is FieldValues.INT else self.bound)
 
+    @property
+    def encoding_steps(self) -> Fraction:
+        """By how many steps encoding moves a weight or a scalar at most; a step is 2 * bound / levels, or 1 / levels."""
+        if self.values is FieldValues.INT:
+            return Fraction(0)
+        return Fraction(1, 2) + Fraction(1, 2**18) if self.derivation is Derivation.Z32 else Fraction(3)
+
     def mean_error(self, wanted: Requirements) -> Fraction:
         """Return a bound on what encoding and the data type do to a weight of the global model (docs/spec/profile.md 4.1).
 
-        Encoding moves a weight, and a scalar, by half a step or a few; the mean is taken to lie within the bound. Where the
-        scalars could vanish, nothing is known of the mean.
+        The mean is taken to lie within the bound. Where the scalars could vanish, nothing is known of it.
         """
         if self.values is FieldValues.INT:
             return Fraction(0)
-        steps = Fraction(1, 2) + Fraction(1, 2**18) if self.derivation is Derivation.Z32 else Fraction(3)
-        lost = steps * wanted.model_count / self.levels
+        lost = self.encoding_steps * wanted.model_count / self.levels
         if lost >= wanted.scalar_sum:
             return 2 * Fraction(self.bound) * wanted.model_count
         rounding = Fraction(wanted.bound, 2 ** _MANTISSA_BITS[DataType(self.values.value)])

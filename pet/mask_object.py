@@ -1,29 +1,40 @@
 """Masks, masked models and the seeds masks grow from (docs/spec/pet.md 3.2, 3.5 and 4.5).
 
 A mask object is a packed vector and a unit (the masked scalar), each with its mask config. Nothing here adds masked models
-or unmasks them; that is pet/aggregation.py.
+or unmasks them; that is pet/aggregation.py. How masks are derived is for pet/mask_derivation.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Self, SupportsIndex
 
 import nacl.bindings
 import numpy as np
 from numpy.typing import NDArray
 
-from pet import kernels, parallel
+from pet import kernels, parallel, parallel_fields
 from pet.buffers import Buffer
-from pet.errors import AggregationError, CryptoError, ModelError, RemoteProtocolError
-from pet.mask_codec import decode_mask_object, encode_mask_object, mask_object_bytes
-from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.errors import AggregationError, ConfigError, CryptoError, ModelError, RemoteProtocolError
+from pet.mask_codec import (
+    decode_field_object,
+    decode_field_vector,
+    decode_mask_object,
+    encode_field_object,
+    encode_mask_object,
+    is_field_object,
+    mask_object_bytes,
+)
+from pet.mask_config import FieldConfig, MaskConfig, MaskConfigPair
+from pet.mask_derivation import SummedMasks, derive
 from pet.numbers import shown_value
 
 MASK_SEED_BYTES: Final = 32
 #: Round parameters carry the length of models in 32 bits.
 MAX_LENGTH: Final = 2**32 - 1
+#: Weights of a piece where the caller does not say: 4 MB of z32, enough for every thread of a large machine.
+DEFAULT_PIECE_LENGTH: Final = 1 << 20
 
 
 class MaskSeed:
@@ -49,23 +60,29 @@ class MaskSeed:
         """Return the secret itself, for encryption to a sum participant."""
         return self._seed
 
-    def derive_mask(self, config: MaskConfig | MaskConfigPair, length: int, *, threads: SupportsIndex | None = None) -> Mask:
-        """Derive the mask of a model: the unit is drawn first, then the vector (spec 3.2).
+    def derive_mask(
+        self,
+        config: MaskConfig | MaskConfigPair,
+        length: int,
+        *,
+        piece: slice | None = None,
+        threads: SupportsIndex | None = None,
+    ) -> Mask:
+        """Derive the mask of a model (docs/spec/pet.md 3.2; docs/spec/profile.md 3).
 
         Args:
             config: mask config, or a pair.
             length: number of weights.
+            piece: which of them; None means all. Equal to the same slice of the whole mask; with a config of pet-1 nothing
+                else is computed.
             threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the
                 same for any number.
 
         Raises:
-            ModelError: no length.
+            ModelError: no length, or no piece of it.
             ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
-        pair = MaskConfigPair.of(config)
-        validate_length(length)
-        unit, position = draw_unit(self, pair)
-        return Mask(pair, parallel.expand(self._seed, pair.vect.order, length, position, threads), unit)
+        return sum_masks([self], config, length, threads, piece=piece)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MaskSeed) and nacl.bindings.sodium_memcmp(self._seed, other._seed)
@@ -84,11 +101,14 @@ class MaskObject:
         config: the mask configs of vector and unit.
         vect: packed elements, uint8 of shape (length, config.vect.element_bytes). May be a read-only view of a message.
         unit: an integer; below the order of config.unit if the object is valid.
+        seed_count: how many seeds' masks it holds, where that is known; None for one that came from bytes.
     """
 
-    __slots__ = ("config", "unit", "vect")
+    __slots__ = ("config", "seed_count", "unit", "vect")
 
-    def __init__(self, config: MaskConfig | MaskConfigPair, vect: NDArray[np.uint8], unit: int) -> None:
+    def __init__(
+        self, config: MaskConfig | MaskConfigPair, vect: NDArray[np.uint8], unit: int, seed_count: int | None = None
+    ) -> None:
         self.config = MaskConfigPair.of(config)
         expected_bytes = self.config.vect.element_bytes
         if vect.dtype != np.uint8 or vect.ndim != 2 or vect.shape[1] != expected_bytes or not vect.flags.c_contiguous:
@@ -101,6 +121,7 @@ class MaskObject:
             )
         self.vect = vect
         self.unit = unit
+        self.seed_count = seed_count
 
     def __len__(self) -> int:
         return len(self.vect)
@@ -108,15 +129,49 @@ class MaskObject:
     @property
     def size_bytes(self) -> int:
         """Size of `to_bytes()`."""
+        if isinstance(self.config.vect, FieldConfig):
+            return sum(memoryview(part).nbytes for part in self.to_parts())
         return mask_object_bytes(self.config, len(self))
 
     def to_parts(self) -> list[Buffer]:
         """Return the bytes of `to_bytes()` as buffers in order; the vector is not copied."""
+        if isinstance(self.config.vect, FieldConfig):
+            return encode_field_object(self.config.vect, self.vect, self.unit)
         return encode_mask_object(self.config, self.vect, self.unit)
 
     def to_bytes(self) -> bytes:
-        """Serialise as a mask object of the protocol (spec 4.5)."""
+        """Serialise as a mask object of the protocol (spec 4.5); with a config of pet-1, in a form of pet that names it."""
         return b"".join(self.to_parts())
+
+    def to_vector(self) -> bytes:
+        """Return the packed vector of pet-1, the unit last (docs/spec/profile.md 4): what a protocol of one's own may send.
+
+        Raises:
+            ConfigError: the config is one of xaynet's, which have no such form.
+        """
+        return b"".join([self.vect.tobytes(), self.unit.to_bytes(_require_field(self.config).element_bytes, "little")])
+
+    @classmethod
+    def from_vector(cls, config: MaskConfig | MaskConfigPair, data: Buffer) -> Self:
+        """Read what `to_vector` wrote; the object's vector is a view of the buffer, and its elements are not checked.
+
+        Raises:
+            ConfigError: the config is one of xaynet's.
+            RemoteProtocolError: the bytes are not whole elements, or none (reason "malformed_mask_object").
+        """
+        return cls(config, *decode_field_vector(_require_field(MaskConfigPair.of(config)), data))
+
+    def __getitem__(self, piece: slice) -> Self:
+        """Return the object of a range of the weights: its vector is a view, its unit the same, for each piece needs it.
+
+        Raises:
+            ModelError: not a slice, or one with a step.
+        """
+        own = resolve_piece(piece, len(self))
+        return self._like(self.vect[own], self.unit, self.seed_count)
+
+    def _like(self, vect: NDArray[np.uint8], unit: int, seed_count: int | None) -> Self:
+        return type(self)(self.config, vect, unit, seed_count=seed_count)
 
     @classmethod
     def decode_prefix(cls, data: Buffer) -> tuple[Self, int]:
@@ -135,11 +190,13 @@ class MaskObject:
 
     @classmethod
     def from_bytes(cls, data: Buffer) -> Self:
-        """Read a buffer that holds one object and nothing else; otherwise as `decode_prefix`.
+        """Read a buffer that holds one object and nothing else; otherwise as `decode_prefix`. Here also one of pet-1.
 
         Raises:
             RemoteProtocolError: besides those of `decode_prefix`, left-over bytes (reason "trailing_bytes").
         """
+        if is_field_object(data):
+            return cls(*decode_field_object(data))
         decoded, used = cls.decode_prefix(data)
         if used != len(data):
             raise RemoteProtocolError("trailing_bytes", f"mask object: expected {used} bytes, got {len(data)}")
@@ -155,7 +212,11 @@ class MaskObject:
             AggregationError: one is not (reason "invalid_object").
         """
         self.validate_unit()
-        index = parallel.find_invalid(self.vect, self.config.vect.order, threads)
+        order = self.config.vect.order
+        if isinstance(self.config.vect, FieldConfig):
+            index = parallel_fields.find_above(self.vect, order - 1, order, threads)
+        else:
+            index = parallel.find_invalid(self.vect, order, threads)
         if index is not None:
             raise AggregationError("invalid_object", f"element {index} is not below the order of {self.config.vect}")
 
@@ -188,6 +249,35 @@ class Mask(MaskObject):
 
     __slots__ = ()
 
+    def __add__(self, other: Mask) -> Mask:
+        """Return the sum of two masks: what hides the sum of what they hide.
+
+        Raises:
+            AggregationError: another config or length (reasons "model_mismatch", "scalar_mismatch"), or an invalid element
+                (reason "invalid_object").
+        """
+        if not isinstance(other, Mask):
+            return NotImplemented
+        if self.config.vect != other.config.vect or len(self) != len(other):
+            expected, got = f"{self.config.vect} of {len(self)} weights", f"{other.config.vect} of {len(other)}"
+            raise AggregationError("model_mismatch", f"mask: expected {expected}, got {got}")
+        if self.config.unit != other.config.unit:
+            raise AggregationError("scalar_mismatch", f"mask: expected {self.config.unit}, got {other.config.unit}")
+        self.validate()
+        other.validate()
+        order = self.config.vect.order
+        if isinstance(self.config.vect, FieldConfig):
+            vect = self.vect.copy()
+            parallel_fields.add(vect, other.vect, order, None)
+        else:
+            total = kernels.new_total(len(self), order)
+            parallel.aggregate(total, [self.vect, other.vect], order, None)
+            parallel.reduce(total, 2, order, None)
+            vect = kernels.pack(total, order)
+        counts = self.seed_count, other.seed_count
+        seed_count = None if counts[0] is None or counts[1] is None else counts[0] + counts[1]
+        return Mask(self.config, vect, (self.unit + other.unit) % self.config.unit.order, seed_count)
+
 
 class MaskedModel(MaskObject):
     """A masked model, or the sum of several: says nothing about a model without its mask.
@@ -200,52 +290,118 @@ class MaskedModel(MaskObject):
     __slots__ = ("clipped_count",)
 
     def __init__(
-        self, config: MaskConfig | MaskConfigPair, vect: NDArray[np.uint8], unit: int, clipped_count: int | None = None
+        self,
+        config: MaskConfig | MaskConfigPair,
+        vect: NDArray[np.uint8],
+        unit: int,
+        clipped_count: int | None = None,
+        seed_count: int | None = None,
     ) -> None:
-        super().__init__(config, vect, unit)
+        super().__init__(config, vect, unit, seed_count)
         self.clipped_count = clipped_count
 
 
-def draw_unit(seed: MaskSeed, config: MaskConfigPair) -> tuple[int, int]:
-    """Draw the unit of a mask, which comes before its vector.
-
-    Returns:
-        The unit, and the position in the keystream after it.
-    """
-    drawn, position = kernels.expand(seed.to_bytes(), config.unit.order, 1)
-    return int.from_bytes(drawn.tobytes(), "little"), position
-
-
 def sum_masks(
-    seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, length: int, threads: SupportsIndex | None = None
+    seeds: Iterable[MaskSeed],
+    config: MaskConfig | MaskConfigPair,
+    length: int,
+    threads: SupportsIndex | None = None,
+    *,
+    piece: slice | None = None,
 ) -> Mask:
     """Derive the masks of all seeds and add them; no single mask is ever stored (spec 3.2 and 3.6).
 
     Args:
-        seeds: mask seeds; at most as many as the config's max_model_count. None at all gives a mask of zeros.
+        seeds: mask seeds; for a config of xaynet, at most as many as its max_model_count. None at all gives a mask of zeros.
         config: mask config, or a pair.
         length: number of weights.
         threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the same
             for any number.
+        piece: which weights; None means all. With a config of pet-1 nothing else is computed, with one of xaynet what
+            stands before them.
 
     Raises:
         AggregationError: more seeds than the config allows models (reasons "too_many_models", "too_many_scalars").
-        ModelError: something else than mask seeds, or no length.
+        ModelError: something else than mask seeds, or no length, or no piece of it.
         ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
     """
+    pair, raw = _prepare(seeds, config, length)
+    if piece is None:
+        return Mask(pair, *derive(raw, pair, length, threads), len(raw))
+    own = resolve_piece(piece, length)
+    masks = SummedMasks(raw, pair, length)
+    return Mask(pair, masks.take(own, threads), masks.unit, len(raw))
+
+
+def iter_sum_masks(
+    seeds: Iterable[MaskSeed],
+    config: MaskConfig | MaskConfigPair,
+    length: int,
+    *,
+    piece_length: int = DEFAULT_PIECE_LENGTH,
+    threads: SupportsIndex | None = None,
+) -> Iterator[Mask]:
+    """Yield the sum of the masks of all seeds in pieces, never whole in memory: `mask[0:piece_length]` and so on.
+
+    Each piece unmasks the same piece of an aggregation: `Aggregation.to_masked_model()[a:b]`, or one of `b - a` weights.
+
+    Args:
+        seeds: as `sum_masks`.
+        config: as `sum_masks`.
+        length: number of weights of the whole.
+        piece_length: number of weights of a piece; the last may have fewer.
+        threads: as `sum_masks`.
+
+    Raises:
+        AggregationError: as `sum_masks`, before the first piece.
+        ModelError: as `sum_masks`, and a piece of no whole number of 1 or more.
+        ConfigError: as `sum_masks`.
+    """
+    pair, raw = _prepare(seeds, config, length)
+    validate_length(piece_length)
+    if piece_length < 1:
+        raise ModelError(f"piece_length: expected 1 or more, got {piece_length}")
+    masks = SummedMasks(raw, pair, length)
+
+    def pieces() -> Iterator[Mask]:
+        for start in range(0, length, piece_length):
+            vect = masks.take(slice(start, min(start + piece_length, length)), threads)
+            yield Mask(pair, vect, masks.unit, len(raw))
+
+    return pieces()
+
+
+def _prepare(
+    seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, length: int
+) -> tuple[MaskConfigPair, Sequence[bytes]]:
     pair = MaskConfigPair.of(config)
     seeds = list(seeds)
-    _validate_seeds(seeds)
+    validate_seeds(seeds)
     validate_length(length)
-    validate_count(pair, len(seeds))
-    units_and_positions = [draw_unit(seed, pair) for seed in seeds]
-    unit = sum(unit for unit, _ in units_and_positions) % pair.unit.order
-    positions = np.array([position for _, position in units_and_positions], dtype=np.uint64)
-    joined = b"".join(seed.to_bytes() for seed in seeds)
-    order = pair.vect.order
-    total = kernels.new_total(length, order)
-    parallel.sum_masks(total, joined, positions, order, threads)
-    return Mask(pair, kernels.pack(total, order), unit)
+    if not isinstance(pair.vect, FieldConfig):
+        validate_count(pair, len(seeds))
+    return pair, [seed.to_bytes() for seed in seeds]
+
+
+def resolve_piece(piece: object, length: int) -> slice:
+    """Return a slice of `length` weights as one from a start to a stop that is not before it.
+
+    Raises:
+        ModelError: not a slice, or one with a step.
+    """
+    if not isinstance(piece, slice) or piece.step not in (None, 1):
+        raise ModelError(f"weights: expected a slice without a step, as [a:b], got {shown_value(piece)}")
+    try:
+        start, stop, _ = piece.indices(length)
+    except TypeError:
+        raise ModelError(f"weights: expected a slice of whole numbers, got {shown_value(piece)}") from None
+    return slice(start, max(start, stop))
+
+
+def _require_field(config: MaskConfigPair) -> FieldConfig:
+    if isinstance(config.vect, FieldConfig):
+        return config.vect
+    raise ConfigError(f"vector with its unit: expected a config of pet-1, got {config.vect}")
 
 
 def _require_bytes(seed: Any) -> Buffer:
@@ -254,7 +410,12 @@ def _require_bytes(seed: Any) -> Buffer:
     raise CryptoError(f"mask seed: expected {MASK_SEED_BYTES} bytes, got {type(seed).__name__}")
 
 
-def _validate_seeds(seeds: list[Any]) -> None:
+def validate_seeds(seeds: Sequence[Any]) -> None:
+    """Check that seeds are mask seeds.
+
+    Raises:
+        ModelError: one is something else.
+    """
     for seed in seeds:
         if not isinstance(seed, MaskSeed):
             raise ModelError(f"seeds: expected MaskSeed objects, got {type(seed).__name__}")

@@ -6,80 +6,213 @@ The participant's half of the arithmetic; the coordinator's is pet/aggregation.p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Literal, SupportsIndex
+from typing import Any, Final, Literal, Protocol, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet import kernels, parallel
+from pet import kernels, parallel, parallel_fields
 from pet.errors import ModelError
-from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.mask_object import MaskedModel, MaskSeed, draw_unit
+from pet.mask_config import FieldConfig, FieldValues, MaskConfig, MaskConfigPair
+from pet.mask_derivation import SummedMasks, derive, draw_unit
+from pet.mask_object import MaskedModel, MaskSeed, validate_seeds
 
 #: What a scalar may be given as. Everything is taken exactly: 0.1 is the float's dyadic fraction, Fraction(1, 10) a tenth.
 Scalar = int | float | Fraction | np.integer[Any] | np.floating[Any]
+
+#: kDLCPU of DLPack.
+_DLPACK_CPU: Final = 1
 
 #: A scalar's numerator and denominator may have this many bits. A float needs at most 1075; the kernels' buffers hold the
 #: product with 10^324 of the widest config and leave room for the shifts.
 _MAX_SCALAR_BITS: Final = 2048
 
 
+class SupportsDlpack(Protocol):
+    """An array of another library whose memory can be shared (DLPack, as in the Python array API standard)."""
+
+    def __dlpack__(self) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[Any, Any]: ...
+
+
+@overload
 def mask_model(
-    weights: NDArray[Any],
+    weights: NDArray[Any] | SupportsDlpack,
     config: MaskConfig | MaskConfigPair,
     scalar: Scalar = 1,
     seed: MaskSeed | None = None,
     *,
     on_clip: Literal["count", "raise"] = "count",
     threads: SupportsIndex | None = None,
-) -> tuple[MaskSeed, MaskedModel]:
-    """Scale a model, encode it and hide it under a mask (spec 3.4).
+) -> tuple[MaskSeed, MaskedModel]: ...
+
+
+@overload
+def mask_model(
+    weights: NDArray[Any] | SupportsDlpack,
+    config: MaskConfig | MaskConfigPair,
+    scalar: Scalar = 1,
+    *,
+    seed: Sequence[MaskSeed],
+    on_clip: Literal["count", "raise"] = "count",
+    threads: SupportsIndex | None = None,
+) -> tuple[tuple[MaskSeed, ...], MaskedModel]: ...
+
+
+def mask_model(
+    weights: NDArray[Any] | SupportsDlpack,
+    config: MaskConfig | MaskConfigPair,
+    scalar: Scalar = 1,
+    seed: MaskSeed | Sequence[MaskSeed] | None = None,
+    *,
+    on_clip: Literal["count", "raise"] = "count",
+    threads: SupportsIndex | None = None,
+) -> tuple[MaskSeed | tuple[MaskSeed, ...], MaskedModel]:
+    """Scale a model, encode it and hide it under a mask (docs/spec/pet.md 3.4; docs/spec/profile.md 4).
 
     Args:
-        weights: one dimension, of the config's data type (config.vect.data_type.dtype).
+        weights: one dimension, of the config's data type (config.vect.dtype). An array of NumPy, or whatever offers
+            `__dlpack__` and lies in the memory of the CPU; it is not copied.
         config: mask config, or a pair for vector and scalar.
-        scalar: the model's weight in the mean, 0 or more, exact; for example the participant's share of the samples.
-        seed: seed of the mask; a fresh random one if None. A seed must never mask two models.
+        scalar: the model's weight in the mean, 0 or more, exact; for example the participant's share of the samples. With a
+            config of pet-1 at most 1 (see `ShareWeight`), with one for integers a whole number of 1 or more.
+        seed: seed of the mask, or several, whose masks are all added (parts); a fresh random one if None. A seed must never
+            mask two models.
         on_clip: "count" clamps scaled weights, and the scalar, to the bound of the config and counts them in
-            `MaskedModel.clipped_count`; "raise" refuses them.
+            `MaskedModel.clipped_count`; "raise" refuses them. Integers of pet-1 are never clamped.
         threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the same
             for any number.
 
     Returns:
-        The mask seed, to be encrypted to the sum participants, and the masked model.
+        The mask seed, to be encrypted to the sum participants, and the masked model. Several seeds come back as a tuple.
 
     Raises:
-        ModelError: wrong type, dtype or dimension; NaN or infinite weights; a negative or non-finite scalar; clipping that
-            was to be refused.
+        ModelError: wrong type, dtype or dimension, or an array on a device; NaN or infinite weights; a negative or non-finite
+            scalar, or one outside those of the config; no seed, or one twice; clipping that was to be refused.
         ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
     """
     pair = MaskConfigPair.of(config)
-    _validate_choices(seed, on_clip)
-    validate_weights(weights, pair.vect)
+    used = _validate_choices(seed, on_clip)
+    array = as_array(weights, pair.vect.dtype)
+    validate_weights(array, pair.vect)
     exact_scalar = to_exact_scalar(scalar)
-    clamped = min(exact_scalar, Fraction(pair.unit.add_shift))
-    seed = MaskSeed.generate() if seed is None else seed
-    unit_mask, position = draw_unit(seed, pair)
-    vect, clipped_count = parallel.update(
-        np.ascontiguousarray(weights), seed.to_bytes(), position, encoding_of(pair.vect, clamped), threads
-    )
-    if on_clip == "raise" and clamped != exact_scalar:
+    raw = [each.to_bytes() for each in (used if isinstance(used, tuple) else (used,))]
+    mask = _mask_in_field if isinstance(pair.vect, FieldConfig) else _mask_in_group
+    vect, unit, clipped_count, is_scalar_clipped = mask(np.ascontiguousarray(array), pair, exact_scalar, raw, threads)
+    if on_clip == "raise" and is_scalar_clipped:
         raise ModelError(f"scalar: expected at most {pair.unit.add_shift}, the bound of {pair.unit}, got more")
     if on_clip == "raise" and clipped_count:
         raise ModelError(
-            f"weights: expected scalar * weight within the bound of {pair.vect}, got {clipped_count} of {len(weights)} outside"
+            f"weights: expected scalar * weight within the bound of {pair.vect}, got {clipped_count} of {len(array)} outside"
         )
-    clipped_count += clamped != exact_scalar
+    return used, MaskedModel(pair, vect, unit, clipped_count + is_scalar_clipped, len(raw))
+
+
+def _mask_in_group(
+    weights: NDArray[Any], pair: MaskConfigPair, scalar: Fraction, seeds: Sequence[bytes], threads: SupportsIndex | None
+) -> tuple[kernels.Packed, int, int, bool]:
+    """Mask with a config of xaynet; return vector, unit, how many weights were clipped, and whether the scalar was."""
+    clamped = min(scalar, Fraction(pair.unit.add_shift))
+    encoding = encoding_of(pair.vect, clamped)
+    if len(seeds) == 1:
+        unit_mask, position = draw_unit(seeds[0], pair)
+        vect, clipped_count = parallel.update(weights, seeds[0], position, encoding, threads)
+    else:
+        mask, unit_mask = derive(seeds, pair, len(weights), threads)
+        vect, clipped_count = kernels.mask_weights(weights, mask, encoding, out=mask)
     unit = (math.floor((clamped + pair.unit.add_shift) * pair.unit.exp_shift) + unit_mask) % pair.unit.order
-    return seed, MaskedModel(pair, vect, unit, clipped_count)
+    return vect, unit, clipped_count, clamped != scalar
 
 
-def _validate_choices(seed: object, on_clip: object) -> None:
-    if seed is not None and not isinstance(seed, MaskSeed):
-        raise ModelError(f"seed: expected a MaskSeed or None, got {type(seed).__name__}")
+def _mask_in_field(
+    weights: NDArray[Any], pair: MaskConfigPair, scalar: Fraction, seeds: Sequence[bytes], threads: SupportsIndex | None
+) -> tuple[kernels.Packed, int, int, bool]:
+    """Mask with a config of pet-1 (docs/spec/profile.md 4); otherwise as `_mask_in_group`."""
+    config = pair.vect
+    assert isinstance(config, FieldConfig), "the caller has looked"
+    order, levels = config.order, config.levels
+    keys = b"".join(seeds)
+    if config.values is FieldValues.INT:
+        if scalar.denominator != 1 or not 1 <= scalar <= levels:
+            raise ModelError(f"scalar: expected a whole number from 1 to {levels} with {config}, got another")
+        unit, clipped_count = scalar.numerator, 0
+        vect = _integers(weights, config, threads)
+        parallel_fields.expand_add(vect, 0, keys, order, threads)
+    else:
+        if scalar > 1:
+            raise ModelError(f"scalar: expected at most 1 with {config}, got more: divide all by the largest (pet.ShareWeight)")
+        share = float(scalar)
+        unit = math.floor(share * float(levels) + 0.5)
+        vect, clipped_count = parallel_fields.mask(weights, keys, share, config.bound, levels, order, threads)
+    return vect, (unit + SummedMasks(seeds, pair, len(weights)).unit) % order, clipped_count, False
+
+
+def _integers(weights: NDArray[Any], config: FieldConfig, threads: SupportsIndex | None) -> kernels.Packed:
+    """Return integers as packed elements, in an array of their own."""
+    width = config.element_bytes
+    vect = weights.astype(f"<u{width}").view(np.uint8).reshape(-1, width)
+    index = parallel_fields.find_above(vect, config.levels, config.order, threads)
+    if index is not None:
+        raise ModelError(f"weights: expected integers of at most {config.levels}, got a larger one at index {index}")
+    return vect
+
+
+def _validate_choices(seed: object, on_clip: object) -> MaskSeed | tuple[MaskSeed, ...]:
+    """Return the seed or the seeds to mask with."""
     if on_clip not in ("count", "raise"):
         raise ModelError(f"on_clip: expected 'count' or 'raise', got {on_clip!r}")
+    if seed is None:
+        return MaskSeed.generate()
+    if isinstance(seed, MaskSeed):
+        return seed
+    if not isinstance(seed, Sequence) or isinstance(seed, (bytes, bytearray, memoryview, str)):
+        raise ModelError(f"seed: expected a MaskSeed, several or None, got {type(seed).__name__}")
+    validate_seeds(seed)
+    if not seed:
+        raise ModelError("seed: expected one or more, got none: nothing would hide the model")
+    if len(set(seed)) != len(seed):
+        raise ModelError("seed: expected different seeds, got one twice")
+    return tuple(seed)
+
+
+@dataclass(frozen=True, slots=True)
+class ShareWeight:
+    """How weights of any size become scalars of at most 1: `share(samples)` for `share = ShareWeight(most_samples)`.
+
+    All that mask for one aggregation take the same `max_weight`; their mean is that of the weights themselves. Scalars whose
+    largest is 1 lose no precision, shares that add up to 1 lose log2(models) bits (docs/spec/profile.md 4.1).
+
+    Args:
+        max_weight: the largest weight that anybody has, above 0, exact.
+
+    Raises:
+        ModelError: not a finite number above 0.
+    """
+
+    max_weight: Scalar
+
+    def __post_init__(self) -> None:
+        if to_exact_scalar(self.max_weight) == 0:
+            raise ModelError("max_weight: expected more than 0, got 0")
+
+    def __call__(self, weight: Scalar) -> Fraction:
+        """Return a weight as a scalar, exact.
+
+        Raises:
+            ModelError: not a finite number from 0 to `max_weight`.
+        """
+        share = to_exact_scalar(weight) / to_exact_scalar(self.max_weight)
+        if share > 1:
+            raise ModelError(f"weight: expected at most {self.max_weight}, got {weight}")
+        return share
+
+    def total(self, scalar_sum: Fraction) -> Fraction:
+        """Return the sum of the weights that a sum of scalars stands for, within the error of encoding."""
+        return scalar_sum * to_exact_scalar(self.max_weight)
 
 
 def encoding_of(config: MaskConfig, scalar: Fraction) -> kernels.Encoding:
@@ -93,13 +226,33 @@ def encoding_of(config: MaskConfig, scalar: Fraction) -> kernels.Encoding:
     )
 
 
+def as_array(weights: object, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return weights as an array of NumPy that shares their memory; `dtype` is for the error.
+
+    Raises:
+        ModelError: neither an array of NumPy nor one that offers `__dlpack__`; one on a device, or one that NumPy cannot share.
+    """
+    if isinstance(weights, np.ndarray):
+        return weights
+    if not hasattr(weights, "__dlpack__") or not hasattr(weights, "__dlpack_device__"):
+        raise ModelError(f"weights: expected a NumPy array of {dtype}, or one with __dlpack__, got {type(weights).__name__}")
+    device, _ = weights.__dlpack_device__()
+    if device != _DLPACK_CPU:
+        raise ModelError(f"weights: expected an array on the CPU, got one on device type {int(device)} of DLPack: call .cpu()")
+    try:
+        array: NDArray[Any] = np.from_dlpack(weights)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise ModelError(f"weights: expected an array that NumPy can share, got {type(weights).__name__}: {error}") from error
+    return array
+
+
 def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
     """Check that weights are a vector of a config's data type.
 
     Raises:
-        ModelError: they are not an array, have another dtype or more than one dimension.
+        ModelError: they are not an array, have missing values, another dtype or more than one dimension.
     """
-    expected = config.data_type.dtype
+    expected = config.dtype
     if not isinstance(weights, np.ndarray):
         raise ModelError(f"weights: expected a NumPy array of {expected}, got {type(weights).__name__}")
     if isinstance(weights, np.ma.MaskedArray):

@@ -22,7 +22,7 @@ from pet.threads import occupy, run_together
 _Share = TypeVar("_Share")
 
 #: Fewer elements than this for each thread take less time than waking another one.
-_ELEMENTS_WORTH_A_THREAD: Final = 1 << 18
+ELEMENTS_WORTH_A_THREAD: Final = 1 << 18
 #: Elements that threads sum together before they join their sums. At 16 bytes an element 1 MiB for each thread, which stays in
 #: its cache and bounds what a sum needs beside its result; long enough that joining costs nothing beside the drawing.
 _PIECE_LENGTH: Final = 1 << 16
@@ -86,7 +86,7 @@ def sum_masks(
             return
         split = seed_count // count * count
         if split:
-            _sum_by_seeds(total, seeds[: kernels.SEED_BYTES * split], positions[:split], order, count)
+            _sum_by_seeds(total, seeds[: kernels.SEED_BYTES * split], positions[:split].copy(), order, count)
         for k in range(split, seed_count):
             seed = seeds[kernels.SEED_BYTES * k : kernels.SEED_BYTES * (k + 1)]
 
@@ -97,29 +97,41 @@ def sum_masks(
             _run_in_ranges(lambda part: kernels.reduce(total[:, part], 2, order), length, count)
 
 
+def sum_next(
+    total: kernels.Total, seeds: bytes, positions: NDArray[np.uint64], order: int, threads: SupportsIndex | None
+) -> None:
+    """Add masks as `kernels.sum_masks` does and move the positions on, so that a vector can be drawn in pieces."""
+    worth = threads_worth_drawing(order, total.shape[1] * len(positions))
+    with occupy(threads, max(1, min(worth, len(positions)))) as count:
+        if count == 1:
+            kernels.sum_masks(total, seeds, positions, order)
+        else:
+            _sum_by_seeds(total, seeds, positions, order, count)
+
+
 def _sum_by_seeds(total: kernels.Total, seeds: bytes, positions: NDArray[np.uint64], order: int, count: int) -> None:
     """Split the seeds among threads; each adds its part a piece of the vector at a time, so that partial sums stay small.
 
-    The threads wait for each other only while one adds a finished piece, which is short beside drawing it.
+    The threads wait for each other only while one adds a finished piece, which is short beside drawing it. The positions
+    move on.
     """
-    per_thread = len(positions) // count
+    bounds = [len(positions) * i // count for i in range(count + 1)]
     adding = threading.Lock()
 
-    def add_share(first: int) -> None:
-        own_seeds = seeds[kernels.SEED_BYTES * first : kernels.SEED_BYTES * (first + per_thread)]
-        own_positions = positions[first : first + per_thread].copy()
+    def add_share(own: slice) -> None:
+        own_seeds = seeds[kernels.SEED_BYTES * own.start : kernels.SEED_BYTES * own.stop]
         sums = kernels.new_total(min(_PIECE_LENGTH, total.shape[1]), order)
         for start in range(0, total.shape[1], _PIECE_LENGTH):
             piece = total[:, start : start + _PIECE_LENGTH]
             partial = sums[:, : piece.shape[1]]
             partial.fill(0)
-            kernels.sum_masks(partial, own_seeds, own_positions, order)
+            kernels.sum_masks(partial, own_seeds, positions[own], order)
             packed = kernels.pack(partial, order)
             with adding:
                 kernels.aggregate(piece, [packed], order)
                 kernels.reduce(piece, 2, order)
 
-    _run_shares(add_share, range(0, len(positions), per_thread), count)
+    run_shares(add_share, list(map(slice, bounds, bounds[1:])), count)
 
 
 # ---- element by element ---------------------------------------------------------------------------------------------
@@ -211,16 +223,16 @@ def split(work: Callable[[slice], None], length: int, threads: SupportsIndex | N
 
     An error of one of them is raised; ranges that were not begun by then are left out.
     """
-    with occupy(threads, length // _ELEMENTS_WORTH_A_THREAD) as count:
+    with occupy(threads, length // ELEMENTS_WORTH_A_THREAD) as count:
         _run_in_ranges(work, length, count)
 
 
 def _run_in_ranges(work: Callable[[slice], None], length: int, count: int) -> None:
     bounds = [length * i // count for i in range(count + 1)]
-    _run_shares(work, list(map(slice, bounds, bounds[1:])), count)
+    run_shares(work, list(map(slice, bounds, bounds[1:])), count)
 
 
-def _run_shares(work: Callable[[_Share], None], shares: Sequence[_Share], count: int) -> None:
+def run_shares(work: Callable[[_Share], None], shares: Sequence[_Share], count: int) -> None:
     """Call `work` once for every share, in `thread_count` threads; an error ends it, but not what others have begun."""
     if count == 1:
         for share in shares:

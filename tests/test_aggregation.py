@@ -129,7 +129,7 @@ def test_weights_that_are_not_finite_are_refused(bad, backend):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([0.1, 0.2], "expected a NumPy array of float32, got list"),
+        ([0.1, 0.2], "expected a NumPy array of float32, or one with __dlpack__, got list"),
         (np.zeros(3), "expected float32 of one dimension, got float64"),
         (np.zeros((2, 2), dtype=np.float32), r"shape \(2, 2\)"),
         (np.zeros(3, dtype=">f4"), "got >f4"),
@@ -422,7 +422,7 @@ def test_a_value_far_outside_the_type_raises(backend):
 
 @pytest.mark.parametrize("name", ["prime-f32-b0-m3", "integer-f64-bmax-m3", "power2-i32-b2-m3", "integer-i64-bmax-m3"])
 def test_pieces_of_a_model_are_the_model(name, monkeypatch, backend):
-    monkeypatch.setattr("pet.global_model._PIECE_LENGTH", 3)
+    monkeypatch.setattr("pet.global_model.PIECE_LENGTH", 3)
     weights = np.array([1, -1, 0, 1, -1, 0, 1], dtype=pet.MaskConfig.parse(name).data_type.dtype)
     model = mean_of(weights, name)
     model.validate()

@@ -15,7 +15,7 @@ WEIGHTS = np.array([0.5, -0.25, 1], dtype=np.float32)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": bytes(32)}, "seed: expected a MaskSeed or None, got bytes"),
+        ({"seed": bytes(32)}, "seed: expected a MaskSeed, several or None, got bytes"),
         ({"on_clip": "ignore"}, "on_clip: expected 'count' or 'raise', got 'ignore'"),
         ({"scalar": 2, "on_clip": "raise"}, "scalar: expected at most 1, the bound of prime-f32-b0-m3, got more"),
         ({"scalar": 10**5000}, "scalar: expected a fraction of at most 2048 bits, got 16610"),

@@ -22,7 +22,7 @@ SEED = bytes(range(32))
 def split_short_vectors(monkeypatch):
     monkeypatch.setattr(parallel_draws, "_KEYSTREAM_BYTES_WORTH_A_THREAD", 64)
     monkeypatch.setattr(parallel_draws, "_PIECE_BYTES", 400)
-    monkeypatch.setattr(parallel, "_ELEMENTS_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(parallel, "ELEMENTS_WORTH_A_THREAD", 1)
     monkeypatch.setattr(parallel, "_PIECE_LENGTH", 97)
 
 
@@ -110,15 +110,16 @@ def test_an_invalid_element_changes_nothing(name, spoiled):
     for vector in vectors:
         vector[:, -1] = 0
     aggregation.add(pet.MaskedModel(config, vectors[0], 1), threads=1)
+    planes = aggregation._total.share(threads=1)
     # A carry through all planes, to be borrowed back.
-    aggregation._total[:] = np.uint64(2**64 - 1)
-    before = aggregation._total.copy()
+    planes[:] = np.uint64(2**64 - 1)
+    before = planes.copy()
     vectors[2][spoiled] = 255
     for threads in THREADS:
         with pytest.raises(AggregationError) as caught:
-            parallel.aggregate(aggregation._total, vectors, config.order, threads)
+            parallel.aggregate(planes, vectors, config.order, threads)
         assert (caught.value.reason, caught.value.vector_index) == ("invalid_object", 2)
-        assert (aggregation._total == before).all()
+        assert (planes == before).all()
         assert parallel.find_invalid(vectors[2], config.order, threads) == spoiled
         assert parallel.find_invalid(vectors[1], config.order, threads) is None
 
@@ -149,7 +150,7 @@ def test_a_failing_consumer_ends_the_drawing():
 
 
 def test_small_work_stays_with_the_caller(monkeypatch):
-    monkeypatch.setattr(parallel, "_ELEMENTS_WORTH_A_THREAD", 100)
+    monkeypatch.setattr(parallel, "ELEMENTS_WORTH_A_THREAD", 100)
     seen = []
     parallel.split(lambda part: seen.append((part.start, part.stop, threading.get_ident())), 199, 7)
     assert seen == [(0, 199, threading.get_ident())]

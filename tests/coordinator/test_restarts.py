@@ -131,10 +131,8 @@ def comparable(life):
     """The state, with the time that the phase has lasted in place of when it began."""
     seen = snapshot(life.state)
     seen["phase_started_seconds"] = round(life.clock.now - life.state.phase_started_seconds, 6)
-    for name in ("_bound", "_is_shared", "_total"):
-        if seen["round"]:
-            seen["round"]["aggregation"].pop(name)
     if seen["round"]:
+        seen["round"]["aggregation"].pop("_total")
         for payload in seen["round"]["chunks"]["_payloads"].values():
             payload.pop("grown_seconds")  # the patience with it begins anew
         seen["round"]["total"] = b"".join(bytes(part) for part in life.state.round.aggregation.to_parts())

@@ -65,7 +65,7 @@ def length_for(request):
 @pytest.fixture(autouse=True)
 def split_what_is_short(monkeypatch):
     monkeypatch.setattr(parallel_draws, "_KEYSTREAM_BYTES_WORTH_A_THREAD", 1 << 17)
-    monkeypatch.setattr(parallel, "_ELEMENTS_WORTH_A_THREAD", 1000)
+    monkeypatch.setattr(parallel, "ELEMENTS_WORTH_A_THREAD", 1000)
 
 
 def unit_position(order: int) -> int:
