@@ -21,6 +21,8 @@ from pet.federation.records import MemberList, MemberState, PeerIdentity
 
 #: A call answer of a thousand fingerprints is 35 kB; more than these are not read.
 _MAX_FINGERPRINTS: Final = 1000
+#: Names in a reason; a line of a log has no room for a thousand.
+_MAX_NAMES: Final = 5
 
 
 class Confirmations:
@@ -133,26 +135,35 @@ def confirmed_together(
     Returns:
         Those chosen, and for each that is left out, by uuid, who has not confirmed whom.
     """
-    lacks = {one.uuid: _missing(one, peers, confirmed[one.uuid]) for one in peers}
-    lacked = {one.uuid: {other for other, missing in lacks.items() if one.uuid in missing} for one in peers}
+    fingerprints = {peer.uuid: peer.fingerprint for peer in peers}
+    lacks = {uuid: _missing(uuid, fingerprints, confirmed[uuid]) for uuid in fingerprints}
+    apart = {uuid: set(missing) for uuid, missing in lacks.items()}
+    for uuid, missing in lacks.items():
+        for other in missing:
+            apart[other].add(uuid)
     names = {peer.uuid: peer.name for peer in peers}
     chosen, reasons = list(peers), dict[str, str]()
     while chosen:
-        out = max(reversed(chosen), key=lambda peer: len(lacks[peer.uuid] | lacked[peer.uuid]))
-        own, theirs = lacks.pop(out.uuid), lacked.pop(out.uuid)
-        if not own | theirs:
+        out = max(reversed(chosen), key=lambda peer: len(apart[peer.uuid])).uuid
+        if not apart[out]:
             break
-        parts = [f"not confirmed by {', '.join(sorted(map(names.__getitem__, theirs)))}"] if theirs else []
-        parts += [f"has not confirmed {', '.join(sorted(map(names.__getitem__, own)))}"] if own else []
-        reasons[out.uuid] = "; ".join(parts)
-        chosen.remove(out)
-        for other in chosen:
-            lacks[other.uuid].discard(out.uuid)
-            lacked[other.uuid].discard(out.uuid)
+        theirs = [names[uuid] for uuid in apart[out] if out in lacks[uuid]]
+        own = [names[uuid] for uuid in apart[out] & lacks[out]]
+        parts = [f"not confirmed by {some(theirs)}"] if theirs else []
+        reasons[out] = "; ".join([*parts, *([f"has not confirmed {some(own)}"] if own else [])])
+        chosen = [peer for peer in chosen if peer.uuid != out]
+        for other in apart.pop(out):
+            apart[other].discard(out)
     return chosen, reasons
 
 
-def _missing(one: PeerIdentity, peers: Sequence[PeerIdentity], known: frozenset[str] | None) -> set[str]:
+def _missing(uuid: str, fingerprints: Mapping[str, str], known: frozenset[str] | None) -> set[str]:
     if known is None:
         return set()
-    return {other.uuid for other in peers if other.uuid != one.uuid and other.fingerprint not in known}
+    return {other for other, fingerprint in fingerprints.items() if other != uuid and fingerprint not in known}
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names with commas between, a few of them if there are many."""
+    shown = ", ".join(sorted(names)[:_MAX_NAMES])
+    return shown if len(names) <= _MAX_NAMES else f"{shown} and {len(names) - _MAX_NAMES} more"

@@ -24,7 +24,7 @@ from pet.errors import (
     SharingError,
     TransportError,
 )
-from pet.federation.confirmation import Confirmations, confirmed_together, read_fingerprints
+from pet.federation.confirmation import Confirmations, confirmed_together, read_fingerprints, some
 from pet.federation.contributions import Contributor, Offer
 from pet.federation.enrolment import Enrolment, Manifest, RoundKeys
 from pet.federation.messages import PeerMessage
@@ -175,8 +175,9 @@ class Rounds:
         enrolments = {one.enrolment.peer: one.enrolment for one in called}
         peers = [peer for peer in self._context.record.peers if peer.uuid in enrolments]
         chosen, reasons = confirmed_together(peers, {one.enrolment.peer: one.confirmed for one in called})
-        for uuid, reason in reasons.items():
-            self._context.log_error(f"Sync without {self._context.name_of(uuid)}: {reason}")
+        if reasons:
+            left_out = [f"{self._context.name_of(uuid)} ({reason})" for uuid, reason in reasons.items()]
+            self._context.log_error(f"Sync without {some(left_out)}")
         return [enrolments[peer.uuid] for peer in chosen]
 
     def _enrol_self(self, round_id: int) -> Enrolment | None:

@@ -388,3 +388,8 @@ def test_the_leader_chooses_those_who_have_confirmed_each_other():
     assert choose(e=known("e")) == "abcd"
     assert choose(a=known("a"), b=known("b"), c=known("c"), d=known("d"), e=known("e")) == "a"
     assert choose(a=frozenset(), b=frozenset({"nonsense"})) == "cde"
+
+    many = identities(*map(str, range(200)))
+    chosen, reasons = confirmed_together(many, {peer.uuid: frozenset() for peer in many})
+    assert chosen == many[:1]
+    assert reasons[many[-1].uuid].endswith("and 194 more"), "a line of a log has an end"
