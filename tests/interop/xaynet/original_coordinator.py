@@ -1,9 +1,10 @@
 """A coordinator that behaves as xaynet's (docs/spec/pet.md 1.3, 5.1, 6.3, 9.3) where it differs from pet's.
 
 Every message is answered with 200, whatever happens to it. There is no `/status`; what is not there is 204. Dictionaries are
-published a moment before the phase that needs them is announced, and withdrawn as HEAD does it; what arrives in between is
-dropped. A round that fails begins anew with other keys. A restart begins at round 1, perhaps with an older model. HTTP, phases
-and the message filter are of this file; of pet it takes keys, message bytes and the arithmetic of a round.
+published before the phase that needs them is announced, with a gap of the length that a test asks for, and withdrawn as HEAD
+does it; what arrives in the gap is dropped. A round that fails begins anew with other keys. A restart begins at round 1,
+perhaps with an older model. HTTP, phases and the message filter are of this file; of pet it takes keys, message bytes and the
+arithmetic of a round.
 """
 
 from __future__ import annotations
@@ -64,11 +65,13 @@ class OriginalCoordinator:
     Args:
         settings: of all rounds.
         fails: whether a phase of a round is to fail although it has its messages, as when a store is away.
-        gap_seconds: from the publication of what a phase made to the announcement of the next phase.
+        gap_seconds: from the publication of what a phase made to the announcement of the next phase. Without one no message
+            gets in between, however busy the machine is: it would last as long as other threads hold the interpreter, and
+            quick participants would lose every round to it.
     """
 
     def __init__(
-        self, settings: RoundSettings, *, fails: Callable[[int, Phase], bool] = lambda *_: False, gap_seconds: float = 0.01
+        self, settings: RoundSettings, *, fails: Callable[[int, Phase], bool] = lambda *_: False, gap_seconds: float = 0.0
     ) -> None:
         self.settings, self.fails, self.gap_seconds = settings, fails, gap_seconds
         self.models: list[PublishedModel] = []
@@ -123,19 +126,16 @@ class OriginalCoordinator:
                     self._publish(sums=None, seeds={})
 
     def _run_round(self) -> None:
-        self._begin()
-        current = self._round
-        assert current is not None
-        self._collect(Phase.SUM, self.settings.sum)
-        self._publish(sums=encode_sum_dictionary(current.sum_dictionary))
-        self._collect(Phase.UPDATE, self.settings.update)
-        self._publish(seeds={key: encode_seed_dictionary(seeds) for key, seeds in current.seed_dictionary.items()})
-        self._collect(Phase.SUM2, self.settings.sum2)
+        parameters, current = self._begin()
+        self._collect(Phase.SUM, self.settings.sum, parameters=parameters)
+        self._collect(Phase.UPDATE, self.settings.update, sums=encode_sum_dictionary(current.sum_dictionary))
+        seeds = {key: encode_seed_dictionary(seeds) for key, seeds in current.seed_dictionary.items()}
+        self._collect(Phase.SUM2, self.settings.sum2, seeds=seeds)
         self._publish(sums=None, seeds={})
         self._announce(Phase.UNMASK)
         self._unmask(current)
 
-    def _begin(self) -> None:
+    def _begin(self) -> tuple[RoundParameters, RoundState]:
         self._announce(Phase.IDLE)
         self.round_id += 1
         keys = EncryptionKeyPair.from_seed(os.urandom(32))
@@ -143,10 +143,12 @@ class OriginalCoordinator:
         self._seed = derive_round_seed(keys, self._seed, settings.sum_probability, settings.update_probability)
         parameters = self._parameters(keys.public_key)
         self._round = RoundState.begin(settings, keys, parameters)
-        self._publish(parameters=parameters)
+        return parameters, self._round
 
-    def _collect(self, phase: Phase, window: PhaseWindow) -> None:
-        with self._changed:
+    def _collect(self, phase: Phase, window: PhaseWindow, **published: Any) -> None:
+        """Publish what the phase before made, then take the messages of this one."""
+        with self._changed:  # `receive` waits meanwhile, but in the gap
+            self._publish(**published)
             self._announce(phase)
             self._window, self._accepted, started = window, 0, time.monotonic()
             while (state := window.state(started, time.monotonic(), self._accepted)) is WindowState.OPEN:

@@ -27,12 +27,11 @@ from pet.transports.http import HttpTransport
 
 F32 = np.dtype("f4")
 COUNT = 8
-#: Longer than the gap between a dictionary and the announcement of its phase, so that most messages arrive after it.
 QUICK = BackOff(initial_seconds=0.1, max_seconds=0.2)
 
 
-def settings(**changes):
-    window = {"min_count": 1, "max_count": 100, "min_seconds": 0.4, "max_seconds": 3.0}
+def settings(max_seconds=10.0, **changes):
+    window = {"min_count": 1, "max_count": 100, "min_seconds": 0.4, "max_seconds": max_seconds}
     values = {
         "sum_probability": 0.4,
         "update_probability": 0.9,
@@ -198,7 +197,10 @@ def test_a_coordinator_without_a_status_is_asked_and_says_nothing():
 
 def test_a_participant_that_comes_into_the_gap_loses_its_message_and_takes_part_later():
     """Visible dictionaries do not mean that messages are taken yet: the sender hears 200, and must not wait for ever."""
-    with original_coordinator(settings(), gap_seconds=0.4) as (url, coordinator, _), contextlib.ExitStack() as stack:
+    with (
+        original_coordinator(settings(max_seconds=3.0), gap_seconds=0.4) as (url, coordinator, _),
+        contextlib.ExitStack() as stack,
+    ):
         participants = [stack.enter_context(contextlib.closing(OwnParticipant(url, i, F32))) for i in range(COUNT)]
         wait_for(lambda: coordinator.outcomes["unexpected_message"] >= 3, "messages that are dropped")
         coordinator.gap_seconds = 0.0

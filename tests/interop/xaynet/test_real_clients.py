@@ -4,6 +4,7 @@ Participant i masks a model that is 0 but for its own place i, so every global m
 the whole expected mean follows.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from programs import free_port
 
 import pet
+from pet.errors import TransportError
 from pet.model_formats import NPY, decode_npy
 from pet.participant import TickParticipant
 
@@ -121,7 +123,7 @@ class RealParticipant:
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         finally:
             self.process.kill()
             self.process.wait()
@@ -144,9 +146,9 @@ class OwnParticipant:
         while not self.is_stopped.is_set():
             self.participant.tick()
             if self.participant.new_global_model:
-                model = self.participant.global_model()
-                if model is not None:
-                    self.models.append(model.tolist())
+                with contextlib.suppress(TransportError):  # away for a moment: the flag stays
+                    if (model := self.participant.global_model()) is not None:
+                        self.models.append(model.tolist())
             if self.participant.should_set_model:
                 self.participant.set_model(self.model)
             if not self.participant.made_progress:
