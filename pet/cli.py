@@ -3,11 +3,13 @@
 Nothing is imported before it is needed, so `pet --help` and `pet --version` are quick and need no extra but `cli` (the version
 not even that). The table of commands is pet/commands/entries.py; this file knows no command.
 
-Exit status: 0 done, 1 failed, 2 called in a way that the command does not understand.
+Exit status: 0 done, 1 failed, 2 called in a way that the command does not understand, 130 interrupted by Ctrl-C (servers end
+with 0 then: it is how they are ended).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,9 +40,24 @@ def run(arguments: Sequence[str]) -> int:
         return _table.run(COMMANDS, arguments)
     except PetError as error:
         return _fail(str(error))
+    except SystemExit as end:
+        # So the libraries for output end a process whose reader has read enough, as in `pet --help | head`.
+        if isinstance(end.__context__, BrokenPipeError):
+            return _stop_printing()
+        raise
+    except BrokenPipeError as error:
+        if error.filename is not None:
+            raise
+        return _stop_printing()
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _fail(f"{where}{error.strerror or error}")
+
+
+def _stop_printing() -> int:
+    """Give the interpreter somewhere to flush what nobody reads, and call it a success."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - open until the process ends
+    return 0
 
 
 def _fail(message: str) -> int:

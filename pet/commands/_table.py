@@ -79,7 +79,7 @@ class _LazyCommand(TyperCommand):
             module = importlib.import_module(self._entry.module)
         except ModuleNotFoundError as error:
             raise missing_extra(self._entry.extra, error) from error
-        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(self.name)(getattr(module, self._entry.function))
         command: Any = typer.main.get_command(app)
         command.params.extend(_shared_parameters())
@@ -94,14 +94,25 @@ def run(entries: Mapping[str, CommandEntry | GroupEntry], arguments: Sequence[st
         raise missing_extra(extra_of(entries, arguments), error) from error
     except _ParserError as error:
         return _misunderstood(error)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _interrupted()
-    # 130 is how typer reports Ctrl-C; pet knows three exit statuses only.
+    except typer.Abort as abort:
+        # Of Ctrl-C at a question, or of the answer no.
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            return _interrupted()
+        print("nothing was changed", file=sys.stderr)
+        return 1
+    # 130 is how typer reports Ctrl-C, and shells: 128 and the number of the signal.
     return _interrupted() if status == 130 else int(status or 0)
 
 
 def _build(entries: Mapping[str, CommandEntry | GroupEntry]) -> TyperGroup:
-    app = typer.Typer(add_completion=False, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback()(_shared_options)
     group = typer.main.get_group(app)
     _fill(group, entries)
@@ -119,6 +130,7 @@ def _fill(group: Any, entries: Mapping[str, CommandEntry | GroupEntry], words: s
             help=f"{entry.summary}\n\n{example}",
             short_help=entry.summary,
             no_args_is_help=True,
+            rich_markup_mode=None,
             context_settings={"help_option_names": ["-h", "--help"]},
             params=_shared_parameters(),
         )
@@ -145,4 +157,4 @@ def _misunderstood(error: Any) -> int:
 
 def _interrupted() -> int:
     print("interrupted", file=sys.stderr)
-    return 1
+    return 130

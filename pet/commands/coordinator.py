@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -51,6 +55,9 @@ def command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew: forget the stored round, whatever it is. Stored models stay.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every setting, and where its value comes from.")
+    ] = False,
 ) -> None:
     """Run a coordinator. Settings come from a file, in the form of any version of xaynet, and from the environment.
 
@@ -61,13 +68,38 @@ def command(
     loaded = load_or_exit(config, defaults=WITHOUT_FILE if config is None else SHIPPED, find_more=_find_outer_faults)
     console = Console(highlight=False, markup=False)
     _set_up_logging(loaded.settings.log)
-    _show(loaded, console)
     folder = (Path() if config is None else config.parent) / STATE_FOLDER_NAME
-    with contextlib.closing(Stores.open(loaded.settings, folder, is_fresh=fresh)) as stores:
-        console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
-        console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
-        _tell_broker(loaded.settings, console)
-        _serve(loaded.settings, stores, console)
+    with contextlib.closing(listen(loaded.settings.api.bind_address)) as listener, _removed_unless_it_starts(folder) as started:
+        url = _url_of(loaded.settings, listener)
+        console.print(f"pet coordinator, {url}", soft_wrap=True)
+        _show(loaded, console, is_verbose=verbose)
+        with contextlib.closing(Stores.open(loaded.settings, folder, is_fresh=fresh)) as stores:
+            console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
+            console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
+            _tell_broker(loaded.settings, console)
+            server = Server(_server_config(loaded.settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)
+            started.set()
+            serve_until_a_signal(server, listener, url)
+    console.print("Stopped.")
+
+
+@contextlib.contextmanager
+def _removed_unless_it_starts(folder: Path) -> Iterator[threading.Event]:
+    """Give an event to set when the start went well; without it, a state folder that was not there before is removed again."""
+    started = threading.Event()
+    was_there = folder.exists()
+    try:
+        yield started
+    finally:
+        if not was_there and not started.is_set():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _url_of(settings: Settings, listener: socket.socket) -> str:
+    """Return the URL of the address that is listened on."""
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.api.tls_certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _find_outer_faults(settings: SettingsTree) -> dict[str, Fault]:
@@ -87,8 +119,9 @@ def _tell_broker(settings: Settings, console: Console) -> None:
         console.print(f"Serving over NATS too: {hosts}, federation {settings.nats.federation_id}.", soft_wrap=True)
 
 
-def _show(loaded: LoadedSettings, console: Console) -> None:
-    console.print(settings_table(loaded))
+def _show(loaded: LoadedSettings, console: Console, *, is_verbose: bool) -> None:
+    if is_verbose:
+        console.print(settings_table(loaded))
     for line in (*defaults_without_a_file(loaded), *meaning(loaded.settings), f"Kernels: {kernels.active_backend()}."):
         console.print(line, soft_wrap=True)
     for warning in loaded.warnings:
@@ -104,22 +137,6 @@ def _set_up_logging(settings: LogSettings) -> None:
     logger = logging.getLogger("pet")
     if logger.level == logging.NOTSET:
         logger.setLevel(settings.level.upper())
-
-
-def _serve(settings: Settings, stores: Stores, console: Console) -> None:
-    """Serve until a signal; returns after a clean end.
-
-    Raises:
-        TransportError: the address cannot be used, or the server did not start.
-        SettingsError: the model does not fit into memory.
-    """
-    with contextlib.closing(listen(settings.api.bind_address)) as listener:
-        host, port = listener.getsockname()[:2]
-        scheme = "https" if settings.api.tls_certificate else "http"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        server = Server(_server_config(settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)
-        serve_until_a_signal(server, listener, url)
-    console.print("Stopped.")
 
 
 def _server_config(settings: Settings, stores: Stores, console: Console) -> uvicorn.Config:

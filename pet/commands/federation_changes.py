@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
+from pet.errors import SettingsError
 from pet.federation.client import Client
 
 Command = Callable[..., None]
@@ -53,7 +55,30 @@ stop: Final = _command(
     Example: pet federation stop mine -k bob.key
     """,
 )
-leave: Final = _command(
+
+
+def _asking(change: Command, question: str) -> Command:
+    """Return a command that asks before it makes a change that cannot be taken back."""
+
+    def command(
+        project: Project,
+        key_file: KeyFile,
+        url: Url = DEFAULT_URL,
+        certificate: Certificate = None,
+        compat: Compat = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    ) -> None:
+        if not yes:
+            if not sys.stdin.isatty():
+                raise SettingsError("expected --yes, or a terminal to ask on: this cannot be taken back")
+            typer.confirm(question.format(project=project), abort=True, err=True)
+        change(project, key_file, url, certificate, compat)
+
+    command.__doc__ = change.__doc__
+    return command
+
+
+_leave: Final = _command(
     Client.leave,
     "{project} left its federation",
     """Leave a federation; the project is gone from this server afterwards. The admin cannot leave, only delete.
@@ -61,7 +86,8 @@ leave: Final = _command(
     Example: pet federation leave mine -k bob.key
     """,
 )
-delete: Final = _command(
+leave: Final = _asking(_leave, "{project} loses all rows that it learned, and can only come back with a new invitation. Leave?")
+_delete: Final = _command(
     Client.delete,
     "the federation of {project} has ended",
     """End a federation for everybody, as its admin; its streams at the broker are removed.
@@ -69,3 +95,4 @@ delete: Final = _command(
     Example: pet federation delete admin -k alice.key
     """,
 )
+delete: Final = _asking(_delete, "The federation of {project} ends for all its members, and cannot be begun again. Delete?")

@@ -34,7 +34,7 @@ def command(
 
     One that the broker refuses changes nothing. Invitations that the admin makes afterwards carry the new one.
 
-    Example: PET_NATS_PASSWORD=... pet federation credentials mine -k bob.key --nats-user federation
+    Example: pet federation credentials mine -k bob.key --nats-user federation
     """
     options = broker_credential(nats_user) | ({} if nats_hosts is None else {"nats_hosts": nats_hosts})
     with client_of(url, key_file, certificate, compat=compat) as client:

@@ -1,5 +1,7 @@
 """The table of commands: help, versions, exit statuses, errors in one line, and nothing imported before it is needed."""
 
+import io
+import os
 import re
 import signal
 import subprocess
@@ -58,6 +60,53 @@ def test_every_command_has_help_with_an_example(capsys, arguments):
     assert f"Example: pet {' '.join(arguments)}" in out
     for option in ("--version", "--log-level", "--help"):
         assert option in out
+
+
+def test_help_fits_80_columns_and_cuts_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in [*COMMANDS, *GROUPS]:
+        assert cli.run([*arguments, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80, arguments
+        assert not re.search(r"…|[a-z]\.\.\.$", out, re.MULTILINE), arguments
+        assert "<bool>" not in out, "a flag takes no value"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["federation", "create", "--help"]], ids=" ".join)
+def test_a_reader_that_has_read_enough_is_no_error(arguments):
+    """As `head` is: the pipe is closed before anything is written, however fast the writer is."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *arguments], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_cannot_be_taken_back_asks_first(capsys, monkeypatch):
+    """No server is there: the answer comes before anything is sent."""
+    for name in ("leave", "delete"):
+        arguments = ["federation", name, "mine", "-k", "no.key", "-u", "http://127.0.0.1:1"]
+        monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+        assert cli.run(arguments) == 1
+        assert "error: expected --yes, or a terminal to ask on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(b"n\n", "nothing was changed"), (b"y\n", "error: no.key: ")])
+def test_the_answer_on_a_terminal_counts(tmp_path, answer, expected):
+    own, other = os.openpty()
+    command = [sys.executable, "-c", RUN, "federation", "leave", "mine", "-k", "no.key"]
+    with subprocess.Popen(command, stdin=other, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        os.close(other)
+        os.write(own, answer)
+        _, errors = process.communicate(timeout=60)
+        os.close(own)
+    assert process.returncode == 1
+    assert "can only come back with a new invitation" in errors.decode()
+    assert expected in errors.decode()
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
@@ -170,5 +219,5 @@ def test_ctrl_c_ends_in_one_line():
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert errors == "interrupted\n"

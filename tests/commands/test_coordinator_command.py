@@ -73,7 +73,7 @@ def config(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_what_it_chose_and_ends_cleanly(config, number):
-    with running("-c", str(config), XAYNET__LOG__LEVEL="info", PET__MODEL__LENGTH="9") as (process, url, printed):
+    with running("-c", str(config), "-v", XAYNET__LOG__LEVEL="info", PET__MODEL__LENGTH="9") as (process, url, printed):
         assert httpx.get(f"{url}/params").status_code == 200
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
@@ -89,7 +89,7 @@ def test_it_says_what_it_chose_and_ends_cleanly(config, number):
 
 
 def test_without_a_file_it_listens_on_loopback():
-    with running(PET__API__BIND_ADDRESS="127.0.0.1:0", PET__LOG__LEVEL="error") as (_process, url, printed):
+    with running("-v", PET__API__BIND_ADDRESS="127.0.0.1:0", PET__LOG__LEVEL="error") as (_process, url, printed):
         assert url.startswith("http://127.0.0.1:")
         assert len(httpx.get(f"{url}/params").content) == 136
         assert re.search(r"model.length +4 +default", printed)
@@ -100,6 +100,13 @@ def test_without_a_file_it_listens_on_loopback():
             "No settings file (-c), so the defaults are for trying out: pet.sum.time.max 60 (with one: 3600), "
             "pet.update.time.max 600 (with one: 3600), pet.sum2.time.max 60.\n"
         ) in printed
+
+
+def test_its_url_comes_first_and_the_table_only_on_request(config):
+    with running("-c", str(config)) as (_, url, printed):
+        assert printed.startswith(f"pet coordinator, {url}\n")
+        assert "model.length  " not in printed
+        assert len(printed.splitlines()) < 15
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
@@ -167,6 +174,16 @@ def test_what_is_wrong_is_said_and_the_status_tells(arguments, environ, status, 
     assert process.returncode == status
     assert message in err
     assert "Traceback" not in err
+    assert list(Path().iterdir()) == [], "a failed start leaves nothing behind"
+
+
+def test_a_failed_start_leaves_what_was_there(config, folder):
+    (folder / "pet-state").mkdir()
+    (folder / "pet-state" / "of-somebody").touch()
+    process = start("-c", str(config), PET__MODEL__LENGTH="4294967295", PET__DATA_TYPE="F64", PET__BOUND_TYPE="Bmax")
+    _, err = process.communicate(timeout=20)
+    assert "expected a model that fits into memory" in err
+    assert (folder / "pet-state" / "of-somebody").exists()
 
 
 def client_context(with_identity):

@@ -78,9 +78,9 @@ def test_a_life_in_commands(joined, tmp_path):
     listed = run("status", "-k", "c1.key")
     assert listed.startswith("Key for invitations without password: ")
     assert listed.endswith("\nadmin\n")
-    assert run("leave", "mine", "-k", "c2.key") == "mine left its federation\n"
+    assert run("leave", "mine", "-k", "c2.key", "--yes") == "mine left its federation\n"
     assert run("status", "-k", "c2.key").endswith("No projects yet.\n")
-    assert run("delete", "admin", "-k", "c1.key") == "the federation of admin has ended\n"
+    assert run("delete", "admin", "-k", "c1.key", "-y") == "the federation of admin has ended\n"
     for secret in [KEY, OTHER_KEY, password, text]:
         assert secret not in printed + status + listed
 
