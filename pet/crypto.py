@@ -16,6 +16,7 @@ Source: docs/spec/pet.md 1.1, 1.5, 1.7; docs/spec/federation.md 4.1, 4.2.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import math
@@ -312,6 +313,15 @@ def is_low_order(public_key: bytes) -> bool:
     _require_size("public encryption key", public_key, PUBLIC_KEY_BYTES)
     # libsodium refuses exactly these keys; asking it needs no list of them and takes as long for every key.
     return bool(lib.crypto_scalarmult(ffi.new("unsigned char[]", PUBLIC_KEY_BYTES), _ANY_SCALAR, public_key) != 0)
+
+
+def decode_public_key(text: str) -> bytes | None:
+    """Read a public key of 32 bytes as people write it, in hexadecimal or base64; None if it is something else."""
+    try:
+        key = bytes.fromhex(text) if len(text) == 2 * PUBLIC_KEY_BYTES else base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return key if len(key) == PUBLIC_KEY_BYTES else None
 
 
 def hash_sha256(data: Buffer) -> bytes:

@@ -53,6 +53,8 @@ PetError
     ├── TransportRefusedError           the request is refused and would be again: HTTP 4xx; carries the status
     │   └── MessageTooLargeError            a message above what the way to the coordinator takes: HTTP 413
     ├── CertificateError                TLS: the other side's certificate is not trusted, or ours is missing or refused
+    ├── CoordinatorKeyError             an answer that the pinned coordinator key did not sign
+    ├── OtherRoundError                 an answer that it signed, in another round; ask again
     ├── CredentialsError                the broker refuses who we are
     ├── ForbiddenSubjectError           authenticated, but not permitted
     └── TransportConfigError            the broker is set up in a way that cannot work, or is something else
@@ -494,6 +496,16 @@ class CertificateError(TransportError):
     """TLS failed for a certificate: the other side's is not trusted or of another name, or ours is missing or refused."""
 
     is_temporary = False
+
+
+class CoordinatorKeyError(TransportError):
+    """An answer is not signed by the coordinator whose key is pinned, or was changed on its way."""
+
+    is_temporary = False
+
+
+class OtherRoundError(TransportError):
+    """An answer is signed by the pinned coordinator, but belongs to another round than the one that was asked about."""
 
 
 class CredentialsError(TransportError):

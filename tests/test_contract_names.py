@@ -35,7 +35,7 @@ SIGNATURES = {
     "Layout.unflatten": ["vector"],
     "kernels.active_backend": [],
 }
-COMMANDS = ["coordinator", "demo", "test-drive", "model get", "bench", "config check", "config advise"]
+COMMANDS = ["coordinator", "demo", "test-drive", "model get", "key new", "key show", "bench", "config check", "config advise"]
 FEDERATION_COMMANDS = [
     "serve",
     "create",

@@ -29,6 +29,7 @@ from pet.commands.settings_report import (
 )
 from pet.coordinator.app import connection_limits, create_app
 from pet.coordinator.json_log import JsonFormatter
+from pet.coordinator.key_file import read_key_file
 from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SHIPPED, WITHOUT_FILE
 from pet.coordinator.setting_sections import LogSettings, SettingsTree
@@ -77,6 +78,7 @@ def command(
             console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
             console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
             _tell_broker(loaded.settings, console)
+            _tell_key(loaded.settings, console)
             server = Server(_server_config(loaded.settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)
             started.set()
             serve_until_a_signal(server, listener, url)
@@ -117,6 +119,13 @@ def _tell_broker(settings: Settings, console: Console) -> None:
     if broker is not None:
         hosts = ", ".join(broker.hosts)
         console.print(f"Serving over NATS too: {hosts}, federation {settings.nats.federation_id}.", soft_wrap=True)
+
+
+def _tell_key(settings: Settings, console: Console) -> None:
+    """Say what participants can pin, if answers are signed."""
+    if settings.service.coordinator_key is not None:
+        key = read_key_file(settings.service.coordinator_key).public_key.hex()
+        console.print(f"Answers are signed; participants check it with the coordinator key {key}.", soft_wrap=True)
 
 
 def _show(loaded: LoadedSettings, console: Console, *, is_verbose: bool) -> None:

@@ -58,6 +58,13 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
         "The global model of a coordinator.",
         {"get": CommandEntry("pet.commands.model_get", "Download the global model.", "cli")},
     ),
+    "key": GroupEntry(
+        "The key that a coordinator signs its answers with.",
+        {
+            "new": CommandEntry("pet.commands.key", "Make a key, and show its public key.", "cli", "new"),
+            "show": CommandEntry("pet.commands.key", "Show the public key of a key file.", "cli", "show"),
+        },
+    ),
     "config": GroupEntry(
         "Settings files and mask configs.",
         {

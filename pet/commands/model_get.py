@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,8 +10,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from pet.commands._coordinator_url import open_coordinator
-from pet.errors import TransportError
+from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
+from pet.errors import OtherRoundError, TransportError
 from pet.messages import RoundParameters
 from pet.model_formats import encode_npy, encode_safetensors
 from pet.participant.model_answer import decode_global_model, max_model_bytes
@@ -18,6 +19,9 @@ from pet.transports.base import Transport
 from pet.urls import shown_url
 
 _ENCODERS: Final = {".npy": encode_npy, ".safetensors": encode_safetensors}
+
+#: Rounds that may begin, one after the other, while a model is fetched.
+_MAX_ATTEMPTS: Final = 3
 
 
 def command(
@@ -33,6 +37,8 @@ def command(
     identity: Annotated[
         Path | None, typer.Option("--identity", "-i", metavar="FILE", help="Certificate and key to appear with (PEM).")
     ] = None,
+    coordinator_key: CoordinatorKeyOption = None,
+    allow_insecure: AllowInsecureOption = False,
 ) -> None:
     """Download the global model of a coordinator, of pet or of xaynet.
 
@@ -42,7 +48,7 @@ def command(
     if encode is None:
         expected = " or ".join(_ENCODERS)
         raise typer.BadParameter(f"expected a name that ends in {expected}, got {output.name!r}", param_hint="--output")
-    transport = open_coordinator(url, certificate, identity)
+    transport = open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)
     try:
         model = _fetch(transport, shown_url(url))
     finally:
@@ -58,8 +64,20 @@ def _fetch(transport: Transport, url: str) -> NDArray[np.generic]:
         TransportError: the coordinator cannot be reached, or has no model yet.
         RemoteProtocolError: its answers are malformed.
     """
-    parameters = RoundParameters.from_bytes(transport.get_parameters())
-    answer = transport.get_model(max_model_bytes(parameters))
+    parameters, answer = _fetch_in_round(transport)
     if answer is None:
         raise TransportError(f"{url}: expected a global model, got none: no round has finished yet")
     return decode_global_model(answer, parameters)
+
+
+def _fetch_in_round(transport: Transport) -> tuple[RoundParameters, tuple[str, bytes] | None]:
+    """Fetch parameters and model; a signed model may say that the next round began in between."""
+    for _ in range(_MAX_ATTEMPTS - 1):
+        with contextlib.suppress(OtherRoundError):
+            return _fetch_both(transport)
+    return _fetch_both(transport)
+
+
+def _fetch_both(transport: Transport) -> tuple[RoundParameters, tuple[str, bytes] | None]:
+    parameters = RoundParameters.from_bytes(transport.get_parameters())
+    return parameters, transport.get_model(max_model_bytes(parameters))

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from pet.commands._coordinator_status import what_it_waits_for
-from pet.commands._coordinator_url import open_coordinator
+from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
 from pet.participant.test_drive import DummyFleet, FleetProgress
 from pet.urls import shown_url
 
@@ -59,13 +59,15 @@ def command(
     identity: Annotated[
         Path | None, typer.Option("--identity", "-i", metavar="FILE", help="Certificate and key to appear with (PEM).")
     ] = None,
+    coordinator_key: CoordinatorKeyOption = None,
+    allow_insecure: AllowInsecureOption = False,
 ) -> None:
     """Run dummy participants until Ctrl-C, or for some rounds; a coordinator that is away is waited for.
 
     Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
     """
     console = Console(highlight=False)
-    transport = open_coordinator(url, certificate, identity)
+    transport = open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)
     try:
         fleet = DummyFleet(
             transport,

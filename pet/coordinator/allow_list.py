@@ -5,15 +5,11 @@ Knows the form of the file only; how others are refused is in pet/protocol/strat
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import Path
 
-from pet.crypto import PUBLIC_KEY_BYTES
+from pet.crypto import PUBLIC_KEY_BYTES, decode_public_key
 from pet.errors import ConfigError
 from pet.protocol.strategies import ParticipantAllowList
-
-_HEX_DIGITS = 2 * PUBLIC_KEY_BYTES
 
 
 def read_allow_list(path: Path) -> ParticipantAllowList:
@@ -36,11 +32,8 @@ def read_allow_list(path: Path) -> ParticipantAllowList:
 
 
 def _decode(text: str, place: str) -> bytes:
-    try:
-        key = bytes.fromhex(text) if len(text) == _HEX_DIGITS else base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != PUBLIC_KEY_BYTES:
+    key = decode_public_key(text)
+    if key is None:
         raise ConfigError(
             f"{place}: expected a public key of {PUBLIC_KEY_BYTES} bytes in hexadecimal or base64, got {text[:80]!r}"
         )

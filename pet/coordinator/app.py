@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pet.coordinator.key_file import read_key_file
 from pet.coordinator.observation import Observation
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
@@ -20,6 +21,7 @@ from pet.transports import asgi
 from pet.transports.guarded_http import ConnectionLimits
 from pet.transports.live_page import live_routes
 from pet.transports.peer_limits import PeerLimits
+from pet.transports.signed_answers import AnswerSigner
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -42,14 +44,16 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
         stores: where rounds and models are kept, to be closed by the caller; None keeps them in memory.
 
     Raises:
-        ConfigError: the protocol refuses the settings.
+        ConfigError: the protocol refuses the settings, or the key file cannot be used.
         StateError: what is stored is damaged, or not of a coordinator of this version.
         StorageError: a store cannot be reached.
         MissingExtraError: metrics are asked for, and the extra `metrics` is not installed.
     """
     service = CoordinatorService.from_settings(settings, stores)
     observation = Observation(service.engine)
-    app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else ())
+    key_file = settings.service.coordinator_key
+    signer = None if key_file is None else AnswerSigner(read_key_file(key_file))
+    app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else (), signer)
     limits = settings.service
     app.add_middleware(
         PeerLimits,
@@ -61,13 +65,18 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
     broker = settings.nats.to_nats_settings()
     if broker is not None:
         folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
-        _serve_over_nats(app, service, broker, settings.nats.federation_id, folder)
+        _serve_over_nats(app, service, broker, settings.nats.federation_id, folder, signer)
     app.state.service = service
     return app
 
 
 def _serve_over_nats(
-    app: Starlette, service: CoordinatorService, broker: NatsSettings, federation_id: str, folder: Path | None
+    app: Starlette,
+    service: CoordinatorService,
+    broker: NatsSettings,
+    federation_id: str,
+    folder: Path | None,
+    signer: AnswerSigner | None,
 ) -> None:
     """Serve the same coordinator over NATS while the lifespan of the application lasts.
 
@@ -83,7 +92,7 @@ def _serve_over_nats(
         async with (
             inner(app),
             await connect(broker, NATS_NAME) as connection,
-            NatsServer(service, connection, Subjects(federation_id), directory=uploads),
+            NatsServer(service, connection, Subjects(federation_id), directory=uploads, signer=signer),
         ):
             yield
 

@@ -159,6 +159,14 @@ class ServiceSettings(Section):
         absent="anybody may take part",
         is_file=True,
     )
+    coordinator_key: OptionalPath = setting(
+        None,
+        "the path of a key file (pet key new)",
+        "The key that signs parameters, dictionaries and models, so that participants that were given its public key take them "
+        "from nobody else; clients that know no signatures work as before.",
+        absent="answers are not signed",
+        is_file=True,
+    )
     model_history: Count = setting(5, "a whole number of global models, at least 1", "How many global models are kept.")
 
 

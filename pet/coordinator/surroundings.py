@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
+from pet.coordinator.key_file import read_key_file
 from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SETTINGS, setting_values
 from pet.coordinator.setting_sections import ApiSettings, NatsSection, RedisSettings, S3Settings, SettingsTree
@@ -34,6 +35,7 @@ _WITHOUT_FILE: Final = {
     "api.tls_certificate": _WITHOUT_TLS,
     "api.tls_key": _WITHOUT_TLS,
     "api.tls_client_auth": "remove the setting: then clients need no certificate",
+    "service.coordinator_key": "remove the setting: then answers are not signed",
     "service.allowed_participants": "remove the setting: then anybody may take part",
     "nats.ca_file": "remove the setting: then public authorities are trusted",
 }
@@ -71,6 +73,12 @@ def find_file_faults(settings: SettingsTree) -> dict[str, Fault]:
     for name, path in setting_values(settings):
         if SETTINGS[name].is_file and path is not None and not (path.is_file() and os.access(path, os.R_OK)):
             found[name] = Fault(sentence=f"expected a readable file, got {str(path)!r}; provide it, or {_WITHOUT_FILE[name]}")
+    key_file = settings.service.coordinator_key
+    if key_file is not None and "service.coordinator_key" not in found:
+        try:
+            read_key_file(key_file)
+        except ConfigError as error:
+            found["service.coordinator_key"] = Fault(sentence=str(error))
     if not any(name.startswith("api.") for name in found):
         found.update(_find_tls_faults(settings.api))
     return found

@@ -36,6 +36,7 @@ from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import GetParameters, Request
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 from pet.transports.base import AsyncTransport, Transport
+from pet.transports.pinned import parse_coordinator_key
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
         choose_task: TaskChoice = choose_task_by_signature,
         on_clip: OnClip = "warn",
         max_model_length: int | None = None,
+        coordinator_key: bytes | str | None = None,
+        allow_insecure: bool | None = None,
     ) -> None:
         """Prepare to take part; nothing is sent before the first tick.
 
@@ -85,9 +88,13 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
                 counted in `status.last_clipped_count` ("count"), or refused with a ModelError ("raise").
             max_model_length: longest model to take part with, as a coordinator decides how much memory this takes; None means
                 that a masked model has at most 1 GiB.
+            coordinator_key: public key of the coordinator, 32 bytes or their text: only answers that it signed, in the round
+                that they are for, are taken. None takes the key of the transport, if it has one.
+            allow_insecure: with a URL, as in `HttpTransport`.
 
         Raises:
-            ConfigError: the URL, `max_message_size`, `on_clip` or `max_model_length` cannot be used.
+            ConfigError: the URL, `max_message_size`, `on_clip`, `max_model_length` or the key cannot be used, or http:// would
+                be insecure.
             ModelError: the scalar cannot be used.
             MissingExtraError: a URL was given and the extra `http` is not installed.
         """
@@ -101,7 +108,7 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
             on_clip=machine_policy(on_clip),
             max_model_length=max_model_length,
         )
-        self._set_up(machine, on_clip, coordinator)
+        self._set_up(machine, on_clip, coordinator, coordinator_key, allow_insecure)
 
     @classmethod
     def restore(
@@ -113,20 +120,23 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
         entropy: Callable[[int], bytes] = os.urandom,
         on_clip: OnClip = "warn",
         max_model_length: int | None = None,
+        coordinator_key: bytes | str | None = None,
+        allow_insecure: bool | None = None,
     ) -> Self:
         """Go on from a saved state, with the signing key, scalar and message size that are in it.
 
-        What the application decides for itself is no part of a state: threads, `on_clip`, `max_model_length`.
+        What the application decides for itself is no part of a state: threads, `on_clip`, `max_model_length`,
+        `coordinator_key`, `allow_insecure`.
 
         Raises:
             StateError: the state is damaged or not one.
-            ConfigError: the URL, `on_clip` or `max_model_length` cannot be used.
+            ConfigError: the URL, `on_clip`, `max_model_length` or the key cannot be used, or http:// would be insecure.
         """
         participant = cls.__new__(cls)
         machine = ParticipantMachine.restore(
             state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
         )
-        participant._set_up(machine, on_clip, coordinator)
+        participant._set_up(machine, on_clip, coordinator, coordinator_key, allow_insecure)
         participant._resume_task()
         return participant
 
@@ -154,17 +164,35 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
         """Return what `restore` needs to go on later. It contains **secret keys in clear**."""
         return self._machine.save()
 
-    def _set_up(self, machine: ParticipantMachine, on_clip: OnClip, coordinator: str | Way) -> None:
+    def _set_up(
+        self,
+        machine: ParticipantMachine,
+        on_clip: OnClip,
+        coordinator: str | Way,
+        coordinator_key: bytes | str | None,
+        allow_insecure: bool | None,
+    ) -> None:
         """Begin with a machine, new or restored, and open the way to the coordinator."""
         ParticipantFlags.__init__(self, machine, on_clip)
         self._clock = time.monotonic
         self._parameters_seconds = -math.inf
+        key = None if coordinator_key is None else parse_coordinator_key(coordinator_key)
         self._owns_transport = isinstance(coordinator, str)
-        self._transport: Way = self._open(coordinator) if isinstance(coordinator, str) else coordinator
+        way = self._open(coordinator, key, allow_insecure) if isinstance(coordinator, str) else coordinator
+        self._transport: Way = self._pin(way, key)
 
     @abstractmethod
-    def _open(self, url: str) -> Way:
+    def _open(self, url: str, key: bytes | None, allow_insecure: bool | None) -> Way:
         """Return a transport to the coordinator at a URL."""
+
+    @abstractmethod
+    def _pin(self, way: Way, key: bytes | None) -> Way:
+        """Return a transport that takes signed answers only, if there is a key, or the transport has one."""
+
+    def _round_to_resume(self) -> bytes | None:
+        """Return the encoded parameters of the round that a restored machine is in."""
+        parameters = self._machine.parameters
+        return None if parameters is None else parameters.to_bytes()
 
     def _resume_task(self) -> None:
         """Set the flags of a restored machine from its state; it emits again what is still open."""

@@ -64,6 +64,8 @@ class AsyncParticipant:
         threads: int | None = None,
         on_clip: OnClip = "warn",
         max_model_length: int | None = None,
+        coordinator_key: bytes | str | None = None,
+        allow_insecure: bool | None = None,
     ) -> None:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
         self._ticks, self._state_file = open_participant(
@@ -77,6 +79,8 @@ class AsyncParticipant:
             threads=threads,
             on_clip=on_clip,
             max_model_length=max_model_length,
+            coordinator_key=coordinator_key,
+            allow_insecure=allow_insecure,
         )
         self.new_global_model = asyncio.Event()
         if self._ticks.new_global_model:

@@ -94,6 +94,8 @@ def spawn_participant(
     threads: int | None = None,
     on_clip: OnClip = "warn",
     max_model_length: int | None = None,
+    coordinator_key: bytes | str | None = None,
+    allow_insecure: bool | None = None,
 ) -> ParticipantThread:
     """Start a participant in a daemon thread of its own.
 
@@ -116,9 +118,13 @@ def spawn_participant(
             the state.
         max_model_length: longest model to take part with; None means that a masked model has at most 1 GiB. Not part of the
             state.
+        coordinator_key: public key of the coordinator, 32 bytes or their text: only answers that it signed, in the round that
+            they are for, are taken. Not part of the state.
+        allow_insecure: whether http:// to another machine may do without a key; None takes PET_ALLOW_INSECURE.
 
     Raises:
-        ConfigError: the URL, `max_message_size`, `on_clip` or `max_model_length` cannot be used.
+        ConfigError: the URL, `max_message_size`, `on_clip`, `max_model_length` or the key cannot be used, or http:// would be
+            insecure.
         ModelError: the scalar cannot be used.
         StateError: the state is damaged or not one, or another process uses its file.
     """
@@ -133,6 +139,8 @@ def spawn_participant(
         threads=threads,
         on_clip=on_clip,
         max_model_length=max_model_length,
+        coordinator_key=coordinator_key,
+        allow_insecure=allow_insecure,
     )
     thread = ParticipantThread(ticks, participant, args, kwargs, back_off or BackOff(), file)
     thread.start()

@@ -22,6 +22,7 @@ from pet.participant.model_answer import max_model_bytes
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
 from pet.transports.base import AsyncTransport, Transport
+from pet.transports.pinned import pin, pin_async
 
 
 class TickParticipant(ParticipantCore[Transport]):
@@ -109,15 +110,25 @@ class TickParticipant(ParticipantCore[Transport]):
         if self._owns_transport:
             self._transport.close()
 
-    def _set_up(self, machine: ParticipantMachine, on_clip: OnClip, coordinator: str | Transport) -> None:
+    def _set_up(
+        self,
+        machine: ParticipantMachine,
+        on_clip: OnClip,
+        coordinator: str | Transport,
+        coordinator_key: bytes | str | None,
+        allow_insecure: bool | None,
+    ) -> None:
         self._waiting_lock = threading.Lock()
         self._is_waiting = self._is_given_up = False
-        super()._set_up(machine, on_clip, coordinator)
+        super()._set_up(machine, on_clip, coordinator, coordinator_key, allow_insecure)
 
-    def _open(self, url: str) -> Transport:
+    def _open(self, url: str, key: bytes | None, allow_insecure: bool | None) -> Transport:
         from pet.transports.http import HttpTransport  # needs an extra that other transports do without
 
-        return HttpTransport(url)
+        return HttpTransport(url, coordinator_key=key, allow_insecure=allow_insecure)
+
+    def _pin(self, way: Transport, key: bytes | None) -> Transport:
+        return pin(way, key, self._round_to_resume())
 
     def _carry_out(self, request: Request) -> bytes | None:
         match request:
@@ -175,15 +186,25 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
         if self._owns_transport:
             await self._transport.aclose()
 
-    def _set_up(self, machine: ParticipantMachine, on_clip: OnClip, coordinator: str | AsyncTransport) -> None:
+    def _set_up(
+        self,
+        machine: ParticipantMachine,
+        on_clip: OnClip,
+        coordinator: str | AsyncTransport,
+        coordinator_key: bytes | str | None,
+        allow_insecure: bool | None,
+    ) -> None:
         self._waiting = None
         self._is_given_up = False
-        super()._set_up(machine, on_clip, coordinator)
+        super()._set_up(machine, on_clip, coordinator, coordinator_key, allow_insecure)
 
-    def _open(self, url: str) -> AsyncTransport:
+    def _open(self, url: str, key: bytes | None, allow_insecure: bool | None) -> AsyncTransport:
         from pet.transports.http import AsyncHttpTransport  # needs an extra that other transports do without
 
-        return AsyncHttpTransport(url)
+        return AsyncHttpTransport(url, coordinator_key=key, allow_insecure=allow_insecure)
+
+    def _pin(self, way: AsyncTransport, key: bytes | None) -> AsyncTransport:
+        return pin_async(way, key, self._round_to_resume())
 
     async def _carry_out(self, request: Request) -> bytes | None:
         match request:

@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -29,10 +30,12 @@ from pet.errors import (
 )
 from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors_header
 from pet.transports.accept import choose_media_type
+from pet.transports.asgi_signing import Headers, SignedReads
 from pet.transports.base import PublishedModel
 from pet.transports.body_reader import declared_length, read_body
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
+from pet.transports.signed_answers import AnswerSigner
 
 with MissingExtraError.naming("http"):
     from starlette.applications import Starlette
@@ -55,17 +58,18 @@ RETRY_AFTER_SECONDS: Final = 1
 _OLD_MODELS_STREAMED: Final = 2
 
 
-def create_app(service: Service, extra_routes: Sequence[Route] = ()) -> Starlette:
+def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: AnswerSigner | None = None) -> Starlette:
     """Return the application; its lifespan starts and stops the service.
 
     Args:
         service: the coordinator behind it.
         extra_routes: more to answer than participants ask for.
+        signer: signs the answers in the header `Pet-Signature`; None signs nothing.
 
     Mounted in another application, whose server runs only the outer lifespan, the outer one has to run the service:
     `Starlette(routes=[Mount("/pet", create_app(service))], lifespan=service.lifespan)`.
     """
-    routes = _Routes(service)
+    routes = _Routes(service, signer)
     table: list[tuple[str, str, _Handler]] = [
         ("POST", "/message", routes.post_message),
         ("GET", "/params", routes.get_parameters),
@@ -90,9 +94,10 @@ def create_app(service: Service, extra_routes: Sequence[Route] = ()) -> Starlett
 class _Routes:
     """One method per route."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, signer: AnswerSigner | None) -> None:
         self._service = service
         self._endpoint = service.endpoint
+        self._reads = SignedReads(service, signer)
 
     async def post_message(self, request: Request) -> Response:
         """Take a sealed message; 200 and nothing else once it was read and handled, whatever its outcome (spec 9.3)."""
@@ -115,14 +120,14 @@ class _Routes:
 
     async def get_parameters(self, _: Request) -> Response:
         """Answer with the round parameters; 503 before the first round, where xaynet serves a fake record (spec 13)."""
-        parameters = self._endpoint.parameters()
+        parameters, signature = self._reads.parameters()
         if parameters is None:
             return Response(status_code=503, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
-        return Response(parameters, media_type=OCTET_STREAM, headers=_VOLATILE)
+        return _answer(parameters, signature)
 
     async def get_sums(self, _: Request) -> Response:
         """Answer with the sum dictionary, or 204."""
-        return _answer(self._endpoint.sums())
+        return _answer(*self._reads.sums())
 
     async def get_seeds(self, request: Request) -> Response:
         """Answer with the seed dictionary of the sum participant `pk`, or 204; 400 for a bad key, 500 for none, as xaynet."""
@@ -136,28 +141,29 @@ class _Routes:
         if len(public_key) != PUBLIC_KEY_BYTES:
             return Response(status_code=400)
         # Encoding ten thousand entries takes long enough to do it elsewhere.
-        return _answer(await self._service.run(self._endpoint.seeds, public_key))
+        return _answer(*await self._service.run(self._reads.seeds, public_key))
 
     async def get_model(self, request: Request) -> Response:
         """Answer with the global model in the media type that Accept prefers, or 204; 304 if the client has it."""
-        model = self._endpoint.model()
+        model, parameters = self._reads.model()
         if model is None:
-            return Response(status_code=204, headers=_VOLATILE)
+            return _answer(None, await self._reads.model_headers(None, parameters))
         media_type = choose_media_type(request.headers.get("accept"), _MODEL_MEDIA_TYPES)
         if media_type is None:
             return Response(status_code=406, headers={"vary": "Accept"})
         etag = f'"{model.etag}-{_MODEL_MEDIA_TYPES.index(media_type)}"'
         headers = {"etag": etag, "vary": "Accept", "cache-control": "no-cache"}
+        # Also with 304: a cache takes the signature of this round from it.
+        headers |= await self._reads.model_headers(model, parameters, media_type, partial(_model_pieces, model, media_type))
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
         if etag in known or "*" in known:
             return Response(status_code=304, headers=headers)
-        pieces: Iterator[bytes] = model.bincode_chunks()
         if media_type != BINCODE:
-            header = (npy_header if media_type == NPY else safetensors_header)(model.length, model.dtype)
-            headers["content-length"] = str(len(header) + model.length * model.dtype.itemsize)
-            pieces = itertools.chain([header], map(_little_endian, model.array_chunks()))
+            size = len(_model_header(model, media_type)) + model.length * model.dtype.itemsize
+            headers["content-length"] = str(size)
         if request.method == "HEAD":
             return _answer_head(media_type, headers)
+        pieces = _model_pieces(model, media_type)
         answer = _PacedResponse(self._stream(model, pieces), media_type=media_type, headers=headers)
         answer.stall_seconds = self._service.stall_seconds
         return answer
@@ -214,10 +220,21 @@ class _RefusalResponse(Response):
         await self._refusal(scope, receive, send)
 
 
-def _answer(body: bytes | None) -> Response:
+def _answer(body: bytes | None, signature: Headers) -> Response:
     if body is None:
-        return Response(status_code=204, headers=_VOLATILE)
-    return Response(body, media_type=OCTET_STREAM, headers=_VOLATILE)
+        return Response(status_code=204, headers=_VOLATILE | signature)
+    return Response(body, media_type=OCTET_STREAM, headers=_VOLATILE | signature)
+
+
+def _model_header(model: PublishedModel, media_type: str) -> bytes:
+    return (npy_header if media_type == NPY else safetensors_header)(model.length, model.dtype)
+
+
+def _model_pieces(model: PublishedModel, media_type: str) -> Iterator[bytes]:
+    """Return the body of a model, made piece by piece."""
+    if media_type == BINCODE:
+        return model.bincode_chunks()
+    return itertools.chain([_model_header(model, media_type)], map(_little_endian, model.array_chunks()))
 
 
 def _answer_head(media_type: str, headers: dict[str, str]) -> Response:

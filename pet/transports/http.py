@@ -26,10 +26,20 @@ from pet.transports.http_answers import (
     media_type,
     require_expected,
     require_parameters,
+    require_signed,
     require_size,
 )
-from pet.transports.http_options import DEFAULT_TIMEOUT_SECONDS, TlsOptions, client_options, load_httpx, normalise_url
+from pet.transports.http_options import (
+    DEFAULT_TIMEOUT_SECONDS,
+    TlsOptions,
+    client_options,
+    load_httpx,
+    normalise_url,
+    require_secure,
+)
 from pet.transports.idle_clients import IdleClients
+from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
+from pet.transports.signed_answers import MODEL_ROUTE, PARAMETERS_ROUTE, SEEDS_ROUTE, SUMS_ROUTE
 from pet.transports.status import MAX_STATUS_BYTES, parse_status
 from pet.urls import split_credentials
 
@@ -60,6 +70,8 @@ class HttpTransport:
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         tls: TlsOptions | None = None,
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+        coordinator_key: bytes | str | None = None,
+        allow_insecure: bool | None = None,
     ) -> None:
         """Prepare to talk to a coordinator; nothing is sent yet.
 
@@ -68,12 +80,17 @@ class HttpTransport:
             timeout_seconds: of each read and write, and of connecting if it is less than 15 s.
             tls: certificates, for https.
             max_answer_bytes: larger answers are refused.
+            coordinator_key: public key of the coordinator, 32 bytes or their text: only answers that it signed are taken.
+            allow_insecure: whether http:// to another machine may do without a coordinator key, though who sits on the way can
+                then answer in the coordinator's place and read every model; None takes the environment's PET_ALLOW_INSECURE.
 
         Raises:
-            ConfigError: the URL or a certificate cannot be used.
+            ConfigError: the URL, the key or a certificate cannot be used, or http:// would be insecure.
             MissingExtraError: httpx is not installed.
         """
         self._base, credentials = split_credentials(normalise_url(url))
+        self._verifier = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
+        require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
         self._httpx = load_httpx()
         options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
@@ -82,24 +99,32 @@ class HttpTransport:
         self._is_ended = False
         self._clients: IdleClients[httpx.Client] = IdleClients(lambda: self._httpx.Client(**options))
 
-    def get_parameters(self) -> bytes:
+    @property
+    def coordinator_key(self) -> bytes | None:
+        """The coordinator's public key that answers must be signed with; None takes them unsigned."""
+        return None if self._verifier is None else self._verifier.public_key
+
+    def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
         """Return the encoded round parameters."""
-        answer = self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES)
+        check = self._expect(PARAMETERS_ROUTE, verifier)
+        answer = self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES, check=check)
         return require_parameters(answer)
 
-    def get_sums(self) -> bytes | None:
+    def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        answer = self._get("/sums", max_bytes=_MAX_SUMS_BYTES)
+        answer = self._get("/sums", max_bytes=_MAX_SUMS_BYTES, check=self._expect(SUMS_ROUTE, verifier))
         return answer[1] if answer else None
 
-    def get_seeds(self, public_key: bytes) -> bytes | None:
+    def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        answer = self._get(_seeds_target(public_key))
+        check = self._expect(SEEDS_ROUTE + public_key.hex(), verifier)
+        answer = self._get(_seeds_target(public_key), check=check)
         return answer[1] if answer else None
 
-    def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+    def get_model(self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
-        return self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
+        check = self._expect(MODEL_ROUTE, verifier)
+        return self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes, check=check)
 
     def get_status(self) -> dict[str, Any]:
         """Return the record of `GET /status`, as the coordinator sent it: nothing in it is checked."""
@@ -128,12 +153,24 @@ class HttpTransport:
         for client in self._clients.close():
             client.close()
 
-    def _get(self, target: str, *, accept: str = "*/*", max_bytes: int | None = None) -> tuple[str, bytes] | None:
+    def _expect(self, route: str, verifier: AnswerVerifier | None) -> AnswerCheck | None:
+        verifier = verifier or self._verifier
+        return None if verifier is None else verifier.expect(route)
+
+    def _get(
+        self, target: str, *, accept: str = "*/*", max_bytes: int | None = None, check: AnswerCheck | None = None
+    ) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
-        return self._exchange("GET", target, limit, {"Accept": accept})
+        return self._exchange("GET", target, limit, {"Accept": accept}, check=check)
 
     def _exchange(
-        self, method: str, target: str, limit: int, headers: dict[str, str], content: Iterator[bytes] | None = None
+        self,
+        method: str,
+        target: str,
+        limit: int,
+        headers: dict[str, str],
+        content: Iterator[bytes] | None = None,
+        check: AnswerCheck | None = None,
     ) -> tuple[str, bytes] | None:
         client = self._clients.take()
         try:
@@ -147,6 +184,9 @@ class HttpTransport:
                 for piece in response.iter_raw():
                     collected += piece
                     require_size(method, target, len(collected), limit)
+                    if check is not None:
+                        check.update(piece)
+                require_signed(check, target, response)
                 return None if response.status_code == 204 else (media_type(response), bytes(collected))
         except TransportError:
             raise
@@ -177,32 +217,46 @@ class AsyncHttpTransport:
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         tls: TlsOptions | None = None,
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+        coordinator_key: bytes | str | None = None,
+        allow_insecure: bool | None = None,
     ) -> None:
         """Prepare to talk to a coordinator; see `HttpTransport`."""
         self._base, credentials = split_credentials(normalise_url(url))
+        self._verifier = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
+        require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
         self._httpx = load_httpx()
         options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
         self._clients: IdleClients[httpx.AsyncClient] = IdleClients(lambda: self._httpx.AsyncClient(**options))
 
-    async def get_parameters(self) -> bytes:
+    @property
+    def coordinator_key(self) -> bytes | None:
+        """The coordinator's public key that answers must be signed with; None takes them unsigned."""
+        return None if self._verifier is None else self._verifier.public_key
+
+    async def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
         """Return the encoded round parameters."""
-        answer = await self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES)
+        check = self._expect(PARAMETERS_ROUTE, verifier)
+        answer = await self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES, check=check)
         return require_parameters(answer)
 
-    async def get_sums(self) -> bytes | None:
+    async def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        answer = await self._get("/sums", max_bytes=_MAX_SUMS_BYTES)
+        answer = await self._get("/sums", max_bytes=_MAX_SUMS_BYTES, check=self._expect(SUMS_ROUTE, verifier))
         return answer[1] if answer else None
 
-    async def get_seeds(self, public_key: bytes) -> bytes | None:
+    async def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        answer = await self._get(_seeds_target(public_key))
+        check = self._expect(SEEDS_ROUTE + public_key.hex(), verifier)
+        answer = await self._get(_seeds_target(public_key), check=check)
         return answer[1] if answer else None
 
-    async def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+    async def get_model(
+        self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None
+    ) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
-        return await self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes)
+        check = self._expect(MODEL_ROUTE, verifier)
+        return await self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes, check=check)
 
     async def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message; any status that is no error means that it arrived."""
@@ -214,20 +268,33 @@ class AsyncHttpTransport:
         for client in self._clients.close():
             await client.aclose()
 
-    async def _get(self, target: str, *, accept: str = "*/*", max_bytes: int | None = None) -> tuple[str, bytes] | None:
+    def _expect(self, route: str, verifier: AnswerVerifier | None) -> AnswerCheck | None:
+        verifier = verifier or self._verifier
+        return None if verifier is None else verifier.expect(route)
+
+    async def _get(
+        self, target: str, *, accept: str = "*/*", max_bytes: int | None = None, check: AnswerCheck | None = None
+    ) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
-        return await self._exchange("GET", target, limit, {"Accept": accept})
+        return await self._exchange("GET", target, limit, {"Accept": accept}, check=check)
 
     async def _exchange(
-        self, method: str, target: str, limit: int, headers: dict[str, str], content: AsyncIterator[bytes] | None = None
+        self,
+        method: str,
+        target: str,
+        limit: int,
+        headers: dict[str, str],
+        content: AsyncIterator[bytes] | None = None,
+        check: AnswerCheck | None = None,
     ) -> tuple[str, bytes] | None:
         client = self._clients.take()
         try:
             async with client.stream(method, self._base + target, headers=headers, content=content) as response:
                 require_expected(method, target, response, limit)
                 # Read even if nothing should come: a connection with an unread answer cannot be used again.
-                collected = await self._collect(response, limit)
+                collected = await self._collect(response, limit, check)
                 require_size(method, target, len(collected), limit)
+                require_signed(check, target, response)
                 return None if response.status_code == 204 else (media_type(response), bytes(collected))
         except TransportError:
             raise
@@ -237,7 +304,7 @@ class AsyncHttpTransport:
             for unused in self._clients.put_back(client):
                 await unused.aclose()
 
-    async def _collect(self, response: Any, limit: int) -> bytearray:
+    async def _collect(self, response: Any, limit: int, check: AnswerCheck | None) -> bytearray:
         """Return a body; of one that is too long, only the beginning, which is longer than the limit.
 
         A body that is too long is read to an end, too, which closing it brings at once: the library reads through generators
@@ -248,6 +315,8 @@ class AsyncHttpTransport:
             async for piece in response.aiter_raw():
                 if len(collected) <= limit:
                     collected += piece
+                    if check is not None:
+                        check.update(piece)
                 if len(collected) > limit:
                     await response.aclose()
         except library_errors(self._httpx):

@@ -21,6 +21,8 @@ from pet.errors import (
     TransportRefusedError,
 )
 from pet.model_formats import BINCODE
+from pet.transports.pinned import AnswerCheck
+from pet.transports.signed_answers import SIGNATURE_HEADER
 from pet.urls import shown_error
 
 if TYPE_CHECKING:
@@ -128,6 +130,18 @@ def require_parameters(answer: tuple[str, bytes] | None) -> bytes:
     if answer is None:
         raise TransportError("GET /params: expected status 200, got 204")
     return answer[1]
+
+
+def require_signed(check: AnswerCheck | None, target: str, response: httpx.Response) -> None:
+    """Finish the check of an answer's signature, if there is one; the media type counts where it decides how a body is read.
+
+    Raises:
+        CoordinatorKeyError, OtherRoundError: as `AnswerCheck.finish`.
+    """
+    if check is not None:
+        has_body = response.status_code != 204
+        read_as = media_type(response) if has_body and target == "/model" else ""
+        check.finish(response.headers.get(SIGNATURE_HEADER), read_as, has_body=has_body)
 
 
 def media_type(response: httpx.Response) -> str:

@@ -17,7 +17,7 @@ from pet.errors import ConfigError, MissingExtraError
 from pet.numbers import checked_number
 from pet.secret import Secret
 from pet.transports.idle_clients import MAX_IDLE_SECONDS
-from pet.transports.proxies import proxy_for
+from pet.transports.proxies import is_loopback, proxy_for
 from pet.transports.tls import add_identity, trusting
 from pet.urls import shown_url
 
@@ -27,6 +27,8 @@ DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 MAX_CONNECT_SECONDS: Final = 15.0
 #: Longer waits do not fit the time of a system call everywhere.
 MAX_TIMEOUT_SECONDS: Final = 1e6
+#: What stands in the environment where http:// may be used without a coordinator key.
+ALLOW_INSECURE_VARIABLE: Final = "PET_ALLOW_INSECURE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,34 @@ def normalise_url(url: str, what: str = "coordinator URL") -> str:
     if not is_complete or not url.isprintable() or "?" in url or "#" in url or " " in url:
         raise ConfigError(f"{what}: expected http(s)://host[:port][/path], got {shown_url(url)!r}")
     return url.rstrip("/")
+
+
+def require_secure(base: str, *, is_pinned: bool, allow_insecure: bool | None) -> None:
+    """Refuse to talk to a coordinator on another machine if anybody on the way could answer in its place.
+
+    Args:
+        base: a URL that `normalise_url` returned.
+        is_pinned: whether answers must be signed by a key that is known.
+        allow_insecure: whether it is wanted all the same; None takes PET_ALLOW_INSECURE.
+
+    Raises:
+        ConfigError: it is http, to another machine, without a key, and not wanted; or the variable has another value.
+    """
+    if is_pinned or base.startswith("https:") or is_loopback(urllib.parse.urlsplit(base).hostname or ""):
+        return
+    if not (_insecure_by_environment() if allow_insecure is None else allow_insecure):
+        raise ConfigError(
+            f"coordinator URL: expected https://, or a coordinator key (coordinator_key, --coordinator-key), got {base}: who"
+            " sits on the way could answer in the coordinator's place and read every model; if that cannot happen here, allow"
+            f" it (allow_insecure=True, --allow-insecure, {ALLOW_INSECURE_VARIABLE}=1)"
+        )
+
+
+def _insecure_by_environment() -> bool:
+    text = os.environ.get(ALLOW_INSECURE_VARIABLE, "").strip().lower()
+    if text not in {"", "0", "1", "false", "true"}:
+        raise ConfigError(f"{ALLOW_INSECURE_VARIABLE}: expected 1 or 0, got {text[:40]!r}")
+    return text in {"1", "true"}
 
 
 def load_httpx() -> ModuleType:

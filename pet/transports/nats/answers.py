@@ -9,10 +9,12 @@ from typing import Final
 
 from pet.errors import TransportError
 from pet.transports.nats.broadcasts import BlobReference
+from pet.transports.nats.subjects import Subjects
+from pet.transports.signed_answers import MODEL_ROUTE, PARAMETERS_ROUTE, SEEDS_ROUTE, SUMS_ROUTE
 
-PARAMETERS: Final = "parameters"
-SUMS: Final = "sums"
-MODEL: Final = "model"
+PARAMETERS: Final = PARAMETERS_ROUTE
+SUMS: Final = SUMS_ROUTE
+MODEL: Final = MODEL_ROUTE
 
 #: What `ask.{peer}` begins with when it asks for a seed dictionary; the key follows.
 ASK_SEEDS: Final = b"seeds:"
@@ -22,6 +24,16 @@ ASK_STATUS: Final = b"status"
 _NOTHING, _INLINE, _ELSEWHERE = b"\x00", b"\x01", b"\x02"
 
 Answer = bytes | BlobReference | None
+
+
+def event_route(subjects: Subjects, name: str) -> str:
+    """Return what the signature of an event names: no event of another federation, and no answer over HTTP, has the same."""
+    return subjects.prefix + name
+
+
+def seeds_route(subjects: Subjects, public_key: bytes) -> str:
+    """Return what the signature of a seed dictionary names."""
+    return subjects.prefix + SEEDS_ROUTE + public_key.hex()
 
 
 def encode_answer(answer: Answer) -> bytes:

@@ -13,7 +13,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -113,25 +113,32 @@ class Broadcasts:
         """Delete streams and all they hold; see `Streams.delete`."""
         await self._streams.delete(names)
 
-    async def publish_event(self, name: str, payload: bytes) -> None:
-        """Make this the last value of an event.
+    async def publish_event(self, name: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Make this the last value of an event; headers are kept with it.
 
         Raises:
             TransportConfigError: it is larger than 64 KiB.
         """
         if len(payload) > MAX_EVENT_BYTES:
             raise TransportConfigError(f"event {name}: expected at most {MAX_EVENT_BYTES} bytes, got {len(payload)}")
-        await store_message(self._connection, self.subjects.event(name), payload)
+        await store_message(self._connection, self.subjects.event(name), payload, headers=headers)
 
     async def last_event(self, name: str) -> bytes | None:
-        """Return the last value of an event, or None if there was none.
+        """Return the last value of an event, or None if there was none."""
+        value = await self.last_event_with_headers(name)
+        return None if value is None else value[0]
+
+    async def last_event_with_headers(self, name: str) -> tuple[bytes, dict[str, str]] | None:
+        """Return the last value of an event and its headers, or None if there was none.
 
         Not by direct get: where there is no stream yet, the broker would say nothing at all.
         """
         body = {"last_by_subj": self.subjects.event(name)}
         try:
             record = await ask_storage(self._connection, f"STREAM.MSG.GET.{self.subjects.event_stream}", body)
-            return base64.b64decode(record["message"].get("data", ""), validate=True)
+            message = record["message"]
+            headers = _parse_headers(base64.b64decode(message.get("hdrs", ""), validate=True))
+            return base64.b64decode(message.get("data", ""), validate=True), headers
         except MissingError:
             return None
         except (KeyError, AttributeError, TypeError, ValueError):
@@ -246,6 +253,18 @@ class _first_error:  # noqa: N801 - reads as a statement
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, BaseExceptionGroup):
             raise error.exceptions[0] from None
+
+
+def _parse_headers(block: bytes) -> dict[str, str]:
+    """Read the headers of a stored message; a name that stands twice, or a line that is none, makes all of them void."""
+    headers: dict[str, str] = {}
+    for line in block.decode("ascii", errors="replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if line and (not colon or name in headers):
+            return {}
+        if line:
+            headers[name] = value.strip()
+    return headers
 
 
 def _regroup(pieces: Iterable[bytes], chunk_bytes: int) -> Iterator[bytes]:

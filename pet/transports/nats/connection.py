@@ -236,7 +236,7 @@ class NatsConnection:
             UnreachableError: no connection in time.
         """
         tasks: set[asyncio.Task[None]] = set()
-        subscription = await self.subscribe(subject, answering(handler, tasks), is_checked=is_checked)
+        subscription = await self.subscribe(subject, answering(handler, tasks, self.publish), is_checked=is_checked)
         subscription.tasks = tasks
         return subscription
 

@@ -19,20 +19,31 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from pet.crypto import PUBLIC_KEY_BYTES
+from pet.crypto import PUBLIC_KEY_BYTES, hash_sha256
 from pet.errors import MissingError, TransportError
 from pet.model_formats import NPY, npy_header
 from pet.transports.base import PublishedModel
 from pet.transports.body import SealedBody
-from pet.transports.nats.answers import ASK_SEEDS, ASK_STATUS, MODEL, PARAMETERS, SUMS, Answer, encode_answer
+from pet.transports.nats.answers import (
+    ASK_SEEDS,
+    ASK_STATUS,
+    MODEL,
+    PARAMETERS,
+    SUMS,
+    Answer,
+    encode_answer,
+    event_route,
+    seeds_route,
+)
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
 from pet.transports.nats.receiver import DEFAULT_SLOTS, UploadReceiver
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.subjects import Subjects
-from pet.transports.nats.subscription import Subscription
+from pet.transports.nats.subscription import Reply, Subscription
 from pet.transports.service import Service
+from pet.transports.signed_answers import SIGNATURE_HEADER, AnswerSigner, read_in_round
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -55,6 +66,7 @@ class NatsServer:
         creates_streams: whether this is the admin, who makes the streams; others find them there.
         directory: for uploads that go on after a restart of the coordinator; None forgets them then.
         slots: uploads received at the same time.
+        signer: signs events and answers in the header `Pet-Signature`; None signs nothing.
     """
 
     def __init__(
@@ -66,6 +78,7 @@ class NatsServer:
         creates_streams: bool = True,
         directory: Path | None = None,
         slots: int = DEFAULT_SLOTS,
+        signer: AnswerSigner | None = None,
     ) -> None:
         self._service: Final = service
         self._endpoint: Final = service.endpoint
@@ -78,8 +91,11 @@ class NatsServer:
         self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory)
         self._asking: Subscription | None = None
         self._publishing: asyncio.Task[None] | None = None
-        self._published: Final[dict[str, object]] = {}
+        #: Event -> what it was made of, and the parameters of the round that it was published in.
+        self._published: Final[dict[str, tuple[object, bytes | None]]] = {}
         self._has_streams = False
+        self._signer: Final = signer
+        self._stored_model: tuple[PublishedModel, BlobReference] | None = None
 
     async def start(self) -> None:
         """Make the streams and serve from now on.
@@ -140,35 +156,51 @@ class NatsServer:
             if self._creates_streams:
                 await self._broadcasts.create_streams()
             self._published.clear()
+            self._stored_model = None
             self._has_streams = True
         endpoint = self._endpoint
         parameters, sums = endpoint.parameters(), endpoint.sums()
         model = endpoint.model()
         if endpoint.parameters() is not parameters:
             return  # a round ended just now: the next look sees it whole
-        if self._published.get(PARAMETERS) is not parameters:
-            await self._publish(SUMS, None, None)
-        await self._publish(MODEL, model, None if model is None else await self._store_model(model))
-        await self._publish(PARAMETERS, parameters, parameters)
-        await self._publish(SUMS, sums, sums)
+        if self._published_in(PARAMETERS) is not parameters:
+            await self._publish(SUMS, None, None, parameters)
+        await self._publish(MODEL, model, None if model is None else await self._store_model(model), parameters)
+        await self._publish(PARAMETERS, parameters, parameters, parameters)
+        await self._publish(SUMS, sums, sums, parameters)
 
-    async def _publish(self, name: str, source: object, answer: Answer) -> None:
-        """Publish one event, unless that was done."""
-        if name in self._published and self._published[name] is source:
+    def _published_in(self, name: str) -> object:
+        """Return the parameters of the round in which an event was published last."""
+        return self._published.get(name, (None, None))[1]
+
+    async def _publish(self, name: str, source: object, answer: Answer, parameters: bytes | None) -> None:
+        """Publish one event, unless that was done; a signed one in each round anew, as its signature names the round."""
+        done = self._published.get(name)
+        if done is not None and done[0] is source and (self._signer is None or done[1] is parameters):
             return
         if isinstance(answer, bytes) and len(answer) >= min(MAX_EVENT_BYTES, self._connection.max_chunk_bytes):
             answer = await self._broadcasts.publish_blob(self._subjects.model(name), answer)
-        await self._broadcasts.publish_event(name, encode_answer(answer))
-        self._published[name] = source
+        payload = encode_answer(answer)
+        await self._broadcasts.publish_event(
+            name, payload, self._signature(event_route(self._subjects, name), payload, parameters)
+        )
+        self._published[name] = source, parameters
 
-    async def _store_model(self, model: PublishedModel) -> BlobReference | None:
-        """Store a model for all, once."""
-        if self._published.get(MODEL) is model:
+    def _signature(self, route: str, payload: bytes, parameters: bytes | None) -> dict[str, str] | None:
+        """Return the header of an answer in a round; a reference has the digest of what it refers to in it."""
+        if self._signer is None or parameters is None:
             return None
-        subject = self._subjects.model(str(model.round_id))
-        return await self._broadcasts.publish_blob(subject, _npy_pieces(model), media_type=NPY)
+        return {SIGNATURE_HEADER: self._signer.sign(route, parameters, hash_sha256(payload))}
 
-    async def _answer(self, _subject: str, payload: bytes) -> bytes:
+    async def _store_model(self, model: PublishedModel) -> BlobReference:
+        """Store a model for all, once."""
+        if self._stored_model is None or self._stored_model[0] is not model:
+            subject = self._subjects.model(str(model.round_id))
+            reference = await self._broadcasts.publish_blob(subject, _npy_pieces(model), media_type=NPY)
+            self._stored_model = model, reference
+        return self._stored_model[1]
+
+    async def _answer(self, _subject: str, payload: bytes) -> bytes | Reply:
         """Answer what is for one participant, its seed dictionary, and how the round goes."""
         if payload == ASK_STATUS:
             return encode_answer(json.dumps(self._endpoint.status()).encode())
@@ -177,11 +209,14 @@ class NatsServer:
             _logger.info("question ignored: expected %r, or %r and a key, got %d bytes", ASK_STATUS, ASK_SEEDS, len(payload))
             return encode_answer(None)
         # Encoding ten thousand entries takes long enough to do it elsewhere.
-        seeds = await self._service.run(self._endpoint.seeds, key)
-        if seeds is None or len(seeds) < self._connection.max_chunk_bytes:
-            return encode_answer(seeds)
-        name = "seeds-" + hashlib.sha256(key).hexdigest()[:32]
-        return encode_answer(await self._broadcasts.publish_blob(self._subjects.model(name), seeds))
+        parameters, seeds = await self._service.run(read_in_round, self._endpoint, lambda: self._endpoint.seeds(key))
+        answer: Answer = seeds
+        if seeds is not None and len(seeds) >= self._connection.max_chunk_bytes:
+            name = "seeds-" + hashlib.sha256(key).hexdigest()[:32]
+            answer = await self._broadcasts.publish_blob(self._subjects.model(name), seeds)
+        data = encode_answer(answer)
+        headers = self._signature(seeds_route(self._subjects, key), data, parameters)
+        return data if headers is None else Reply(data, headers)
 
 
 class _UploadHandler:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
-from pet.errors import MissingExtraError
+from pet.errors import MissingExtraError, TransportError
 
 with MissingExtraError.naming("nats"):
     import nats.errors
@@ -29,7 +29,25 @@ DEFAULT_PENDING_BYTES: Final = 32 * 2**20
 
 Taker = Callable[[Msg], None]
 MessageHandler = Callable[[Msg], Awaitable[None]]
-RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with headers."""
+
+    data: bytes
+    headers: Mapping[str, str]
+
+
+RequestHandler = Callable[[str, bytes], Awaitable[bytes | Reply]]
+
+
+class Publish(Protocol):
+    """What sends an answer with headers: `NatsConnection.publish`."""
+
+    def __call__(self, subject: str, payload: bytes, *, headers: Mapping[str, str]) -> Awaitable[None]:
+        """Send."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -77,18 +95,31 @@ async def respond(message: Msg, data: bytes) -> None:
         _logger.debug("%s: the answer could not be sent: %s", message.subject, error)
 
 
-def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]]) -> MessageHandler:
+async def _respond_with_headers(message: Msg, reply: Reply, publish: Publish) -> None:
+    if may_answer(message):
+        try:
+            await publish(message.reply, reply.data, headers=reply.headers)
+        except TransportError as error:
+            _logger.warning("%s: the answer could not be sent: %s", message.subject, error)
+
+
+def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]], publish: Publish) -> MessageHandler:
     """Return a handler of messages that answers each with what `handler` returns.
 
     Args:
         handler: gets subject and payload. What it raises is logged, and the request not answered.
         tasks: where the answers that are being made are kept.
+        publish: sends an answer that has headers.
     """
     turn = asyncio.Semaphore(_CONCURRENT_REQUESTS)
 
     async def answer(message: Msg) -> None:
         try:
-            await respond(message, await handler(message.subject, bytes(message.data)))
+            reply = await handler(message.subject, bytes(message.data))
+            if isinstance(reply, Reply):
+                await _respond_with_headers(message, reply, publish)
+            else:
+                await respond(message, reply)
         except Exception:
             _logger.exception("%s: a request could not be handled", message.subject)
         finally:

@@ -12,12 +12,22 @@ import asyncio
 import concurrent.futures
 import secrets
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from pet.buffers import Buffer
 from pet.errors import TransportError
-from pet.transports.nats.answers import ASK_SEEDS, ASK_STATUS, MODEL, PARAMETERS, SUMS, Answer, decode_answer
+from pet.transports.nats.answers import (
+    ASK_SEEDS,
+    ASK_STATUS,
+    MODEL,
+    PARAMETERS,
+    SUMS,
+    Answer,
+    decode_answer,
+    event_route,
+    seeds_route,
+)
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection, connect
 from pet.transports.nats.sender import require_accepted, send_upload
@@ -25,6 +35,8 @@ from pet.transports.nats.server import PET_MESSAGE
 from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.stored_uploads import store_upload
 from pet.transports.nats.subjects import Subjects
+from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
+from pet.transports.signed_answers import SIGNATURE_HEADER
 from pet.transports.status import MAX_STATUS_BYTES, parse_status
 
 _Result = TypeVar("_Result")
@@ -47,6 +59,11 @@ class AsyncNatsTransport:
         peer: who sends; None takes the name of the connection.
         patience_seconds: how long a message is sent again without any progress; None means the request timeout.
         max_answer_bytes: larger answers are refused.
+        coordinator_key: public key of the coordinator, 32 bytes or their text: only what it signed is taken, no matter who may
+            publish at the broker.
+
+    Raises:
+        ConfigError: the key cannot be used.
     """
 
     def __init__(
@@ -57,6 +74,7 @@ class AsyncNatsTransport:
         peer: str | None = None,
         patience_seconds: float | None = None,
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+        coordinator_key: bytes | str | None = None,
     ) -> None:
         settings = connection.settings
         self._connection: Final = connection
@@ -65,32 +83,43 @@ class AsyncNatsTransport:
         self._peer: Final = connection.name if peer is None else peer
         self._patience_seconds: Final = settings.request_timeout_seconds if patience_seconds is None else patience_seconds
         self._max_answer_bytes: Final = max_answer_bytes
+        self._verifier: Final = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
 
-    async def get_parameters(self) -> bytes:
+    @property
+    def coordinator_key(self) -> bytes | None:
+        """The coordinator's public key that answers must be signed with; None takes them unsigned."""
+        return None if self._verifier is None else self._verifier.public_key
+
+    async def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
         """Return the encoded round parameters."""
-        parameters = await self._fetch(PARAMETERS, _MAX_PARAMETERS_BYTES)
+        parameters = await self._fetch(PARAMETERS, _MAX_PARAMETERS_BYTES, verifier)
         if parameters is None:
             raise TransportError("round parameters: expected some, got none: the first round has not begun")
         return parameters
 
-    async def get_sums(self) -> bytes | None:
+    async def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        return await self._fetch(SUMS, _MAX_SUMS_BYTES)
+        return await self._fetch(SUMS, _MAX_SUMS_BYTES, verifier)
 
-    async def get_seeds(self, public_key: bytes) -> bytes | None:
+    async def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        data = await self._connection.request(self._subjects.ask(self._peer), ASK_SEEDS + public_key)
+        check = self._expect(seeds_route(self._subjects, public_key), verifier)
+        message = await self._connection.exchange(self._subjects.ask(self._peer), ASK_SEEDS + public_key)
+        data = bytes(message.data)
+        _finish(check, data, message.headers or {})
         return await self._resolve(decode_answer(data, "seed dictionary"), self._max_answer_bytes)
 
     async def get_status(self) -> dict[str, Any]:
-        """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked."""
+        """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked, or signed."""
         data = await self._connection.request(self._subjects.ask(self._peer), ASK_STATUS)
         return parse_status(await self._resolve(decode_answer(data, "status"), MAX_STATUS_BYTES) or b"")
 
-    async def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+    async def get_model(
+        self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None
+    ) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none; it is .npy."""
         limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
-        answer = await self._last(MODEL)
+        answer = await self._last(MODEL, verifier)
         if not isinstance(answer, BlobReference):
             return None
         return answer.media_type, bytes(await self._broadcasts.fetch_blob(answer, limit))
@@ -124,17 +153,41 @@ class AsyncNatsTransport:
     async def aclose(self) -> None:
         """Do nothing: the connection is the caller's."""
 
-    async def _fetch(self, name: str, max_bytes: int) -> bytes | None:
-        return await self._resolve(await self._last(name), min(max_bytes, self._max_answer_bytes))
+    def _expect(self, route: str, verifier: AnswerVerifier | None) -> AnswerCheck | None:
+        verifier = verifier or self._verifier
+        return None if verifier is None else verifier.expect(route)
 
-    async def _last(self, name: str) -> Answer:
-        data = await self._broadcasts.last_event(name)
-        return None if data is None else decode_answer(data, name)
+    async def _fetch(self, name: str, max_bytes: int, verifier: AnswerVerifier | None) -> bytes | None:
+        return await self._resolve(await self._last(name, verifier), min(max_bytes, self._max_answer_bytes))
+
+    async def _last(self, name: str, verifier: AnswerVerifier | None) -> Answer:
+        """Return the last value of an event, or None while there is none.
+
+        With a verifier, an event that was never published is no answer: a coordinator publishes each, if only as nothing.
+        """
+        check = self._expect(event_route(self._subjects, name), verifier)
+        event = await self._broadcasts.last_event_with_headers(name)
+        if event is None:
+            if check is not None:
+                raise TransportError(
+                    f"{name}: expected an event with a signature, got none: the coordinator has published none"
+                )
+            return None
+        data, headers = event
+        _finish(check, data, headers)
+        return decode_answer(data, name)
 
     async def _resolve(self, answer: Answer, limit: int) -> bytes | None:
         if isinstance(answer, BlobReference):
             return bytes(await self._broadcasts.fetch_blob(answer, limit))
         return answer
+
+
+def _finish(check: AnswerCheck | None, data: bytes, headers: Mapping[str, str]) -> None:
+    """Check what the coordinator said; a large answer is fetched afterwards, and must have the digest that was signed."""
+    if check is not None:
+        check.update(data)
+        check.finish(headers.get(SIGNATURE_HEADER))
 
 
 class NatsTransport:
@@ -148,9 +201,10 @@ class NatsTransport:
         peer: who we are; a random name if None.
         patience_seconds: as in `AsyncNatsTransport`.
         max_answer_bytes: larger answers are refused.
+        coordinator_key: as in `AsyncNatsTransport`.
 
     Raises:
-        ConfigError: the federation id or the peer's name has another form.
+        ConfigError: the federation id, the peer's name or the key has another form.
     """
 
     def __init__(
@@ -161,11 +215,17 @@ class NatsTransport:
         peer: str | None = None,
         patience_seconds: float | None = None,
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+        coordinator_key: bytes | str | None = None,
     ) -> None:
         self._settings: Final = settings
         self._subjects: Final = Subjects(federation_id)
         self._peer: Final = secrets.token_hex(16) if peer is None else peer
-        self._options: Final[dict[str, Any]] = {"patience_seconds": patience_seconds, "max_answer_bytes": max_answer_bytes}
+        self._coordinator_key: Final = None if coordinator_key is None else parse_coordinator_key(coordinator_key)
+        self._options: Final[dict[str, Any]] = {
+            "patience_seconds": patience_seconds,
+            "max_answer_bytes": max_answer_bytes,
+            "coordinator_key": self._coordinator_key,
+        }
         self._connection: NatsConnection | None = None
         self._transport: AsyncNatsTransport | None = None
         self._loop: Final = asyncio.new_event_loop()
@@ -178,25 +238,30 @@ class NatsTransport:
         self._subjects.open(self._peer)  # raises for a name that cannot be used
         self._thread.start()
 
-    def get_parameters(self) -> bytes:
+    @property
+    def coordinator_key(self) -> bytes | None:
+        """The coordinator's public key that answers must be signed with; None takes them unsigned."""
+        return self._coordinator_key
+
+    def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
         """Return the encoded round parameters."""
-        return self._call(lambda transport: transport.get_parameters())
+        return self._call(lambda transport: transport.get_parameters(verifier=verifier))
 
-    def get_sums(self) -> bytes | None:
+    def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded sum dictionary, or None while there is none."""
-        return self._call(lambda transport: transport.get_sums())
+        return self._call(lambda transport: transport.get_sums(verifier=verifier))
 
-    def get_seeds(self, public_key: bytes) -> bytes | None:
+    def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
         """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        return self._call(lambda transport: transport.get_seeds(public_key))
+        return self._call(lambda transport: transport.get_seeds(public_key, verifier=verifier))
 
     def get_status(self) -> dict[str, Any]:
         """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked."""
         return self._call(lambda transport: transport.get_status())
 
-    def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
+    def get_model(self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None) -> tuple[str, bytes] | None:
         """Return media type and bytes of the last global model, or None while there is none."""
-        return self._call(lambda transport: transport.get_model(max_bytes))
+        return self._call(lambda transport: transport.get_model(max_bytes, verifier=verifier))
 
     def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message."""

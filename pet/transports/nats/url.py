@@ -18,8 +18,10 @@ from pet.urls import shown_url
 DEFAULT_FEDERATION_ID: Final = "pet0coordinator0"
 
 
-def open_url(url: str, *, ca_file: Path | None = None) -> NatsTransport:
-    """Return a transport to the coordinator that a URL means; nothing is sent yet.
+def open_url(
+    url: str, *, ca_file: Path | None = None, coordinator_key: str | None = None, allow_plaintext: bool = False
+) -> NatsTransport:
+    """Return a transport to the coordinator that a URL means; nothing is sent yet. Further arguments as of the transport.
 
     Raises:
         ConfigError: the URL has another form.
@@ -35,4 +37,5 @@ def open_url(url: str, *, ca_file: Path | None = None) -> NatsTransport:
     if "?" in federation_id or "#" in federation_id:
         raise ConfigError(f"NATS URL: expected nats://host[:port][/federation id] without a query, got {shown_url(url)}")
     subjects = Subjects(federation_id.strip("/") or DEFAULT_FEDERATION_ID)
-    return NatsTransport(NatsSettings(hosts=(f"{scheme}://{broker}",), ca_file=ca_file), subjects.federation_id)
+    settings = NatsSettings(hosts=(f"{scheme}://{broker}",), ca_file=ca_file, allow_plaintext=allow_plaintext)
+    return NatsTransport(settings, subjects.federation_id, coordinator_key=coordinator_key)
