@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nats_broker import Broker, run, running_broker
-from participant_driver import round_parameters
+from participant_driver import live_settings, round_parameters
 
+from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.service import CoordinatorService
 from pet.crypto import EncryptionKeyPair
 from pet.errors import TransportError
 from pet.messages import encode_sum_dictionary
@@ -25,6 +28,7 @@ from pet.transports.nats import (
     AsyncNatsTransport,
     Broadcasts,
     NatsConnection,
+    NatsServer,
     NatsSettings,
     NatsTransport,
     Subjects,
@@ -323,3 +327,27 @@ async def take_offers(connection: NatsConnection, begun: threading.Event) -> Non
 
     await connection.serve(subjects.open_all, give_slot)
     await connection.subscribe(subjects.chunk("slot1"), keep)
+
+
+def test_a_server_that_is_cancelled_while_it_starts_leaves_no_folder(tmp_path, monkeypatch):
+    """At each step of its start, and where the broker refuses what it asks for."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def use(broker):
+        settings = NatsSettings(hosts=(broker.url,), request_timeout_seconds=5)
+        service = CoordinatorService(CoordinatorEngine(live_settings()))
+        async with service, await connect(settings, "coordinator") as connection:
+            for steps in range(40):
+                starting = asyncio.create_task(NatsServer(service, connection, Subjects(FEDERATION)).__aenter__())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                while not starting.done() and not list(tmp_path.glob("pet-nats-*")) and steps > 20:
+                    await asyncio.sleep(0.001)
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    server = await starting
+                    await server.stop()
+                assert list(tmp_path.glob("pet-nats-*")) == []
+
+    with running_broker(tmp_path / "broker") as broker:
+        run(use(broker))

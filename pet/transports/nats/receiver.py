@@ -120,7 +120,12 @@ class UploadReceiver:
         Raises:
             ForbiddenSubjectError, UnreachableError: the broker does not let us.
         """
-        self._room = await asyncio.to_thread(SpoolRoom, self._directory)
+        making = asyncio.create_task(asyncio.to_thread(SpoolRoom, self._directory))
+        try:
+            self._room = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            self._room = await making  # made in spite of that: `stop` removes it
+            raise
         self._subscription = await self._connection.serve(self._subjects.open_all, self._answer_offer)
 
     async def stop(self) -> None:
