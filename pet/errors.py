@@ -20,13 +20,17 @@ PetError
 │   │   └── RowError                            a row that cannot be learned; names the row and the feature
 │   ├── FederationStateError (RuntimeError)     a call that does not fit what is there: no statistics yet, too few rows
 │   │   ├── UnknownUnitError                    a later piece of a table whose first ones are not held
+│   │   ├── DowngradeError                      terms with less protection than was promised
+│   │   ├── RowsExistError                      rows that were learned, or forgotten, already
 │   │   ├── NothingNewError                     nothing to send that was not sent before
 │   │   ├── SharingError                        a rule that protects the rows forbids sharing them now
 │   │   ├── StatisticsError                     statistics that do not go together, or that no rows can have
 │   │   └── DeviceError                         the GPU that sums are computed on is missing, or failed; says what is missing
 │   ├── NotAdministratorError (PermissionError) only the peer that created the federation may do this
+│   ├── TooSoonError                            a request that is answered only so often; carries how long to wait
 │   ├── TokenRefusedError (PermissionError)     a join token that is unknown, used or expired; carries a reason
 │   ├── ProjectExistsError                      a project of this name exists already
+│   ├── UnknownProjectError                     a user has no project of this name
 │   ├── RoundError                              a federated round without a result; names the peers at fault
 │   ├── PeerRefusedError                        another peer refused; carries a reason
 │   ├── RequestRefusedError                     a request that a federation server answers with an error
@@ -253,6 +257,14 @@ class UnknownUnitError(FederationStateError):
         self.piece = piece
 
 
+class DowngradeError(FederationStateError):
+    """The admin of a federation asks for less protection than its invitation, or its earlier terms, promised."""
+
+
+class RowsExistError(FederationStateError):
+    """Rows that were learned, or forgotten, already; or a request whose id was used for others."""
+
+
 class NothingNewError(FederationStateError):
     """There is nothing to send that was not sent before; no failure, and not logged."""
 
@@ -277,6 +289,19 @@ class NotAdministratorError(FederationError, PermissionError):
         self.args = ()
 
 
+class TooSoonError(FederationError):
+    """A request that is answered only so often; it may be made again later.
+
+    Attributes:
+        retry_seconds: how long to wait.
+    """
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+        self.args = (message, retry_seconds)
+
+
 class TokenRefusedError(FederationError, PermissionError):
     """A join token does not open the federation.
 
@@ -292,6 +317,10 @@ class TokenRefusedError(FederationError, PermissionError):
 
 class ProjectExistsError(FederationError):
     """A project of this name exists already."""
+
+
+class UnknownProjectError(FederationError):
+    """A user has no project of this name."""
 
 
 class RoundError(FederationError):

@@ -38,6 +38,8 @@ class InMemoryProject:
     def row_count(self):
         return len(self.rows)
 
+    held_back = None
+
     @property
     def pending(self):
         return []
@@ -158,6 +160,14 @@ class InMemoryPeer:
     async def set_contract(self, lines):
         await self.validate_contract(lines)
         self._change_terms(contract=ContractRecord(lines=tuple(lines), counter=1))
+
+    proposed_contract = None
+
+    async def accept_contract(self, number):
+        raise FederationStateError("contract: expected a change that waits for consent, got none")
+
+    async def set_least_rows(self, rows):
+        self.save(least_rows=rows)
 
     async def validate_contract(self, lines):
         for number, line in enumerate(lines, 1):

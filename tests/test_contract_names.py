@@ -47,6 +47,8 @@ FEDERATION_COMMANDS = [
     "stop",
     "sync",
     "status",
+    "log",
+    "accept-contract",
     "members",
     "confirm",
     "credentials",

@@ -86,6 +86,7 @@ def test_the_tree_is_drawn_as_it_is():
 ARGUMENTS: dict[Any, Any] = {
     str: "expected 3 weights, got ü",
     int: 404,
+    float: 2.5,
     str | None: "name",
     int | None: 3,
     float | None: 2.5,

@@ -87,6 +87,8 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "stop": _change("stop", "Let a peer stop pulsing."),
             "sync": _federation("sync", "Synchronise now."),
             "status": _federation("status", "Show a federated project, or list all."),
+            "log": _federation("log", "Print what happened, and what went wrong."),
+            "accept-contract": _federation("accept_contract", "Let a changed contract count at this peer."),
             "members": _federation("members", "Show the members and the code of their list."),
             "confirm": _federation("confirm", "Confirm members whose keys you compared."),
             "credentials": _federation("credentials", "Change a peer's credential of the broker."),

@@ -39,6 +39,13 @@ def command(
         str | None, typer.Option("--admin-key", help="For an invitation without password: the admin's public signing key.")
     ] = None,
     name: PeerName = None,
+    accept_contracts: Annotated[
+        bool, typer.Option("--accept-contracts", help="Let contracts that the admin changes count without asking.")
+    ] = False,
+    least_rows: Annotated[
+        int | None,
+        typer.Option("--least-rows", min=1, help="Share from this many rows on; features + 5 if not given. Fewer show more."),
+    ] = None,
     nats_hosts: Annotated[
         str | None, typer.Option("--nats-hosts", help="This peer's own way to the broker; the invitation's if not given.")
     ] = None,
@@ -56,7 +63,15 @@ def command(
     if name is not None:
         own["fed_peer_name"] = name
     with client_of(url, key_file, certificate, compat=compat) as client:
-        client.join(project, read_text(invitation).strip(), password, admin_key=admin_key, **own)
+        client.join(
+            project,
+            read_text(invitation).strip(),
+            password,
+            admin_key=admin_key,
+            accept_contracts=accept_contracts,
+            least_rows=least_rows,
+            **own,
+        )
         found = client.members(project)
     typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse. The members are:")
     print_members(Console(highlight=False, markup=False, soft_wrap=True), project, found)

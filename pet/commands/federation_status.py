@@ -47,6 +47,12 @@ def _show(client: Client, project: str, console: Console) -> None:
     )
     how = "PET rounds" if info["fed_use_smpc"] == "true" else "plain exchange"
     console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}: {info['nats_state']}")
+    for warning in info.get("fed_warnings", []):
+        console.print(f"warning: {warning}")
+    if (proposed := client.contract(project)["proposed"]) is not None:
+        console.print(
+            f"change {proposed['number']} of the contract waits for your consent (pet federation accept-contract {project})"
+        )
     print_members(console, project, client.members(project))
     if info["fed_project_kind"] == ProjectKind.STATISTICS:
         _show_rows(client, project, console)
@@ -59,6 +65,9 @@ def _show(client: Client, project: str, console: Console) -> None:
 def _show_rows(client: Client, project: str, console: Console) -> None:
     rows = client.row_counts(project)
     console.print(f"rows {rows['learned']} in {rows['tables']} tables, of which the others hold {rows['shared']}")
+    if (held := rows["heldBack"]) is not None:
+        forgets = "; what was forgotten is still in what the others hold (stop withdraws this peer)" if held["forgets"] else ""
+        console.print(f"held back: {held['rows']} rows of {held['least']}{forgets}")
     for unit in rows["pending"]:
         console.print(
             f"  unfinished: {unit['rows']} rows to {unit['change']} in {unit['pieces']} pieces, "

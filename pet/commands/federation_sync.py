@@ -12,8 +12,10 @@ from pet.errors import FederationUnavailableError
 from pet.federation.client import Client
 
 _POLL_SECONDS: Final = 0.3
-#: How a line of the sync log begins that tells of a merge; others tell of members and changes.
-_SUCCESS: Final = "Sync completed"
+#: How lines of the sync log begin that end a synchronisation; others report members and changes.
+_ENDS: Final = ("Sync completed", "Nothing new")
+#: How lines of the error log begin that end one.
+_REFUSALS: Final = ("Sync refused", "Sync failed")
 
 
 def command(
@@ -31,30 +33,34 @@ def command(
     Example: pet federation sync mine -k bob.key --wait 60
     """
     with client_of(url, key_file, certificate, compat=compat) as client:
-        merged, failed = _merges(client, project), client.error_log(project)
+        before = _outcomes(client, project)
         client.sync_now(project)
         if wait is None:
             typer.echo(f"the request is on its way; the result shows in `pet federation status {project}`")
             return
-        typer.echo(_wait(client, project, (merged, failed), wait))
+        typer.echo(_wait(client, project, before, wait))
 
 
-def _merges(client: Client, project: str) -> list[str]:
-    return [line for line in client.sync_log(project) if line.startswith(_SUCCESS)]
+def _outcomes(client: Client, project: str) -> tuple[list[str], list[str]]:
+    """Return the lines of both logs that say how a synchronisation ended."""
+    ends = [line for line in client.sync_log(project) if line.startswith(_ENDS)]
+    return ends, [line for line in client.error_log(project) if line.startswith(_REFUSALS)]
 
 
 def _wait(client: Client, project: str, before: tuple[list[str], list[str]], seconds: float) -> str:
-    """Return the first new line of the sync log that tells of a merge.
+    """Return the first new line of the sync log that says how it ended.
 
     Raises:
-        FederationUnavailableError: none came in time; with what the error log says by then.
+        FederationUnavailableError: it was refused or failed, with the reason; or nothing came in time.
     """
-    merged, failed = before
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if (now := _merges(client, project)) and now[-1:] != merged[-1:]:
-            return now[-1]
+        ends, refusals = _outcomes(client, project)
+        if ends and ends[-1:] != before[0][-1:]:
+            return ends[-1]
+        if refusals and refusals[-1:] != before[1][-1:]:
+            raise FederationUnavailableError(f"{project}: expected a merge, got: {refusals[-1]}")
         time.sleep(_POLL_SECONDS)
     errors = client.error_log(project)
-    reason = errors[-1] if errors[-1:] != failed[-1:] else "nothing in the error log"
+    reason = errors[-1] if errors else "nothing in the error log"
     raise FederationUnavailableError(f"{project}: expected a merge within {seconds:g} s, got: {reason}")

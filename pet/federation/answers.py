@@ -5,20 +5,28 @@ Source: docs/spec/federation.md 2.1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from pet.errors import (
+    DowngradeError,
     FederationError,
     FederationStateError,
     FederationUnavailableError,
     FederationValueError,
     NotAdministratorError,
+    PeerRefusedError,
+    ProjectExistsError,
     RequestRefusedError,
+    RoundError,
+    RowsExistError,
     TokenRefusedError,
+    TooSoonError,
     UnknownUnitError,
 )
+from pet.federation.records import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +55,16 @@ def refuse(status: HTTPStatus, text: str, /, **values: Any) -> RequestRefusedErr
     return RequestRefusedError(status, text, values)
 
 
-def unknown_project(customer_id: str, project_id: str) -> RequestRefusedError:
-    """Return the answer to a name that no project has, in the words that old clients may match."""
-    return refuse(HTTPStatus.BAD_REQUEST, f"Cannot Find SYMETRYML id[{project_id}] for Customer id [{customer_id}]")
-
-
-def project_exists(customer_id: str, project_id: str) -> RequestRefusedError:
-    """Return the answer to a name that is taken, in the words that old clients may match."""
-    return refuse(HTTPStatus.CONFLICT, f"Customer [{customer_id}] already have SYMETRYML with id[{project_id}], ")
+def about_a_project(error: FederationError, mode: Mode, customer_id: str, project_id: str) -> RequestRefusedError:
+    """Return the answer to a name that no project has, or one has already, in words that clients of the mode may match."""
+    is_compat = mode is Mode.COMPAT
+    if isinstance(error, ProjectExistsError):
+        text = f"Customer [{customer_id}] already have SYMETRYML with id[{project_id}], "
+        return refuse(
+            HTTPStatus.CONFLICT, text if is_compat else f"Project [{project_id}] of user [{customer_id}] exists already"
+        )
+    text = f"Cannot Find SYMETRYML id[{project_id}] for Customer id [{customer_id}]"
+    return refuse(HTTPStatus.BAD_REQUEST, text if is_compat else f"User [{customer_id}] has no project [{project_id}]")
 
 
 def invalid_key(key: str, reason: str) -> FederationValueError:
@@ -77,7 +87,14 @@ def answer_for(error: FederationError) -> Answer:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"Federation backend unavailable: {error}")
         case UnknownUnitError():
             return Answer(HTTPStatus.GONE, str(error))
-        case FederationStateError():
+        case TooSoonError():
+            headers = {"retry-after": str(math.ceil(error.retry_seconds))}
+            return Answer(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=headers)
+        case RowsExistError():
             return Answer(HTTPStatus.CONFLICT, str(error))
+        case DowngradeError() | PeerRefusedError() | RoundError():
+            return Answer(HTTPStatus.BAD_GATEWAY, str(error))
+        case FederationStateError():
+            return Answer(HTTPStatus.BAD_REQUEST, str(error))
         case _:
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationUnavailableError, FederationValueError
 from pet.federation import invitation
-from pet.federation.client_entities import figure_of_pair, figures, members, regression, row_counts, strings
+from pet.federation.client_entities import contract_state, figure_of_pair, figures, members, regression, row_counts, strings
 from pet.federation.client_requests import SignedRequests
 from pet.federation.encoding import parse_json_object
 from pet.federation.figures import Figure, Figures
@@ -167,6 +167,8 @@ class Client:
         *,
         admin_key: str | None = None,
         persist: bool = True,
+        accept_contracts: bool = False,
+        least_rows: int | None = None,
         **own: object,
     ) -> None:
         """Join a federation.
@@ -177,6 +179,8 @@ class Client:
             password: what it was made with. It is opened here: the server learns the contents, not the password.
             admin_key: instead of a password: the admin's public signing key, for an invitation made for the server's key.
             persist: whether the server remembers the project after a restart.
+            accept_contracts: whether a contract that the admin changes counts here without `accept_contract`.
+            least_rows: this peer's own limit of the rule of minimum rows; the schema's if not given.
             **own: keys of this peer, which win over the invitation's, for example nats_hosts.
         """
         if admin_key is not None:
@@ -189,7 +193,10 @@ class Client:
                 _, entries = invitation.open_with_password(text, secret)
             else:
                 entries = {"fed_mode": Mode.COMPAT.value} | invitation.open_compatible(text, secret)
-        self._post("createJoin", entries | _texts(own), query={"pid": project_id, "persist": _text(persist)})
+        query = {"pid": project_id, "persist": _text(persist), "acceptContracts": _text(accept_contracts)}
+        if least_rows is not None:
+            query["leastRows"] = str(least_rows)
+        self._post("createJoin", entries | _texts(own), query=query)
 
     def join_key(self) -> str:
         """Return the public key of this server, for `invite(peer_key=...)`."""
@@ -233,6 +240,21 @@ class Client:
         """Return what is wrong with a contract, or None."""
         values = self._send(f"{project_id}/contractValidate", json.dumps({"values": list(lines)}).encode())
         return self._read(values, lambda found: None if found.get("status") is None else str(found["status"]))
+
+    def contract(self, project_id: str) -> dict[str, Any]:
+        """Return the `contract` that counts at this peer, and a change that waits for consent as `proposed`, or None.
+
+        Each has `lines` and the `number` of the change.
+        """
+        return self._read(self._get(f"{project_id}/contract"), contract_state)
+
+    def accept_contract(self, project_id: str, number: int) -> None:
+        """Let the change of the contract with this number count at this peer."""
+        self._post(f"{project_id}/acceptContract", query={"number": str(number)})
+
+    def set_least_rows(self, project_id: str, least_rows: int) -> None:
+        """Set the peer's own limit of the rule of minimum rows: fewer rows show more of each; 0 for the schema's."""
+        self._post(f"{project_id}/setLeastRows", query={"rows": str(least_rows)})
 
     def allow_explore(self, project_id: str, *, allowed: bool) -> None:
         """Let the other peers explore the local project, or not."""
@@ -347,7 +369,10 @@ class Client:
         return self._upload(project_id, rows, names, progress).send(Change.FORGET, again=again, request_id=request_id)
 
     def row_counts(self, project_id: str) -> dict[str, Any]:
-        """Return how many rows were `learned` and are `shared`, how many `tables`, and which are `pending`, with their ids."""
+        """Return how many rows were `learned` and are `shared`, how many `tables`, and which are `pending`, with their ids.
+
+        `heldBack` has `rows` and `least` where the rule of minimum rows keeps them from the others, and whether they `forgets`.
+        """
         return self._read(self._get(f"{project_id}/rows"), row_counts)
 
     def cancel_rows(self, project_id: str, request_id: str) -> bool:

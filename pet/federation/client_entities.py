@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pet.errors import FederationValueError
 from pet.federation.figures import Figure, Figures
@@ -15,6 +15,8 @@ from pet.federation.learning_records import Taken
 from pet.federation.records import Confirm, MemberList, MemberState
 from pet.federation.runtime import Regression
 from pet.numbers import checked_number
+
+_HELD_BACK: Final[Mapping[str, type]] = {"rows": int, "least": int, "forgets": bool}
 
 
 def strings(values: Mapping[str, Any]) -> list[str]:
@@ -29,11 +31,14 @@ def taken(values: Mapping[str, Any]) -> Taken:
 
 
 def row_counts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entity `rows`: counts, and the unfinished tables."""
+    """Return the entity `rows`: counts, what the rule of minimum rows holds back, and the unfinished tables."""
     found = values["rows"]
     counts = {name: int(found[name]) for name in ("learned", "shared", "tables")}
     kinds = {"request": str, "change": str, "pieces": int, "rows": int, "idleSeconds": float}
-    return {**counts, "pending": [{name: kind(unit[name]) for name, kind in kinds.items()} for unit in found["pending"]]}
+    pending = [{name: kind(unit[name]) for name, kind in kinds.items()} for unit in found["pending"]]
+    held = found.get("heldBack")
+    held_back = None if held is None else {name: kind(held[name]) for name, kind in _HELD_BACK.items()}
+    return {**counts, "heldBack": held_back, "pending": pending}
 
 
 def members(values: Mapping[str, Any]) -> MemberList:
@@ -99,6 +104,20 @@ def regression(values: Mapping[str, Any]) -> Regression:
         bounds=_numbers(found.get("bounds", {})),
         reasons=_texts(found.get("reasons", {})),
     )
+
+
+def contract_state(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contract of a peer, and a change that waits for consent."""
+    proposed = values["proposed"]
+    return {
+        "contract": _contract(values["contract"]),
+        "proposed": None if proposed is None else _contract(proposed),
+        "acceptsContracts": bool(values["acceptsContracts"]),
+    }
+
+
+def _contract(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"lines": [str(line) for line in found["lines"]], "number": int(found["number"])}
 
 
 def _if_given(found: Mapping[str, Any], name: str) -> float | None:

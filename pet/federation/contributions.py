@@ -1,7 +1,8 @@
 """What a peer brings to a round and takes from it, for either kind of project.
 
-Two small classes with the same methods. They check the contract and note what was offered and shared; rounds and messages are
-not known here.
+Two small classes with the same methods. They keep the rule of minimum rows, check the contract on aggregates, and note what
+was offered and shared; rounds and messages are not known here. The contract is never checked on what a peer contributes: taking
+part or not would tell the others what it says of that peer's own rows.
 
 Source: docs/spec/federation.md 1.5 - 1.7, 1.9.
 """
@@ -15,12 +16,13 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import FederationStateError, NothingNewError, RemoteProtocolError
+from pet.errors import NothingNewError, RemoteProtocolError
 from pet.federation.contract import Contract
 from pet.federation.local_project import LocalProject
 from pet.federation.peer_context import PeerContext
 from pet.federation.project import FederatedProject, ModelProject
-from pet.federation.records import FailureAction
+from pet.federation.records import FailureAction, Mode
+from pet.federation.row_guard import Offered
 from pet.federation.sharing_rules import Contribution
 from pet.federation.statistics import Statistics
 
@@ -33,11 +35,13 @@ class Offer:
         vector: float64.
         scalar: its weight.
         contribution: what the sharing rules need to know of it.
+        offered: the statistics; None for a model.
     """
 
     vector: NDArray[np.float64]
     scalar: Fraction
     contribution: Contribution
+    offered: Offered | None = None
 
 
 class Contributor(Protocol):
@@ -54,15 +58,19 @@ class Contributor(Protocol):
 
     @property
     def least_rows(self) -> int:
-        """The limit of the minimum-rows rule; 0 where there are no rows."""
+        """The limit of the combined rule; 0 where each peer keeps the rule of minimum rows for itself, or there are no rows."""
         ...
 
     def offer(self) -> Offer:
         """Return what there is to contribute, and note that it was offered.
 
         Raises:
-            FederationStateError: nothing, or the contract forbids it; says why.
+            NothingNewError: nothing; the text is the same whatever the reason.
         """
+        ...
+
+    def agree(self, offer: Offer) -> None:
+        """Note durably that an offer is about to leave this peer."""
         ...
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:
@@ -103,27 +111,30 @@ class StatisticsContributor:
 
     @property
     def least_rows(self) -> int:
-        """The limit of the minimum-rows rule."""
-        return self._local.snapshot().schema.least_rows
+        """The limit of the combined rule."""
+        return 0 if self._context.terms.mode is Mode.NATIVE else self._local.snapshot().schema.least_rows
 
     def offer(self) -> Offer:
-        """Return the statistics of this peer's rows."""
+        """Return the statistics of this peer's rows: the newest, or those that were shared last, as the rule says."""
         context, counters = self._context, self._context.counters
-        statistics, version = self._local.versioned_snapshot()
-        if statistics.rows < 1:
-            raise NothingNewError("rows: expected at least one, got none")
-        if (problem := check_contract(context, statistics)) is not None:
-            context.count(send_contract_errors=1)
-            context.log_error(problem)
-            if context.record.send_failure_action is FailureAction.BLOCK:
-                raise FederationStateError(problem)
-        limit = statistics.schema.least_rows
-        changed = abs(statistics.rows - counters.shared_rows) if counters.shared_version else statistics.rows
-        contribution = Contribution(version=version, rows=min(statistics.rows, limit), changed_rows=min(changed, limit))
-        counters.offered_version, counters.offered_rows = version, statistics.rows
+        if (offered := self._local.offered()) is None:
+            raise NothingNewError("rows: expected some to share, got none")
+        statistics, limit = offered.statistics, offered.statistics.schema.least_rows
+        rows, changed = statistics.rows, statistics.rows
+        if counters.shared_version:
+            changed = abs(statistics.rows - counters.shared_rows)
+        if context.terms.mode is Mode.NATIVE:
+            rows, changed = limit, limit if offered.is_new else 0  # its own rule holds, and nobody needs to know by how much
+        contribution = Contribution(version=offered.version, rows=min(rows, limit), changed_rows=min(changed, limit))
+        counters.offered_version, counters.offered_rows = offered.version, statistics.rows
         context.count(send_count=1)
-        vector, scalar = self._local.share(statistics, version).to_round()
-        return Offer(vector=vector, scalar=scalar, contribution=contribution)
+        vector, scalar = statistics.to_round()
+        return Offer(vector=vector, scalar=scalar, contribution=contribution, offered=offered)
+
+    def agree(self, offer: Offer) -> None:
+        """Note durably which version is about to leave this peer."""
+        assert offer.offered is not None, "an offer of statistics"
+        self._local.note_shared(offer.offered)
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:
         """Return the merged statistics as bytes."""
@@ -169,6 +180,9 @@ class ModelContributor:
         counters.offered_version, counters.offered_rows = version, 0
         self._context.count(send_count=1)
         return Offer(vector=vector, scalar=scalar, contribution=Contribution(version=version, rows=0, changed_rows=0))
+
+    def agree(self, offer: Offer) -> None:
+        """Note nothing: versions of models are compared by the ledger alone."""
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:  # noqa: ARG002 - the interface's
         """Return the average as bytes."""

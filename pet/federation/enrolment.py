@@ -39,6 +39,7 @@ class Enrolment:
     Attributes:
         peer: uuid.
         round_id: of the round.
+        last_round: number of the last round that the peer agreed to take part in.
         contribution: what the sharing rules need to know.
         update_key: Ed25519, signs the update.
         sum_key: Ed25519, signs Sum and Sum2 messages; empty for the leader.
@@ -48,6 +49,7 @@ class Enrolment:
 
     peer: str
     round_id: int
+    last_round: int
     contribution: Contribution
     update_key: bytes
     sum_key: bytes
@@ -65,6 +67,7 @@ class Enrolment:
         return {
             "peer": self.peer,
             "round": self.round_id,
+            "last": self.last_round,
             "contribution": [self.contribution.version, self.contribution.rows, self.contribution.changed_rows],
             "update_key": encode_base64url(self.update_key),
             "sum_key": encode_base64url(self.sum_key),
@@ -82,7 +85,7 @@ class Enrolment:
         try:
             record: dict[str, Any] = dict(fields)  # type: ignore[call-overload]
             version, rows, changed_rows = record["contribution"]
-            numbers = [record["round"], version, rows, changed_rows]
+            numbers = [record["round"], record["last"], version, rows, changed_rows]
             names = ("update_key", "sum_key", "ephemeral_key", "signature")
             update_key, sum_key, ephemeral_key, signature = (decode_base64url(record[name]) for name in names)
             is_good = all(type(number) is int and number >= 0 for number in numbers) and isinstance(record["peer"], str)
@@ -95,6 +98,7 @@ class Enrolment:
         return cls(
             peer=record["peer"],
             round_id=record["round"],
+            last_round=record["last"],
             contribution=contribution,
             update_key=update_key,
             sum_key=sum_key,
@@ -136,11 +140,14 @@ class RoundKeys:
             ephemeral_seed=os.urandom(crypto.KEY_SEED_BYTES),
         )
 
-    def enrol(self, keys: PeerKeys, federation_id: str, round_id: int, contribution: Contribution) -> Enrolment:
+    def enrol(
+        self, keys: PeerKeys, federation_id: str, round_id: int, contribution: Contribution, last_round: int
+    ) -> Enrolment:
         """Sign the public half."""
         unsigned = Enrolment(
             peer=keys.uuid,
             round_id=round_id,
+            last_round=last_round,
             contribution=contribution,
             update_key=self.update.public_key,
             sum_key=b"" if self.sum is None else self.sum.public_key,
@@ -168,6 +175,14 @@ class Manifest:
     def contributions(self) -> dict[str, Contribution]:
         """What each peer contributes, by uuid."""
         return {enrolment.peer: enrolment.contribution for enrolment in self.enrolments}
+
+    @property
+    def following_round(self) -> int:
+        """The number after the last round that a peer other than the leader knows of: the only one that this can be.
+
+        The lottery for the sum role is a function of the number, so a leader that may skip some chooses who wins.
+        """
+        return 1 + max((one.last_round for one in self.enrolments if one.peer != self.leader), default=self.round_id - 1)
 
     @property
     def sum_peers(self) -> tuple[str, ...]:
@@ -210,7 +225,7 @@ class Manifest:
 
         Raises:
             RemoteProtocolError: an enrolment that no member made, or for another round; a peer or a key twice; fewer than
-                three peers; a sum key of the leader, or none at all.
+                three peers; a sum key of the leader, or none at all; a number that does not follow the last.
         """
         for enrolment in self.enrolments:
             enrolment.require_signed(federation_id, members)
@@ -218,6 +233,11 @@ class Manifest:
                 raise RemoteProtocolError(
                     "bad_manifest", "manifest: expected enrolments of this round, sum keys of all but the leader"
                 )
+        if self.round_id != self.following_round:
+            raise RemoteProtocolError(
+                "bad_round_number",
+                f"round: expected number {self.following_round}, which follows the last, got {self.round_id}",
+            )
         keys = [key for one in self.enrolments for key in (one.update_key, one.sum_key, one.ephemeral_key) if key]
         if len(set(keys)) != len(keys) or len(self.contributions) != len(self.enrolments):
             raise RemoteProtocolError("bad_manifest", "manifest: expected every peer and every key once")

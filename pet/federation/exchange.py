@@ -21,7 +21,8 @@ from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import PeerLink
 from pet.federation.project import FederatedProject
 from pet.federation.records import FailureAction, PeerIdentity
-from pet.federation.sharing_rules import require_least_rows
+from pet.federation.row_guard import Offered
+from pet.federation.schema import Schema
 from pet.federation.statistics import Statistics
 from pet.transports.nats import BlobReference, Broadcasts, Subjects
 
@@ -61,6 +62,8 @@ class PlainExchange:
         self._fresh: tuple[float, int, bytes] | None = None
         #: One message after the other: each has a sequence of its own.
         self._sending: Final = asyncio.Lock()
+        #: The version that the log says is held back; once, and not at each tick.
+        self._held_version = 0
         #: Peers of which a change was missed.
         self._gaps: Final[set[str]] = set()
 
@@ -77,50 +80,50 @@ class PlainExchange:
 
     async def _publish(self, *, whole: bool) -> bool:
         context, counters = self._context, self._context.counters
-        try:
-            statistics, version = self._local.versioned_snapshot()
-        except FederationStateError:
+        if (held_back := self._local.held_back) is not None and self._local.version != self._held_version:
+            self._held_version = self._local.version
+            context.log_error(f"Sync refused: held back: {held_back.rows} rows of {held_back.least}")
+        if (offered := self._offered()) is None:
             return False
-        sent, is_new = self._sent(statistics), version != counters.shared_version
-        if not statistics.rows and sent is None:
-            return False
+        sent = self._sent(offered.statistics.schema)
         if strangers := context.unconfirmed:
             names = ", ".join(peer.name for peer in strangers)
             context.log_error(f"Sync held back until all members are confirmed: {names}")
             return False
-        if is_new and self._may_send(statistics, sent):
-            shared = self._local.share(statistics, version)
-            await self._send(shared, None if whole else sent)
-            counters.shared_version, counters.shared_rows = version, shared.rows
-            context.store.save_state(_SENT, shared.to_bytes(with_residues=True))
+        if offered.version != counters.shared_version and self._may_send(offered.statistics):
+            self._local.note_shared(offered)
+            await self._send(offered.statistics, None if whole else sent, offered.version)
+            counters.shared_version, counters.shared_rows = offered.version, offered.statistics.rows
+            context.store.save_state(_SENT, offered.statistics.to_bytes(with_residues=True))
             context.save()
             return True
         if whole and sent is not None:
-            await self._send(sent, None)  # nothing that was not shown already
+            await self._send(sent, None, counters.shared_version)  # nothing that was not shown already
             return True
         return False
 
-    def _sent(self, statistics: Statistics) -> Statistics | None:
+    def _offered(self) -> Offered | None:
+        try:
+            return self._local.offered()
+        except FederationStateError:  # no schema yet
+            return None
+
+    def _sent(self, schema: Schema) -> Statistics | None:
         saved = self._context.store.load_state(_SENT)
         if saved is None:
             return None
         with StateError.reading("statistics that were sent last"):
-            return Statistics.from_bytes(saved, statistics.schema)
+            return Statistics.from_bytes(saved, schema)
 
-    def _may_send(self, statistics: Statistics, sent: Statistics | None) -> bool:
+    def _may_send(self, statistics: Statistics) -> bool:
         context = self._context
-        try:
-            require_least_rows(statistics.schema, statistics, sent)
-        except FederationStateError as error:
-            context.log_error(f"Sync refused: {error}")
-            return False
-        if (problem := check_contract(context, statistics)) is not None:
-            context.count(send_count=1, send_contract_errors=1)
-            context.log_error(problem)
-            return context.record.send_failure_action is FailureAction.ALLOW
-        return True
+        if (problem := check_contract(context, statistics)) is None:
+            return True
+        context.count(send_count=1, send_contract_errors=1)
+        context.log_error(problem)
+        return context.record.send_failure_action is FailureAction.ALLOW
 
-    async def _send(self, statistics: Statistics, earlier: Statistics | None) -> None:
+    async def _send(self, statistics: Statistics, earlier: Statistics | None, version: int) -> None:
         """Publish statistics as a whole, or their difference from earlier ones."""
         context, counters = self._context, self._context.counters
         sequence = counters.sequence + 1
@@ -135,7 +138,7 @@ class PlainExchange:
         announcement = canonical_json({"sequence": sequence, "reference": reference.to_bytes().decode()})
         await self._broadcasts.publish_event(_EVENT + context.uuid, announcement.encode())
         now = context.clock.now_seconds()
-        self._fresh = (now, self._local.version, announcement.encode()) if earlier is None else None
+        self._fresh = (now, version, announcement.encode()) if earlier is None else None
         counters.sequence = sequence
         context.save()
         context.log_sync(f"Sync sent, {'whole' if earlier is None else 'change'} {sequence}")
@@ -149,7 +152,8 @@ class PlainExchange:
         if not self._context.record.is_pulsing:
             raise FederationStateError("pulse: this peer does not pulse")
         now, fresh = self._context.clock.now_seconds(), self._fresh
-        if fresh is not None and now - fresh[0] < _FRESH_SECONDS and fresh[1] == self._local.version:
+        offered = self._offered()
+        if fresh is not None and offered is not None and now - fresh[0] < _FRESH_SECONDS and fresh[1] == offered.version:
             await self._broadcasts.publish_event(_EVENT + self._context.uuid, fresh[2])
         else:
             await self.publish(whole=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pet.errors import FederationStateError
-from pet.federation.records import LogKind, MemberList
+from pet.federation.records import ContractRecord, FailureAction, FederationRecord, LogKind, MemberList, Mode
 from pet.federation.runtime import FederationPeer, PeerStore
 
 
@@ -39,6 +39,7 @@ def federation_info(peer: FederationPeer) -> dict[str, Any]:
         "is_pulsing": record.is_pulsing,
         "allow_peers_explore": record.allows_explore,
         "peersInfo": {member.uuid: member.label for member in record.peers},
+        **({"fed_warnings": found} if (found := warnings_of(record)) else {}),
         **({"fed_schema": terms.schema} if terms.schema is not None else {}),
     }
 
@@ -89,7 +90,7 @@ def member_list(found: MemberList) -> dict[str, Any]:
 
 
 def row_counts(peer: FederationPeer) -> dict[str, Any]:
-    """Return how many rows this peer learned and the others hold, and its unfinished tables."""
+    """Return how many rows this peer learned and the others hold, what is held back, and its unfinished tables."""
     project = peer.local_project
     try:
         learned = project.row_count
@@ -105,7 +106,42 @@ def row_counts(peer: FederationPeer) -> dict[str, Any]:
         }
         for unit in project.pending
     ]
-    return {"learned": learned, "shared": peer.shared_rows, "tables": project.table_count, "pending": pending}
+    held = project.held_back
+    held_back = None if held is None else {"rows": held.rows, "least": held.least, "forgets": held.forgets}
+    return {
+        "learned": learned,
+        "shared": peer.shared_rows,
+        "tables": project.table_count,
+        "pending": pending,
+        "heldBack": held_back,
+    }
+
+
+def contract_state(peer: FederationPeer) -> dict[str, Any]:
+    """Return the contract that counts at a peer, and the change that waits for consent, if there is one."""
+
+    def shown(contract: ContractRecord | None) -> dict[str, Any] | None:
+        return None if contract is None else {"lines": list(contract.lines), "number": contract.counter}
+
+    record = peer.record
+    return {
+        "contract": shown(record.terms.contract),
+        "proposed": shown(peer.proposed_contract),
+        "acceptsContracts": record.accepts_contracts,
+    }
+
+
+def warnings_of(record: FederationRecord) -> list[str]:
+    """Return what a peer's user has to know of how far it is protected, one sentence each."""
+    found = []
+    if record.terms.uses_smpc and record.terms.mode is Mode.COMPAT:
+        found.append(
+            "in compatibility mode the rule of minimum rows is for all peers together: a member that synchronises before and "
+            "after another peer learns a few rows can work these out"
+        )
+    if record.terms.uses_smpc and record.send_failure_action is FailureAction.ALLOW:
+        found.append("fed_psr_contract_snd_fail_action has no effect with SMPC: contracts are evaluated on aggregates only")
+    return found
 
 
 def _text(flag: bool) -> str:

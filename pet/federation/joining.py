@@ -21,6 +21,7 @@ from pet.errors import (
     TokenRefusedError,
     TransportError,
 )
+from pet.federation.downgrades import OfferedProtection, require_no_downgrade
 from pet.federation.failure_limit import FailureLimit
 from pet.federation.member_list import begins_with_digest, is_taken
 from pet.federation.messages import PeerMessage, Protection
@@ -188,6 +189,7 @@ async def join(context: PeerContext, connection: NatsConnection, subjects: Subje
     Raises:
         TokenRefusedError: the admin refuses the token.
         FederationUnavailableError: the admin does not answer, or not as it should.
+        DowngradeError: its terms protect this peer less than the invitation promised.
     """
     project_id = context.record.project_id
     own = context.members.get(context.uuid) or context.record.keys.identity(project_id)
@@ -244,9 +246,10 @@ def _take_join_answer(context: PeerContext, answer: PeerMessage, own: PeerIdenti
         update = TermsUpdate.from_fields(answer.fields, kind)
         admin = decode_identity(answer.fields.get("admin"))
         name = answer.text("name")
-        encrypts, smpc = (bool(answer.fields.get(key)) for key in ("encrypts", "smpc"))
+        encrypts, smpc = (answer.fields.get(key) is True for key in ("encrypts", "smpc"))
     except ValueError as error:  # RemoteProtocolError is one
         raise FederationUnavailableError(f"join: expected the federation's terms, got something else: {error}") from None
+    require_no_downgrade(context.terms, OfferedProtection(encrypts=encrypts, uses_smpc=smpc, kind=kind, schema=update.schema))
     if admin.signing_key != answer.signing_key or not {admin, own} <= set(update.peers):
         raise FederationUnavailableError("join: expected terms of the admin with us and it among the members, got others")
     _require_invited(context, admin, update.peers)

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from pet.errors import FederationStateError, StateError
+from pet.errors import FederationStateError, RowsExistError, StateError
 from pet.federation.devices import NUMPY, Device
 from pet.federation.learning import DIGEST_KEY_BYTES, PendingUnits, Unit
 from pet.federation.learning_records import MAX_LEARNED_TABLES, Change, DoneRequest, PendingUnit, Piece, Taken
 from pet.federation.project import StatisticsView
-from pet.federation.runtime import PeerStore
+from pet.federation.row_guard import Offered, RowGuard
+from pet.federation.runtime import HeldBack, PeerStore
 from pet.federation.schema import Schema
 from pet.federation.shared_pairs import SharedPairs
 from pet.federation.statistics import Statistics
@@ -40,6 +41,7 @@ class LocalProject(StatisticsView):
         propose: called with the first table if there is no schema; returns one. None means that rows are refused until then.
         device: computes the sums of rows.
         is_masked: whether others see its statistics only merged under masks.
+        guard: keeps the rule of minimum rows; None where the rule is for all peers together.
 
     Attributes:
         version: grows with every change, so equal versions are equal statistics.
@@ -53,7 +55,9 @@ class LocalProject(StatisticsView):
         *,
         device: Device = NUMPY,
         is_masked: bool = False,
+        guard: RowGuard | None = None,
     ) -> None:
+        self._guard: Final = guard
         self._shared_pairs: Final = SharedPairs(store, is_masked=is_masked)
         self._device: Final = device
         self._store: Final = store
@@ -99,9 +103,32 @@ class LocalProject(StatisticsView):
         """Return the statistics as others may see them now: without pairs of features that a few rows could be solved from."""
         return self._shared_pairs.preview(*self.versioned_snapshot())
 
-    def share(self, statistics: Statistics, version: int) -> Statistics:
-        """Return a snapshot without such pairs, and note durably that it leaves this peer."""
-        return self._shared_pairs.share(statistics, version)
+    def offered(self) -> Offered | None:
+        """Return what may leave this peer now, as others will see it; None for nothing.
+
+        Raises:
+            FederationStateError: the federation has no schema yet.
+        """
+        statistics, version = self.versioned_snapshot()
+        if self._guard is not None:
+            offered = self._guard.offered(statistics, version)
+        else:
+            offered = Offered(statistics=statistics, version=version, is_new=True) if statistics.rows else None
+        if offered is None or offered.statistics is not statistics:
+            return offered
+        return replace(offered, statistics=self._shared_pairs.share(statistics, version))
+
+    def note_shared(self, offered: Offered) -> None:
+        """Note durably, before it does, that an offer leaves this peer."""
+        if self._guard is not None:
+            self._guard.note(offered.statistics, offered.version)
+
+    @property
+    def held_back(self) -> HeldBack | None:
+        """What the rule of minimum rows keeps from the others for now; None for nothing."""
+        if self._guard is None or self._statistics is None:
+            return None
+        return self._guard.held_back(*self.versioned_snapshot())
 
     @property
     def pending(self) -> list[PendingUnit]:
@@ -171,7 +198,7 @@ class LocalProject(StatisticsView):
         if piece.number == 0:
             unit.add(source, 0)
         if done.change is not piece.change or piece.number >= done.pieces or unit.first not in (b"", done.first):
-            raise FederationStateError("request: expected the rows that this id was used for before, got others")
+            raise RowsExistError("request: expected the rows that this id was used for before, got others")
         return Taken(rows=done.rows, is_done=True)
 
     def _finish(self, unit: Unit, piece: Piece) -> int:
@@ -180,7 +207,7 @@ class LocalProject(StatisticsView):
         with self._lock:
             if (earlier := self._store.done_request(piece.request)) is not None:  # at the same time, in another thread
                 if replace(earlier, pieces=done.pieces) != done:
-                    raise FederationStateError("request: expected the rows that this id was used for before, got others")
+                    raise RowsExistError("request: expected the rows that this id was used for before, got others")
                 return earlier.rows
             assert self._statistics is not None, "the unit has a schema"
             changed = self._statistics.copy()
@@ -201,7 +228,7 @@ class LocalProject(StatisticsView):
         if again:
             return
         if self._store.times_learned(digest):
-            raise FederationStateError(
+            raise RowsExistError(
                 "learn: expected a table that was not learned before, got the same rows once more "
                 "(again=True, or --again, counts them twice; or forget them first)"
             )
@@ -215,7 +242,7 @@ class LocalProject(StatisticsView):
         """Refuse to forget a table a second time, which the numbers may allow where other rows are like its own."""
         is_forgotten = self._store.last_change(digest) is Change.FORGET and not self._store.times_learned(digest)
         if is_forgotten and not again:
-            raise FederationStateError(
+            raise RowsExistError(
                 "forget: expected rows that are still learned, got some that were forgotten already (again=True, or --again, "
                 "forgets equal rows of another table)"
             )
@@ -234,7 +261,7 @@ class LocalProject(StatisticsView):
 
 
 class ShownProject(StatisticsView):
-    """What others may see of a local project.
+    """What others would see of a local project if all of it were shared now: this peer's own part of the merge.
 
     Args:
         local: the project.
@@ -246,3 +273,18 @@ class ShownProject(StatisticsView):
     def snapshot(self) -> Statistics:
         """Return the statistics as they would be shared now."""
         return self._local.shown()
+
+
+class SharedProject(StatisticsView):
+    """Statistics that others may see.
+
+    Args:
+        statistics: as they were shared.
+    """
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics: Final = statistics
+
+    def snapshot(self) -> Statistics:
+        """Return the statistics."""
+        return self._statistics

@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from pet.errors import (
+    DowngradeError,
     FederationError,
     FederationStateError,
     FederationValueError,
 )
+from pet.federation.contract_changes import ContractChanges
+from pet.federation.downgrades import OfferedProtection, require_no_downgrade
 from pet.federation.encoding import canonical_json, encode_base64
 from pet.federation.joining import Admission
 from pet.federation.messages import PeerMessage
@@ -149,6 +152,13 @@ class AdminRole:
             _logger.debug("peer %s was not informed of %s: %s", peer.name, kind, error)
 
 
+def _protection(fields: Mapping[str, Any], update: TermsUpdate) -> OfferedProtection:
+    """Return what a message of the admin says of the protection of a peer; a terms update need not repeat all of it."""
+    return OfferedProtection(
+        encrypts=fields.get("encrypts"), uses_smpc=fields.get("smpc"), kind=fields.get("kind"), schema=update.schema
+    )
+
+
 class MemberRole:
     """What every peer but the admin does.
 
@@ -156,21 +166,29 @@ class MemberRole:
         context: of this peer.
         link: to the others.
         subjects: of the federation.
+        contracts: decide when a changed contract counts.
         on_terms: called after new terms were taken, and after this peer was removed.
     """
 
     def __init__(
-        self, context: PeerContext, link: PeerLink, subjects: Subjects, on_terms: Callable[[], Awaitable[None]]
+        self,
+        context: PeerContext,
+        link: PeerLink,
+        subjects: Subjects,
+        contracts: ContractChanges,
+        on_terms: Callable[[], Awaitable[None]],
     ) -> None:
         self._context: Final = context
         self._link: Final = link
         self._subjects: Final = subjects
+        self._contracts: Final = contracts
         self._on_terms: Final = on_terms
+        self._refused_version = 0
 
     async def take_terms(self, message: PeerMessage) -> dict[str, Any]:
         """Take what the admin says now; older news changes nothing."""
         self._require_admin(message)
-        await self._apply(TermsUpdate.from_fields(message.fields, self._context.terms.kind))
+        await self._apply(message.fields)
         return {}
 
     async def take_removal(self, message: PeerMessage) -> dict[str, Any]:
@@ -192,7 +210,7 @@ class MemberRole:
         fields = {"terms": context.counters.terms_version, "round": context.counters.aggregate_round}
         answer = await self._link.ask(self._subjects.want(admin.uuid), admin, HELLO, fields, timeout_seconds=_TELL_SECONDS)
         if (terms := answer.fields.get("terms")) is not None:
-            await self._apply(TermsUpdate.from_fields(terms, context.terms.kind))
+            await self._apply(terms)
         return answer.number("round") > context.counters.aggregate_round
 
     async def leave(self) -> None:
@@ -208,15 +226,31 @@ class MemberRole:
         if message.sender != self._context.admin().uuid:
             raise FederationStateError("terms: expected them from the admin")
 
-    async def _apply(self, update: TermsUpdate) -> None:
+    async def _apply(self, fields: Mapping[str, Any]) -> None:
+        """Take newer terms.
+
+        Raises:
+            RemoteProtocolError: they are malformed.
+            DowngradeError: they protect this peer less than those it has; nothing of them counts.
+        """
         context = self._context
+        update = TermsUpdate.from_fields(fields, context.terms.kind)
         if update.version <= context.counters.terms_version:
             return
+        try:
+            require_no_downgrade(context.terms, _protection(fields, update))
+        except DowngradeError as error:
+            if update.version > self._refused_version:  # once, and not at each tick
+                self._refused_version = update.version
+                context.log_error(f"Terms of the admin refused: {error}")
+            raise
+        contract = self._contracts.take(update.contract)
         before = {peer.fingerprint for peer in context.record.peers}
         record = update.apply(context.record)
         present = {peer.fingerprint for peer in record.peers}
         # Who comes back is new.
-        context.set_record(replace(record, confirmed=tuple(one for one in record.confirmed if one in present)))
+        confirmed = tuple(one for one in record.confirmed if one in present)
+        context.set_record(replace(record, terms=replace(record.terms, contract=contract), confirmed=confirmed))
         context.counters.terms_version = update.version
         context.save()
         if new := [peer.name for peer in context.others if peer.fingerprint not in before]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from pet.errors import (
+    CertificateError,
     ConfigError,
     CredentialsError,
     DeviceError,
-    FederationStateError,
     FederationUnavailableError,
     FederationValueError,
+    TransportConfigError,
     TransportError,
 )
 from pet.federation import joining
@@ -140,7 +141,10 @@ class NatsFederationRuntime:
         try:
             return await connect_nats(self._settings(record), record.keys.uuid, keeps_trying=True)
         except CredentialsError as error:
-            raise FederationStateError(str(error)) from None
+            key = _credential_key(record.nats)
+            raise FederationValueError(f"Invalid value for key [{key}]: {error}", key=key) from None
+        except (TransportConfigError, CertificateError) as error:
+            raise FederationValueError(f"Invalid value for key [nats_hosts]: {error}", key="nats_hosts") from None
         except TransportError as error:
             raise FederationUnavailableError(str(error)) from None
 
@@ -180,6 +184,16 @@ def nats_settings(access: NatsAccess, *, in_memory: bool = False, allow_plaintex
         storage="memory" if in_memory else "file",
         allow_plaintext=allow_plaintext,
     )
+
+
+def _credential_key(access: NatsAccess) -> str:
+    """Return the key of the credential that a record has, or would need."""
+    given = (
+        ("nats_sec_token", access.token),
+        ("nats_sec_nkey_seed", access.nkey_seed),
+        ("nats_sec_passwd", access.password),
+    )
+    return next((key for key, value in given if value is not None), "nats_sec_user")
 
 
 def require_usable(record: FederationRecord) -> None:

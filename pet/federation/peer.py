@@ -1,7 +1,7 @@
 """A running member of a federation over NATS: implements `pet.federation.runtime.FederationPeer`.
 
 This file is the frame: it connects, listens, lets the pulse beat, and hands everything else to the parts that know it
-(rounds.py, exchange.py, membership.py, peer_projects.py). All of it runs in one event loop.
+(rounds.py, exchange.py, membership.py, projects.py). All of it runs in one event loop.
 
 Source: docs/spec/federation.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
 """
@@ -24,19 +24,23 @@ from pet.errors import (
     FederationUnavailableError,
     FederationValueError,
     NotAdministratorError,
+    PeerRefusedError,
     PetError,
+    TooSoonError,
     TransportError,
     UnreachableError,
 )
 from pet.federation.confirmation import Confirmations
 from pet.federation.contract import Contract
+from pet.federation.contract_changes import ContractChanges
 from pet.federation.exchange import WANT, PlainExchange
 from pet.federation.local_project import LocalProject
 from pet.federation.member_list import find_member
 from pet.federation.membership import HELLO, LEAVE, REMOVED, TERMS, AdminRole, MemberRole
 from pet.federation.messages import PeerMessage
+from pet.federation.outcome import OUTCOME, OutcomeLog
 from pet.federation.peer_context import PeerContext
-from pet.federation.peer_link import Handler, PeerLink, RequestLimit
+from pet.federation.peer_link import MINUTE_SECONDS, Handler, PeerLink, RequestLimit, Turns
 from pet.federation.peer_projects import PeerProjects
 from pet.federation.project import FederatedProject
 from pet.federation.pulse import Pulse
@@ -82,7 +86,8 @@ class NatsPeer:
         self._broadcasts: Final = Broadcasts(connection, self._subjects)
         self._link: Final = PeerLink(context, connection)
         self._admin: Final = AdminRole(context, self._link, self._subjects) if context.record.is_admin else None
-        self._member: Final = MemberRole(context, self._link, self._subjects, self._terms_changed)
+        self._contracts: Final = ContractChanges(context)
+        self._member: Final = MemberRole(context, self._link, self._subjects, self._contracts, self._terms_changed)
         self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
         self._rounds: Final = Rounds(
             context,
@@ -96,6 +101,7 @@ class NatsPeer:
         self._confirmations: Final = Confirmations(context)
         self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
         self._pulse: Final = Pulse(context, self._synchronise)
+        self._manual_syncs: Final = Turns(context.clock.now_seconds, "sync")
         self._is_started = False
         self._trouble: PetError | None = None
         self._coming_back: Final = asyncio.Lock()
@@ -140,6 +146,7 @@ class NatsPeer:
             undo.push_async_callback(self._link.close)
             control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
             control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
+            control[OUTCOME] = OutcomeLog(context).take
             await self._link.serve(self._subjects.control(context.uuid), control)
             await self._link.serve(self._subjects.want(context.uuid), self._request_handlers())
             await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._answer_explore})
@@ -209,6 +216,14 @@ class NatsPeer:
         admin = self._context.admin()
         await self._link.ask(self._subjects.want(admin.uuid), admin, kind, {})
 
+    async def _ask_admin_to_sync(self) -> None:
+        try:
+            await self._ask_admin(SYNC)
+        except PeerRefusedError as error:
+            if error.reason != TooSoonError.__name__:
+                raise
+            raise TooSoonError(str(error), MINUTE_SECONDS) from None
+
     def _start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -216,16 +231,17 @@ class NatsPeer:
 
     # ---- pulse --------------------------------------------------------------------------------------------------------
 
-    async def _synchronise(self) -> None:
+    async def _synchronise(self, is_manual: bool) -> None:
         """Do what a tick asks for; whatever goes wrong is a line in the log, and the next tick comes."""
         try:
+            self._contracts.settle()
             if self._admin is None:
                 await self._catch_up_at_tick()
             if self._exchange is not None:
                 await self._exchange.close_gaps()
                 await self._exchange.publish()
             elif self._admin is not None:
-                await self._rounds.lead()
+                await self._rounds.lead(is_manual=is_manual)
         except PetError as error:
             self._context.log_error(f"Sync failed: {error}")
         except Exception:
@@ -326,7 +342,8 @@ class NatsPeer:
             self._start_task(self._catch_up())
 
     async def stop_pulse(self) -> None:
-        """End pulsing."""
+        """End pulsing, and withdraw: what has not left this peer yet stays here, and it is in no later aggregate."""
+        self._rounds.withdraw()
         if self.record.is_pulsing:
             self._context.set_record(replace(self.record, is_pulsing=False))
             self._pulse.wake()
@@ -342,21 +359,37 @@ class NatsPeer:
         """Ask for a synchronisation now: a round of the admin, or the statistics of each other peer."""
         if not self.record.is_pulsing:
             raise FederationStateError("sync: expected a peer that pulses, got one that does not")
-        if self._exchange is not None:
-            for peer in self._context.others:
-                self._start_task(self._exchange.ask_for_whole(peer))
-        elif self._admin is not None:
-            self._pulse.beat_now()
-        else:
-            await self._ask_admin(SYNC)
+        with self._manual_syncs.turn():
+            if self._exchange is not None:
+                for peer in self._context.others:
+                    self._start_task(self._exchange.ask_for_whole(peer))
+            elif self._admin is not None:
+                self._pulse.beat_now()
+            else:
+                await self._ask_admin_to_sync()
 
     async def set_contract(self, lines: Sequence[str]) -> None:
         """Replace the contract of all peers."""
         admin = self._require_admin()
         await self.validate_contract(lines)
+        self._contracts.require_turn()
         terms = self._context.terms
         contract = ContractRecord(lines=tuple(lines), counter=terms.contract.counter + 1)
         admin.change(replace(self.record, terms=replace(terms, contract=contract)))
+        self._contracts.count_turn()
+
+    @property
+    def proposed_contract(self) -> ContractRecord | None:
+        """A change of the contract that waits for the consent of this peer's user."""
+        return self._contracts.proposed
+
+    async def accept_contract(self, number: int) -> None:
+        """Let the proposed change of the contract count at this peer."""
+        self._contracts.accept(number)
+
+    async def set_least_rows(self, rows: int) -> None:
+        """Set this peer's own limit of the rule of minimum rows; 0 for attributes + 5."""
+        self._context.set_record(replace(self.record, least_rows=rows))
 
     async def validate_contract(self, lines: Sequence[str]) -> None:
         """Check names, types and syntax against the schema, not the data."""

@@ -29,7 +29,7 @@ class Counters:
 
     Attributes:
         terms_version: of the terms it knows; the admin's grows with each change.
-        round_id: highest round that it led or was called to.
+        round_id: number of the last round that it led or agreed to take part in.
         aggregate_round: round of the aggregate it has.
         shared_version: version of its statistics in that aggregate, or last sent; 0 for none.
         shared_rows: rows in it.

@@ -10,16 +10,18 @@ Source: docs/spec/federation.md 4.3, 5.2.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from pet.errors import (
     FederationError,
-    FederationStateError,
     FederationUnavailableError,
     PeerRefusedError,
     PetError,
     RemoteProtocolError,
+    TooSoonError,
     TransportError,
 )
 from pet.federation.messages import PeerMessage
@@ -36,7 +38,7 @@ Handler = Callable[[PeerMessage], Awaitable[dict[str, Any]]]
 _TELL: Final = frozenset({"clock_skew", "replayed", "unknown_key"})
 #: The kind of every answer that says no.
 _REFUSED: Final = "refused"
-_WISH_SECONDS: Final = 60.0
+MINUTE_SECONDS: Final = 60.0
 
 
 class PeerLink:
@@ -152,8 +154,8 @@ class RequestLimit:
 
         async def answer(message: PeerMessage) -> dict[str, Any]:
             now, key = self._context.clock.now_seconds(), (message.sender, message.kind)
-            if now - self._granted.get(key, -_WISH_SECONDS) < _WISH_SECONDS:
-                raise FederationStateError(f"{message.kind}: expected at most one request a minute")
+            if now - self._granted.get(key, -MINUTE_SECONDS) < MINUTE_SECONDS:
+                raise TooSoonError(f"{message.kind}: expected at most one request a minute", MINUTE_SECONDS)
             self._granted[key] = now
             try:
                 return await handler(message)
@@ -162,3 +164,34 @@ class RequestLimit:
                 raise
 
         return answer
+
+
+class Turns:
+    """One request a minute of this peer's own user (spec 1.4); what fails takes no turn.
+
+    Args:
+        now_seconds: Unix time.
+        name: of the request, for the refusal.
+    """
+
+    def __init__(self, now_seconds: Callable[[], float], name: str) -> None:
+        self._now_seconds: Final = now_seconds
+        self._name: Final = name
+        self._taken_seconds = -math.inf
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Take a turn.
+
+        Raises:
+            TooSoonError: the last one was less than a minute ago.
+        """
+        now, earlier = self._now_seconds(), self._taken_seconds
+        if now - earlier < MINUTE_SECONDS:
+            raise TooSoonError(f"{self._name}: expected at most one request a minute", MINUTE_SECONDS - (now - earlier))
+        self._taken_seconds = now
+        try:
+            yield
+        except BaseException:
+            self._taken_seconds = earlier
+            raise

@@ -13,10 +13,11 @@ import numpy as np
 from pet.errors import FederationStateError, FederationValueError
 from pet.federation.contributions import Contributor, ModelContributor, StatisticsContributor
 from pet.federation.devices import device_of
-from pet.federation.local_project import LocalProject, ShownProject
+from pet.federation.local_project import LocalProject, SharedProject, ShownProject
 from pet.federation.peer_context import PeerContext
 from pet.federation.project import FederatedProject, ModelProject
-from pet.federation.records import ProjectKind
+from pet.federation.records import Mode, ProjectKind
+from pet.federation.row_guard import RowGuard
 from pet.federation.schema import Schema
 from pet.federation.tables import read_columns
 
@@ -46,11 +47,22 @@ class PeerProjects:
             return None, None, ModelProject(context.store, ModelProject.length_of(terms.schema))
         schema = None if terms.schema is None else Schema.from_json(terms.schema, is_agreed=True)
         propose, device = self._propose if context.record.is_admin else None, device_of(context.record.local_type)
-        local = LocalProject(context.store, schema, propose, device=device, is_masked=terms.uses_smpc)
+        local = LocalProject(context.store, schema, propose, device=device, is_masked=terms.uses_smpc, guard=self._make_guard())
         federated = FederatedProject(context.store, None if terms.uses_smpc else ShownProject(local), context.counters.applied)
         if schema is not None:
             federated.load(schema)
         return local, federated, None
+
+    def _make_guard(self) -> RowGuard | None:
+        """Return what keeps the rule of minimum rows; under masks in compatibility mode the rule is for all peers together."""
+        context, counters = self._context, self._context.counters
+        if context.terms.uses_smpc and context.terms.mode is Mode.COMPAT:
+            return None
+        return RowGuard(
+            context.store,
+            lambda schema: context.record.least_rows or schema.least_rows,
+            (counters.shared_version, counters.shared_rows),
+        )
 
     def _make_contributor(self) -> Contributor:
         if self._model is not None:
@@ -105,7 +117,7 @@ class PeerProjects:
         """
         if self._context.terms.uses_smpc or not self._context.record.allows_explore or self._local is None:
             raise FederationStateError("exploration: this peer does not allow it")
-        shown = ShownProject(self._local)
+        shown = self._shown_to_others(self._local)
         known: dict[str, Callable[..., Any]] = {
             "univariate": shown.univariate,
             "covariance": shown.covariance,
@@ -119,6 +131,13 @@ class PeerProjects:
             raise FederationValueError(f"exploration: expected other arguments for {function}") from None
         entities: dict[str, Any] = found.entities(function)
         return entities
+
+    def _shown_to_others(self, local: LocalProject) -> SharedProject:
+        """Return what leaves this peer with the answer: as in an exchange, by the rule of minimum rows."""
+        if (offered := local.offered()) is None:
+            raise FederationStateError("exploration: expected rows that may be shown, got none")
+        local.note_shared(offered)
+        return SharedProject(offered.statistics)
 
     def _propose(self, source: Any) -> Schema:
         """Make the schema of the federation from the admin's first table."""

@@ -18,10 +18,10 @@ class Pulse:
 
     Args:
         context: of the peer; its record says whether it pulses, and when.
-        beat: called at each tick; must not raise.
+        beat: called at each tick, with whether somebody asked for it; must not raise.
     """
 
-    def __init__(self, context: PeerContext, beat: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, context: PeerContext, beat: Callable[[bool], Awaitable[None]]) -> None:
         self._context: Final = context
         self._beat: Final = beat
         self._wake: Final = asyncio.Event()
@@ -52,11 +52,11 @@ class Pulse:
             now, state = clock.now_seconds(), context.schedule
             is_due = state.is_due(now)
             if context.record.is_pulsing and (is_due or self._is_wanted):
-                self._is_wanted = False
+                is_wanted, self._is_wanted = self._is_wanted, False
                 if is_due:
                     context.counters.done_until_seconds = state.done(now).done_until_seconds
                     context.save()
-                await self._beat()
+                await self._beat(is_wanted)
             else:
                 await self._sleep_until(state.schedule.next_tick_seconds(now))
 

@@ -50,6 +50,8 @@ def encode_record(record: FederationRecord) -> str:
             "local_type": record.local_type,
             "send_failure_action": record.send_failure_action,
             "receive_failure_action": record.receive_failure_action,
+            "least_rows": record.least_rows,
+            "accepts_contracts": record.accepts_contracts,
         }
     )
 
@@ -80,6 +82,9 @@ def decode_record(text: str) -> FederationRecord:
             local_type=LocalType(found["local_type"]),
             send_failure_action=FailureAction(found["send_failure_action"]),
             receive_failure_action=FailureAction(found["receive_failure_action"]),
+            # An earlier release had neither.
+            least_rows=found.get("least_rows", 0),
+            accepts_contracts=found.get("accepts_contracts", False),
         )
         require_types(record)
         Schedule.parse(record.terms.schedule.text)

@@ -1,7 +1,7 @@
 """What a federation is, as values: members, schedule, contract, access to the broker, and one peer's view of all of it.
 
 Frozen; a change is a new record. Secrets are `Secret` or hidden fields, so any record can be printed. This file does no I/O and
-knows no format: JSON is in record_codec.py, invitations are in invitation.py.
+knows no format: JSON is in formats/record_codec.py, invitations are in formats/invitation.py.
 
 Source: docs/spec/federation.md 1.1, 1.6, 2.4 - 2.7, 5.2.
 """
@@ -203,6 +203,8 @@ class FederationRecord:
             else are refused.
         confirmed: fingerprints of the members that its user has confirmed.
         members_digest: what the invitation said about the members (`member_list.list_digest`); None where it said nothing.
+        least_rows: this peer's own limit of the rule of minimum rows; 0 for attributes + 5. Only its user sets it.
+        accepts_contracts: whether a changed contract counts here without this peer's user.
     """
 
     customer_id: str
@@ -219,6 +221,8 @@ class FederationRecord:
     local_type: LocalType = LocalType.CPU
     send_failure_action: FailureAction = FailureAction.BLOCK
     receive_failure_action: FailureAction = FailureAction.BLOCK
+    least_rows: int = 0
+    accepts_contracts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from pet.errors import FederationError, MissingExtraError, RequestRefusedError
-from pet.federation.answers import Answer, answer_for, refuse
+from pet.errors import FederationError, MissingExtraError, ProjectExistsError, RequestRefusedError, UnknownProjectError
+from pet.federation.answers import Answer, about_a_project, answer_for, refuse
 from pet.federation.authentication import Authenticator, SignedRequest
 from pet.federation.records import Mode
 from pet.federation.rest_calls import Call, Handler, RestCalls
@@ -99,6 +99,9 @@ def _table(calls: RestCalls, options: RestOptions) -> Iterator[tuple[list[str], 
         (["POST"], "delete", calls.delete),
         (["POST"], "removePeer", calls.remove_peer),
         (["POST"], "credentials", calls.credentials),
+        (["GET"], "contract", calls.contract),
+        (["POST"], "acceptContract", calls.accept_contract),
+        (["POST"], "setLeastRows", calls.set_least_rows),
         (["GET"], "members", calls.members),
         (["POST"], "confirm", calls.confirm),
         (["GET"], "univariate", calls.univariate),
@@ -149,7 +152,11 @@ class _Interface:
         self._large_bodies += is_large
         try:
             body = await _read_body(request, most_bytes)
-            return await handler(self._call(request, body))
+            call = self._call(request, body)
+            try:
+                return await handler(call)
+            except (ProjectExistsError, UnknownProjectError) as error:
+                raise about_a_project(error, call.caller.mode, call.customer_id, str(error)) from None
         finally:
             self._large_bodies -= is_large
 

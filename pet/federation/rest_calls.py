@@ -22,7 +22,14 @@ from pet.errors import FederationValueError, NotAdministratorError
 from pet.federation.answers import Answer, invalid_key, refuse
 from pet.federation.authentication import Caller
 from pet.federation.encoding import canonical_json, parse_json_object
-from pet.federation.federation_info import federation_info, member_list, project_info, row_counts, sync_statistics
+from pet.federation.federation_info import (
+    contract_state,
+    federation_info,
+    member_list,
+    project_info,
+    row_counts,
+    sync_statistics,
+)
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Change
 from pet.federation.numbers import to_floats
@@ -31,7 +38,7 @@ from pet.federation.records import LogKind
 from pet.federation.request_maps import check_schedule, read_map
 from pet.federation.row_requests import piece_of, table_of
 from pet.federation.runtime import ProjectView
-from pet.federation.service import FederationService, RunningPeer
+from pet.federation.service import FederationService, OwnChoices, RunningPeer
 from pet.federation.users import NAME
 
 #: From this version of the vendor's clients on, a list of strings is an object with `values`.
@@ -82,6 +89,13 @@ class Call:
             raise invalid_key(name, "expected true or false")
         return text == "true"
 
+    def number(self, name: str, default: str | None = None) -> int:
+        """Return a parameter of the query that is a number from 0 to 10^9."""
+        text = self.query.get(name) or default or self.required(name)
+        if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+            raise invalid_key(name, "expected a number")
+        return int(text)
+
     def strings(self, lines: list[str]) -> Any:
         """Return a list of strings in the form that this client reads."""
         version = self.headers.get("sym-version", "").partition(".")[0]
@@ -98,14 +112,22 @@ class RestCalls:
     async def create(self, call: Call) -> Answer:
         """Begin a federation (2.4)."""
         project_id, persist = _new_project_id(call), call.flag("persist", "true")
-        await self._service.create(call.customer_id, project_id, call.entries(), mode=call.caller.mode, persist=persist)
+        await self._service.create(
+            call.customer_id, project_id, call.entries(), mode=call.caller.mode, persist=persist, choices=_own_choices(call)
+        )
         return Answer(HTTPStatus.CREATED, f"Project Created with id:{project_id}")
 
     async def create_join(self, call: Call) -> Answer:
         """Join a federation (2.7)."""
         project_id, persist = _new_project_id(call), call.flag("persist", "true")
         await self._service.join(
-            call.customer_id, project_id, call.entries(), mode=call.caller.mode, persist=persist, source=call.source
+            call.customer_id,
+            project_id,
+            call.entries(),
+            mode=call.caller.mode,
+            persist=persist,
+            source=call.source,
+            choices=_own_choices(call),
         )
         return Answer(HTTPStatus.CREATED, "Fed Project created with join")
 
@@ -160,6 +182,20 @@ class RestCalls:
             await self._peer(call).peer.validate_contract(_string_list(call.body))
         except FederationValueError as error:
             return Answer(values={"status": str(error)})
+        return Answer()
+
+    async def contract(self, call: Call) -> Answer:
+        """Show the contract that counts at this peer, and a change that waits for its user's consent (1.6)."""
+        return Answer(values=contract_state(self._peer(call).peer))
+
+    async def accept_contract(self, call: Call) -> Answer:
+        """Let a change of the contract count at this peer."""
+        await self._peer(call).peer.accept_contract(call.number("number"))
+        return Answer()
+
+    async def set_least_rows(self, call: Call) -> Answer:
+        """Set this peer's own limit of the rule of minimum rows (1.7)."""
+        await self._peer(call).peer.set_least_rows(call.number("rows"))
         return Answer()
 
     async def set_explore_peers(self, call: Call) -> Answer:
@@ -346,6 +382,11 @@ def _new_project_id(call: Call) -> str:
     if not NAME.fullmatch(project_id):
         raise invalid_key("pid", "expected 1 to 64 letters, digits, '_', '.', '-'")
     return project_id
+
+
+def _own_choices(call: Call) -> OwnChoices:
+    """Return what only this peer's user decides; it comes in the query, as an invitation may say anything in the map."""
+    return OwnChoices(least_rows=call.number("leastRows", "0"), accepts_contracts=call.flag("acceptContracts", "false"))
 
 
 def _string_list(body: bytes) -> list[str]:

@@ -149,6 +149,11 @@ class RoundLeader:
         means = await asyncio.to_thread(outcome.to_array)
         return RoundResult(means=means.astype(np.float64, copy=False), scalar_sum=outcome.scalar_sum)
 
+    @property
+    def has_updates(self) -> bool:
+        """Whether the sum phase is over, so that masked vectors may have left their peers."""
+        return self._manifest.tasks.sum_keys <= self._accepted
+
     def _silent_peers(self) -> set[str]:
         """Return who did not send what the phase that failed waited for."""
         sum_keys = self._manifest.tasks.sum_keys
@@ -182,12 +187,20 @@ class CheckedTransport:
         inner: the way to the coordinator.
         manifest: verified.
         parameters: as the leader signed them.
+        before_send: called before the first message leaves; what it raises keeps the message here.
     """
 
-    def __init__(self, inner: AsyncTransport, manifest: Manifest, parameters: bytes) -> None:
+    def __init__(
+        self,
+        inner: AsyncTransport,
+        manifest: Manifest,
+        parameters: bytes,
+        before_send: Callable[[], None] = lambda: None,
+    ) -> None:
         self._inner: Final = inner
         self._manifest: Final = manifest
         self._parameters: Final = parameters
+        self._before_send: Callable[[], None] | None = before_send
 
     async def get_parameters(self) -> bytes:
         """Return the round parameters that the leader signed."""
@@ -221,6 +234,9 @@ class CheckedTransport:
 
     async def send_message(self, body: Buffer) -> None:
         """Deliver one sealed message."""
+        if self._before_send is not None:
+            self._before_send()
+            self._before_send = None
         await self._inner.send_message(body)
 
     async def aclose(self) -> None:
@@ -246,6 +262,7 @@ class RoundPart:
         peer: its uuid.
         vector: its contribution.
         scalar: the weight of it.
+        before_update: called when the masked vector is about to leave; what it raises keeps it here.
     """
 
     manifest: Manifest
@@ -254,6 +271,7 @@ class RoundPart:
     peer: str
     vector: NDArray[np.float64]
     scalar: Fraction
+    before_update: Callable[[], None]
 
     def check(self) -> None:
         """Check that the parameters are for such a vector.
@@ -267,9 +285,12 @@ class RoundPart:
 
     async def run(self, connection: NatsConnection, subjects: Subjects) -> None:
         """Contribute, and play the sum role if it was drawn; returns when everything was delivered."""
-        transport = CheckedTransport(AsyncNatsTransport(connection, subjects, peer=self.peer), self.manifest, self.parameters)
+        inner = AsyncNatsTransport(connection, subjects, peer=self.peer)
+        # An update participant has one message to send, its update.
+        update = CheckedTransport(inner, self.manifest, self.parameters, self.before_update)
+        transport = CheckedTransport(inner, self.manifest, self.parameters)
         async with asyncio.TaskGroup() as roles:
-            roles.create_task(self._play(transport, self.keys.update, UPDATE_TASK, Tag.UPDATE))
+            roles.create_task(self._play(update, self.keys.update, UPDATE_TASK, Tag.UPDATE))
             if self.peer in self.manifest.sum_peers and self.keys.sum is not None:
                 roles.create_task(self._play(transport, self.keys.sum, SUM_TASK, Tag.SUM2))
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pet.errors import (
@@ -28,6 +29,7 @@ from pet.federation.confirmation import Confirmations, confirmed_together, read_
 from pet.federation.contributions import Contributor, Offer
 from pet.federation.enrolment import Enrolment, Manifest, RoundKeys
 from pet.federation.messages import PeerMessage
+from pet.federation.outcome import OUTCOME, Outcome, OutcomeKind, log_outcome
 from pet.federation.peer_context import PeerContext
 from pet.federation.peer_link import PeerLink
 from pet.federation.records import PeerIdentity
@@ -45,6 +47,7 @@ DEFAULT_PHASE_SECONDS: Final = 60.0
 _CALL_SECONDS: Final = 10.0
 #: Aggregates of this many rounds lie side by side, so that a slow reader finds the one that was announced to it.
 _KEPT_AGGREGATES: Final = 4
+_REPORT_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
 #: Room for what surrounds the numbers of an aggregate.
 _SPARE_BYTES: Final = 1 << 20
@@ -102,6 +105,7 @@ class Rounds:
         self._confirmations: Final = Confirmations(context)
         self._pending: _Pending | None = None
         self._playing: asyncio.Task[None] | None = None
+        self._round_id = context.counters.round_id
         self._publishing: Final = asyncio.Lock()
 
     async def close(self) -> None:
@@ -115,51 +119,86 @@ class Rounds:
 
     # ---- leader -------------------------------------------------------------------------------------------------------
 
-    async def lead(self) -> bool:
-        """Lead one round, called again if it fails; returns whether there is a new aggregate.
+    async def lead(self, *, is_manual: bool = False) -> Outcome:
+        """Lead one round, called again if it fails, and let everybody know why if there is no new aggregate.
 
-        A peer that let an attempt fail is left out of the next ones, so nobody can keep the others from their aggregate.
+        A peer that let an attempt fail is left out of the next one, so nobody can keep the others from their aggregate; where
+        the sharing rules do not allow that, since vectors left already, it is called once more.
+
+        Args:
+            is_manual: whether somebody asked for it, and so hears of it if there was nothing new.
         """
-        without: frozenset[str] = frozenset()
+        outcome = await self._lead()
+        if outcome.kind not in (OutcomeKind.MERGED, OutcomeKind.NOTHING_NEW) or (
+            is_manual and outcome.kind is OutcomeKind.NOTHING_NEW
+        ):
+            log_outcome(self._context, outcome)
+            await asyncio.gather(*(self._report(peer, outcome) for peer in self._context.others))
+        return outcome
+
+    async def _lead(self) -> Outcome:
+        context, without = self._context, frozenset[str]()
+        reason = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._attempt(without)
+                is_merged = await self._attempt(without)
+                return Outcome(OutcomeKind.MERGED if is_merged else OutcomeKind.NOTHING_NEW)
             except SharingError as error:
-                self._context.log_error(f"Sync refused: {error}")
-                return False
+                if not without or attempt == ATTEMPTS:
+                    return Outcome(OutcomeKind.REFUSED, str(error))
+                context.log_error(f"Round without the peers that did not answer refused: {error}; all are called again")
+                without = frozenset()
             except (RoundError, TransportError, RemoteProtocolError) as error:
-                self._context.log_error(
-                    f"Round {self._context.counters.round_id} failed, attempt {attempt} of {ATTEMPTS}: {error}"
-                )
+                reason = f"round {self._round_id}: {error}"
+                context.log_error(f"Round {self._round_id} failed, attempt {attempt} of {ATTEMPTS}: {error}")
                 if isinstance(error, RoundError):
                     without |= error.without
                 await asyncio.sleep(_RETRY_SECONDS)
-        return False
+        return Outcome(OutcomeKind.FAILED, reason)
 
     async def _attempt(self, without: frozenset[str]) -> bool:
-        context = self._context
-        context.counters.round_id += 1
-        context.save()
-        round_id = context.counters.round_id
-        enrolments = self._confirmed_together(await self._call(round_id, without))
-        manifest = Manifest(round_id=round_id, leader=context.uuid, enrolments=tuple(enrolments))
-        ledger = context.counters.ledger
-        if not enrolments or not ledger.has_news(manifest.contributions):
+        context, ledger = self._context, self._context.counters.ledger
+        manifest = await self._called(context.counters.round_id + 1, without)
+        if not manifest.enrolments or not ledger.has_news(manifest.contributions):
             return False
         ledger.require_aggregate(manifest.contributions, self._contributor.least_rows)
         manifest.verify(context.terms.federation_id, context.members)
+        context.counters.round_id = manifest.round_id
+        context.save()
         result = await self._run(manifest)
         aggregate = await asyncio.to_thread(self._contributor.from_round, result.means, result.scalar_sum)
         ledger.record(manifest.contributions)
         versions = {peer: contribution.version for peer, contribution in manifest.contributions.items()}
-        taken = self._contributor.take(aggregate, round_id, versions, context.uuid)
+        taken = self._contributor.take(aggregate, manifest.round_id, versions, context.uuid)
         context.counters.aggregate_contributors = versions
         context.save()
         context.store.save_state(AGGREGATE, aggregate)
         await self.publish_aggregate()
         if taken:
-            context.log_sync(f"Sync completed successfully, round {round_id} with {len(enrolments)} peers")
+            context.log_sync(f"Sync completed successfully, round {manifest.round_id} with {len(versions)} peers")
         return True
+
+    async def _called(self, round_id: int, without: frozenset[str]) -> Manifest:
+        """Call a round, under the number that follows the last one that those who answer know."""
+        manifest = await self._call_manifest(round_id, without)
+        following = manifest.following_round
+        if following == round_id or following <= self._context.counters.aggregate_round:
+            return manifest
+        # The last round that was announced reached nobody of those.
+        return await self._call_manifest(following, without)
+
+    async def _call_manifest(self, round_id: int, without: frozenset[str]) -> Manifest:
+        self._round_id = round_id
+        enrolments = tuple(self._confirmed_together(await self._call(round_id, without)))
+        return Manifest(round_id=round_id, leader=self._context.uuid, enrolments=enrolments)
+
+    async def _report(self, peer: PeerIdentity, outcome: Outcome) -> None:
+        """Let a peer know why there is no new aggregate; who is away does without."""
+        fields = {"kind": outcome.kind.value, "text": outcome.text}
+        try:
+            await self._link.ask(self._subjects.control(peer.uuid), peer, OUTCOME, fields, timeout_seconds=_REPORT_SECONDS)
+        except FederationError as error:
+            _logger.debug("peer %s was not informed of an outcome: %s", peer.name, error)
 
     async def _call(self, round_id: int, without: frozenset[str]) -> list[_Called]:
         """Call everybody but those; returns who enrolled."""
@@ -210,12 +249,18 @@ class Rounds:
         leader = RoundLeader(self._nats, self._subjects, manifest, length, self._phase_seconds)
         async with leader:
             fields = manifest.to_fields() | {"parameters": leader.parameters.hex()}
-            await asyncio.gather(
-                *(self._announce(peer, fields) for peer in self._context.others if peer.uuid in manifest.contributions)
-            )
-            if self._context.uuid in manifest.contributions:
-                self._play(manifest, leader.parameters)
-            return await leader.result()
+            try:
+                await asyncio.gather(
+                    *(self._announce(peer, fields) for peer in self._context.others if peer.uuid in manifest.contributions)
+                )
+                if self._context.uuid in manifest.contributions:
+                    self._play(manifest, leader.parameters)
+                return await leader.result()
+            except RoundError:
+                if leader.has_updates:  # what the peers remember, a leader that does not contribute remembers too
+                    self._context.counters.ledger.agree(manifest.contributions)
+                    self._context.save()
+                raise
 
     async def _announce(self, peer: PeerIdentity, fields: dict[str, Any]) -> None:
         try:
@@ -256,8 +301,6 @@ class Rounds:
             raise FederationStateError(f"round: expected one after {context.counters.round_id} from the admin, got {round_id}")
         if not context.record.is_pulsing:
             raise FederationStateError("pulse: this peer does not pulse")
-        context.counters.round_id = round_id
-        context.save()
         if message.number("terms") > context.counters.terms_version:
             await self._catch_up()  # or members that joined meanwhile would be strangers in the manifest
         try:
@@ -285,6 +328,8 @@ class Rounds:
             manifest.verify(context.terms.federation_id, context.members)
             self._confirmations.require_all(manifest.contributions, "manifest")
             context.counters.ledger.require_hidden(manifest.contributions, self._contributor.least_rows)
+            context.counters.round_id = manifest.round_id
+            context.save()
             self._play(manifest, bytes.fromhex(message.text("parameters")))
         except (RemoteProtocolError, SharingError, ValueError) as error:
             context.count(receive_errors=1)
@@ -325,7 +370,8 @@ class Rounds:
     def _enrol(self, round_id: int, *, is_leader: bool) -> Enrolment:
         context, offer = self._context, self._contributor.offer()
         keys = RoundKeys.generate(is_leader=is_leader)
-        enrolment = keys.enrol(context.record.keys, context.terms.federation_id, round_id, offer.contribution)
+        last_round, federation_id = context.counters.round_id, context.terms.federation_id
+        enrolment = keys.enrol(context.record.keys, federation_id, round_id, offer.contribution, last_round)
         self._pending = _Pending(enrolment=enrolment, keys=keys, offer=offer)
         return enrolment
 
@@ -340,6 +386,7 @@ class Rounds:
             peer=self._context.uuid,
             vector=pending.offer.vector,
             scalar=pending.offer.scalar,
+            before_update=partial(self._agree, manifest, pending.offer),
         )
         part.check()
         if self._playing is not None:
@@ -350,6 +397,24 @@ class Rounds:
             self._logged(asyncio.wait_for(part.run(self._link.connection, self._subjects), limit))
         )
         self._pending = None  # keys and statistics of a round serve once
+
+    def _agree(self, manifest: Manifest, offer: Offer) -> None:
+        """Note durably, as the masked vector is about to leave, what this peer contributes to.
+
+        Raises:
+            SharingError: it has agreed to another round meanwhile, beside which this one would give a peer away.
+        """
+        ledger = self._context.counters.ledger
+        ledger.require_hidden(manifest.contributions, self._contributor.least_rows)
+        ledger.agree(manifest.contributions)
+        self._context.save()
+        self._contributor.agree(offer)
+
+    def withdraw(self) -> None:
+        """Take no further part: what has not left stays here."""
+        self._pending = None
+        if self._playing is not None:
+            self._playing.cancel()
 
     async def _logged(self, part: Awaitable[None]) -> None:
         try:

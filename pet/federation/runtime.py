@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from pet.federation.figures import Figure, Figures
 from pet.federation.learning_records import Change, DoneRequest, PendingUnit, Piece, Taken
 from pet.federation.numbers import columns_by_name
-from pet.federation.records import FederationRecord, LogKind, MemberList, PeerIdentity, SyncStatistics
+from pet.federation.records import ContractRecord, FederationRecord, LogKind, MemberList, PeerIdentity, SyncStatistics
 from pet.secret import Secret
+
+#: The largest weight of a model: the scalar of a round is the weight over this, which keeps it within the mask config.
+MAX_WEIGHT: Final = 10**6
 
 
 class PeerStore(Protocol):
@@ -136,6 +139,21 @@ class Regression:
         return np.asarray(matrix @ slopes + self.intercept, dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """What a peer keeps from the others for now, by the rule of minimum rows.
+
+    Attributes:
+        rows: that it has, or by which its statistics differ from those of a version that was shared.
+        least: how many are needed.
+        forgets: whether rows that it has forgotten are still in what the others see.
+    """
+
+    rows: int
+    least: int
+    forgets: bool = False
+
+
 class ProjectView(Protocol):
     """A project of the statistics kind, the local or the federated one. Thread-safe; may be called outside the event loop."""
 
@@ -185,6 +203,11 @@ class LocalProjectView(ProjectView, Protocol):
     @property
     def pending(self) -> Sequence[PendingUnit]:
         """The tables of which some pieces came and the last one did not."""
+        ...
+
+    @property
+    def held_back(self) -> HeldBack | None:
+        """What the rule of minimum rows keeps from the others for now; None for nothing."""
         ...
 
     @property
@@ -260,6 +283,26 @@ class FederationPeer(Protocol):
         Raises:
             FederationValueError: the contract is invalid; the text says line and reason.
         """
+        ...
+
+    @property
+    def proposed_contract(self) -> ContractRecord | None:
+        """A change of the contract that waits for the consent of this peer's user."""
+        ...
+
+    async def accept_contract(self, number: int) -> None:
+        """Let the proposed change of the contract count at this peer.
+
+        Args:
+            number: of the change that the user has seen.
+
+        Raises:
+            FederationStateError: there is none, or another one by now.
+        """
+        ...
+
+    async def set_least_rows(self, rows: int) -> None:
+        """Set this peer's own limit of the rule of minimum rows; 0 for attributes + 5."""
         ...
 
     async def validate_contract(self, lines: Sequence[str]) -> None:

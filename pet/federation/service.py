@@ -26,13 +26,14 @@ from pet.errors import (
     FederationValueError,
     NotAdministratorError,
     PetError,
-    ProjectExistsError,
     TokenRefusedError,
+    UnknownProjectError,
 )
 from pet.federation import compat, invitation
-from pet.federation.answers import invalid_key, project_exists, refuse, unknown_project
+from pet.federation.answers import invalid_key, refuse
 from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
 from pet.federation.failure_limit import MAX_FAILED_JOINS, FailureLimit
+from pet.federation.federation_info import warnings_of
 from pet.federation.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SECONDS, InvitationHeader
 from pet.federation.member_list import list_digest
 from pet.federation.records import FederationRecord, InvitationContents, Mode
@@ -60,6 +61,19 @@ class RunningPeer:
 
     peer: FederationPeer
     storage: PeerStorage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnChoices:
+    """What a peer's user decides for that peer alone, and no invitation and no admin.
+
+    Attributes:
+        least_rows: its limit of the rule of minimum rows; 0 for attributes + 5.
+        accepts_contracts: whether a changed contract counts without asking the user.
+    """
+
+    least_rows: int = 0
+    accepts_contracts: bool = False
 
 
 class FederationService:
@@ -119,11 +133,11 @@ class FederationService:
         """Return a running peer.
 
         Raises:
-            RequestRefusedError: there is none of this name.
+            UnknownProjectError: there is none of this name.
         """
         found = self._running.get((customer_id, project_id))
         if found is None:
-            raise unknown_project(customer_id, project_id)
+            raise UnknownProjectError(project_id)
         return found
 
     def projects(self, customer_id: str) -> list[str]:
@@ -134,14 +148,23 @@ class FederationService:
         """Return the public key that an invitation to a peer of this server can be sealed to, base64url."""
         return encode_base64url(self._store.server_keys().public_key)
 
-    async def create(self, customer_id: str, project_id: str, entries: Mapping[str, str], *, mode: Mode, persist: bool) -> None:
+    async def create(
+        self,
+        customer_id: str,
+        project_id: str,
+        entries: Mapping[str, str],
+        *,
+        mode: Mode,
+        persist: bool,
+        choices: OwnChoices | None = None,
+    ) -> None:
         """Begin a federation (spec 2.4).
 
         Raises:
             FederationError: a value, the name, or the broker stands in the way; nothing is left behind.
         """
         record = created_record(entries, self._context(customer_id, project_id, mode))
-        await self._add(record, persist=persist, token=None)
+        await self._add(_chosen(record, choices), persist=persist, token=None)
 
     async def join(
         self,
@@ -152,6 +175,7 @@ class FederationService:
         mode: Mode,
         persist: bool,
         source: str,
+        choices: OwnChoices | None = None,
     ) -> None:
         """Join a federation (spec 2.7); `source` is whom failures are counted against.
 
@@ -163,7 +187,7 @@ class FederationService:
         try:
             entries = await asyncio.to_thread(self._opened, entries)
             record, token = joined_record(entries, self._context(customer_id, project_id, mode))
-            await self._add(record, persist=persist, token=token)
+            await self._add(_chosen(record, choices), persist=persist, token=token)
         except (TokenRefusedError, FederationValueError):
             self._failures.count(source)
             raise
@@ -238,10 +262,7 @@ class FederationService:
     async def _add(self, record: FederationRecord, *, persist: bool, token: Secret | None) -> None:
         customer_id, project_id = record.customer_id, record.project_id
         self._require_allowed(record)
-        try:
-            storage = self._store.add(record, persist=persist)
-        except ProjectExistsError:
-            raise project_exists(customer_id, project_id) from None
+        storage = self._store.add(record, persist=persist)
         try:
             if token is None:
                 peer = await self._runtime.create(record, storage)
@@ -266,6 +287,8 @@ class FederationService:
             if not self._allows_compat:
                 raise FederationStateError("it speaks the vendor's formats, and this server was not started with --compat")
             _logger.warning("federation pid=%s speaks the compatible formats, which are insecure", record.project_id)
+        for warning in warnings_of(record):
+            _logger.warning("federation pid=%s: %s", record.project_id, warning)
 
     async def _forget(self, customer_id: str, project_id: str) -> None:
         running = self._running.pop((customer_id, project_id))
@@ -310,6 +333,12 @@ async def _abandon(peer: FederationPeer) -> None:
     with suppress(PetError):
         await (peer.delete() if peer.record.is_admin else peer.leave())
     await peer.close()
+
+
+def _chosen(record: FederationRecord, choices: OwnChoices | None) -> FederationRecord:
+    if choices is None:
+        return record
+    return replace(record, least_rows=choices.least_rows, accepts_contracts=choices.accepts_contracts)
 
 
 def _sealed(contents: dict[str, str], header: InvitationHeader, entries: Mapping[str, str], record: FederationRecord) -> str:

@@ -1,28 +1,142 @@
-"""Those who do not keep to the protocol, as objects that drive peers of `peer_driver`: an admin that lies about its members."""
+"""Members of a federation, and its broker, that do not play by the rules: driver objects for tests, over a real nats-server.
 
-from dataclasses import replace
+Each wraps a node of peer_driver.py and has its keys, its place in the federation and its memory; the others run unmodified
+code. What an attack learned is returned, so that a test can compare it with what it was after.
+"""
 
-from peer_driver import Federation, Node
+from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from peer_driver import SCHEMA, Federation, Node
+
+from pet.errors import FederationError, PetError
+from pet.federation.enrolment import Enrolment, Manifest, choose_sum_peers
+from pet.federation.joining import Admission
 from pet.federation.membership import TERMS
-from pet.federation.records import PeerIdentity
+from pet.federation.messages import PeerMessage
+from pet.federation.records import Confirm, PeerIdentity
+from pet.federation.rounds import CALL, GO
+from pet.federation.statistics import Statistics
 from pet.federation.terms_update import TermsUpdate
 
 
+@dataclass
 class MaliciousAdmin:
-    """An admin that invents members, shows lists that differ, and leads rounds with whom it likes."""
+    """The admin of a federation: it leads rounds, decides on terms, invents members, and shows lists that differ.
 
-    def __init__(self, started: Federation) -> None:
-        self.started = started
-        self.node = started.admin
+    Attributes:
+        started: the federation.
+        withheld: the aggregates that it kept for itself, oldest first.
+    """
+
+    started: Federation
+    withheld: list[Statistics] = field(default_factory=list)
 
     @property
-    def _context(self):
+    def node(self) -> Node:
+        """Its peer."""
+        return self.started.admin
+
+    @property
+    def _rounds(self) -> Any:
+        return self.node.peer._rounds
+
+    @property
+    def _context(self) -> Any:
         return self.node.peer._context
+
+    async def withhold_round(self, *, without: frozenset[str] = frozenset(), check: bool = False) -> str:
+        """Run a round and keep its result; returns why there was none, or nothing.
+
+        Args:
+            without: whom it does not call.
+            check: whether it applies its own rules, as an honest leader does before it announces a round.
+        """
+        rounds, context = self._rounds, self._context
+        manifest = await rounds._called(context.counters.round_id + 1, without)
+        try:
+            if check:
+                context.counters.ledger.require_aggregate(manifest.contributions, 0)
+            context.counters.round_id = manifest.round_id
+            result = await rounds._run(manifest)
+        except PetError as error:
+            return str(error)
+        total = Statistics.from_bytes(rounds._contributor.from_round(result.means, result.scalar_sum), SCHEMA)
+        self.withheld.append(total)
+        return ""
+
+    def own_statistics(self) -> Statistics:
+        """What it contributes itself, and so can subtract."""
+        return self.node.peer.local_project.snapshot().copy()
+
+    async def call(self, peer: Node, round_id: int) -> Enrolment | None:
+        """Call one peer to a round of any number; returns its enrolment, or None for a refusal."""
+        identity = self._context.members[peer.uuid]
+        called = await self._rounds._call_one(identity, round_id)
+        return None if called is None else called.enrolment
+
+    async def refusal_of(self, peer: Node, round_id: int) -> str:
+        """What a peer says, word for word, when it does not enrol."""
+        identity, fields = self._context.members[peer.uuid], {"round": round_id, "terms": 0}
+        try:
+            await self._ask(identity, CALL, fields)
+        except FederationError as error:
+            return str(error)
+        return ""
+
+    def next_round_that_draws(self, peer: Node, among: list[Node]) -> int:
+        """The first number above the last whose lottery gives a peer the sum role."""
+        number = self._context.counters.round_id + 2  # the very next one would be no choice
+        while peer.uuid not in choose_sum_peers(number, [one.uuid for one in among]):
+            number += 1
+        return number
+
+    async def announce(self, manifest: Manifest, peer: Node) -> str:
+        """Announce a round as it likes to one peer; returns the refusal, or nothing."""
+        identity = self._context.members[peer.uuid]
+        try:
+            await self._ask(identity, GO, manifest.to_fields() | {"parameters": ""})
+        except FederationError as error:
+            return str(error)
+        return ""
+
+    async def push_terms(self, peer: Node, **changes: Any) -> str:
+        """Send a peer newer terms with some fields as it likes; returns the refusal, or nothing."""
+        context = self._context
+        context.counters.terms_version += 1
+        fields = TermsUpdate.of(context.record, context.counters.terms_version).to_fields() | changes
+        try:
+            await self._ask(context.members[peer.uuid], TERMS, fields)
+        except FederationError as error:
+            return str(error)
+        return ""
+
+    async def change_contract(self, line: str, peer: Node) -> str:
+        """Show a peer another contract, with no regard to how many there were today."""
+        counter = self._context.counters.terms_version + 1
+        return await self.push_terms(peer, contract=[[line], counter])
+
+    @contextmanager
+    def answering_joins_with(self, **changes: Any) -> Any:
+        """Answer those who join meanwhile with terms as it likes."""
+        make = Admission._make
+
+        def make_other(role: Admission, subject: str, kind: str, fields: dict[str, Any]) -> bytes:
+            return make(role, subject, kind, fields | {name: value for name, value in changes.items() if name in fields})
+
+        Admission._make = make_other  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Admission._make = make  # type: ignore[method-assign]
 
     async def invent_member(self, name: str) -> Node:
         """Let a peer of its own join, which takes part with everybody."""
-        confirm, self.started.confirm = self.started.confirm, "admin"
+        confirm, self.started.confirm = self.started.confirm, Confirm.ADMIN
         try:
             return await self.started.join(project_id=name)
         finally:
@@ -39,3 +153,60 @@ class MaliciousAdmin:
         fields = TermsUpdate.of(replace(self.node.peer.record, peers=members), version).to_fields()
         recipient = self._context.members[victim.uuid]
         await self.node.peer._admin._tell(recipient, TERMS, fields)
+
+    async def _ask(self, identity: Any, kind: str, fields: Mapping[str, Any]) -> PeerMessage:
+        peer = self.node.peer
+        subject = peer._subjects.control(identity.uuid)
+        return await peer._link.ask(subject, identity, kind, dict(fields))
+
+
+@dataclass
+class MaliciousMember:
+    """A member that is not the admin; it sees the aggregates, and what it contributes itself.
+
+    Attributes:
+        node: its peer.
+        seen: the aggregates that it was shown, each with its own statistics of then.
+    """
+
+    node: Node
+    seen: list[tuple[Statistics, Statistics]] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Keep the aggregate as it is now."""
+        self.seen.append((self.node.peer.federated_project.snapshot().copy(), self.node.peer.local_project.snapshot().copy()))
+
+    def difference(self) -> Statistics:
+        """What changed at the others between the last two aggregates."""
+        (first, own_first), (second, own_second) = self.seen[-2:]
+        return (second - first) - (own_second - own_first)
+
+    def claims_news(self) -> None:
+        """Say that its statistics are new when they are the same, to be one of the peers that changed."""
+        self.node.peer.local_project.version += 1
+        self.node.peer.local_project._guard = None  # it keeps no rule for itself
+
+
+@dataclass
+class MaliciousBroker:
+    """The operator of the broker, or a thief of its one credential: it sees and stores all messages, and may send any.
+
+    Attributes:
+        connection: of its own.
+        heard: subject and bytes of every message since `listen`.
+    """
+
+    connection: Any
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+
+    async def listen(self, subject: str) -> None:
+        """Store everything that is sent on some subjects."""
+
+        async def note(message: Any) -> None:
+            self.heard.append((message.subject, bytes(message.data)))
+
+        await self.connection.subscribe(subject, note)
+
+    async def replay(self, subject: str, data: bytes) -> bytes:
+        """Send a message once more, or another one; returns the answer."""
+        return bytes(await self.connection.request(subject, data))

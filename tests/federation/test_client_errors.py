@@ -182,6 +182,8 @@ ARGUMENTS = {
     "target": "x",
     "features": ["y"],
     "weights": [1.0],
+    "number": 1,
+    "least_rows": 8,
 }
 CALLS = [name for name, call in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_") and name != "close"]
 ODD_VALUES = [None, 3, 10**400, "x", [], {}, [None], [{}], {"params": None}, {"values": 3}, {"weights": ["x"]}, {"a": 10**400}]

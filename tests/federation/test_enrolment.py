@@ -22,8 +22,8 @@ MEMBERS = {keys.uuid: keys.identity() for keys in PEERS}
 CONTRIBUTION = Contribution(version=1, rows=8, changed_rows=8)
 
 
-def enrol(keys, round_id=7, *, is_leader=False):
-    return RoundKeys.generate(is_leader=is_leader).enrol(keys, FID, round_id, CONTRIBUTION)
+def enrol(keys, round_id=7, *, is_leader=False, last_round=6):
+    return RoundKeys.generate(is_leader=is_leader).enrol(keys, FID, round_id, CONTRIBUTION, last_round)
 
 
 ENROLMENTS = [enrol(keys, is_leader=keys is PEERS[0]) for keys in PEERS]
@@ -62,6 +62,13 @@ WRONG_MANIFESTS = {
     "another key": lambda: with_enrolments(*ENROLMENTS[:3], replace(ENROLMENTS[3], ephemeral_key=bytes(range(32)))),
     "no leader": lambda: with_enrolments(enrol(PEERS[0]), *ENROLMENTS[1:]),
     "only leaders": lambda: with_enrolments(ENROLMENTS[0], *(enrol(keys, is_leader=True) for keys in PEERS[1:])),
+    "a round was skipped": lambda: with_enrolments(
+        ENROLMENTS[0], *(enrol(keys, last_round=number) for keys, number in zip(PEERS[1:], (5, 3, 5), strict=True))
+    ),
+    "a round once more": lambda: with_enrolments(*ENROLMENTS[:3], enrol(PEERS[3], last_round=7)),
+    "only the leader knows the last round": lambda: with_enrolments(
+        ENROLMENTS[0], *(enrol(keys, last_round=0) for keys in PEERS[1:])
+    ),
     "another leader": lambda: replace(MANIFEST, leader=PEERS[1].uuid),
 }
 
@@ -70,6 +77,10 @@ WRONG_MANIFESTS = {
 def test_a_manifest_with_anything_wrong_is_refused(problem):
     with pytest.raises(RemoteProtocolError):
         WRONG_MANIFESTS[problem]().verify(FID, MEMBERS)
+
+
+def test_a_peer_that_missed_rounds_takes_the_others_word_for_their_number():
+    with_enrolments(*ENROLMENTS[:3], enrol(PEERS[3], last_round=2)).verify(FID, MEMBERS)
 
 
 def test_an_enrolment_belongs_to_one_federation():
@@ -83,6 +94,7 @@ def test_an_enrolment_belongs_to_one_federation():
         {"peer": 5},
         {"round": -1},
         {"round": True},
+        {"last": None},
         {"contribution": [1, 2]},
         {"update_key": ""},
         {"sum_key": ""},
@@ -164,6 +176,7 @@ def test_round_parameters_must_be_for_our_vector():
             peer=PEERS[1].uuid,
             vector=np.zeros(length),
             scalar=Fraction(1),
+            before_update=lambda: None,
         )
 
     part(5).check()

@@ -5,12 +5,21 @@ import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
-from pet.errors import FederationStateError, FederationValueError, NotAdministratorError, PeerRefusedError, RoundError
+from pet.errors import (
+    FederationStateError,
+    FederationValueError,
+    NotAdministratorError,
+    RoundError,
+    TooSoonError,
+)
 from pet.federation.analysis import covariance, linear_regression
 from pet.federation.csv_table import CsvTable
 from pet.federation.enrolment import Manifest, RoundKeys
+from pet.federation.outcome import OutcomeKind
+from pet.federation.peer_link import Turns
 from pet.federation.records import FailureAction, LogKind, PeerKeys, ProjectKind
 from pet.federation.round import RoundLeader
+from pet.federation.runtime import HeldBack
 from pet.federation.sharing_rules import Contribution
 from pet.federation.statistics import Statistics
 from pet.transports.nats import NatsSettings, Subjects, connect
@@ -37,7 +46,7 @@ def require_pooled(started, parts):
         np.testing.assert_allclose(fit.standard_errors, pooled_fit.standard_errors, rtol=1e-9)
 
 
-@pytest.mark.parametrize("counts", [(40, 300, 7), (9, 5, 20, 100, 3, 11, 40, 1, 8, 60)])
+@pytest.mark.parametrize("counts", [(40, 300, 8), (9, 8, 20, 100, 13, 11, 40, 10, 8, 60)])
 def test_all_peers_have_the_pooled_statistics(broker, tmp_path, counts):
     async def work():
         async with federation(broker.url, tmp_path, len(counts)) as started:
@@ -70,54 +79,75 @@ def test_a_second_round_has_what_two_peers_learned_since_and_forgot(broker, tmp_
 def test_rounds_that_would_give_somebody_away_are_refused(broker, tmp_path):
     async def work():
         async with federation(broker.url, tmp_path, 4) as started:
-            admin = started.admin
-            learn(started, (2, 0, 1, 0))
+            admin, bob, carol, dave = started.nodes
+            learn(started, (20, 0, 30, 7))
             await pulse(started)
 
             async def refused(problem):
-                await admin.peer.request_full_sync()
-                await until(lambda: problem in admin.log())
+                before = [node.log().count(problem) for node in started.nodes]
+                await admin.peer._rounds.lead()
+                assert [node.log().count(problem) for node in started.nodes] == [count + 1 for count in before], "all know why"
 
             await refused("contributing peers: expected at least 3, got 2")
-            started.nodes[1].peer.local_project.learn(some_rows(4, 5))
-            await refused("rows of all peers: expected at least 8 (attributes + 5), got 7")
-            started.nodes[1].peer.local_project.learn(some_rows(30, 6))
+            assert dave.peer.local_project.held_back == HeldBack(rows=7, least=8)
+            bob.peer.local_project.learn(some_rows(10, 5))
             await synchronise(started)
-            started.nodes[1].peer.local_project.learn(some_rows(30, 7))
-            await refused("expected at least 2 peers, got 1")
-            started.nodes[2].peer.local_project.learn(some_rows(1, 8))
+            assert admin.peer.federated_project.row_count == 60
+            bob.peer.local_project.learn(some_rows(30, 7))
+            await refused("expected at least 2 peers to change together")
+            # One row more at another is no change that anybody may see, so the sum would still be bob's alone.
+            carol.peer.local_project.learn(some_rows(1, 8))
+            await refused("expected at least 2 peers to change together")
+            assert carol.peer.local_project.held_back == HeldBack(rows=1, least=8)
+            carol.peer.local_project.learn(some_rows(7, 9))
             await synchronise(started)
-            started.nodes[0].peer.local_project.learn(some_rows(3, 11))
-            started.nodes[2].peer.local_project.learn(some_rows(4, 12))
-            await refused("changed rows: expected at least 8 (attributes + 5), got 7")
+            assert admin.peer.federated_project.row_count == 98
             lines = admin.log()
-            before = started.nodes[3].peer.federated_project.row_count
-            started.nodes[3].peer.local_project.learn(some_rows(8, 13))
-            await synchronise(started)
-            assert started.nodes[3].peer.federated_project.row_count == before + 15
-            await admin.peer.request_full_sync()  # nothing is new: nothing happens, and nothing is logged
-            await admin.peer.request_full_sync()
+            assert (await admin.peer._rounds.lead()).kind is OutcomeKind.NOTHING_NEW
+            assert "Nothing new" not in dave.log(LogKind.SYNC), "a tick without news is nobody's business"
+            await admin.peer._rounds.lead(is_manual=True)
+            assert "Nothing new to merge" in dave.log(LogKind.SYNC)
             assert admin.log() == lines
 
     run(work())
 
 
-def test_a_contract_keeps_statistics_at_home(broker, tmp_path):
+def test_a_peer_below_the_minimum_contributes_once_its_own_user_lowers_it(broker, tmp_path):
     async def work():
-        async with federation(broker.url, tmp_path, 4) as started:
-            learn(started, (40, 30, 30, 10))
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, (40, 30, 4))
+            await pulse(started)
+            poor = started.nodes[2]
+            assert (await started.admin.peer._rounds.lead()).text.endswith("expected at least 3, got 2")
+            await poor.peer.set_least_rows(4)
+            poor = await started.restart(poor)
+            await until(lambda: poor.peer.is_running)
+            await synchronise(started)
+            assert started.admin.peer.federated_project.row_count == 74
+
+    run(work())
+
+
+def test_a_contract_is_not_evaluated_on_what_a_peer_contributes(broker, tmp_path):
+    """Taking part or not would show what it says of the rows of that peer alone."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 1) as started:
+            for _ in range(2):
+                await started.join(accepts_contracts=True)
+            learn(started, (40, 30, 10))
             with pytest.raises(NotAdministratorError):
                 await started.nodes[1].peer.set_contract(["COUNT(age) >= 20"])
             with pytest.raises(FederationValueError, match="nobody"):
                 await started.admin.peer.set_contract(["COUNT(nobody) >= 20"])
             await started.admin.peer.set_contract(["COUNT(age) >= 20"])
-            poor = started.nodes[3]
+            poor = started.nodes[2]
             await until(lambda: poor.peer.record.terms.contract.counter == 1)
             await pulse(started)
             await synchronise(started)
-            assert "Contract validation failed: COUNT(age) >= 20" in poor.log()
-            assert poor.peer.statistics.send_contract_errors == 1
-            assert started.admin.peer.federated_project.row_count == 100
+            assert [node.log() for node in started.nodes] == [""] * 3
+            assert poor.peer.statistics.send_contract_errors == 0
+            assert started.admin.peer.federated_project.row_count == 80
 
     run(work())
 
@@ -125,8 +155,8 @@ def test_a_contract_keeps_statistics_at_home(broker, tmp_path):
 def test_what_a_peer_does_with_an_aggregate_against_the_contract_is_its_own_choice(broker, tmp_path):
     async def work():
         async with federation(broker.url, tmp_path, 1) as started:
-            strict = await started.join()
-            lax = await started.join(receive_failure_action=FailureAction.ALLOW)
+            strict = await started.join(accepts_contracts=True)
+            lax = await started.join(receive_failure_action=FailureAction.ALLOW, accepts_contracts=True)
             learn(started, (40, 30, 30))
             await started.admin.peer.set_contract(["COUNT(age) < 50"])
             await until(lambda: all(node.peer.record.terms.contract.counter for node in started.nodes))
@@ -234,7 +264,11 @@ def test_any_peer_may_ask_for_a_round_once_a_minute(broker, tmp_path):
             await pulse(started)  # changes nothing
             await eager.peer.request_full_sync()
             await until(lambda: all(node.rounds() == 1 for node in started.nodes))
-            with pytest.raises(PeerRefusedError, match="one request a minute"):
+            with pytest.raises(TooSoonError, match="one request a minute") as refused:
+                await eager.peer.request_full_sync()
+            assert 0 < refused.value.retry_seconds <= 60
+            eager.peer._manual_syncs = Turns(eager.clock.now_seconds, "sync")  # a peer that keeps no count of its own
+            with pytest.raises(TooSoonError, match="one request a minute"):
                 await eager.peer.request_full_sync()
             await eager.peer.stop_pulse()
             await eager.peer.stop_pulse()
@@ -286,7 +320,9 @@ def test_a_round_that_nobody_joins_ends_and_names_the_silent_peers(broker):
     """A coordinator would open it anew; here the manifest names one round, and the leader calls again without the silent."""
     peers = [PeerKeys.generate() for _ in range(4)]
     enrolments = tuple(
-        RoundKeys.generate(is_leader=keys is peers[0]).enrol(keys, "b" * 16, 7, Contribution(version=1, rows=8, changed_rows=8))
+        RoundKeys.generate(is_leader=keys is peers[0]).enrol(
+            keys, "b" * 16, 7, Contribution(version=1, rows=8, changed_rows=8), 6
+        )
         for keys in peers
     )
     manifest = Manifest(round_id=7, leader=peers[0].uuid, enrolments=enrolments)

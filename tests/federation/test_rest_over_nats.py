@@ -143,7 +143,14 @@ def test_a_native_federation_with_all_that_an_admin_may_do(url, broker, clock):
         admin.new_schedule("admin", "d2")
         admin.set_contract("admin", ["COUNT(x) > 5", "# a comment"])
         assert admin.validate_contract("admin", ["COUNT(nothing) > 5"])
-        wait_for(lambda: peer.info("one")["sync_sched"] == "d2" and "COUNT(x)" in peer.info("one")["contract"])
+        wait_for(lambda: peer.info("one")["sync_sched"] == "d2" and peer.contract("one")["proposed"] is not None)
+        proposed = peer.contract("one")["proposed"]
+        assert (proposed["lines"], peer.info("one")["contract"]) == (["COUNT(x) > 5", "# a comment"], "")
+        refuse(400, f"contract: expected consent to change {proposed['number']}, got it to 99", peer.accept_contract, "one", 99)
+        peer.accept_contract("one", proposed["number"])
+        assert "COUNT(x)" in peer.info("one")["contract"]
+        assert peer.contract("one")["proposed"] is None
+        peer.set_least_rows("one", 20)
         removed = peer.info("three")["local_uuid"]
         admin.remove_peer("admin", removed)
         wait_for(lambda: removed not in peer.info("one")["peersInfo"])

@@ -59,7 +59,7 @@ def left_out(statistics):
 
 
 def shared(project):
-    return project.share(*project.versioned_snapshot())
+    return project._shared_pairs.share(*project.versioned_snapshot())
 
 
 @pytest.mark.parametrize("alone", [0, 1, LEAST - 1, LEAST, 3 * LEAST])

@@ -6,27 +6,10 @@ import numpy as np
 import pytest
 
 from pet.errors import SharingError
-from pet.federation.schema import Feature, Schema
-from pet.federation.sharing_rules import AggregateLedger, Contribution, require_least_rows
-from pet.federation.statistics import Statistics
+from pet.federation import sharing_rules
+from pet.federation.sharing_rules import AggregateLedger, Contribution
 
-SCHEMA = Schema(tuple(Feature(name=name) for name in "abc"))
 LEAST = 8
-
-
-def statistics(rows):
-    return Statistics.of(np.random.default_rng(rows).random((rows, 3)), SCHEMA)
-
-
-def test_plain_statistics_need_attributes_and_five_rows_also_in_their_difference():
-    assert SCHEMA.least_rows == LEAST
-    require_least_rows(SCHEMA, statistics(8), None)
-    require_least_rows(SCHEMA, statistics(24), statistics(16))
-    require_least_rows(SCHEMA, statistics(16), statistics(24))
-    with pytest.raises(SharingError, match=r"at least 8.*got 7"):
-        require_least_rows(SCHEMA, statistics(7), None)
-    with pytest.raises(SharingError, match=r"changed rows.*got 7"):
-        require_least_rows(SCHEMA, statistics(23), statistics(16))
 
 
 def contributions(**changes):
@@ -47,13 +30,22 @@ def after(*rounds):
     ("earlier", "now", "problem"),
     [
         ([], contributions(c=(1, None, 0)), "contributing peers: expected at least 3, got 2"),
-        ([], contributions(a=(1, 2, 2), b=(1, 2, 2), c=(1, 3, 3)), "rows of all peers.*got 7"),
+        ([], contributions(a=(1, 2, 2), b=(1, 2, 2), c=(1, 3, 3)), "rows of all peers.*got fewer"),
         ([contributions()], contributions(), "since the last aggregate: expected some"),
-        ([contributions()], contributions(a=(2, 8, 8)), "at least 2 peers, got 1"),
-        ([contributions()], contributions(d=(1, 8, 8)), "at least 2 peers, got 1"),
-        ([contributions(d=(1, 8, 8))], contributions(), "at least 2 peers, got 1"),
-        ([contributions()], contributions(a=(2, 8, 3), b=(2, 8, 4)), "changed rows.*got 7"),
-        ([contributions(), contributions(a=(2, 8, 8), b=(2, 8, 8))], contributions(a=(2, 8, 8)), "an earlier aggregate.*got 1"),
+        ([contributions()], contributions(a=(2, 8, 8)), "at least 2 peers to change together, got peer [ad] alone"),
+        ([contributions()], contributions(d=(1, 8, 8)), "at least 2 peers to change together, got peer [ad] alone"),
+        ([contributions(d=(1, 8, 8))], contributions(), "at least 2 peers to change together, got peer [ad] alone"),
+        ([contributions()], contributions(a=(2, 8, 3), b=(2, 8, 4)), "changed rows.*got fewer"),
+        (
+            [contributions(), contributions(a=(2, 8, 8), b=(2, 8, 8))],
+            contributions(a=(2, 8, 8)),
+            "version of peer b",
+        ),
+        (
+            [contributions(), contributions(a=(1, None, 0), b=(1, None, 0), d=(1, 8, 8), e=(1, 8, 8))],
+            contributions(d=(1, 8, 8), e=(1, 8, 8)),
+            "got peer c alone",
+        ),
     ],
 )
 def test_aggregates_that_would_give_somebody_away_are_refused(earlier, now, problem):
@@ -89,3 +81,35 @@ def test_cut_off_counts_decide_as_the_true_ones_would():
         except SharingError:
             decided = False
         assert decided == (rows.sum() >= LEAST)
+
+
+def test_a_round_counts_from_when_it_was_agreed_to_whether_or_not_a_result_was_shown():
+    """Who leads a round may keep its result back, so a round without one is remembered like any other."""
+    ledger = AggregateLedger()
+    with_d = contributions(d=(1, 8, 8))
+    ledger.agree(with_d)
+    with pytest.raises(SharingError, match="got peer d alone"):
+        ledger.require_hidden(contributions(), 0)
+    ledger.require_hidden(with_d, 0)  # the same round may be called again
+    ledger.require_aggregate(with_d, 0)
+    ledger.require_hidden(contributions(a=(2, 8, 8)), 0)  # a changes as d goes: the sums hide both
+    ledger.record(with_d)
+    with pytest.raises(SharingError, match="expected some, got none"):
+        ledger.require_aggregate(with_d, 0)
+
+
+def test_a_ledger_of_an_earlier_release_is_read():
+    ledger = AggregateLedger.from_json({"aggregates": [{"a": 1, "b": 1, "c": 1}], "rows": {"a": 8, "b": 8, "c": 8}})
+    assert not ledger.has_news(contributions())
+    with pytest.raises(SharingError, match="got peer a alone"):
+        ledger.require_hidden(contributions(a=(2, 8, 8)), 0)
+
+
+def test_the_memory_is_bounded_and_full_means_refused(monkeypatch):
+    monkeypatch.setattr(sharing_rules, "MAX_OPEN_ROUNDS", 2)
+    ledger = AggregateLedger()
+    for pair in ("de", "fg"):
+        ledger.agree(contributions(**dict.fromkeys(pair, (1, 8, 8))))
+    with pytest.raises(SharingError, match="at most 2, got one more"):
+        ledger.require_hidden(contributions(h=(1, 8, 8), i=(1, 8, 8)), 0)
+    ledger.require_hidden(contributions(d=(1, 8, 8), e=(1, 8, 8)), 0)

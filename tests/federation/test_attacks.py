@@ -1,0 +1,227 @@
+"""Attacks of an admin and of members on the numbers of one peer, each played against unmodified peers."""
+
+import numpy as np
+import pytest
+from malicious import MaliciousAdmin, MaliciousMember
+from nats_broker import run
+from peer_driver import federation, pulse, some_rows, synchronise, until
+
+from pet.errors import DowngradeError
+from pet.federation.enrolment import Manifest
+from pet.federation.runtime import HeldBack
+from pet.federation.schema import Feature, Schema
+
+
+def learn(started, *counts):
+    for number, (node, count) in enumerate(zip(started.nodes, counts, strict=True)):
+        if count:
+            node.peer.local_project.learn(some_rows(count, number))
+
+
+def one_row(age):
+    return {"age": np.array([age]), "ill": np.array([1.0]), "weight": np.array([97.5])}
+
+
+def test_a_contract_is_no_way_to_ask_for_a_peers_numbers(broker, tmp_path):
+    """The admin changes the contract and looks who enrols: the answers are the same, whatever the contract and the rows say."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 3) as started:
+            learn(started, 30, 90, 7)
+            await pulse(started)
+            admin, rich, poor = MaliciousAdmin(started), *started.nodes[1:]
+            contract = rich.peer.record.terms.contract
+            for number, line in enumerate(("MEAN(age) > 0", "MEAN(age) > 99", "COUNT(age) > 50", "COUNT(age) > 5"), 1):
+                for peer in (rich, poor):
+                    await admin.change_contract(line, peer)
+                assert await admin.call(rich, number) is not None
+                assert await admin.call(poor, number) is None
+            for peer in (rich, poor):
+                assert peer.peer.record.terms.contract == contract, "nobody agreed to a change"
+                assert peer.peer.proposed_contract is not None
+                assert peer.peer.statistics.send_contract_errors == 0
+                assert peer.log() == ""
+
+    run(work())
+
+
+def test_a_refusal_says_nothing_of_the_rows_that_are_held_back(broker, tmp_path):
+    """Errors are answers too: none, one, and seven rows get the same one, and a change of any few rows shows nothing."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            learn(started, 30, 0, 1, 7)
+            await pulse(started)
+            admin = MaliciousAdmin(started)
+            refusals = {(await admin.refusal_of(peer, 1)).replace(peer.uuid, "") for peer in started.nodes[1:]}
+            assert len(refusals) == 1
+            assert not any(character.isdigit() for character in refusals.pop())
+            peer = started.nodes[3]
+            peer.peer.local_project.learn(some_rows(20, 9))
+            shown = {}
+            for number, more in enumerate((0, 1, 6), 1):
+                if more:
+                    peer.peer.local_project.note_shared(peer.peer.local_project.offered())
+                    peer.peer.local_project.learn(some_rows(more, 20 + more))
+                enrolment = await admin.call(peer, number)
+                shown[more] = enrolment.contribution
+            assert shown[1] == shown[6]
+            assert (shown[1].version, shown[1].rows, shown[1].changed_rows) == (shown[0].version, shown[0].rows, 0)
+
+    run(work())
+
+
+def test_a_member_does_not_single_out_another_ones_row(broker, tmp_path):
+    """It adds rows of its own until a sum may be made again, and asks for one after the other has learned a single row."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 200, 150, 40)
+            await pulse(started)
+            await synchronise(started)
+            alice, mallory = started.nodes[1], MaliciousMember(started.nodes[2])
+            mallory.look()
+            alice.peer.local_project.learn(one_row(61.25))
+            mallory.node.peer.local_project.learn(some_rows(8, 4))
+            await mallory.node.peer.request_full_sync()
+            await until(lambda: "expected at least 2 peers to change together" in mallory.node.log())
+            # Another peer that changes too makes the sum possible. Alice's row is not in it.
+            started.admin.peer.local_project.learn(some_rows(30, 5))
+            await synchronise(started)
+            mallory.look()
+            assert mallory.difference().rows == 30
+            assert alice.peer.local_project.held_back == HeldBack(rows=1, least=8)
+            alice.peer.local_project.learn(some_rows(7, 6))
+            started.admin.peer.local_project.learn(some_rows(8, 7))
+            await synchronise(started)
+            mallory.look()
+            assert mallory.difference().rows == 16, "never fewer than eight of anybody"
+
+    run(work())
+
+
+def test_two_members_that_collude_learn_the_change_of_the_third_and_not_one_row(broker, tmp_path):
+    """What is stated: of three peers, two know the third's change. Its own rule sees to it that this is eight rows or more."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 200, 150, 40)
+            await pulse(started)
+            await synchronise(started)
+            alice = started.nodes[1]
+            colluding = [MaliciousMember(started.admin), MaliciousMember(started.nodes[2])]
+            for member in colluding:
+                member.look()
+                member.claims_news()
+            alice.peer.local_project.learn(one_row(61.25))
+            await synchronise(started)
+            for member in colluding:
+                member.look()
+            first, second = colluding[0].seen[-2:]
+            np.testing.assert_allclose((second[0] - first[0]).values, 0, atol=1e-6)
+            alice.peer.local_project.learn(some_rows(7, 6))
+            for member in colluding:
+                member.claims_news()
+            await synchronise(started)
+            colluding[0].look()
+            assert (colluding[0].seen[-1][0] - second[0]).rows == 8, "they know the sum of the eight"
+
+    run(work())
+
+
+def test_an_admin_that_withholds_aggregates_subtracts_nobody(broker, tmp_path):
+    """What a peer agreed to contribute to counts, whether or not it was shown the sum."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 3, phase_seconds=20) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            admin, bob = MaliciousAdmin(started), started.nodes[1]
+            assert await admin.withhold_round() == ""
+            dave = await started.join()
+            dave.peer.local_project.learn(some_rows(9, 77))
+            await dave.peer.start_pulse()
+            assert "expected at least 2 peers to change together" in await admin.withhold_round()
+            # Leaving peers out is the same attack the other way round; and so is a change of bob alone.
+            bob.peer.local_project.learn(some_rows(20, 5))
+            assert "expected at least" in await admin.withhold_round(without=frozenset({dave.uuid}))
+            assert [total.rows for total in admin.withheld] == [180]
+            assert all("refused" in peer.log() for peer in (bob, started.nodes[2]))
+            # After a restart they still know.
+            again = await started.restart(started.nodes[2])
+            await until(lambda: again.peer.is_running)
+            assert "expected at least" in await admin.withhold_round(without=frozenset({dave.uuid}))
+            assert len(admin.withheld) == 1
+            # The very same sum tells nothing new, and two changes hide each other.
+            again.peer.local_project.learn(some_rows(20, 6))
+            assert await admin.withhold_round(without=frozenset({dave.uuid})) == ""
+            assert [total.rows for total in admin.withheld] == [180, 220]
+
+    run(work())
+
+
+def test_a_peer_that_left_and_joined_again_hides_nobody_else(broker, tmp_path):
+    """A peer that goes and comes back under a new name is another peer: its going is a change of one."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=20) as started:
+            learn(started, 50, 60, 70, 80)
+            await pulse(started)
+            admin = MaliciousAdmin(started)
+            assert await admin.withhold_round() == ""
+            await started.nodes[3].peer.leave()
+            assert "to change together" in await admin.withhold_round()
+            assert len(admin.withheld) == 1
+
+    run(work())
+
+
+def test_terms_weaker_than_the_invitations_are_refused(broker, tmp_path):
+    """SMPC, encryption and the minimum of rows do not go away with the answer to a join, nor with a later message."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 2) as started:
+            admin, peer = MaliciousAdmin(started), started.nodes[1]
+            smaller = Schema((Feature(name="age", centre=50, scale=20),)).to_json()
+            for changes, problem in (
+                ({"smpc": False}, "expected SMPC"),
+                ({"encrypts": False}, "expected encryption"),
+                ({"smpc": None, "encrypts": None}, "expected SMPC"),
+                ({"smpc": "false"}, "expected SMPC"),
+                ({"schema": smaller}, "minimum of at least 8 rows"),
+                ({"schema": None}, "minimum of at least 8 rows"),
+            ):
+                with admin.answering_joins_with(**changes), pytest.raises(DowngradeError, match=problem):
+                    await started.join()
+            before = peer.peer.record
+            for changes in ({"smpc": False}, {"encrypts": False}, {"schema": smaller}, {"schema": None}):
+                assert "as was agreed" in await admin.push_terms(peer, **changes)
+            assert peer.peer.record == before
+            assert peer.log().count("Terms of the admin refused") == 4
+            assert await admin.push_terms(peer) == ""
+
+    run(work())
+
+
+def test_an_admin_does_not_choose_the_number_of_a_round(broker, tmp_path):
+    """The lottery for the sum role is public, so who may skip numbers chooses who wins."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=20) as started:
+            learn(started, 50, 60, 70, 80)
+            await pulse(started)
+            await synchronise(started)
+            admin, accomplice = MaliciousAdmin(started), started.nodes[3]
+            chosen = admin.next_round_that_draws(accomplice, started.nodes[1:])
+            enrolments = [await admin.call(peer, chosen) for peer in started.nodes[1:]]
+            assert None not in enrolments
+            manifest = Manifest(round_id=chosen, leader=started.admin.uuid, enrolments=tuple(enrolments))
+            for peer in started.nodes[1:3]:
+                assert f"expected number 2, which follows the last, got {chosen}" in await admin.announce(manifest, peer)
+                assert not peer.peer.is_in_round
+            # Calls that lead to nothing move no number either.
+            again = [await admin.call(peer, chosen + 1) for peer in started.nodes[1:]]
+            manifest = Manifest(round_id=chosen + 1, leader=started.admin.uuid, enrolments=tuple(again))
+            assert "expected number 2" in await admin.announce(manifest, started.nodes[1])
+
+    run(work())
