@@ -15,7 +15,7 @@ from pet import _installation
 
 _installation.check_module()  # before numpy loads: a clone without the dependencies should hear what it is, too
 
-from pet import errors, kernels
+from pet import errors, kernels, shares
 from pet.aggregation import Aggregation
 from pet.errors import (
     AggregationError,
@@ -26,6 +26,7 @@ from pet.errors import (
     MissingExtraError,
     ModelError,
     PetError,
+    PlanError,
     ProtocolError,
     RemoteProtocolError,
     SettingsError,
@@ -38,6 +39,7 @@ from pet.layout import Layout, flatten
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
 from pet.mask_object import Mask, MaskedModel, MaskSeed, iter_sum_masks, sum_masks
 from pet.masking import ShareWeight, mask_model
+from pet.plan import Plan
 
 __version__ = "0.2.0"
 
@@ -62,6 +64,8 @@ __all__ = [
     "ModelError",
     "ModelType",
     "PetError",
+    "Plan",
+    "PlanError",
     "ProtocolError",
     "RemoteProtocolError",
     "SettingsError",
@@ -75,5 +79,6 @@ __all__ = [
     "iter_sum_masks",
     "kernels",
     "mask_model",
+    "shares",
     "sum_masks",
 ]

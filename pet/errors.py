@@ -2,6 +2,7 @@
 
 PetError
 ├── ConfigError (ValueError)            a mask config that does not exist or does not fit
+│   ├── PlanError                       a committee's plan that cannot be, or a slot it does not have; carries a reason
 │   └── SettingsError                   a settings file or variable: names the key, the value and the rule
 ├── ModelError (ValueError)             weights, scalars or layouts of a caller: dtype, shape, NaN, clipping refused
 ├── AggregationError (ValueError)       a masked model or mask that cannot be added (spec 3.6); carries a reason
@@ -96,8 +97,21 @@ class PetError(Exception):
         return self._text
 
 
+class _ReasonedError(PetError):
+    """An error that is counted by reason: a short stable identifier beside the sentence for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.args = (reason, message)
+        self.reason = reason
+
+
 class ConfigError(PetError, ValueError):
     """A mask config that does not exist, or that does not fit where it was used."""
+
+
+class PlanError(_ReasonedError, ConfigError):
+    """A committee's plan that protects too little or is too large, or a slot or part that it does not have."""
 
 
 class SettingsError(ConfigError):
@@ -106,15 +120,6 @@ class SettingsError(ConfigError):
 
 class ModelError(PetError, ValueError):
     """Weights, a scalar or a layout that cannot be used as given."""
-
-
-class _ReasonedError(PetError):
-    """An error that is counted by reason: a short stable identifier beside the sentence for people."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.args = (reason, message)
-        self.reason = reason
 
 
 class AggregationError(_ReasonedError, ValueError):

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_files import load_vectors
 
@@ -43,6 +43,7 @@ def test_levels_are_those_of_the_vectors():
         assert FieldConfig(derivation, FieldValues.INT, case["max_updates"]).levels == int(case["levels"])
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(Derivation),
     st.sampled_from(FieldValues),

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_files import load_vectors
 
@@ -467,6 +467,7 @@ def test_seeds_are_counted(config):
 # ---- the mean -------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["z32", "z64"]),
     st.sampled_from(["f32", "f64"]),
@@ -503,6 +504,7 @@ def test_the_mean_is_exact_within_the_bound_of_the_specification(field, kind, bo
     assert np.concatenate(list(model.iter_arrays())).tobytes() == model.to_array().tobytes()
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["z32", "z64"]), st.integers(1, 300), st.data())
 def test_totals_of_integers_are_exact(field, most, data):
     config = pet.MaskConfig.parse(f"pet-1/{field},int,models={most}")

@@ -7,7 +7,7 @@ import pet
 
 
 def test_all_is_what_is_exported():
-    modules = {"errors", "kernels"}
+    modules = {"errors", "kernels", "shares"}
     public = {name for name in vars(pet) if not name.startswith("_")}
     own_modules = {name for name in public if type(vars(pet)[name]) is type(sys)} - modules
     assert set(pet.__all__) == (public - own_modules) | {"__version__"}
