@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pet
 from pet.coordinator.engine import CoordinatorEngine
-from pet.protocol.events import Event, ModelPublished, ParametersPublished, RoundFailed
+from pet.protocol.events import Event, MessageAccepted, MessageRefused, ModelPublished, ParametersPublished, RoundFailed
 from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
@@ -32,6 +32,8 @@ class RoundOutcome:
         is_completed: whether it gave a model.
         reason: why not, as in docs/protocol.md; empty if it did.
         models: how many updates the model is the mean of.
+        accepted: messages taken into the round, of all phases.
+        refused: messages refused meanwhile, for whatever reason.
         seconds: from its parameters to its end.
     """
 
@@ -39,6 +41,8 @@ class RoundOutcome:
     is_completed: bool
     reason: str
     models: int
+    accepted: int
+    refused: int
     seconds: float
 
 
@@ -54,6 +58,7 @@ class Observation:
         self._engine: Final = engine
         self._clock: Final = clock
         self._started_seconds = clock()
+        self._accepted = self._refused = 0
         self._rounds: Final[deque[RoundOutcome]] = deque(maxlen=ROUNDS_KEPT)
         engine.subscribe(self._note)
 
@@ -74,6 +79,11 @@ class Observation:
         match event:
             case ParametersPublished():
                 self._started_seconds = self._clock()
+                self._accepted = self._refused = 0
+            case MessageAccepted():
+                self._accepted += 1
+            case MessageRefused():
+                self._refused += 1
             case ModelPublished():
                 self._end_round(event.round_id, reason="", models=event.model.model_count)
             case RoundFailed():
@@ -84,7 +94,15 @@ class Observation:
     def _end_round(self, round_id: int, *, reason: str, models: int) -> None:
         seconds = round(self._clock() - self._started_seconds, 3)
         self._rounds.append(
-            RoundOutcome(round=round_id, is_completed=not reason, reason=reason, models=models, seconds=seconds)
+            RoundOutcome(
+                round=round_id,
+                is_completed=not reason,
+                reason=reason,
+                models=models,
+                accepted=self._accepted,
+                refused=self._refused,
+                seconds=seconds,
+            )
         )
 
 

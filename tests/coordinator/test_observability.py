@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from pet.coordinator.observation import ROUNDS_KEPT
 from pet.coordinator.settings import Settings
 from pet.errors import MissingExtraError
 from pet.messages import decode_seed_dictionary, decode_sum_dictionary
+from pet.protocol.coordinator import FAILURE_REASONS
 from pet.transports import live_page
 
 
@@ -95,7 +97,7 @@ def test_without_the_extra_only_an_operator_who_asked_is_told(monkeypatch):
     monkeypatch.delitem(sys.modules, "pet.coordinator.metrics", raising=False)
     monkeypatch.delattr("pet.coordinator.metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(MissingExtraError, match=r"pet-protocol\[metrics\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[metrics\]"):
         create_app(settings(metrics={"prometheus": True}))
     with serving(create_app(settings())) as url:
         assert httpx.get(f"{url}/metrics").status_code == 404
@@ -161,23 +163,82 @@ def test_the_page_follows_a_round_in_a_browser(browser, client):
     def text(name):
         return browser.find_element("id", name).text
 
+    def classes():
+        return [item.get_attribute("class") for item in browser.find_elements("css selector", "#phases li")]
+
     wait_until(lambda: text("connection") == "live", 20)
     assert text("round") == "round 1"
     assert text("count") == "0 accepted, 2 needed, at most 10"
     assert re.fullmatch(r"(?i)waiting for 2 sum messages of 2, for \d+ s; none has come yet", text("waiting"))
     assert text("time").endswith(" s, then the round is opened anew")
+    assert text("until") == "until sum ends"
+    assert classes() == ["now", "", "", ""]
     wait_until(lambda: text("advice").startswith("Start more participants: on average 50% of them"), 20)
     play_round(client)
     wait_until(lambda: "model published" in text("rounds"), 20)
     assert text("round") == "round 2"
     assert "(1 with a model, 0 without)" in text("totals")
     client.post("/message", content=bytes(200))
-    wait_until(lambda: "decryption" in text("refusals"), 20)
+    wait_until(lambda: "the body does not open" in text("refusals"), 20)
+    bars = [len(browser.find_elements("css selector", f"#chart .{kind}")) for kind in ("accepted", "refused", "seconds")]
+    assert bars == [1, 1, 1]
+    assert "round 1: 7 accepted, 1 refused" in browser.find_element("css selector", "#chart title").get_attribute("textContent")
+    summed = SealedRound(client.get("/params").content)
+    for key in summed.keys("sum", 2):
+        client.post("/message", content=bytes(summed.sum(key)))
+    wait_until(lambda: classes() == ["done", "now", "", ""], 20)
+    assert text("phases").startswith("sum: finished\n")
     if folder := os.environ.get("PET_SCREENSHOTS"):
         browser.save_screenshot(f"{folder}/live_page.png")
+    # On a phone nothing is wider than the screen.
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    if folder := os.environ.get("PET_SCREENSHOTS"):
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+        browser.save_screenshot(f"{folder}/live_page_phone.png")
     # A missing favicon is none of our business; a refused script or style would be.
     complaints = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
     assert complaints == []
+
+
+PAGE = Path(live_page.__file__).with_name("live_page.html").read_text()
+
+
+def luminance(colour):
+    """As WCAG 2 defines it."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_colours_have_the_contrast_of_wcag_aa_in_both_modes():
+    modes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{(.*?)\}", PAGE, re.DOTALL)
+    ]
+    assert [len(mode) for mode in modes] == [8, 8]
+    for mode in modes:
+        for name in ("text", "quiet", "done", "bad", "now"):
+            assert contrast(mode[name], mode["page"]) >= 4.5, (name, mode)
+        assert contrast(mode["on-now"], mode["now"]) >= 4.5
+        assert contrast(mode["line"], mode["page"]) >= 3, "borders and bars"
+    assert "opacity" not in PAGE, "it would lower the contrast"
+
+
+def test_every_documented_reason_has_its_words_on_the_page():
+    document = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    documented = {}
+    for table in re.findall(r"^\| Reason \| Meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", document, re.MULTILINE):
+        for names, meaning in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (.*?) \|$", table, re.MULTILINE):
+            documented.update(dict.fromkeys(re.findall(r"`(\w+)`", names), meaning.replace("`", "")))
+    assert set(FAILURE_REASONS) < documented.keys()
+    assert dict(re.findall(r'^  (\w+): "(.*)",$', PAGE, re.MULTILINE)) == documented
 
 
 def test_only_the_last_rounds_are_kept():
