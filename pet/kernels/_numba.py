@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pet.errors import AggregationError, ModelError, UnmaskError
 from pet.kernels import _numba_fractions, _numba_keystream, _numba_numbers, _numba_vectors, _reference
 from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total, plane_count
-from pet.kernels._reference_fields import field_add as field_add
-from pet.kernels._reference_fields import field_decode as field_decode
-from pet.kernels._reference_fields import field_dot as field_dot
-from pet.kernels._reference_fields import field_encode as field_encode
-from pet.kernels._reference_fields import field_expand_add as field_expand_add
-from pet.kernels._reference_fields import field_find_above as field_find_above
-from pet.kernels._reference_fields import field_multiply_add as field_multiply_add
-from pet.kernels._reference_fields import field_subtract as field_subtract
+from pet.kernels._numba_fields import field_add as field_add
+from pet.kernels._numba_fields import field_decode as field_decode
+from pet.kernels._numba_fields import field_dot as field_dot
+from pet.kernels._numba_fields import field_encode as field_encode
+from pet.kernels._numba_fields import field_expand_add as field_expand_add
+from pet.kernels._numba_fields import field_find_above as field_find_above
+from pet.kernels._numba_fields import field_multiply_add as field_multiply_add
+from pet.kernels._numba_fields import field_subtract as field_subtract
 
 name: Final = "numba"
 

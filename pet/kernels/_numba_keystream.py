@@ -59,7 +59,7 @@ def _double_round(state: Any) -> Any:
 
 
 @inlined
-def _make_blocks(columns: Any, key: Any, counter: Any) -> None:
+def make_blocks(columns: Any, key: Any, counter: Any) -> None:
     """Write BLOCKS blocks from a counter on: columns[word, block]."""
     k0, k1, k2, k3 = U32(key[0]), U32(key[1]), U32(key[2]), U32(key[3])
     k4, k5, k6, k7 = U32(key[4]), U32(key[5]), U32(key[6]), U32(key[7])
@@ -94,6 +94,19 @@ def _make_blocks(columns: Any, key: Any, counter: Any) -> None:
         columns[13, block] = U32(state[13] + high)
         columns[14, block] = state[14]
         columns[15, block] = state[15]
+
+
+@inlined
+def one_word(key: Any, counter: Any, stream: Any, word: Any) -> Any:
+    """Return one word of the block with a counter in a stream of its own: for the few draws that are made again."""
+    k0, k1, k2, k3 = U32(key[0]), U32(key[1]), U32(key[2]), U32(key[3])
+    k4, k5, k6, k7 = U32(key[4]), U32(key[5]), U32(key[6]), U32(key[7])
+    counters = U32(counter), U32(counter >> _WORD_BITS), U32(stream), U32(stream >> _WORD_BITS)
+    start = (_SIGMA_0, _SIGMA_1, _SIGMA_2, _SIGMA_3, k0, k1, k2, k3, k4, k5, k6, k7, *counters)
+    state = start
+    for _ in range(10):
+        state = _double_round(state)
+    return U64(U32(state[word] + start[word]))
 
 
 @inlined
@@ -188,7 +201,7 @@ def draw(values: Any, stride: Any, count: Any, key: Any, position: Any, words_pe
     done = 0
     kept = 0  # words left over from the blocks before: less than one draw
     while done < count:
-        _make_blocks(columns, key, counter)
+        make_blocks(columns, key, counter)
         counter += U64(BLOCKS)
         _append_blocks(words, kept, columns)
         end = kept + 16 * BLOCKS

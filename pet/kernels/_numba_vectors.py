@@ -23,7 +23,7 @@ _BYTE_BITS: Final = U64(8)
 
 
 @inlined
-def _load(data: Any, start: Any, size: Any) -> Any:
+def load(data: Any, start: Any, size: Any) -> Any:
     """Read `size` bytes, 0 to 8, as a little-endian word."""
     # Unsigned indices: numba tests signed ones for negative values, and the eight bytes would not become one load.
     at = U64(start)
@@ -101,7 +101,7 @@ def unpack(values: Any, stride: Any, count: Any, data: Any, width: Any, planes: 
     for plane in range(planes):
         size = _limb_bytes(width, plane)
         for i in range(count):
-            values[plane * stride + i] = _load(data, i * width + 8 * plane, size)
+            values[plane * stride + i] = load(data, i * width + 8 * plane, size)
 
 
 @kernel(void, BYTES_OUT, INTEGER, WORDS_IN, INTEGER, INTEGER, INTEGER)
@@ -123,13 +123,13 @@ def find_invalid(data: Any, width: Any, order: Any) -> Any:
     if len(order) == 1:
         largest = _ZERO
         for i in range(count):
-            largest = max(largest, _load(data, i * width, width))
+            largest = max(largest, load(data, i * width, width))
         if largest < order[0]:
             return count
     for i in range(count):
         borrow = _ZERO
         for plane in range(len(order)):
-            value = _load(data, i * width + 8 * plane, _limb_bytes(width, plane))
+            value = load(data, i * width + 8 * plane, _limb_bytes(width, plane))
             _, borrow = _subtract_with_borrow(value, order[plane], borrow)
         if borrow == _ZERO:
             return i
@@ -141,13 +141,13 @@ def add_packed(total: Any, stride: Any, count: Any, data: Any, width: Any, plane
     """Add packed elements to a total, unreduced."""
     if planes == 1:
         for i in range(count):
-            total[i] += _load(data, i * width, width)
+            total[i] += load(data, i * width, width)
         return
     for i in range(count):
         carry = _ZERO
         for plane in range(planes):
             at = plane * stride + i
-            value = _load(data, i * width + 8 * plane, _limb_bytes(width, plane))
+            value = load(data, i * width + 8 * plane, _limb_bytes(width, plane))
             total[at], carry = _add_with_carry(total[at], value, carry)
 
 
@@ -174,14 +174,14 @@ def subtract_packed(total: Any, stride: Any, count: Any, data: Any, width: Any, 
     planes = len(order)
     if planes == 1:
         for i in range(count):
-            value = total[i] - _load(data, i * width, width)
+            value = total[i] - load(data, i * width, width)
             total[i] = min(value, value + order[0])  # a negative difference has wrapped: adding the order wraps it back
         return
     for i in range(count):
         borrow = _ZERO
         for plane in range(planes):
             at = plane * stride + i
-            value = _load(data, i * width + 8 * plane, _limb_bytes(width, plane))
+            value = load(data, i * width + 8 * plane, _limb_bytes(width, plane))
             total[at], borrow = _subtract_with_borrow(total[at], value, borrow)
         mask = _ZERO - borrow
         carry = _ZERO
