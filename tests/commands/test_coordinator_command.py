@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from pet.commands import serving
+from pet.coordinator.key_file import create_key_file
 from pet.errors import TransportError
+from pet.transports.http import HttpTransport
 
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
 AUTHORITY, SERVER, CLIENT = TLS / "authority.pem", TLS / "server.pem", TLS / "client.pem"
@@ -100,6 +102,39 @@ def test_without_a_file_it_listens_on_loopback():
             "No settings file (-c), so the defaults are for trying out: pet.sum.time.max 60 (with one: 3600), "
             "pet.update.time.max 600 (with one: 3600), pet.sum2.time.max 60.\n"
         ) in printed
+
+
+def test_its_answers_are_signed_by_the_key_of_its_settings(config, folder):
+    key = create_key_file(folder / "coordinator.key")
+    with running("-c", str(config), PET__SERVICE__COORDINATOR_KEY=str(folder / "coordinator.key")) as (process, url, printed):
+        assert f"the coordinator key {key.public_key.hex()}." in printed
+        with contextlib.closing(HttpTransport(url, coordinator_key=key.public_key)) as transport:
+            assert len(transport.get_parameters()) == 136
+        process.kill()
+        _, err = process.communicate(timeout=20)
+    assert key.secret_key[:32].hex() not in printed + err
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        (b"something else", 0o600, "a key file as 'pet key new' writes it"),
+        (None, 0o644, "chmod 600"),
+        (b"", None, "readable file"),
+    ],
+)
+def test_a_key_file_that_cannot_be_used_ends_the_start(config, folder, content, mode, message):
+    path = folder / "coordinator.key"
+    if mode is not None:
+        create_key_file(path)
+        path.write_bytes(path.read_bytes() if content is None else content)
+        path.chmod(mode)
+    process = start("-c", str(config), PET__SERVICE__COORDINATOR_KEY=str(path))
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "PET__SERVICE__COORDINATOR_KEY (service.coordinator_key): " in err
+    assert message in err
+    assert "Listening" not in out
 
 
 def test_its_url_comes_first_and_the_table_only_on_request(config):

@@ -12,6 +12,7 @@ from nats_uploads import settings_for, some_bytes, until
 from pet.errors import AnswerTooLargeError, MissingError, RemoteProtocolError, TransportConfigError, TransportError
 from pet.transports.nats import BlobReference, Broadcasts, Subjects, connect, generate_federation_id
 from pet.transports.nats.answers import decode_answer, encode_answer
+from pet.transports.nats.broadcasts import parse_headers
 from pet.transports.nats.storage import ask_storage
 
 
@@ -19,6 +20,23 @@ from pet.transports.nats.storage import ask_storage
 def broker(tmp_path_factory):
     with running_broker(tmp_path_factory.mktemp("broker")) as broker:
         yield broker
+
+
+def test_headers_are_kept_with_an_event_and_read_strictly(broker):
+    async def use():
+        async with await connect(settings_for(broker), "admin") as connection:
+            broadcasts = Broadcasts(connection, Subjects(generate_federation_id()))
+            await broadcasts.create_streams()
+            await broadcasts.publish_event("phase", b"sum", {"Pet-One": "1 2", "Pet-Two": "3"})
+            assert await broadcasts.last_event_with_headers("phase") == (b"sum", {"Pet-One": "1 2", "Pet-Two": "3"})
+            await broadcasts.publish_event("phase", b"update")
+            assert await broadcasts.last_event_with_headers("phase") == (b"update", {})
+            assert await broadcasts.last_event_with_headers("absent") is None
+
+    run(use())
+    assert parse_headers(b"NATS/1.0\r\nA: 1\r\nB:2\r\n\r\n") == {"A": "1", "B": "2"}
+    for bad in (b"NATS/1.0\r\nA: 1\r\nA: 2\r\n\r\n", b"NATS/1.0\r\nA: 1\r\nB\r\n\r\n"):
+        assert parse_headers(bad) == {}
 
 
 def test_events(broker):

@@ -137,7 +137,7 @@ class Broadcasts:
         try:
             record = await ask_storage(self._connection, f"STREAM.MSG.GET.{self.subjects.event_stream}", body)
             message = record["message"]
-            headers = _parse_headers(base64.b64decode(message.get("hdrs", ""), validate=True))
+            headers = parse_headers(base64.b64decode(message.get("hdrs", ""), validate=True))
             return base64.b64decode(message.get("data", ""), validate=True), headers
         except MissingError:
             return None
@@ -255,7 +255,7 @@ class _first_error:  # noqa: N801 - reads as a statement
             raise error.exceptions[0] from None
 
 
-def _parse_headers(block: bytes) -> dict[str, str]:
+def parse_headers(block: bytes) -> dict[str, str]:
     """Read the headers of a stored message; a name that stands twice, or a line that is none, makes all of them void."""
     headers: dict[str, str] = {}
     for line in block.decode("ascii", errors="replace").split("\r\n")[1:]:

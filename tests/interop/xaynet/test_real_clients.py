@@ -21,6 +21,7 @@ import pytest
 from programs import free_port
 
 import pet
+from pet.coordinator.key_file import create_key_file
 from pet.errors import TransportError
 from pet.model_formats import NPY, decode_npy
 from pet.participant import TickParticipant
@@ -52,15 +53,16 @@ SCALARS = [0.25 + 0.25 * (i % 4) for i in range(COUNT)]
 
 
 @contextmanager
-def running_coordinator(folder: Path, config: tuple[str, str, str, str]) -> Iterator[str]:
+def running_coordinator(folder: Path, config: tuple[str, str, str, str], key_file: Path | None = None) -> Iterator[str]:
     """Run `pet coordinator` as a separate process until it answers; stop it with SIGINT and expect a clean end."""
+    environ = dict(os.environ) if key_file is None else {**os.environ, "PET__SERVICE__COORDINATOR_KEY": str(key_file)}
     group, data, bound, model = config
     port = free_port()
     file = folder / "settings.toml"
     file.write_text(SETTINGS.format(port=port, group=group, data=data, bound=bound, model=model, length=COUNT))
     command = [sys.executable, "-m", "pet", "coordinator", "-c", str(file)]
     with (folder / "coordinator.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: process.poll() is not None or answers(url), "the coordinator")
@@ -134,8 +136,8 @@ class RealParticipant:
 class OwnParticipant:
     """A participant of ours in a thread, and the global models it downloaded."""
 
-    def __init__(self, url: str, i: int, dtype: np.dtype) -> None:
-        self.participant = TickParticipant(url, scalar=SCALARS[i])
+    def __init__(self, url: str, i: int, dtype: np.dtype, key: bytes | None = None) -> None:
+        self.participant = TickParticipant(url, scalar=SCALARS[i], coordinator_key=key)
         self.model = local_model(i, dtype)
         self.models: list[list] = []
         self.is_stopped = threading.Event()
@@ -161,20 +163,23 @@ class OwnParticipant:
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "is_signed"),
     [
-        pytest.param(("Prime", "F32", "B0", "M3"), id="prime-f32-b0-m3"),
-        pytest.param(("Integer", "I64", "B6", "M6"), id="integer-i64-b6-m6", marks=pytest.mark.long),
-        pytest.param(("Power2", "F32", "Bmax", "M3"), id="power2-f32-bmax-m3", marks=pytest.mark.long),
+        pytest.param(("Prime", "F32", "B0", "M3"), True, id="prime-f32-b0-m3, signed answers"),
+        pytest.param(("Integer", "I64", "B6", "M6"), False, id="integer-i64-b6-m6", marks=pytest.mark.long),
+        pytest.param(("Power2", "F32", "Bmax", "M3"), False, id="power2-f32-bmax-m3", marks=pytest.mark.long),
     ],
 )
-def test_real_and_own_participants_in_the_same_rounds(config, tmp_path):
+def test_real_and_own_participants_in_the_same_rounds(config, is_signed, tmp_path):
+    """Where answers are signed, our participants pin the key, and the real ones notice nothing."""
+    key_file = tmp_path / "coordinator.key" if is_signed else None
+    key = create_key_file(key_file).public_key if key_file is not None else None
     dtype = pet.MaskConfig.parse("-".join(config)).data_type.dtype
     published: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
-        url = stack.enter_context(running_coordinator(tmp_path, config))
+        url = stack.enter_context(running_coordinator(tmp_path, config, key_file))
         participants = [RealParticipant(url, i, dtype) for i in range(REAL_COUNT)]
-        participants += [OwnParticipant(url, i, dtype) for i in range(REAL_COUNT, COUNT)]
+        participants += [OwnParticipant(url, i, dtype, key) for i in range(REAL_COUNT, COUNT)]
         for participant in participants:
             stack.callback(participant.close)
         client = stack.enter_context(httpx.Client(base_url=url, headers={"Accept": NPY}))
