@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pet.commands.federation_demo_run import Site, await_sync, running_broker, running_sites
+from pet.commands.federation_demo_run import Broker, Site, await_sync, running_broker, running_sites
+from pet.commands.stop_signals import StopSignals
 from pet.errors import FederationStateError, MissingExtraError
 from pet.federation.analysis import linear_regression
 from pet.federation.runtime import Regression
@@ -59,27 +60,37 @@ def command() -> None:
     console = Console(highlight=False)
     started = time.monotonic()
     parts = deal(load_rows())
-    with tempfile.TemporaryDirectory(prefix="pet-federation-") as name, contextlib.ExitStack() as stack:
+    with (
+        StopSignals() as signals,
+        tempfile.TemporaryDirectory(prefix="pet-federation-") as name,
+        contextlib.ExitStack() as stack,
+    ):
         folder = Path(name)
-        broker = stack.enter_context(running_broker(folder / "broker"))
+        broker = stack.enter_context(running_broker(folder / "broker", signals.interruptible))
         console.print("A nats-server runs on loopback, and three federation servers, each a process.")
-        sites = stack.enter_context(running_sites(list(_SITES), folder))
-        _federate(sites, broker.url, broker.token)
-        for site, part in zip(sites, parts, strict=True):
-            site.client.learn(site.name, part)
-        rows = ", ".join(f"{name} {count}" for name, count in _SITES.items())
-        console.print("anna began a federation, and invited bert and cleo.")
-        console.print(f"Each confirmed the members, after comparing the code {sites[0].client.members(sites[0].name).code}.")
-        console.print(f"Each learned its own rows of the diabetes study: {rows}.")
-        for site in reversed(sites):
-            site.client.start_pulse(site.name)
-        sites[0].client.sync_now(sites[0].name)
-        await_sync(sites, 1)
-        for site in sites:
-            console.print(f"  {site.name}: {site.client.sync_log(site.name)[-1]}", soft_wrap=True)
-        _compare(console, sites, parts)
-        _say_what_was_seen(console, sites)
+        sites = stack.enter_context(running_sites(list(_SITES), folder, signals.interruptible))
+        with signals.interruptible():
+            _show(console, sites, broker, parts)
     console.print(f"Done in {time.monotonic() - started:.0f} s; nothing is left behind.")
+
+
+def _show(console: Console, sites: list[Site], broker: Broker, parts: list[dict[str, NDArray[np.float64]]]) -> None:
+    """Federate the sites, let them learn and merge, and print what came of it."""
+    _federate(sites, broker.url, broker.token)
+    for site, part in zip(sites, parts, strict=True):
+        site.client.learn(site.name, part)
+    rows = ", ".join(f"{name} {count}" for name, count in _SITES.items())
+    console.print("anna began a federation, and invited bert and cleo.")
+    console.print(f"Each confirmed the members, after comparing the code {sites[0].client.members(sites[0].name).code}.")
+    console.print(f"Each learned its own rows of the diabetes study: {rows}.")
+    for site in reversed(sites):
+        site.client.start_pulse(site.name)
+    sites[0].client.sync_now(sites[0].name)
+    await_sync(sites, 1)
+    for site in sites:
+        console.print(f"  {site.name}: {site.client.sync_log(site.name)[-1]}", soft_wrap=True)
+    _compare(console, sites, parts)
+    _say_what_was_seen(console, sites)
 
 
 def load_rows() -> dict[str, NDArray[np.float64]]:

@@ -16,10 +16,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pet.errors import FederationUnavailableError
 from pet.federation.client import Client
@@ -32,6 +32,10 @@ _HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
 _LISTENING: Final = re.compile(r"Listening on (http://[^ ]+)")
+
+
+#: Makes a context in which a signal may end what is under way.
+Interruptible = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +69,12 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_broker(folder: Path) -> Iterator[Broker]:
+def running_broker(folder: Path, interruptible: Interruptible = contextlib.nullcontext) -> Iterator[Broker]:
     """Run a nats-server with JetStream on a free loopback port.
+
+    Args:
+        folder: its own.
+        interruptible: entered where a signal may end the wait for it.
 
     Raises:
         FederationUnavailableError: there is none on the PATH, or it does not start.
@@ -86,17 +94,25 @@ def running_broker(folder: Path) -> Iterator[Broker]:
     with (folder / "nats-server.log").open("wb") as log:
         process = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)  # noqa: S603  found on the PATH
     try:
-        _await_port(process, port)
+        with interruptible():
+            _await_port(process, port)
         yield Broker(url=f"nats://{_HOST}:{port}", token=Secret(token))
     finally:
         _end(process)
 
 
 @contextlib.contextmanager
-def running_sites(names: Sequence[str], folder: Path) -> Iterator[list[Site]]:
+def running_sites(
+    names: Sequence[str], folder: Path, interruptible: Interruptible = contextlib.nullcontext
+) -> Iterator[list[Site]]:
     """Run federation servers with one user each, every one in a process of its own; they start together.
 
     A folder that was there before is gone on with.
+
+    Args:
+        names: of the users, and of the folders of their servers.
+        folder: where these are.
+        interruptible: entered where a signal may end the wait for the servers.
 
     Raises:
         FederationUnavailableError: one does not start.
@@ -105,7 +121,9 @@ def running_sites(names: Sequence[str], folder: Path) -> Iterator[list[Site]]:
     with contextlib.ExitStack() as stack:
         try:
             processes.extend(_start_server(name, folder / name) for name in names)
-            yield [_open_site(stack, name, folder / name, process) for name, process in zip(names, processes, strict=True)]
+            with interruptible():
+                sites = [_open_site(stack, name, folder / name, one) for name, one in zip(names, processes, strict=True)]
+            yield sites
         finally:
             for process in processes:
                 process.terminate()

@@ -1,26 +1,35 @@
 """`pet federation demo` as people run it: servers in processes of their own, the table, nothing left behind."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pytest
 from programs import require_program
 
 from pet.commands.federation_demo import SCHEMA, deal, load_rows
 from pet.federation.statistics import Statistics
 
 
-def run_demo(tmp_path, **environment):
-    return subprocess.run(
+def start_demo(tmp_path, **environment):
+    return subprocess.Popen(
         [sys.executable, "-m", "pet", "federation", "demo"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=150,
         env={"PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path), "HOME": str(tmp_path), **environment},
-        check=False,
     )
+
+
+def run_demo(tmp_path, **environment):
+    demo = start_demo(tmp_path, **environment)
+    stdout, stderr = demo.communicate(timeout=150)
+    return subprocess.CompletedProcess(demo.args, demo.returncode, stdout, stderr)
 
 
 def test_the_demo_merges_what_nobody_shows(tmp_path):
@@ -35,6 +44,36 @@ def test_the_demo_merges_what_nobody_shows(tmp_path):
     for name in ("anna", "bert", "cleo"):
         assert f"  {name}: Sync completed successfully, round 1 with 3 peers" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+#: What exists in the demo's folder when it has come so far, and the signal that it gets then.
+MOMENTS = [
+    ("", signal.SIGTERM),
+    ("broker/nats-server.conf", signal.SIGINT),
+    ("anna/server.log", signal.SIGTERM),
+    ("cleo/state/federations.sqlite3", signal.SIGHUP),
+]
+
+
+@pytest.mark.long
+def test_a_signal_at_any_moment_leaves_no_process_and_no_folder(tmp_path):
+    path = str(Path(require_program("nats-server")).parent)
+    for number, (moment, wanted) in enumerate(MOMENTS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        demo = start_demo(folder, PATH=path)
+        deadline = time.monotonic() + 60
+        while not list(folder.glob(f"pet-federation-*/{moment}")):
+            assert demo.poll() is None, demo.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        demo.send_signal(wanted)
+        demo.send_signal(wanted)  # people press it twice
+        demo.communicate(timeout=120)
+        assert demo.returncode == 128 + wanted
+        assert list(folder.iterdir()) == [], moment
+        left = [one.info for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+        assert left == [], moment
 
 
 def test_without_a_broker_it_says_what_to_install(tmp_path):

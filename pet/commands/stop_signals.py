@@ -1,0 +1,62 @@
+"""Signals that end a command, taken where nothing is left behind: for commands that start processes and make folders.
+
+Between the start of a process and the line that remembers it, an exception would leave the process running; within clean-up it
+would leave the rest. So signals wait, but in the parts that say they may be interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopSignals:
+    """Takes SIGINT, SIGTERM and SIGHUP while it is entered; outside of the main thread it does nothing."""
+
+    def __init__(self) -> None:
+        self._earlier: dict[signal.Signals, Any] = {}
+        self._received: int | None = None
+        self._may_raise = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        if kind is None and self._received is not None:
+            raise self._error()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal that came, or comes in this part, end it.
+
+        Raises:
+            KeyboardInterrupt: on SIGINT.
+            SystemExit: on the others, with the status that a shell shows for them.
+        """
+        self._may_raise = True
+        try:
+            if self._received is not None:
+                raise self._error()
+            yield
+        finally:
+            self._may_raise = False
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self._received = number
+        if self._may_raise:
+            self._may_raise = False  # a second one does not interrupt the clean-up
+            raise self._error()
+
+    def _error(self) -> BaseException:
+        assert self._received is not None, "asked after a signal"
+        return KeyboardInterrupt() if self._received == signal.SIGINT else SystemExit(128 + self._received)
