@@ -36,6 +36,8 @@ from pet.numbers import checked_number
 from pet.secret import Secret
 
 #: A join waits for the broker and the admin, 30 s by default; the server answers a little later than that.
+#: Longer than a server takes to start, also on a busy machine.
+DEFAULT_START_SECONDS: Final = 15.0
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 #: 20 characters of base64url: 120 bits.
 _PASSWORD_BYTES: Final = 15
@@ -55,6 +57,7 @@ class Client:
         authority: Path | None = None,
         compat: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        start_seconds: float = DEFAULT_START_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Make a client; nothing is sent yet.
@@ -66,6 +69,7 @@ class Client:
             authority: PEM file of the only authority to trust; the system's if not given.
             compat: speak the vendor's formats, which are weak.
             timeout_seconds: for each request.
+            start_seconds: how long each request waits for a server that does not listen yet.
             clock: Unix seconds.
 
         Raises:
@@ -79,6 +83,7 @@ class Client:
             mode=self._mode,
             authority=authority,
             timeout_seconds=timeout_seconds,
+            start_seconds=start_seconds,
             clock=clock,
         )
 

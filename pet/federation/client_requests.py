@@ -5,6 +5,7 @@ Source: docs/spec/federation.md 2.1 - 2.3, 4.2.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,10 @@ from pet.transports.http_options import MAX_TIMEOUT_SECONDS, normalise_url
 from pet.transports.proxies import is_loopback
 from pet.transports.tls import trusting
 from pet.urls import shown_error, shown_url, split_credentials
+
+#: Between two tries to reach a server that does not listen yet.
+_FIRST_WAIT_SECONDS: Final = 0.05
+_MAX_WAIT_SECONDS: Final = 1.0
 
 
 class SignedRequests:
@@ -40,6 +45,7 @@ class SignedRequests:
         mode: Mode,
         authority: Path | None,
         timeout_seconds: float,
+        start_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         """Make it; nothing is sent yet.
@@ -52,6 +58,7 @@ class SignedRequests:
         try:
             base, credentials = split_credentials(normalise_url(url, "url"))
             timeout = checked_number(timeout_seconds, "timeout_seconds", above=0, most=MAX_TIMEOUT_SECONDS)
+            start = checked_number(start_seconds, "start_seconds", least=0, most=MAX_TIMEOUT_SECONDS)
             context = trusting(authority) if base.startswith("https:") else False
             parts = httpx.URL(base)
         except ConfigError as error:
@@ -73,6 +80,7 @@ class SignedRequests:
         self._secret_key: Final = secret_key
         self._key_bytes: Final = decode_base64(secret_key.reveal())
         self._mode: Final = mode
+        self._start_seconds: Final = start
         self._clock: Final = clock
         # A proxy of the environment would see requests that are meant for this machine.
         self._http: Final = httpx.Client(base_url=base, timeout=timeout, verify=context, trust_env=False)
@@ -121,13 +129,28 @@ class SignedRequests:
             method, request.url, headers={**request.headers, **headers, "content-length": str(len(body))}, content=body
         )
         try:
-            answer = self._http.send(request)
+            answer = self._send(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             raise FederationUnavailableError(f"{self.url}: expected an answer, got {shown_error(error)}") from None
         values = _values(answer.status_code, answer.content)
         if decrypts is not None:
             values[decrypts] = self._decrypt(values.get(decrypts), context)
         return values
+
+    def _send(self, request: Any) -> Any:
+        """Send a request; a server that does not listen yet is waited for, as long as `start_seconds` from the first try."""
+        import httpx
+
+        deadline, wait = time.monotonic() + self._start_seconds, _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                return self._http.send(request)
+            except httpx.ConnectError as error:
+                # Nothing was sent, so the same request may be sent again.
+                if not _is_refused(error) or time.monotonic() + wait >= deadline:
+                    raise
+                time.sleep(wait)
+                wait = min(2 * wait, _MAX_WAIT_SECONDS)
 
     def _signed(self, request: Any, body: bytes, *, encrypts: bool) -> tuple[dict[str, str], bytes, bytes]:
         """Return headers, the body as it is sent, and what answers are bound to."""
@@ -165,6 +188,13 @@ class SignedRequests:
         if self._mode is Mode.COMPAT:
             return compat.decrypt_body(text.encode(), self._secret_key.reveal())
         return secure.decrypt_body(parse_json_object(text), self._key_bytes, context)
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Return whether nobody listens at the address; a certificate or a name that is wrong stays so."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _values(status: int, content: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -52,6 +52,17 @@ _MAX_NAME_LENGTH: Final = 256
 #: 2^28 weights are 1.6 GB in a message, more than a peer can be expected to hold.
 MAX_MODEL_LENGTH: Final = 2**28
 _ACCESS_KEYS: Final = frozenset({"nats_hosts", "nats_sec_user", "nats_sec_passwd", "nats_sec_token", "nats_sec_nkey_seed"})
+#: What a native invitation holds beside the keys of the vendor's, all of which a join needs.
+_NATIVE_JOIN_KEYS: Final = (
+    "sync_sched",
+    "fed_secret_key",
+    "fed_req_token",
+    "fed_id",
+    "fed_admin_uuid",
+    "fed_admin_sign_key",
+    "fed_admin_box_key",
+    "nats_hosts",
+)
 _SEND_ACTION: Final = "fed_psr_contract_snd_fail_action"
 _RECEIVE_ACTION: Final = "fed_psr_contract_rcv_fail_action"
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -127,6 +138,8 @@ def joined_record(entries: Mapping[str, str], context: MapContext) -> tuple[Fede
     mode = _choice(entries, "fed_mode", Mode, context.mode)
     if mode is Mode.COMPAT and not context.allows_compat:
         raise _invalid("fed_mode", "this server was not started with --compat")
+    if mode is Mode.NATIVE:
+        _require_all(entries, _NATIVE_JOIN_KEYS)
     secret_key = Secret(_required(entries, "fed_secret_key"))
     if len(_checked("fed_secret_key", decode_base64, secret_key.reveal(), "expected base64")) != SECRET_KEY_BYTES:
         raise _invalid("fed_secret_key", f"expected {SECRET_KEY_BYTES} bytes in base64")
@@ -321,6 +334,14 @@ def _action(entries: Mapping[str, str], key: str) -> FailureAction:
     if text not in (f"{key}_block", f"{key}_allow"):
         raise _invalid(key, f"expected {key}_block or {key}_allow")
     return FailureAction(text.rpartition("_")[2])
+
+
+def _require_all(entries: Mapping[str, str], keys: Sequence[str]) -> None:
+    """Name all keys that are left out, and not one after the other."""
+    missing = [key for key in keys if not entries.get(key)]
+    if len(missing) > 1:
+        others = ", ".join(missing[1:])
+        raise _invalid(missing[0], f"it is missing, as are {others}: expected all that the invitation holds")
 
 
 def _required(entries: Mapping[str, str], key: str) -> str:

@@ -219,7 +219,8 @@ def test_what_create_sends(run, monkeypatch):
         )
 
 
-def test_a_server_that_is_not_there_is_one_line(run):
+def test_a_server_that_is_not_there_is_one_line(run, monkeypatch):
+    monkeypatch.setattr(Client.__init__, "__kwdefaults__", Client.__init__.__kwdefaults__ | {"start_seconds": 0.1})
     assert run("status", "-k", "c1.key", "-u", "http://127.0.0.1:1", status=1).startswith(
         "error: http://127.0.0.1:1: expected an answer"
     )

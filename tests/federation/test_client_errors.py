@@ -157,6 +157,28 @@ def test_users_that_cannot_be(customer, key):
         Client(NOBODY, customer, key)
 
 
+def test_a_server_that_starts_meanwhile_is_waited_for(monkeypatch):
+    """The first try finds nobody; while the client waits for the second, the server begins to listen."""
+    server = Server()
+    port = server.server_port
+    server.server_close()
+    started = []
+
+    def start(_seconds):
+        if not started:
+            again = Server.__new__(Server)
+            http.server.ThreadingHTTPServer.__init__(again, ("127.0.0.1", port), Handler)
+            again.bodies, again.values, again.raw = [], {"stringList": ["mine"]}, None
+            threading.Thread(target=again.serve_forever, daemon=True).start()
+            started.append(again)
+
+    monkeypatch.setattr("pet.federation.client_requests.time.sleep", start)
+    with Client(f"http://127.0.0.1:{port}", "alice", KEY) as client:
+        assert client.projects() == ["mine"]
+    started[0].shutdown()
+    started[0].server_close()
+
+
 @pytest.mark.parametrize("name", ["\udcff", "\x00", "a\nb"])
 def test_names_that_cannot_stand_in_a_path(client, name):
     with pytest.raises(FederationError):

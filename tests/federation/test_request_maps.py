@@ -194,6 +194,16 @@ def test_joins_that_break_a_rule(key, value):
     assert "hush" not in str(raised.value)
 
 
+def test_a_native_join_with_the_keys_of_the_vendors_document_names_the_others():
+    five = {"fed_name": "f", "sync_sched": "m1", "fed_secret_key": "x", "fed_req_token": "t", "nats_hosts": "nats://h:1"}
+    with pytest.raises(FederationValueError) as raised:
+        joined_record(five, NATIVE)
+    assert str(raised.value) == (
+        "Invalid value for key [fed_id]: it is missing, as are fed_admin_uuid, fed_admin_sign_key, fed_admin_box_key: "
+        "expected all that the invitation holds"
+    )
+
+
 def test_maps_are_texts_numbers_and_booleans():
     assert read_map(b'{"a":"x","b":5,"c":true,"d":0.5}') == {"a": "x", "b": "5", "c": "true", "d": "0.5"}
     for bad in [b"", b"[]", b'{"a":null}', b'{"a":[]}', b'{"a":{}}', b'{"a":1,"a":2}', b"\xff"]:

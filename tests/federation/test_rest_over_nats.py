@@ -139,6 +139,7 @@ def test_a_native_federation_with_all_that_an_admin_may_do(url, broker, clock):
             assert all(member.is_confirmed for member in client.confirm_list(pid, code).members)
         found, pooled = merged(clients, [rows(1, 30), rows(2, 40), rows(3, 50)], asking=clients[-1:])
         assert found == pytest.approx([pooled] * 3, rel=1e-9)
+        refuse(429, "sync: expected at most one request a minute", peer.sync_now, "two")
         assert peer.linear_regression("two", "y", ["x"]).row_count == 120
         admin.new_schedule("admin", "d2")
         admin.set_contract("admin", ["COUNT(x) > 5", "# a comment"])

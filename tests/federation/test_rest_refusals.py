@@ -13,8 +13,18 @@ from federation_runtime_in_memory import InMemoryRuntime
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from pet.errors import FederationRefusedError, FederationUnavailableError, FederationValueError
+from pet.errors import (
+    DowngradeError,
+    FederationRefusedError,
+    FederationStateError,
+    FederationUnavailableError,
+    FederationValueError,
+    PeerRefusedError,
+    RowsExistError,
+    TooSoonError,
+)
 from pet.federation import Client, secure
+from pet.federation.answers import answer_for
 from pet.federation.encoding import decode_base64
 from pet.federation.rest import RestOptions
 from pet.federation.secure import SignedParts
@@ -178,7 +188,7 @@ def test_where_a_client_sends_nothing():
         assert "hush" not in str(raised.value)
     with pytest.raises(FederationValueError, match="canonical base64"):
         Client("http://127.0.0.1:1", "c1", "no key")
-    with Client("http://127.0.0.1:1", "c1", KEY) as client:
+    with Client("http://127.0.0.1:1", "c1", KEY, start_seconds=0.1) as client:
         assert repr(client) == "Client('http://127.0.0.1:1', 'c1')"
         with pytest.raises(FederationUnavailableError, match="expected an answer, got ConnectError"):
             client.projects()
@@ -199,3 +209,22 @@ def test_an_answer_that_is_not_of_a_federation_server():
         pytest.raises(FederationUnavailableError, match=expected),
     ):
         client.projects()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TooSoonError("sync: expected at most one request a minute", 12.3), 429),
+        (RowsExistError("learn: expected a table that was not learned before"), 409),
+        (FederationStateError("pulse: this peer does not pulse"), 400),
+        (FederationValueError("Invalid value for key [nats_sec_token]: refused", key="nats_sec_token"), 400),
+        (DowngradeError("terms: expected SMPC as was agreed, got none"), 502),
+        (PeerRefusedError("bad", "another peer refused"), 502),
+        (FederationUnavailableError("the broker does not answer"), 503),
+    ],
+)
+def test_each_error_has_the_status_that_says_whose_fault_it_is(error, status):
+    answer = answer_for(error)
+    assert answer.status == status
+    assert str(error) in answer.text
+    assert answer.headers == ({"retry-after": "13"} if status == 429 else {})
