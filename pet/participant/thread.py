@@ -101,7 +101,7 @@ def spawn_participant(
 
     Args:
         coordinator: URL of the coordinator, or the way to it. An unreachable coordinator is no error: it is tried again.
-        participant: class to be instantiated in the thread, as participant(*args, **kwargs).
+        participant: class to be instantiated in the thread, as `participant(*args, **kwargs)`.
         args: its positional arguments.
         kwargs: its keyword arguments.
         state: what an earlier `stop` returned: signing key, scalar and message size are then taken from there.
