@@ -220,7 +220,10 @@ def largest_element(config: MaskConfig) -> int:
 
 
 def snapshot(value: Any) -> Any:
-    """Return everything that a state holds, as plain values that can be compared; refusals counted are left out."""
+    """Return everything that a state holds, as plain values that can be compared.
+
+    Left out are refusals counted, and the number of seeds behind a mask, which is known only where it was made.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value) if field.name not in {"rejected", "discarded"}]
         return {name: snapshot(getattr(value, name)) for name in names}
@@ -235,5 +238,5 @@ def snapshot(value: Any) -> Any:
     slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     attributes = {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots if hasattr(value, name)}}
     if attributes and type(value).__module__.startswith("pet."):
-        return {name: snapshot(item) for name, item in attributes.items()}
+        return {name: snapshot(item) for name, item in attributes.items() if name != "seed_count"}
     return value
