@@ -209,14 +209,14 @@ class PlainExchange:
         self._gaps.discard(message.sender)
         counters.applied[message.sender] = sequence
         context.save()
-        context.log_sync(f"Sync completed successfully, {message.sender} {sequence}")
+        context.log_sync(f"Sync completed successfully, {context.name_of(message.sender)} {sequence}")
 
     async def ask_for_whole(self, peer: PeerIdentity) -> None:
         """Ask a peer to send everything."""
         try:
             await self._link.ask(self._subjects.want(peer.uuid), peer, WANT, {}, timeout_seconds=_ASK_SECONDS)
         except (FederationError, TransportError) as error:
-            _logger.debug("peer %s was not asked: %s", peer.uuid, error)
+            _logger.debug("peer %s was not asked: %s", peer.name, error)
 
     async def close_gaps(self) -> None:
         """Ask those of whom a change was missed for everything; they may have been asked too often just now."""
