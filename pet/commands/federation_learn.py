@@ -88,6 +88,9 @@ def _command(change: Change, done: str, description: str) -> Callable[..., None]
                 count = call(project, table, progress=progress, again=again, request_id=request_id)
             counts = client.row_counts(project)
         typer.echo(f"{project} {done} {count} rows; it has {counts['learned']}, of which the others hold {counts['shared']}")
+        if (held := counts["heldBack"]) is not None:
+            what = "what was forgotten is pending" if held["forgets"] else "held back"
+            typer.echo(f"{what}: {held['rows']} rows of {held['least']} that are needed before the others see a change")
 
     command.__doc__ = description
     return command

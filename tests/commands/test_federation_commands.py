@@ -70,6 +70,10 @@ def test_a_life_in_commands(joined, tmp_path):
     )
     run("start", "admin", "-k", "c1.key")
     assert run("sync", "mine", "-k", "c2.key", "--wait", "10") == "Sync completed with 2 peers\n"
+    log = run("log", "mine", "-k", "c2.key")
+    assert "sync: Sync completed with 2 peers\n" in log
+    assert run("log", "mine", "-k", "c2.key", "--errors") == "error: no lines yet\n"
+    assert run("accept-contract", "mine", "-k", "c2.key") == "mine: no change of the contract waits for consent\n"
     status = run("status", "mine", "-k", "c2.key")
     assert "mine: peer of F (native), pulsing" in status
     assert re.search(r"\n  mine   ([0-9a-f]{4} ){8} this peer\n", status)

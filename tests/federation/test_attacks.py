@@ -8,8 +8,11 @@ from peer_driver import federation, pulse, some_rows, synchronise, until
 
 from pet.errors import DowngradeError
 from pet.federation.enrolment import Manifest
+from pet.federation.federation_info import federation_info, warnings_of
+from pet.federation.records import Mode
 from pet.federation.runtime import HeldBack
 from pet.federation.schema import Feature, Schema
+from pet.secret import Secret
 
 
 def learn(started, *counts):
@@ -96,6 +99,30 @@ def test_a_member_does_not_single_out_another_ones_row(broker, tmp_path):
             await synchronise(started)
             mallory.look()
             assert mallory.difference().rows == 16, "never fewer than eight of anybody"
+
+    run(work())
+
+
+def test_in_compatibility_mode_that_attack_works_and_the_peer_is_warned(broker, tmp_path):
+    """There the rule of minimum rows is for all peers together, as its clients expect."""
+
+    async def work():
+        options = {"mode": Mode.COMPAT, "secret_key": Secret("MDEyMzQ1Njc4OWFiY2RlZg==")}
+        async with federation(broker.url, tmp_path, **options) as started:
+            learn(started, 200, 150, 40)
+            await pulse(started)
+            await synchronise(started)
+            alice, mallory = started.nodes[1], MaliciousMember(started.nodes[2])
+            mallory.look()
+            alice.peer.local_project.learn(one_row(61.25))
+            mallory.node.peer.local_project.learn(some_rows(7, 4))
+            await synchronise(started)
+            mallory.look()
+            found = mallory.difference()
+            assert found.rows == 1
+            (warning,) = warnings_of(alice.peer.record)
+            assert "can work these out" in warning
+            assert federation_info(alice.peer)["fed_warnings"] == [warning]
 
     run(work())
 

@@ -194,6 +194,15 @@ def test_joins_that_break_a_rule(key, value):
     assert "hush" not in str(raised.value)
 
 
+def test_an_invitation_decides_nothing_that_is_for_the_peers_own_user():
+    """The map is the invitation's; a peer's own limit of rows and its consent to contracts come in the query."""
+    admin = created_record(ENTRIES, NATIVE)
+    contents = InvitationContents(terms=admin.terms, nats=admin.nats, token=Secret("tok"), members_digest="1:" + "0" * 64)
+    keys = ("leastRows", "fed_least_rows", "least_rows", "acceptContracts", "fed_accept_contracts", "accepts_contracts")
+    record, _ = joined_record(invitation_map(contents) | dict.fromkeys(keys, "1"), NATIVE)
+    assert (record.least_rows, record.accepts_contracts) == (0, False)
+
+
 def test_a_native_join_with_the_keys_of_the_vendors_document_names_the_others():
     five = {"fed_name": "f", "sync_sched": "m1", "fed_secret_key": "x", "fed_req_token": "t", "nats_hosts": "nats://h:1"}
     with pytest.raises(FederationValueError) as raised:
