@@ -195,7 +195,7 @@ setup(
     libraries=[
         library("dispatch", ["dispatch"], *(f"-DPET_WITHOUT_{name.upper()}" for name in LEFT_OUT)),
         *(library(name, [name, f"{name}_memory"], *flags) for name, flags in VARIANT_FLAGS.items() if name not in LEFT_OUT),
-        library("portable", ["portable", "masking", "unmasking", "fractions"]),
+        library("portable", ["portable", "masking", "unmasking", "fractions", "fields"]),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

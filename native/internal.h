@@ -7,6 +7,10 @@
 
 #include "pet_kernels.h"
 
+/* The orders of pet-1/z32 and pet-1/z64. */
+#define PET_Z32_ORDER UINT64_C(0xfffffffb)
+#define PET_Z64_ORDER UINT64_C(0xffffffff00000001)
+
 enum { PET_MAX_ORDER_LIMBS = PET_MAX_ORDER_BYTES / 8 };
 
 /* An order, checked and taken apart once per call by dispatch.c. */

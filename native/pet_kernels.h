@@ -190,6 +190,42 @@ enum { PET_MAX_FRACTION_LIMBS = 1024 };
 int pet_decode_fractions(int variant, void *model, int data_type, size_t length, const uint8_t *input, size_t size,
                          size_t *used, size_t *bad_index);
 
+/* ---- the derivation pet-1 (docs/spec/profile.md) --------------------------------------------------------------------- */
+
+/* A vector of pet-1 is packed and always valid: elements of 4 bytes below an order of 32 bits, or of 8 below one of 64. A sum of
+ * vectors is a vector. Where something multiplies, the order is one of the two primes 2^32 - 5 and 2^64 - 2^32 + 1. An order
+ * outside is PET_BAD_ORDER. One version so far, whatever the variant. */
+
+/* vector[i] = (vector[i] + factor * sum over k of element first + i of the expansion of key k) mod order. No expansion is
+ * stored. keys: key_count x 32 bytes. first + length <= 2^32. factor below the order; other than 1 for the primes only. */
+int pet_field_expand_add(int variant, uint8_t *vector, uint64_t first, size_t length, const uint8_t *keys, size_t key_count,
+                         uint64_t factor, uint64_t order);
+
+/* elements[i] = the weight in fixed point: every operation is one of binary64, rounded once (docs/spec/profile.md 4.1).
+ * data_type: PET_F32 or PET_F64. 0 <= scalar <= 1, 0 < bound <= 2^1000, 1 <= levels <= 2^52 and below the order.
+ * PET_NOT_FINITE: bad_index is set to the first weight that is NaN or infinite; elements is undefined. */
+int pet_field_encode(int variant, uint8_t *elements, const void *weights, int data_type, size_t length, double scalar,
+                     double bound, uint64_t levels, uint64_t order, uint64_t *clipped_count, size_t *bad_index);
+
+/* model[i] = bound * (2 * elements[i] - highest) / unit: the difference exact, one product and one quotient of binary64, then
+ * rounded to the data type. PET_OUT_OF_RANGE: bad_index is set to the first element above highest; model is undefined. */
+int pet_field_decode(int variant, void *model, int data_type, const uint8_t *elements, size_t length, double bound,
+                     uint64_t highest, double unit, uint64_t order, size_t *bad_index);
+
+/* total[i] = (total[i] +- vector[i]) mod order. The vector is checked: PET_INVALID_ELEMENT leaves the total as it was and sets
+ * bad_index to the first element that is not below the order. */
+int pet_field_add(int variant, uint8_t *total, const uint8_t *vector, size_t length, uint64_t order, size_t *bad_index);
+int pet_field_subtract(int variant, uint8_t *total, const uint8_t *vector, size_t length, uint64_t order, size_t *bad_index);
+
+/* total[i] = (total[i] + factor * vector[i]) mod order, for the two primes; factor below the order. */
+int pet_field_multiply_add(int variant, uint8_t *total, const uint8_t *vector, size_t length, uint64_t factor, uint64_t order);
+
+/* result = (result + the inner product of two vectors) mod order, for the two primes; result below the order. */
+int pet_field_dot(int variant, uint64_t *result, const uint8_t *left, const uint8_t *right, size_t length, uint64_t order);
+
+/* The index of the first element above `highest`, or length. */
+size_t pet_field_find_above(int variant, const uint8_t *elements, size_t length, uint64_t highest, uint64_t order);
+
 /* cffi: end */
 
 #endif

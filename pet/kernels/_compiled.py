@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import AggregationError, BackendError, ModelError, PetError, RemoteProtocolError, UnmaskError
-from pet.kernels import _reference_fields
 from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total
 from pet.kernels._native import ffi, lib
 
@@ -249,12 +248,57 @@ class CompiledBackend:
         check(status, int(bad_index[0]))
         return int(used[0])
 
-    # The reference computes what no variant has code for yet.
-    field_expand_add = staticmethod(_reference_fields.field_expand_add)
-    field_encode = staticmethod(_reference_fields.field_encode)
-    field_decode = staticmethod(_reference_fields.field_decode)
-    field_add = staticmethod(_reference_fields.field_add)
-    field_subtract = staticmethod(_reference_fields.field_subtract)
-    field_multiply_add = staticmethod(_reference_fields.field_multiply_add)
-    field_dot = staticmethod(_reference_fields.field_dot)
-    field_find_above = staticmethod(_reference_fields.field_find_above)
+    def field_expand_add(self, vector: Packed, first: int, keys: bytes, order: int, factor: int) -> None:
+        """Call pet_field_expand_add."""
+        source = first, len(vector), keys, len(keys) // lib.PET_SEED_BYTES, factor, order
+        check(lib.pet_field_expand_add(self._variant, _output(vector), *source))
+
+    def field_encode(self, elements: Packed, weights: Model, scalar: float, bound: float, levels: int, order: int) -> int:
+        """Call pet_field_encode."""
+        clipped_count, bad_index = ffi.new("uint64_t *"), ffi.new("size_t *")
+        source = _input(weights), _data_type(weights), len(weights), scalar, bound, levels, order
+        status = lib.pet_field_encode(self._variant, _output(elements), *source, clipped_count, bad_index)
+        check(status, int(bad_index[0]))
+        return int(clipped_count[0])
+
+    def field_decode(self, model: Model, elements: Packed, bound: float, highest: int, unit: int, order: int) -> None:
+        """Call pet_field_decode."""
+        bad_index = ffi.new("size_t *")
+        source = _data_type(model), _input(elements), len(elements), bound, highest, float(unit), order, bad_index
+        status = lib.pet_field_decode(self._variant, _output(model), *source)
+        if status == lib.PET_OUT_OF_RANGE:
+            raise UnmaskError("out_of_range", f"weight {bad_index[0]}: expected a total of at most {highest}, got more")
+        check(status)
+
+    def field_add(self, total: Packed, vector: Packed, order: int) -> None:
+        """Call pet_field_add."""
+        bad_index = ffi.new("size_t *")
+        status = lib.pet_field_add(self._variant, _output(total), _input(vector), len(vector), order, bad_index)
+        _check_valid(status, int(bad_index[0]))
+
+    def field_subtract(self, total: Packed, vector: Packed, order: int) -> None:
+        """Call pet_field_subtract."""
+        bad_index = ffi.new("size_t *")
+        status = lib.pet_field_subtract(self._variant, _output(total), _input(vector), len(vector), order, bad_index)
+        _check_valid(status, int(bad_index[0]))
+
+    def field_multiply_add(self, total: Packed, vector: Packed, factor: int, order: int) -> None:
+        """Call pet_field_multiply_add."""
+        check(lib.pet_field_multiply_add(self._variant, _output(total), _input(vector), len(vector), factor, order))
+
+    def field_dot(self, left: Packed, right: Packed, order: int) -> int:
+        """Call pet_field_dot."""
+        result = ffi.new("uint64_t *")
+        check(lib.pet_field_dot(self._variant, result, _input(left), _input(right), len(left), order))
+        return int(result[0])
+
+    def field_find_above(self, elements: Packed, highest: int, order: int) -> int:
+        """Call pet_field_find_above."""
+        return int(lib.pet_field_find_above(self._variant, _input(elements), len(elements), highest, order))
+
+
+def _check_valid(status: int, index: int) -> None:
+    """Raise what the status of an addition stands for; the index is that of an element, not of a vector."""
+    if status == lib.PET_INVALID_ELEMENT:
+        raise AggregationError("invalid_object", f"element {index} is not below the order of the group", 0)
+    check(status)
