@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from asgi_server import serving
 from federation_runtime_in_memory import InMemoryRuntime
 
-from pet.federation.authentication import Authenticator
-from pet.federation.rest import RestOptions, create_app
+from pet.federation.formats.users import UserDirectory
 from pet.federation.runtime import FederationRuntime
-from pet.federation.service import FederationService
-from pet.federation.store import FederationStore
-from pet.federation.users import UserDirectory
+from pet.federation.server.authentication import Authenticator
+from pet.federation.server.rest import RestOptions, create_app
+from pet.federation.server.service import FederationService
+from pet.federation.server.store import FederationStore
 
 #: A sample key that the vendor prints.
 KEY = "VLmAm+WkpnA5zp2wXiSYkw=="

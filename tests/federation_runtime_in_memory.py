@@ -11,15 +11,15 @@ import pickle
 import numpy as np
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, NotAdministratorError
-from pet.federation.confirmation import Confirmations
-from pet.federation.figures import Figure, Figures
-from pet.federation.learning_records import Change, Taken
-from pet.federation.local_project import LocalProject
-from pet.federation.member_list import find_member
+from pet.federation.formats.learning_records import Change, Taken
+from pet.federation.formats.member_list import find_member
+from pet.federation.formats.tables import read_columns
+from pet.federation.peer.confirmation import Confirmations
+from pet.federation.peer.local_project import LocalProject
 from pet.federation.records import Confirm, ContractRecord, LogKind, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.runtime import Regression
-from pet.federation.schema import Schema
-from pet.federation.tables import read_columns
+from pet.federation.statistics.figures import Figure, Figures
+from pet.federation.statistics.schema import Schema
 
 
 class InMemoryProject:

@@ -7,7 +7,7 @@ import pytest
 
 from pet.coordinator.storage import sqlite as storage
 from pet.errors import PetError
-from pet.federation.store import FederationStore
+from pet.federation.server.store import FederationStore
 
 STORES = {storage.DATABASE_NAME: storage.SqliteStorage, "federations.sqlite3": FederationStore}
 

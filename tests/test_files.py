@@ -19,7 +19,7 @@ from pet import files
 from pet.coordinator.model_store import FolderModelStore
 from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
 from pet.errors import StateError, StorageError
-from pet.federation.store import FederationStore
+from pet.federation.server.store import FederationStore
 from pet.files import FileLock, TemporaryFolder
 
 OLD, NEW = b"the old content", b"the new content"

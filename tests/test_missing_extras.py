@@ -26,9 +26,13 @@ sys.meta_path.insert(0, Blocked())
         ("starlette", "import pet.coordinator.app", "http"),
         ("pydantic", "import pet.coordinator.app", "http"),
         ("pydantic", "import pet.coordinator.settings", "http"),
-        ("starlette", "import pet.federation.rest", "federation"),
-        ("cryptography", "from pet.federation.secure import derive_key; derive_key(bytes(16), 'x')", "federation"),
-        ("cryptography", "from pet.federation.compat import encrypt_invitation; encrypt_invitation(b'x', 'x')", "federation"),
+        ("starlette", "import pet.federation.server.rest", "federation"),
+        ("cryptography", "from pet.federation.formats.secure import derive_key; derive_key(bytes(16), 'x')", "federation"),
+        (
+            "cryptography",
+            "from pet.federation.formats.compat import encrypt_invitation; encrypt_invitation(b'x', 'x')",
+            "federation",
+        ),
         (
             "httpx",
             "from pet.federation import Client; Client('http://127.0.0.1:1', 'c', 'VLmAm+WkpnA5zp2wXiSYkw==')",

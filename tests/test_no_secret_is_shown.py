@@ -285,7 +285,7 @@ def test_commands(tmp_path, arguments, expected):
 
 def test_a_key_that_is_written_where_a_name_belongs_is_not_shown(tmp_path):
     from pet.errors import SettingsError
-    from pet.federation.users import UserDirectory
+    from pet.federation.formats.users import UserDirectory
 
     for text in ("sekret+key==", "sekret/key=", "alice=sekret"):
         with pytest.raises(SettingsError) as caught:

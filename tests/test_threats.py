@@ -14,11 +14,11 @@ import pytest
 
 import pet
 from pet.crypto import EncryptionKeyPair, open_sealed, seal
-from pet.federation.local_project import LocalProject
+from pet.federation.peer.local_project import LocalProject
 from pet.federation.records import PeerKeys
-from pet.federation.request_maps import MapContext, created_record
-from pet.federation.schema import Feature, Schema
-from pet.federation.store import FederationStore
+from pet.federation.server.request_maps import MapContext, created_record
+from pet.federation.server.store import FederationStore
+from pet.federation.statistics.schema import Feature, Schema
 
 TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "security.md").read_text(encoding="utf-8")

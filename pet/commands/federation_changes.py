@@ -10,7 +10,7 @@ import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
 from pet.errors import SettingsError
-from pet.federation.client import Client
+from pet.federation.client.client import Client
 
 Command = Callable[..., None]
 

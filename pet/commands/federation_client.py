@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from pet.errors import SettingsError
-from pet.federation.client import Client
+from pet.federation.client.client import Client
 from pet.secret import Secret
 
 DEFAULT_URL: Final = "http://127.0.0.1:8090"

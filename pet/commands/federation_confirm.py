@@ -10,8 +10,8 @@ from rich.console import Console
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
 from pet.commands.federation_members import print_members
-from pet.federation.client import Client
-from pet.federation.member_list import find_listed, is_fingerprint, shown_fingerprint
+from pet.federation.client.client import Client
+from pet.federation.formats.member_list import find_listed, is_fingerprint, shown_fingerprint
 
 
 def command(

@@ -25,9 +25,9 @@ from pet.commands.federation_client import (
     read_text,
 )
 from pet.commands.federation_learn import Decimal, Encoding, Separator, naming_file, table_of
-from pet.federation.csv_table import CsvTable
-from pet.federation.schema import Schema
-from pet.federation.tables import read_columns
+from pet.federation.formats.csv_table import CsvTable
+from pet.federation.formats.tables import read_columns
+from pet.federation.statistics.schema import Schema
 
 
 def command(

@@ -21,10 +21,10 @@ from rich.table import Table
 from pet.commands.federation_demo_run import Broker, Site, await_sync, running_broker, running_sites
 from pet.commands.stop_signals import StopSignals
 from pet.errors import FederationStateError, MissingExtraError
-from pet.federation.analysis import linear_regression
 from pet.federation.runtime import Regression
-from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.analysis import linear_regression
+from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.statistics import Statistics
 from pet.secret import Secret
 
 #: What is known in public of such measurements; nothing of it comes from the rows.

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pet.errors import FederationUnavailableError
-from pet.federation.client import Client
-from pet.federation.users import add_user, read_users
+from pet.federation.client.client import Client
+from pet.federation.formats.users import add_user, read_users
 from pet.files import make_private_folder, write_private
 from pet.secret import Secret
 

@@ -12,9 +12,9 @@ import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
 from pet.errors import FederationValueError
-from pet.federation.csv_table import CsvTable
-from pet.federation.learning_records import Change
-from pet.federation.tables import is_parquet
+from pet.federation.formats.csv_table import CsvTable
+from pet.federation.formats.learning_records import Change
+from pet.federation.formats.tables import is_parquet
 
 SEPARATORS: Final = {"comma": ",", "semicolon": ";", "tab": "\t"}
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
-from pet.federation.member_list import shown_fingerprint
+from pet.federation.formats.member_list import shown_fingerprint
 from pet.federation.records import Confirm, MemberList, MemberState
 
 

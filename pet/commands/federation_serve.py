@@ -18,13 +18,13 @@ from rich.console import Console
 
 from pet.commands.serving import Server, listen, serve_until_a_signal
 from pet.errors import SettingsError
-from pet.federation.authentication import Authenticator
-from pet.federation.nats_runtime import NatsFederationRuntime
+from pet.federation.formats.users import UserDirectory
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.records import Confirm
-from pet.federation.rest import RestOptions, create_app
-from pet.federation.service import FederationService
-from pet.federation.store import FederationStore
-from pet.federation.users import UserDirectory
+from pet.federation.server.authentication import Authenticator
+from pet.federation.server.rest import RestOptions, create_app
+from pet.federation.server.service import FederationService
+from pet.federation.server.store import FederationStore
 from pet.transports.guarded_http import ConnectionLimits, guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
 from pet.transports.peer_limits import PeerLimits

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Url, client_of
 from pet.commands.federation_members import print_members
-from pet.federation.client import Client
+from pet.federation.client.client import Client
 from pet.federation.records import ProjectKind
 
 #: The last lines of each log say what is going on; all of it is in getSyncLog and getErrorLog.

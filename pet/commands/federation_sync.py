@@ -9,7 +9,7 @@ import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
 from pet.errors import FederationUnavailableError
-from pet.federation.client import Client
+from pet.federation.client.client import Client
 
 _POLL_SECONDS: Final = 0.3
 #: How lines of the sync log begin that end a synchronisation; others report members and changes.

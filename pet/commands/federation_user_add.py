@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pet.errors import SettingsError
-from pet.federation.users import add_user, write_key_file
+from pet.federation.formats.users import add_user, write_key_file
 
 
 def command(

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pet.federation.analysis import correlation, covariance, linear_regression, univariate
-    from pet.federation.client import Client
-    from pet.federation.csv_table import CsvTable
+    from pet.federation.client.client import Client
+    from pet.federation.formats.csv_table import CsvTable
     from pet.federation.runtime import Regression
-    from pet.federation.schema import Feature, Kind, Schema
-    from pet.federation.statistics import Statistics
+    from pet.federation.statistics.analysis import correlation, covariance, linear_regression, univariate
+    from pet.federation.statistics.schema import Feature, Kind, Schema
+    from pet.federation.statistics.statistics import Statistics
     from pet.secret import Secret
 
 __all__ = [
@@ -34,18 +34,18 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "Client": "pet.federation.client",
-    "CsvTable": "pet.federation.csv_table",
-    "Feature": "pet.federation.schema",
-    "Kind": "pet.federation.schema",
+    "Client": "pet.federation.client.client",
+    "CsvTable": "pet.federation.formats.csv_table",
+    "Feature": "pet.federation.statistics.schema",
+    "Kind": "pet.federation.statistics.schema",
     "Regression": "pet.federation.runtime",
-    "Schema": "pet.federation.schema",
+    "Schema": "pet.federation.statistics.schema",
     "Secret": "pet.secret",
-    "Statistics": "pet.federation.statistics",
-    "correlation": "pet.federation.analysis",
-    "covariance": "pet.federation.analysis",
-    "linear_regression": "pet.federation.analysis",
-    "univariate": "pet.federation.analysis",
+    "Statistics": "pet.federation.statistics.statistics",
+    "correlation": "pet.federation.statistics.analysis",
+    "covariance": "pet.federation.statistics.analysis",
+    "linear_regression": "pet.federation.statistics.analysis",
+    "univariate": "pet.federation.statistics.analysis",
 }
 
 

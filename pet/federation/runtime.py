@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.federation.figures import Figure, Figures
-from pet.federation.learning_records import Change, DoneRequest, PendingUnit, Piece, Taken
-from pet.federation.numbers import columns_by_name
+from pet.federation.formats.learning_records import Change, DoneRequest, PendingUnit, Piece, Taken
+from pet.federation.formats.numbers import columns_by_name
 from pet.federation.records import ContractRecord, FederationRecord, LogKind, MemberList, PeerIdentity, SyncStatistics
+from pet.federation.statistics.figures import Figure, Figures
 from pet.secret import Secret
 
 #: The largest weight of a model: the scalar of a round is the weight over this, which keeps it within the mask config.
@@ -114,7 +114,7 @@ class Regression:
         standard_errors: of the coefficients, by feature name; empty where they were not asked for.
         intercept_standard_error: of the intercept; None as above.
         r_squared: share of the target's variance that is explained; None as above.
-        bounds: of the absolute errors, by the names of `pet.federation.regression.LinearRegression`.
+        bounds: of the absolute errors, by the names of `pet.federation.statistics.regression.LinearRegression`.
         reasons: why a number is NaN, by the same names.
     """
 
@@ -191,7 +191,7 @@ class LocalProjectView(ProjectView, Protocol):
         """Take a piece of a table that is to be learned or forgotten; with the last one it is done, whole or not at all.
 
         Args:
-            source: a table as `pet.federation.tables.opened` takes it.
+            source: a table as `pet.federation.formats.tables.opened` takes it.
             piece: which one it is.
 
         Raises:

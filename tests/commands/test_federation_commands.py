@@ -23,7 +23,7 @@ from pet import cli
 from pet.commands import federation_serve
 from pet.errors import FederationUnavailableError
 from pet.federation import Client
-from pet.federation.users import read_users, write_key_file
+from pet.federation.formats.users import read_users, write_key_file
 from pet.files import write_private
 from pet.secret import Secret
 

@@ -13,7 +13,7 @@ import pytest
 from programs import require_program
 
 from pet.commands.federation_demo import SCHEMA, deal, load_rows
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.statistics import Statistics
 
 
 def start_demo(tmp_path, **environment):

@@ -3,10 +3,10 @@
 import pytest
 from nats_broker import running_broker
 
-from pet.federation.devices import TorchDevice
-from pet.federation.request_maps import MapContext, created_record
-from pet.federation.statistics import Statistics
-from pet.federation.store import FederationStore
+from pet.federation.server.request_maps import MapContext, created_record
+from pet.federation.server.store import FederationStore
+from pet.federation.statistics.devices import TorchDevice
+from pet.federation.statistics.statistics import Statistics
 
 
 @pytest.fixture(scope="module")

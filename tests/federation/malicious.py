@@ -14,14 +14,14 @@ from typing import Any
 from peer_driver import SCHEMA, Federation, Node
 
 from pet.errors import FederationError, PetError
-from pet.federation.enrolment import Enrolment, Manifest, choose_sum_peers
-from pet.federation.joining import Admission
-from pet.federation.membership import TERMS
-from pet.federation.messages import PeerMessage
+from pet.federation.peer.enrolment import Enrolment, Manifest, choose_sum_peers
+from pet.federation.peer.joining import Admission
+from pet.federation.peer.membership import TERMS
+from pet.federation.peer.messages import PeerMessage
+from pet.federation.peer.rounds import CALL, GO
+from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import Confirm, PeerIdentity
-from pet.federation.rounds import CALL, GO
-from pet.federation.statistics import Statistics
-from pet.federation.terms_update import TermsUpdate
+from pet.federation.statistics.statistics import Statistics
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from pet.federation.clock import SystemClock
-from pet.federation.encoding import encode_base64
-from pet.federation.nats_runtime import NatsFederationRuntime
-from pet.federation.peer import NatsPeer
+from pet.federation.formats.encoding import encode_base64
+from pet.federation.peer.clock import SystemClock
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
+from pet.federation.peer.peer import NatsPeer
 from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, NatsAccess, PeerKeys, ScheduleRecord
-from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.store import FederationStore, PeerStorage
+from pet.federation.server.store import FederationStore, PeerStorage
+from pet.federation.statistics.schema import Feature, Kind, Schema
 from pet.secret import Secret
 from pet.transports.nats import generate_federation_id
 

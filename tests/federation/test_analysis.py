@@ -9,10 +9,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from pet import Aggregation, mask_model, sum_masks
 from pet.errors import FederationValueError, StatisticsError
-from pet.federation.analysis import correlation, covariance, linear_regression, univariate
-from pet.federation.local_project import LocalProject
-from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
+from pet.federation.peer.local_project import LocalProject
+from pet.federation.statistics.analysis import correlation, covariance, linear_regression, univariate
+from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 
 def diabetes():

@@ -18,8 +18,8 @@ from test_analysis import merged_in_a_round
 
 from pet.errors import StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
-from pet.federation.moments import Moments
-from pet.federation.shared_pairs import SharedPairs
+from pet.federation.peer.shared_pairs import SharedPairs
+from pet.federation.statistics.moments import Moments
 
 #: Relative to the scale of a figure: what a figure must reach, and how large its bound may be.
 CLOSE, MAX_SHARE = 1e-9, 1e-3

@@ -9,7 +9,7 @@ from test_tables import BMI, EXPECTED, SCHEMA, Places, client, frame  # noqa: F4
 
 from pet.errors import FederationValueError
 from pet.federation import Feature, Schema, Statistics
-from pet.federation.tables import BLOCK_ROWS, opened
+from pet.federation.formats.tables import BLOCK_ROWS, opened
 
 pa = pytest.importorskip("pyarrow", reason="without pyarrow (extra parquet)")
 

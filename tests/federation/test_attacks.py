@@ -7,11 +7,11 @@ from nats_broker import run
 from peer_driver import federation, pulse, some_rows, synchronise, until
 
 from pet.errors import DowngradeError
-from pet.federation.enrolment import Manifest
-from pet.federation.federation_info import federation_info, warnings_of
+from pet.federation.peer.enrolment import Manifest
 from pet.federation.records import Mode
 from pet.federation.runtime import HeldBack
-from pet.federation.schema import Feature, Schema
+from pet.federation.server.federation_info import federation_info, warnings_of
+from pet.federation.statistics.schema import Feature, Schema
 from pet.secret import Secret
 
 

@@ -12,7 +12,7 @@ from peer_driver import federation, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationError, FederationRefusedError, FederationUnavailableError
 from pet.federation import Client
-from pet.federation.nats_runtime import NatsFederationRuntime
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.records import Mode
 from pet.secret import Secret
 from pet.transports.nats import NatsSettings, connect

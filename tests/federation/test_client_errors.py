@@ -17,11 +17,11 @@ from federation_rest_server import federation_server
 
 from pet.errors import FederationError, FederationUnavailableError, FederationValueError, PetError
 from pet.federation import Client
-from pet.federation.compat import encrypt_invitation
-from pet.federation.invitation import InvitationHeader, open_with_password, seal_with_password
-from pet.federation.schedule import Schedule
-from pet.federation.schema import Feature, Schema
-from pet.federation.statistics import Statistics
+from pet.federation.formats.compat import encrypt_invitation
+from pet.federation.formats.invitation import InvitationHeader, open_with_password, seal_with_password
+from pet.federation.formats.schedule import Schedule
+from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.statistics import Statistics
 from pet.secret import Secret
 
 KEY = base64.b64encode(bytes(32)).decode()
@@ -172,7 +172,7 @@ def test_a_server_that_starts_meanwhile_is_waited_for(monkeypatch):
             threading.Thread(target=again.serve_forever, daemon=True).start()
             started.append(again)
 
-    monkeypatch.setattr("pet.federation.client_requests.time.sleep", start)
+    monkeypatch.setattr("pet.federation.client.requests.time.sleep", start)
     with Client(f"http://127.0.0.1:{port}", "alice", KEY) as client:
         assert client.projects() == ["mine"]
     started[0].shutdown()

@@ -12,9 +12,7 @@ from nats_broker import run
 from peer_driver import federation, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError
-from pet.federation.confirmation import confirmed_together
-from pet.federation.enrolment import choose_sum_peers
-from pet.federation.member_list import (
+from pet.federation.formats.member_list import (
     begins_with_digest,
     find_member,
     have_distinct_names,
@@ -24,7 +22,9 @@ from pet.federation.member_list import (
     list_digest,
     shown_fingerprint,
 )
-from pet.federation.record_codec import decode_record, encode_record
+from pet.federation.formats.record_codec import decode_record, encode_record
+from pet.federation.peer.confirmation import confirmed_together
+from pet.federation.peer.enrolment import choose_sum_peers
 from pet.federation.records import Confirm, LogKind, Mode, PeerKeys
 
 PERSON = Confirm.PERSON

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.errors import ContractError
-from pet.federation.contract import MAX_LINE_LENGTH, Contract
-from pet.federation.contract_functions import FUNCTIONS
-from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.contract import MAX_LINE_LENGTH, Contract
+from pet.federation.statistics.contract_functions import FUNCTIONS
+from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.statistics import Statistics
 
 SCHEMA = Schema(
     (

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from pet.errors import FederationStateError, StateError, TooSoonError
-from pet.federation.contract_changes import ContractChanges
-from pet.federation.peer_context import PeerContext
+from pet.federation.peer.context import PeerContext
+from pet.federation.peer.contract_changes import ContractChanges
 from pet.federation.records import Confirm, ContractRecord, LogKind, Mode
-from pet.federation.request_maps import MapContext, created_record
+from pet.federation.server.request_maps import MapContext, created_record
 
 
 class Clock:

@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pet.errors import FederationValueError, PetError, RowError
-from pet.federation import csv_table
-from pet.federation.csv_reader import MAX_FIELD_CHARACTERS
-from pet.federation.csv_table import CsvTable
-from pet.federation.numbers import BOOLEAN_WORDS, MISSING_WORDS
-from pet.federation.tables import opened, read_columns
+from pet.federation.formats import csv_table
+from pet.federation.formats.csv_reader import MAX_FIELD_CHARACTERS
+from pet.federation.formats.csv_table import CsvTable
+from pet.federation.formats.numbers import BOOLEAN_WORDS, MISSING_WORDS
+from pet.federation.formats.tables import opened, read_columns
 
 LINE_ENDS = ["\n", "\r\n", "\r"]
 

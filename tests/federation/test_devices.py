@@ -12,14 +12,14 @@ from test_missing_extras import BLOCK
 from pet._extras import install_command
 from pet.errors import DeviceError, FederationRefusedError
 from pet.federation import Client
-from pet.federation.devices import TorchDevice
-from pet.federation.local_project import LocalProject
-from pet.federation.nats_runtime import NatsFederationRuntime
-from pet.federation.schema import Feature, Schema
+from pet.federation.peer.local_project import LocalProject
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
+from pet.federation.statistics.devices import TorchDevice
+from pet.federation.statistics.schema import Feature, Schema
 
-OPEN = "from pet.federation.devices import TorchDevice; TorchDevice().open()"
+OPEN = "from pet.federation.statistics.devices import TorchDevice; TorchDevice().open()"
 LEARN = (
-    "import numpy, sys; from pet.federation.schema import Feature, Schema; from pet.federation.statistics import Statistics;"
+    "import numpy, sys; from pet.federation import Feature, Schema, Statistics;"
     "print(Statistics.of(numpy.ones((3, 1)), Schema((Feature(name='x'),))).rows, 'torch' in sys.modules)"
 )
 

@@ -9,11 +9,11 @@ from nats_broker import run
 
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, RemoteProtocolError, TransportError
-from pet.federation.enrolment import Enrolment, Manifest, RoundKeys, choose_sum_peers
+from pet.federation.peer.enrolment import Enrolment, Manifest, RoundKeys, choose_sum_peers
+from pet.federation.peer.round import CheckedTransport, RoundPart
+from pet.federation.peer.sharing_rules import Contribution
 from pet.federation.records import PeerKeys
-from pet.federation.round import CheckedTransport, RoundPart
-from pet.federation.sharing_rules import Contribution
-from pet.federation.statistics import STATISTICS_MASK_CONFIG
+from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG
 from pet.messages import RoundParameters, encode_seed_dictionary, encode_sum_dictionary
 
 FID = "a" * 16

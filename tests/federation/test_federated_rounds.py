@@ -12,16 +12,16 @@ from pet.errors import (
     RoundError,
     TooSoonError,
 )
-from pet.federation.analysis import covariance, linear_regression
-from pet.federation.csv_table import CsvTable
-from pet.federation.enrolment import Manifest, RoundKeys
-from pet.federation.outcome import OutcomeKind
-from pet.federation.peer_link import Turns
+from pet.federation.formats.csv_table import CsvTable
+from pet.federation.peer.enrolment import Manifest, RoundKeys
+from pet.federation.peer.link import Turns
+from pet.federation.peer.outcome import OutcomeKind
+from pet.federation.peer.round import RoundLeader
+from pet.federation.peer.sharing_rules import Contribution
 from pet.federation.records import FailureAction, LogKind, PeerKeys, ProjectKind
-from pet.federation.round import RoundLeader
 from pet.federation.runtime import HeldBack
-from pet.federation.sharing_rules import Contribution
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.analysis import covariance, linear_regression
+from pet.federation.statistics.statistics import Statistics
 from pet.transports.nats import NatsSettings, Subjects, connect
 from pet.transports.nats.broadcasts import Broadcasts
 

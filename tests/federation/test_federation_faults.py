@@ -10,12 +10,12 @@ from nats_broker import run, running_broker
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
-from pet.federation.enrolment import choose_sum_peers
-from pet.federation.messages import MessageCodec
-from pet.federation.outcome import OutcomeKind
+from pet.federation.peer.enrolment import choose_sum_peers
+from pet.federation.peer.messages import MessageCodec
+from pet.federation.peer.outcome import OutcomeKind
+from pet.federation.peer.round import RoundPart
 from pet.federation.records import LogKind, PeerKeys
-from pet.federation.round import RoundPart
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.statistics import Statistics
 from pet.secret import Secret
 from pet.transports.nats import Subjects
 

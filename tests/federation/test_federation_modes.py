@@ -15,8 +15,8 @@ from pet.errors import (
     ForbiddenSubjectError,
     TokenRefusedError,
 )
-from pet.federation.clock import SystemClock
-from pet.federation.nats_runtime import nats_settings, require_usable
+from pet.federation.peer.clock import SystemClock
+from pet.federation.peer.nats_runtime import nats_settings, require_usable
 from pet.federation.records import LocalType, Mode, NatsAccess, ProjectKind
 from pet.secret import Secret
 from pet.transports.nats.storage import ask_storage, store_message

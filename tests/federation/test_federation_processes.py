@@ -11,8 +11,8 @@ from programs import require_program
 
 from pet.commands.federation_demo_run import running_broker, running_sites
 from pet.errors import FederationRefusedError
-from pet.federation.analysis import correlation, linear_regression
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.analysis import correlation, linear_regression
+from pet.federation.statistics.statistics import Statistics
 
 
 def require_pooled(sites, parts, seconds=60.0):

@@ -9,10 +9,10 @@ import pytest
 from federation_rest_server import Clock
 
 from pet.errors import ProjectExistsError, StateError, TokenRefusedError
-from pet.federation.record_codec import decode_record, encode_record
+from pet.federation.formats.record_codec import decode_record, encode_record
 from pet.federation.records import ContractRecord, LogKind, Mode, PeerKeys
-from pet.federation.request_maps import MapContext, created_record
-from pet.federation.store import MAX_LOG_LINES, FederationStore
+from pet.federation.server.request_maps import MapContext, created_record
+from pet.federation.server.store import MAX_LOG_LINES, FederationStore
 
 ENTRIES = {
     "fed_name": "a b",

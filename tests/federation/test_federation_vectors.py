@@ -8,10 +8,10 @@ import pytest
 from vector_files import load_vectors
 
 from pet.crypto import decrypt_authenticated, derive_password_key, encrypt_authenticated
-from pet.federation import compat, invitation
-from pet.federation.encoding import canonical_json, encode_base64
-from pet.federation.invitation import InvitationHeader
-from pet.federation.secure import SignedParts, derive_key, parse_authorization
+from pet.federation.formats import compat, invitation
+from pet.federation.formats.encoding import canonical_json, encode_base64
+from pet.federation.formats.invitation import InvitationHeader
+from pet.federation.formats.secure import SignedParts, derive_key, parse_authorization
 from pet.secret import Secret
 
 VECTORS = load_vectors("federation_vectors.json")

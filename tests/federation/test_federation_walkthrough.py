@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from programs import free_port, require_program
 
-from pet.federation.invitation import open_with_password
+from pet.federation.formats.invitation import open_with_password
 from pet.secret import Secret
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,10 +7,10 @@ import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
-from pet.federation.devices import NUMPY, NumpyDevice, TorchDevice, device_of
-from pet.federation.local_project import LocalProject
+from pet.federation.peer.local_project import LocalProject
 from pet.federation.records import LocalType
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.devices import NUMPY, NumpyDevice, TorchDevice, device_of
+from pet.federation.statistics.statistics import Statistics
 
 torch = pytest.importorskip("torch", reason="without torch (.ci/run runs these tests in an environment that has it)")
 

@@ -6,9 +6,9 @@ import pytest
 
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import FederationValueError
-from pet.federation import compat, invitation
-from pet.federation.encoding import canonical_json, decode_base64url, encode_base64url
-from pet.federation.invitation import InvitationHeader
+from pet.federation.formats import compat, invitation
+from pet.federation.formats.encoding import canonical_json, decode_base64url, encode_base64url
+from pet.federation.formats.invitation import InvitationHeader
 from pet.secret import Secret
 
 PASSWORD = Secret("correct horse battery staple")

@@ -26,17 +26,18 @@ from pet.errors import (
     RowError,
     UnknownUnitError,
 )
-from pet.federation import Client, CsvTable, Feature, Schema, Statistics, row_ledger
-from pet.federation import learning as learning_module
-from pet.federation import local_project as local_project_module
-from pet.federation.client_requests import SignedRequests
-from pet.federation.learning import IDLE_SECONDS, MAX_PENDING_UNITS, PendingUnits
-from pet.federation.learning_records import Change, Piece
-from pet.federation.local_project import LocalProject
-from pet.federation.request_maps import MapContext, created_record
-from pet.federation.row_pieces import CONTENT_TYPE, encode_piece
-from pet.federation.row_upload import RowUpload
-from pet.federation.store import FederationStore
+from pet.federation import Client, CsvTable, Feature, Schema, Statistics
+from pet.federation.client.requests import SignedRequests
+from pet.federation.client.row_upload import RowUpload
+from pet.federation.formats.learning_records import Change, Piece
+from pet.federation.peer import learning as learning_module
+from pet.federation.peer import local_project as local_project_module
+from pet.federation.peer.learning import IDLE_SECONDS, MAX_PENDING_UNITS, PendingUnits
+from pet.federation.peer.local_project import LocalProject
+from pet.federation.server import row_ledger
+from pet.federation.server.request_maps import MapContext, created_record
+from pet.federation.server.store import FederationStore
+from pet.federation.statistics.row_pieces import CONTENT_TYPE, encode_piece
 from pet.files import write_private
 
 HOSTS = "nats://127.0.0.1:1"
@@ -459,14 +460,14 @@ def test_every_answer_may_be_lost(client, monkeypatch, change):
     values = rows(*np.random.default_rng(1).normal(size=10_000))
     if change is Change.FORGET:
         client.learn("p", values)
-    monkeypatch.setattr("pet.federation.row_upload._RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("pet.federation.client.row_upload._RETRY_SECONDS", (0.0,))
     lose_answers(monkeypatch, lambda number: number % 2 == 0)
     assert upload(client, values, 4096 * 8).send(change, again=False, request_id=None) == 10_000
     assert client.row_counts("p")["learned"] == (10_000 if change is Change.LEARN else 0)
 
 
 def test_without_any_answer_the_error_says_how_to_go_on(client, monkeypatch):
-    monkeypatch.setattr("pet.federation.row_upload._RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("pet.federation.client.row_upload._RETRY_SECONDS", (0.0,))
     with monkeypatch.context() as patch:
         lose_answers(patch, lambda _: True)
         with pytest.raises(
@@ -479,7 +480,7 @@ def test_without_any_answer_the_error_says_how_to_go_on(client, monkeypatch):
 
 
 def test_a_malformed_file_is_cancelled(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("pet.federation.client.RowUpload", lambda **options: RowUpload(**options, piece_bytes=4096 * 8))
+    monkeypatch.setattr("pet.federation.client.client.RowUpload", lambda **options: RowUpload(**options, piece_bytes=4096 * 8))
     path = tmp_path / "rows.csv"
     path.write_text("x\n" + "1\n" * 20_000 + "old\n")
     seen = []

@@ -8,8 +8,8 @@ import pytest
 
 from pet.errors import StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
-from pet.federation.contract_functions import FUNCTIONS
-from pet.federation.figures import Figures
+from pet.federation.statistics.contract_functions import FUNCTIONS
+from pet.federation.statistics.figures import Figures
 
 
 def of_one(values, *, centre=0.0, scale=1.0):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.errors import RemoteProtocolError
-from pet.federation.encoding import encode_base64
-from pet.federation.messages import MessageCodec, Protection, ReplayGuard
+from pet.federation.formats.encoding import encode_base64
+from pet.federation.peer.messages import MessageCodec, Protection, ReplayGuard
+from pet.federation.peer.terms_update import TermsUpdate, decode_identity, encode_identity
 from pet.federation.records import ContractRecord, FederationTerms, PeerKeys, ProjectKind, ScheduleRecord
-from pet.federation.schema import Feature, Schema
-from pet.federation.terms_update import TermsUpdate, decode_identity, encode_identity
+from pet.federation.statistics.schema import Feature, Schema
 from pet.secret import Secret
 
 NOW = 1_800_000_000.0
@@ -89,7 +89,7 @@ def test_a_message_opens_once():
 
 def test_a_sender_uses_up_its_own_share_of_the_memory_alone(monkeypatch):
     """A member that sends more than anybody needs to is refused, and nobody else; what has become too old makes room."""
-    monkeypatch.setattr("pet.federation.messages.MAX_REMEMBERED", 3)
+    monkeypatch.setattr("pet.federation.peer.messages.MAX_REMEMBERED", 3)
     guard = ReplayGuard()
     assert [guard.remember("flooder", str(number), 0) for number in range(5)] == [True] * 3 + [False] * 2
     assert guard.remember("another", "0", 0)

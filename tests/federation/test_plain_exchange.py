@@ -8,7 +8,7 @@ from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, until
 from pet.errors import FederationStateError, FederationValueError, PeerRefusedError
 from pet.federation.records import FailureAction, LogKind
 from pet.federation.runtime import HeldBack
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.statistics import Statistics
 
 PLAIN = {"uses_smpc": False}
 

@@ -4,7 +4,7 @@ import itertools
 import random
 from fractions import Fraction
 
-from pet.federation.rank_test import is_combination, newly_isolated, without_settled
+from pet.federation.peer.rank_test import is_combination, newly_isolated, without_settled
 
 
 def a_round(text):

@@ -10,9 +10,9 @@ from test_rest_over_nats import rows, rows_merged, wait_for
 from vector_files import VECTORS, load_vectors
 
 from pet.federation import Client
-from pet.federation.nats_runtime import NatsFederationRuntime
-from pet.federation.store import FederationStore
-from pet.federation.users import UserDirectory, read_key_file
+from pet.federation.formats.users import UserDirectory, read_key_file
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
+from pet.federation.server.store import FederationStore
 
 EXPECTED = load_vectors("released_state/federation.json")
 #: New rows of two peers: the change of one alone would be its own statistics, and is not shared.

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.errors import FederationValueError
-from pet.federation import compat, secure
-from pet.federation.encoding import decode_base64, decode_base64url, encode_base64, encode_base64url, parse_json_object
+from pet.federation.formats import compat, secure
+from pet.federation.formats.encoding import decode_base64, decode_base64url, encode_base64, encode_base64url, parse_json_object
+from pet.federation.formats.secure import NonceCache, SignedParts
 from pet.federation.records import NatsAccess, PeerKeys
-from pet.federation.secure import NonceCache, SignedParts
 from pet.secret import Secret
 
 SECRET = bytes(range(16))

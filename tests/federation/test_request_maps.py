@@ -3,9 +3,9 @@
 import pytest
 
 from pet.errors import FederationValueError
-from pet.federation.member_list import list_digest
+from pet.federation.formats.member_list import list_digest
 from pet.federation.records import FailureAction, InvitationContents, Mode, ProjectKind
-from pet.federation.request_maps import (
+from pet.federation.server.request_maps import (
     MapContext,
     check_schedule,
     created_record,

@@ -12,12 +12,13 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from pet.errors import FederationRefusedError, FederationValueError
-from pet.federation import Client, compat, invitation
-from pet.federation.authentication import Authenticator
-from pet.federation.rest import create_app
-from pet.federation.service import FederationService
-from pet.federation.store import FederationStore
-from pet.federation.users import UserDirectory
+from pet.federation import Client
+from pet.federation.formats import compat, invitation
+from pet.federation.formats.users import UserDirectory
+from pet.federation.server.authentication import Authenticator
+from pet.federation.server.rest import create_app
+from pet.federation.server.service import FederationService
+from pet.federation.server.store import FederationStore
 from pet.secret import Secret
 
 INVALID = "Invalid value for key "

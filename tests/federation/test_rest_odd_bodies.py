@@ -8,9 +8,9 @@ from nats_broker import running_broker
 
 from pet.errors import FederationRefusedError
 from pet.federation import Client
-from pet.federation.client_requests import SignedRequests
-from pet.federation.nats_runtime import NatsFederationRuntime
-from pet.federation.schema import Feature, Schema
+from pet.federation.client.requests import SignedRequests
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
+from pet.federation.statistics.schema import Feature, Schema
 
 HOSTS = "nats://127.0.0.1:1"  # nobody listens there
 SCHEMA = Schema((Feature(name="x"), Feature(name="y")))

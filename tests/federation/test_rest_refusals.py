@@ -23,11 +23,12 @@ from pet.errors import (
     RowsExistError,
     TooSoonError,
 )
-from pet.federation import Client, secure
-from pet.federation.answers import answer_for
-from pet.federation.encoding import decode_base64
-from pet.federation.rest import RestOptions
-from pet.federation.secure import SignedParts
+from pet.federation import Client
+from pet.federation.formats import secure
+from pet.federation.formats.encoding import decode_base64
+from pet.federation.formats.secure import SignedParts
+from pet.federation.server.answers import answer_for
+from pet.federation.server.rest import RestOptions
 
 HOSTS = "nats://127.0.0.1:4222"
 
@@ -134,7 +135,7 @@ def test_a_body_is_encrypted_or_plain(url, admin):
 
 
 def test_a_sender_that_stops_is_not_waited_for(url, admin, monkeypatch):
-    monkeypatch.setattr("pet.federation.rest._BODY_SECONDS", 0.2)
+    monkeypatch.setattr("pet.federation.server.rest._BODY_SECONDS", 0.2)
     address = httpx.URL(url)
     with socket.create_connection((address.host, address.port)) as connection:
         connection.sendall(b"POST /symetry/rest/c1/fedml/create HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
@@ -143,7 +144,7 @@ def test_a_sender_that_stops_is_not_waited_for(url, admin, monkeypatch):
 
 
 def test_large_bodies_are_few_at_a_time(url, admin, monkeypatch):
-    monkeypatch.setattr("pet.federation.rest._MAX_LARGE_BODIES", 1)
+    monkeypatch.setattr("pet.federation.server.rest._MAX_LARGE_BODIES", 1)
     address = httpx.URL(url)
     path = "/symetry/rest/c1/fedml/admin/learn"
     with socket.create_connection((address.host, address.port)) as connection:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from pet.errors import StateError
-from pet.federation import row_guard
-from pet.federation.row_guard import RowGuard
+from pet.federation.peer import row_guard
+from pet.federation.peer.row_guard import RowGuard
 from pet.federation.runtime import HeldBack
-from pet.federation.schema import Feature, Schema
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.statistics import Statistics
 
 SCHEMA = Schema(tuple(Feature(name=name) for name in "abc"))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pet.errors import FederationValueError
-from pet.federation.schedule import Schedule, ScheduleState
+from pet.federation.formats.schedule import Schedule, ScheduleState
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from peer_driver import federation, pulse, synchronise, until
 
 from pet.errors import FederationStateError, FederationValueError, StateError, StatisticsError
 from pet.federation import Feature, Kind, Schema, Statistics, correlation, covariance, linear_regression, univariate
-from pet.federation.local_project import LocalProject
+from pet.federation.peer.local_project import LocalProject
 
 #: attributes + 5 = 8
 SCHEMA = Schema((Feature(name="a", scale=2), Feature(name="b", kind=Kind.BINARY), Feature(name="c", scale=2)), has_missing=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pet.errors import SharingError
-from pet.federation import sharing_rules
-from pet.federation.sharing_rules import AggregateLedger, Contribution
+from pet.federation.peer import sharing_rules
+from pet.federation.peer.sharing_rules import AggregateLedger, Contribution
 
 LEAST = 8
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pet import Aggregation, mask_model
 from pet.errors import FederationValueError, RemoteProtocolError, RowError, StatisticsError
-from pet.federation.analysis import univariate
-from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import STATISTICS_MASK_CONFIG, Statistics
+from pet.federation.statistics.analysis import univariate
+from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 SCHEMA = Schema(
     (

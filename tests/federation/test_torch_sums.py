@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet.errors import DeviceError
-from pet.federation.devices import NUMPY, TorchDevice
-from pet.federation.schema import Feature, Kind, Schema
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.devices import NUMPY, TorchDevice
+from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.statistics import Statistics
 
 torch = pytest.importorskip("torch", reason="without torch (.ci/run runs these tests in an environment that has it)")
 
@@ -147,9 +147,9 @@ OUT_OF_MEMORY = """
 import resource
 import numpy as np
 from pet.errors import DeviceError
-from pet.federation.devices import TorchDevice
-from pet.federation.schema import Feature, Schema
-from pet.federation.statistics import Statistics
+from pet.federation.statistics.devices import TorchDevice
+from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.statistics import Statistics
 
 schema = Schema(tuple(Feature(name=f"f{i}") for i in range(2000)))
 rows = np.ones((4096, 2000))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pet.errors import SettingsError
-from pet.federation.encoding import decode_base64
-from pet.federation.users import UserDirectory, add_user, read_key_file, read_users, write_key_file
+from pet.federation.formats.encoding import decode_base64
+from pet.federation.formats.users import UserDirectory, add_user, read_key_file, read_users, write_key_file
 
 KEY, OTHER_KEY = "VLmAm+WkpnA5zp2wXiSYkw==", "EYpWjGPaoMoFUb/jfW95PQ=="
 

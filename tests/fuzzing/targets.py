@@ -16,10 +16,10 @@ from pet import Aggregation, MaskConfig, MaskedModel
 from pet.coordinator.engine import CoordinatorEngine
 from pet.crypto import SUM_TASK, EncryptionKeyPair, SigningKeyPair, is_eligible, seal, sign_task
 from pet.errors import MalformedFrameError, PetError, RemoteProtocolError, StateError
-from pet.federation.contract import Contract
-from pet.federation.encoding import parse_json_object
-from pet.federation.schedule import Schedule
-from pet.federation.secure import parse_authorization
+from pet.federation.formats.encoding import parse_json_object
+from pet.federation.formats.schedule import Schedule
+from pet.federation.formats.secure import parse_authorization
+from pet.federation.statistics.contract import Contract
 from pet.messages import (
     Header,
     RoundParameters,

@@ -23,14 +23,14 @@ from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import StateError
-from pet.federation.local_project import LocalProject
-from pet.federation.peer_context import Counters
-from pet.federation.project import FederatedProject, ModelProject
-from pet.federation.record_codec import decode_record, encode_record
-from pet.federation.request_maps import MapContext, created_record
-from pet.federation.schema import Feature, Schema
-from pet.federation.statistics import Statistics
-from pet.federation.store import FederationStore
+from pet.federation.formats.record_codec import decode_record, encode_record
+from pet.federation.peer.context import Counters
+from pet.federation.peer.local_project import LocalProject
+from pet.federation.peer.project import FederatedProject, ModelProject
+from pet.federation.server.request_maps import MapContext, created_record
+from pet.federation.server.store import FederationStore
+from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.statistics import Statistics
 from pet.mask_config import MaskConfig
 from pet.masking import mask_model
 from pet.messages import encode_sum_dictionary

@@ -1,0 +1,1 @@
+"""What is read and written: encodings, tables, signed requests, invitations, stored records. Knows no statistic, no peer."""

@@ -1,0 +1,384 @@
+"""The maps of strings that create a federation, invite and join, as records and back.
+
+One place for every key: its rule, its default in each mode. A value that breaks its rule is named by key and reason, and never
+shown: it may be a secret. No encryption and no HTTP is known here.
+
+Source: docs/spec/federation.md 1.6, 1.8, 2.4, 2.6, 2.7.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from pet.crypto import PUBLIC_KEY_BYTES, hash_sha256
+from pet.errors import ConfigError, FederationValueError
+from pet.federation.formats.compat import SECRET_KEY_BYTES
+from pet.federation.formats.encoding import (
+    canonical_json,
+    decode_base64,
+    decode_base64url,
+    encode_base64,
+    encode_base64url,
+    parse_json_object,
+)
+from pet.federation.formats.member_list import check_name, is_digest
+from pet.federation.formats.schedule import Schedule
+from pet.federation.records import (
+    FailureAction,
+    FederationRecord,
+    FederationTerms,
+    InvitationContents,
+    LocalType,
+    Mode,
+    NatsAccess,
+    PeerIdentity,
+    PeerKeys,
+    ProjectKind,
+    ScheduleRecord,
+)
+from pet.federation.statistics.schema import Schema
+from pet.secret import Secret
+from pet.transports.nats.settings import NatsSettings
+
+FEDERATION_ID_LENGTH: Final = 16
+_ID_LETTERS: Final = string.ascii_lowercase + string.digits
+_MAX_NAME_LENGTH: Final = 256
+#: 2^28 weights are 1.6 GB in a message, more than a peer can be expected to hold.
+MAX_MODEL_LENGTH: Final = 2**28
+_ACCESS_KEYS: Final = frozenset({"nats_hosts", "nats_sec_user", "nats_sec_passwd", "nats_sec_token", "nats_sec_nkey_seed"})
+#: What a native invitation holds beside the keys of the vendor's, all of which a join needs.
+_NATIVE_JOIN_KEYS: Final = (
+    "sync_sched",
+    "fed_secret_key",
+    "fed_req_token",
+    "fed_id",
+    "fed_admin_uuid",
+    "fed_admin_sign_key",
+    "fed_admin_box_key",
+    "nats_hosts",
+)
+_SEND_ACTION: Final = "fed_psr_contract_snd_fail_action"
+_RECEIVE_ACTION: Final = "fed_psr_contract_rcv_fail_action"
+_Choice = TypeVar("_Choice", bound=StrEnum)
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapContext:
+    """What a map does not say itself.
+
+    Attributes:
+        mode: of the request that it came in; the default for a new federation.
+        allows_compat: whether this listener speaks the vendor's formats at all.
+        authority_file: PEM file of the broker's authority.
+    """
+
+    customer_id: str
+    project_id: str
+    mode: Mode = Mode.NATIVE
+    allows_compat: bool = False
+    authority_file: str | None = None
+
+
+def read_map(data: bytes) -> dict[str, str]:
+    """Decode the plain text of a body; numbers and booleans become the texts that they stand for.
+
+    Raises:
+        FederationValueError: it is no JSON object of such values.
+    """
+    found = parse_json_object(data)
+    if found is None or not all(isinstance(value, str | int | float) for value in found.values()):
+        raise FederationValueError("Bad Request Body")
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+
+
+def created_record(entries: Mapping[str, str], context: MapContext) -> FederationRecord:
+    """Return the record of the admin of a new federation.
+
+    Raises:
+        FederationValueError: a key is missing or breaks its rule.
+    """
+    mode = _choice(entries, "fed_mode", Mode, context.mode)
+    if mode is Mode.COMPAT and not context.allows_compat:
+        raise _invalid("fed_mode", "this server was not started with --compat")
+    if _flag(entries, "fed_enforce_hipaa_compliance", default=False):
+        raise _invalid("fed_enforce_hipaa_compliance", "HIPAA compliance checks are not supported yet")
+    name, keys = _name(entries), PeerKeys.generate()
+    secret_key = Secret(encode_base64(secrets.token_bytes(SECRET_KEY_BYTES)))
+    is_native = mode is Mode.NATIVE
+    kind = _choice(entries, "fed_project_kind", ProjectKind, ProjectKind.STATISTICS)
+    terms = FederationTerms(
+        federation_id=_new_id() if is_native else derive_id(name, secret_key),
+        name=name,
+        secret_key=secret_key,
+        admin=keys.identity(_peer_name(entries, context)),
+        schedule=ScheduleRecord(text=_schedule(entries)),
+        mode=mode,
+        encrypts=_flag(entries, "fed_encrypt", default=is_native),
+        uses_smpc=_flag(entries, "fed_use_smpc", default=is_native),
+        kind=kind,
+        schema=_schema(entries, kind),
+    )
+    return _record(entries, context, terms, keys, is_admin=True)
+
+
+def joined_record(entries: Mapping[str, str], context: MapContext) -> tuple[FederationRecord, Secret]:
+    """Return the record of a peer that is about to join, and its token.
+
+    Raises:
+        FederationValueError: a key is missing or breaks its rule.
+    """
+    name, keys = _name(entries), PeerKeys.generate()
+    mode = _choice(entries, "fed_mode", Mode, context.mode)
+    if mode is Mode.COMPAT and not context.allows_compat:
+        raise _invalid("fed_mode", "this server was not started with --compat")
+    if mode is Mode.NATIVE:
+        _require_all(entries, _NATIVE_JOIN_KEYS)
+    secret_key = Secret(_required(entries, "fed_secret_key"))
+    if len(_checked("fed_secret_key", decode_base64, secret_key.reveal(), "expected base64")) != SECRET_KEY_BYTES:
+        raise _invalid("fed_secret_key", f"expected {SECRET_KEY_BYTES} bytes in base64")
+    token, is_native = Secret(_required(entries, "fed_req_token")), mode is Mode.NATIVE
+    federation_id = _required(entries, "fed_id") if is_native or "fed_id" in entries else derive_id(name, secret_key)
+    if len(federation_id) != FEDERATION_ID_LENGTH or not set(federation_id) <= set(_ID_LETTERS):
+        raise _invalid("fed_id", f"expected {FEDERATION_ID_LENGTH} characters a-z, 0-9")
+    terms = FederationTerms(
+        federation_id=federation_id,
+        name=name,
+        secret_key=secret_key,
+        key_epoch=_integer(entries, "fed_key_epoch", 0),
+        admin=_admin(entries, is_required=is_native),
+        schedule=ScheduleRecord(text=_schedule(entries), counter=_integer(entries, "fed_sched_counter", 0)),
+        mode=mode,
+        encrypts=_flag(entries, "fed_encrypt", default=is_native),
+        uses_smpc=_flag(entries, "fed_use_smpc", default=is_native),
+        kind=_choice(entries, "fed_project_kind", ProjectKind, ProjectKind.STATISTICS),
+    )
+    return _record(entries, context, terms, keys, is_admin=False), token
+
+
+def invitation_map(contents: InvitationContents) -> dict[str, str]:
+    """Return the plain text of an invitation (spec 2.6), with keys of ours that other readers ignore."""
+    terms, nats = contents.terms, contents.nats
+    assert terms.admin is not None, "only the admin makes invitations"
+    entries = {
+        "sync_sched": terms.schedule.text,
+        "fed_name": terms.name,
+        "fed_secret_key": terms.secret_key.reveal(),
+        "fed_req_token": contents.token.reveal(),
+        "fed_rest_url": contents.rest_url,
+        "nats_hosts": ",".join(nats.hosts),
+        "nats_sec_user": nats.user,
+        "nats_sec_passwd": nats.password,
+        "nats_sec_token": nats.token,
+        "nats_sec_nkey_seed": nats.nkey_seed,
+        "nats_req_timeout": f"{nats.request_timeout_seconds:g}",
+        "nats_stream_max_memory": str(nats.stream_max_bytes),
+        "fed_id": terms.federation_id,
+        "fed_mode": terms.mode,
+        "fed_key_epoch": str(terms.key_epoch),
+        "fed_sched_counter": str(terms.schedule.counter),
+        "fed_encrypt": str(terms.encrypts).lower(),
+        "fed_use_smpc": str(terms.uses_smpc).lower(),
+        "fed_project_kind": terms.kind,
+        "fed_admin_uuid": terms.admin.uuid,
+        "fed_admin_sign_key": encode_base64url(terms.admin.signing_key),
+        "fed_admin_box_key": encode_base64url(terms.admin.encryption_key),
+        "fed_members_digest": contents.members_digest,
+    }
+    revealed = {name: value.reveal() if isinstance(value, Secret) else value for name, value in entries.items()}
+    return {name: value for name, value in revealed.items() if value is not None}
+
+
+def changed_access(record: FederationRecord, entries: Mapping[str, str]) -> NatsAccess:
+    """Return how a peer reaches the broker with another credential, or at other hosts; what is not given stays.
+
+    Raises:
+        FederationValueError: a key breaks its rule, or is none of these.
+    """
+    for name in entries.keys() - _ACCESS_KEYS:
+        raise _invalid(name[:64], f"expected one of {', '.join(sorted(_ACCESS_KEYS))}")
+    if not entries:
+        raise _invalid("nats_sec_user", f"expected at least one of {', '.join(sorted(_ACCESS_KEYS))}")
+    kept = {
+        "nats_hosts": ",".join(record.nats.hosts),
+        "nats_req_timeout": f"{record.nats.request_timeout_seconds:g}",
+        "nats_stream_max_memory": str(record.nats.stream_max_bytes),
+    }
+    context = MapContext(
+        customer_id=record.customer_id, project_id=record.project_id, authority_file=record.nats.authority_file
+    )
+    access = _nats({**kept, **entries}, context, record.terms.mode)
+    return access if entries.keys() - {"nats_hosts"} else replace(record.nats, hosts=access.hosts)
+
+
+def derive_id(name: str, secret_key: Secret) -> str:
+    """Return the federation id of compatibility mode (spec 5.2), which no invitation of the vendor carries."""
+    digest = hash_sha256(f"pet-fed:{name}:{secret_key.reveal()}".encode())
+    return base64.b32encode(digest)[:FEDERATION_ID_LENGTH].decode().lower()
+
+
+def with_local_keys(entries: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Return the entries of an invitation with a peer's own; the peer's win, as in the vendor's notebook."""
+    return {**entries, **own}
+
+
+def _record(
+    entries: Mapping[str, str], context: MapContext, terms: FederationTerms, keys: PeerKeys, *, is_admin: bool
+) -> FederationRecord:
+    own = keys.identity(_peer_name(entries, context))
+    return FederationRecord(
+        customer_id=context.customer_id,
+        project_id=context.project_id,
+        terms=terms,
+        keys=keys,
+        nats=_nats(entries, context, terms.mode),
+        is_admin=is_admin,
+        peers=(own,) if is_admin or terms.admin is None else (terms.admin, own),
+        members_digest=_members_digest(entries),
+        local_type=_choice(entries, "fed_local_type", LocalType, LocalType.CPU),
+        send_failure_action=_action(entries, _SEND_ACTION),
+        receive_failure_action=_action(entries, _RECEIVE_ACTION),
+    )
+
+
+def _nats(entries: Mapping[str, str], context: MapContext, mode: Mode) -> NatsAccess:
+    _required(entries, "nats_hosts")
+    try:
+        settings = NatsSettings.from_entries(entries, allow_plaintext=mode is Mode.COMPAT or context.authority_file is not None)
+    except ConfigError as error:
+        key = str(error).partition(":")[0]
+        raise _invalid(key if key.startswith("nats_") else "nats_hosts", str(error)) from None
+    return NatsAccess(
+        hosts=settings.hosts,
+        user=settings.user,
+        password=Secret.of(settings.password),
+        token=Secret.of(settings.token),
+        nkey_seed=Secret.of(settings.nkey_seed),
+        request_timeout_seconds=settings.request_timeout_seconds,
+        stream_max_bytes=settings.stream_max_bytes,
+        authority_file=context.authority_file,
+    )
+
+
+def _admin(entries: Mapping[str, str], *, is_required: bool) -> PeerIdentity | None:
+    names = ("fed_admin_uuid", "fed_admin_sign_key", "fed_admin_box_key")
+    if not is_required and not any(name in entries for name in names):
+        return None
+    uuid, sign_key, box_key = (_required(entries, name) for name in names)
+    if len(uuid) != 32 or not set(uuid) <= set(string.hexdigits.lower()):
+        raise _invalid(names[0], "expected 32 lower-case hexadecimal digits")
+    keys = [
+        _checked(name, decode_base64url, text, "expected base64url")
+        for name, text in ((names[1], sign_key), (names[2], box_key))
+    ]
+    if any(len(key) != PUBLIC_KEY_BYTES for key in keys):
+        raise _invalid(names[1], f"expected public keys of {PUBLIC_KEY_BYTES} bytes")
+    return PeerIdentity(uuid=uuid, signing_key=keys[0], encryption_key=keys[1], label="admin")
+
+
+def check_schedule(text: str, key: str) -> str:
+    """Return the text of a schedule that is one (spec 1.4).
+
+    Raises:
+        FederationValueError: it is none.
+    """
+    return _checked(key, Schedule.parse, text, "expected m, h or d and a number from 1 on, at most 366 days").text
+
+
+def _new_id() -> str:
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(FEDERATION_ID_LENGTH))
+
+
+def _name(entries: Mapping[str, str]) -> str:
+    name = _required(entries, "fed_name")
+    if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
+        raise _invalid("fed_name", f"expected 1 to {_MAX_NAME_LENGTH} printable characters")
+    return name
+
+
+def _peer_name(entries: Mapping[str, str], context: MapContext) -> str:
+    """Return the name that a peer gives itself: that of its project if it says none."""
+    text = entries.get("fed_peer_name")
+    return context.project_id if not text else _checked("fed_peer_name", check_name, text)
+
+
+def _members_digest(entries: Mapping[str, str]) -> str | None:
+    digest = entries.get("fed_members_digest")
+    if digest is not None and not is_digest(digest):
+        raise _invalid("fed_members_digest", "expected what the invitation says")
+    return digest
+
+
+def _schedule(entries: Mapping[str, str]) -> str:
+    return check_schedule(_required(entries, "sync_sched"), "sync_sched")
+
+
+def _schema(entries: Mapping[str, str], kind: ProjectKind) -> str | None:
+    if kind is ProjectKind.MODEL:
+        length = _integer(entries, "fed_model_length", 0)
+        if not 1 <= length <= MAX_MODEL_LENGTH:
+            raise _invalid("fed_model_length", f"expected 1 to {MAX_MODEL_LENGTH} weights")
+        return canonical_json({"length": length})
+    text = entries.get("fed_schema")
+    return None if not text else _checked("fed_schema", Schema.from_json, text).to_json()
+
+
+def _action(entries: Mapping[str, str], key: str) -> FailureAction:
+    text = entries.get(key) or f"{key}_block"
+    if text not in (f"{key}_block", f"{key}_allow"):
+        raise _invalid(key, f"expected {key}_block or {key}_allow")
+    return FailureAction(text.rpartition("_")[2])
+
+
+def _require_all(entries: Mapping[str, str], keys: Sequence[str]) -> None:
+    """Name all keys that are left out, and not one after the other."""
+    missing = [key for key in keys if not entries.get(key)]
+    if len(missing) > 1:
+        others = ", ".join(missing[1:])
+        raise _invalid(missing[0], f"it is missing, as are {others}: expected all that the invitation holds")
+
+
+def _required(entries: Mapping[str, str], key: str) -> str:
+    if not (value := entries.get(key)):
+        raise _invalid(key, "it is missing")
+    return value
+
+
+def _flag(entries: Mapping[str, str], key: str, *, default: bool) -> bool:
+    text = (entries.get(key) or str(default)).lower()
+    if text not in ("true", "false"):
+        raise _invalid(key, "expected true or false")
+    return text == "true"
+
+
+def _integer(entries: Mapping[str, str], key: str, default: int) -> int:
+    text = entries.get(key) or str(default)
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise _invalid(key, "expected a number")
+    return int(text)
+
+
+def _choice(entries: Mapping[str, str], key: str, kind: type[_Choice], default: _Choice) -> _Choice:
+    text = entries.get(key) or default
+    if text not in set(kind):
+        raise _invalid(key, f"expected {' or '.join(kind)}")
+    return kind(text)
+
+
+def _checked(key: str, parse: Callable[[str], _Value], text: str, expected: str | None = None) -> _Value:
+    """Parse a value whose parser raises; without `expected` the parser's own words are kept: they must not show the value."""
+    try:
+        return parse(text)
+    except FederationValueError as error:
+        reason = expected or str(error)
+    raise _invalid(key, reason)
+
+
+def _invalid(key: str, reason: str) -> FederationValueError:
+    return FederationValueError(f"Invalid value for key [{key}]: {reason}", key=key)

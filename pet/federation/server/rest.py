@@ -1,0 +1,245 @@
+"""The REST interface of federations as an ASGI application: paths, signatures, limits, envelopes.
+
+It can be served as it is or mounted in another application. What a path does is in rest_calls.py, who may call in
+authentication.py; this file reads requests and writes answers.
+
+Source: docs/spec/federation.md 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Final
+
+from pet.errors import FederationError, MissingExtraError, ProjectExistsError, RequestRefusedError, UnknownProjectError
+from pet.federation.records import Mode
+from pet.federation.server.answers import Answer, about_a_project, answer_for, refuse
+from pet.federation.server.authentication import Authenticator, SignedRequest
+from pet.federation.server.rest_calls import Call, Handler, RestCalls
+from pet.federation.server.service import FederationService
+
+with MissingExtraError.naming("federation"):
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+_logger: Final = logging.getLogger(__name__)
+
+#: Maps and contracts; the largest allowed contract is 1 MiB of text, and no sensible one comes near.
+MAX_BODY_BYTES: Final = 1 << 20
+#: Rows and model vectors. Larger tables are sent in pieces.
+MAX_DATA_BYTES: Final = 64 << 20
+#: Bodies above `MAX_BODY_BYTES` that are in memory at the same time; with JSON decoded beside each, that is about 1 GiB.
+_MAX_LARGE_BODIES: Final = 2
+#: A whole body must arrive in this time, and in a second more for each `_BYTES_PER_SECOND`: a slow line, but no idle one.
+_BODY_SECONDS: Final = 20.0
+_BYTES_PER_SECOND: Final = 256 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestOptions:
+    """How the interface behaves.
+
+    Attributes:
+        allows_state_changing_gets: whether paths that change something answer GET too, as published; POST always works.
+        max_data_bytes: largest body of rows or weights.
+    """
+
+    allows_state_changing_gets: bool = True
+    max_data_bytes: int = MAX_DATA_BYTES
+
+
+def create_app(service: FederationService, authenticator: Authenticator, options: RestOptions | None = None) -> Starlette:
+    """Return the application; its lifespan starts and stops the service.
+
+    Mounted in another application, whose server runs only the outer lifespan, the outer one has to run the service:
+    `Starlette(routes=[Mount("/", create_app(service, authenticator))], lifespan=service.lifespan)`.
+    """
+    options = options or RestOptions()
+    interface = _Interface(authenticator)
+    app = Starlette(
+        routes=[interface.route(*entry) for entry in _table(RestCalls(service), options)],
+        exception_handlers={HTTPException: _answer_outside},
+        lifespan=service.lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _table(calls: RestCalls, options: RestOptions) -> Iterator[tuple[list[str], str, Handler, int]]:
+    """Yield methods, path, handler and largest body of every route; paths begin after `/symetry/rest/{cid}`."""
+    changing = ["GET", "POST"] if options.allows_state_changing_gets else ["POST"]
+    of_project: list[tuple[list[str], str, Handler]] = [
+        (["GET"], "info", calls.info),
+        (["POST"], "getEncrypted", calls.get_invitation),
+        (["POST"], "getInvitation", calls.get_invitation),
+        (changing, "startPulse", calls.start_pulse),
+        (changing, "stopPulse", calls.stop_pulse),
+        (changing, "newSchedule", calls.new_schedule),
+        (changing, "fullSyncRequest", calls.full_sync_request),
+        (["POST"], "addContract", calls.add_contract),
+        (["POST"], "addPsrContract", calls.add_contract),
+        (["POST"], "contractValidate", calls.contract_validate),
+        (["POST"], "psrContractValidate", calls.contract_validate),
+        (changing, "setExplorePeers", calls.set_explore_peers),
+        (["GET"], "getErrorLog", calls.error_log),
+        (["GET"], "getSyncLog", calls.sync_log),
+        (["DELETE", "POST"], "clearErrorLog", calls.clear_error_log),
+        (["GET"], "syncStats", calls.sync_stats),
+        (["POST"], "awsinfo", calls.aws_info),
+        (["POST"], "leave", calls.leave),
+        (["POST"], "delete", calls.delete),
+        (["POST"], "removePeer", calls.remove_peer),
+        (["POST"], "credentials", calls.credentials),
+        (["GET"], "contract", calls.contract),
+        (["POST"], "acceptContract", calls.accept_contract),
+        (["POST"], "setLeastRows", calls.set_least_rows),
+        (["GET"], "members", calls.members),
+        (["POST"], "confirm", calls.confirm),
+        (["GET"], "univariate", calls.univariate),
+        (["GET"], "covariance", calls.covariance),
+        (["GET"], "correlation", calls.correlation),
+        (["POST"], "regression", calls.regression),
+        (["GET"], "model", calls.get_model),
+        (["GET"], "rows", calls.rows),
+        (["POST"], "cancelRows", calls.cancel_rows),
+    ]
+    data: list[tuple[str, Handler]] = [("learn", calls.learn), ("forget", calls.forget), ("model", calls.set_model)]
+    yield ["POST"], "/fedml/create", calls.create, MAX_BODY_BYTES
+    yield ["POST"], "/fedml/createJoin", calls.create_join, MAX_BODY_BYTES
+    yield ["POST"], "/fedml/awsinfo", calls.aws_info, MAX_BODY_BYTES
+    yield ["GET"], "/fedml/joinKey", calls.join_key, MAX_BODY_BYTES
+    yield ["GET"], "/fedml", calls.projects, MAX_BODY_BYTES
+    yield ["GET"], "/projects/{pid}/info", calls.project_info, MAX_BODY_BYTES
+    yield from ((methods, f"/fedml/{{pid}}/{name}", handler, MAX_BODY_BYTES) for methods, name, handler in of_project)
+    yield from ((["POST"], f"/fedml/{{pid}}/{name}", handler, options.max_data_bytes) for name, handler in data)
+
+
+class _Interface:
+    """Reads, authenticates, calls, answers."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator: Final = authenticator
+        self._large_bodies = 0
+
+    def route(self, methods: list[str], path: str, handler: Handler, max_bytes: int) -> Route:
+        """Make a route of a line of the table."""
+
+        async def endpoint(request: Request) -> JSONResponse:
+            try:
+                return _response(await self._answer(request, handler, max_bytes))
+            except FederationError as error:
+                return _refusal(request, answer_for(error))
+            except Exception as error:
+                return _failure(request, error)
+
+        return Route(f"/symetry/rest/{{cid}}{path}", endpoint, methods=methods)
+
+    async def _answer(self, request: Request, handler: Handler, max_bytes: int) -> Answer:
+        most_bytes = _most_bytes(request.headers.get("content-length"), max_bytes)
+        is_large = most_bytes > MAX_BODY_BYTES
+        if is_large and self._large_bodies == _MAX_LARGE_BODIES:
+            busy = HTTPStatus.SERVICE_UNAVAILABLE
+            raise RequestRefusedError(busy, "Other large requests are read", headers={"retry-after": "2"})
+        self._large_bodies += is_large
+        try:
+            body = await _read_body(request, most_bytes)
+            call = self._call(request, body)
+            try:
+                return await handler(call)
+            except (ProjectExistsError, UnknownProjectError) as error:
+                raise about_a_project(error, call.caller.mode, call.customer_id, str(error)) from None
+        finally:
+            self._large_bodies -= is_large
+
+    def _call(self, request: Request, body: bytes) -> Call:
+        signed = SignedRequest(
+            method=request.method,
+            headers=request.headers,
+            path=request.scope["raw_path"].decode("ascii", "replace"),
+            query=request.scope["query_string"].decode("ascii", "replace"),
+            body=body,
+        )
+        caller = self._authenticator.authenticate(signed)
+        if request.path_params["cid"] != caller.customer_id:
+            # The path is signed, so this is a user who asks for somebody else's projects.
+            raise refuse(HTTPStatus.UNAUTHORIZED, "Invalid User" if caller.mode is Mode.COMPAT else "Invalid Signature")
+        address = request.client.host if request.client else "local"
+        return Call(
+            caller=caller,
+            parameters=request.path_params,
+            query=dict(request.query_params),
+            headers=request.headers,
+            body=body,
+            source=f"{caller.customer_id}@{address}",
+        )
+
+
+def _most_bytes(declared: str | None, max_bytes: int) -> int:
+    """Return how many bytes of a body may be read: what it declares, if that is allowed."""
+    if declared is None:
+        return max_bytes
+    if not (declared.isascii() and declared.isdecimal()):
+        raise refuse(HTTPStatus.BAD_REQUEST, "Content-Length: expected a number")
+    # Longer texts than any limit has are not worth a conversion.
+    length = int(declared) if len(declared) <= 20 else max_bytes + 1
+    if length > max_bytes:
+        raise refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected a body of at most {max_bytes} bytes")
+    return length
+
+
+async def _read_body(request: Request, most_bytes: int) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS + most_bytes / _BYTES_PER_SECOND):
+            async for piece in request.stream():
+                if len(body) + len(piece) > most_bytes:
+                    raise refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected a body of at most {most_bytes} bytes")
+                body += piece
+    except TimeoutError:
+        raise refuse(HTTPStatus.REQUEST_TIMEOUT, f"Expected the body to arrive, got {len(body)} bytes in time") from None
+    except ClientDisconnect:
+        raise refuse(HTTPStatus.BAD_REQUEST, "Expected a whole body") from None
+    return bytes(body)
+
+
+def _response(answer: Answer) -> JSONResponse:
+    headers = {"cache-control": "no-store", **answer.headers}
+    return JSONResponse(answer.envelope(), status_code=answer.status, headers=headers)
+
+
+def _refusal(request: Request, answer: Answer) -> JSONResponse:
+    """Answer with an error; where the text must not say why, an id links it with the log."""
+    if answer.status is HTTPStatus.UNAUTHORIZED and "stringToSign" not in answer.values:
+        correlation_id = secrets.token_hex(8)
+        answer = replace(answer, values={**answer.values, "correlationId": correlation_id})
+        _logger.warning("refused %s %s: %s correlation_id=%s", request.method, request.url.path, answer.text, correlation_id)
+    else:
+        _logger.info("refused %s %s: %d %s", request.method, request.url.path, answer.status, answer.text)
+    return _response(answer)
+
+
+def _failure(request: Request, error: Exception) -> JSONResponse:
+    """Answer to a defect of ours. Its message may hold anything, so neither the log nor the answer shows it."""
+    correlation_id = secrets.token_hex(8)
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _logger.error(
+        "%s %s failed: %s correlation_id=%s\n%s", request.method, request.url.path, type(error).__name__, correlation_id, place
+    )
+    answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error", {"correlationId": correlation_id})
+    return _response(answer)
+
+
+async def _answer_outside(_: Request, error: Exception) -> JSONResponse:
+    """Answer to a path or a method that there is not, in the envelope."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return _response(Answer(status, status.phrase, headers=dict(error.headers or {})))

@@ -1,0 +1,385 @@
+"""A federation server without HTTP: its peers, and the calls that begin, invite, join and end them.
+
+It holds the running peers by user and project, keeps the store in step with them, makes tokens, and limits failed joins. What a
+peer does once it runs is the runtime's business; signatures and envelopes are those of rest.py.
+
+Source: docs/spec/federation.md 1.2, 1.3, 2.4 - 2.7, 4.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from pet.crypto import PUBLIC_KEY_BYTES
+from pet.errors import (
+    FederationError,
+    FederationStateError,
+    FederationValueError,
+    NotAdministratorError,
+    PetError,
+    TokenRefusedError,
+    UnknownProjectError,
+)
+from pet.federation.failure_limit import MAX_FAILED_JOINS, FailureLimit
+from pet.federation.formats import compat, invitation
+from pet.federation.formats.encoding import canonical_json, decode_base64url, encode_base64url
+from pet.federation.formats.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SECONDS, InvitationHeader
+from pet.federation.formats.member_list import list_digest
+from pet.federation.records import FederationRecord, InvitationContents, Mode
+from pet.federation.runtime import FederationPeer, FederationRuntime
+from pet.federation.server.answers import invalid_key, refuse
+from pet.federation.server.federation_info import warnings_of
+from pet.federation.server.request_maps import (
+    MapContext,
+    changed_access,
+    created_record,
+    invitation_map,
+    joined_record,
+    with_local_keys,
+)
+from pet.federation.server.store import FederationStore, PeerStorage
+from pet.secret import Secret
+
+_logger: Final = logging.getLogger(__name__)
+_TOKEN_BYTES: Final = 32
+#: The vendor's form: 64 bits. Guessing is limited by the lifespan and by the number of failed joins.
+_COMPAT_TOKEN_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPeer:
+    """A peer and its part of the store."""
+
+    peer: FederationPeer
+    storage: PeerStorage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnChoices:
+    """What a peer's user decides for that peer alone, and no invitation and no admin.
+
+    Attributes:
+        least_rows: its limit of the rule of minimum rows; 0 for attributes + 5.
+        accepts_contracts: whether a changed contract counts without asking the user.
+    """
+
+    least_rows: int = 0
+    accepts_contracts: bool = False
+
+
+class FederationService:
+    """The peers of one server. All calls come from one event loop."""
+
+    def __init__(
+        self,
+        runtime: FederationRuntime,
+        store: FederationStore,
+        *,
+        allows_compat: bool = False,
+        authority_file: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make a service; `lifespan` starts it.
+
+        Args:
+            runtime: runs the peers.
+            store: keeps them.
+            allows_compat: whether federations may speak the vendor's formats.
+            authority_file: PEM file of the authority of the brokers, for all peers of this server.
+            clock: Unix seconds.
+        """
+        self._runtime: Final = runtime
+        self._store: Final = store
+        self._allows_compat: Final = allows_compat
+        self._authority_file: Final = authority_file
+        self._clock: Final = clock
+        self._running: Final[dict[tuple[str, str], RunningPeer]] = {}
+        self._failures: Final = FailureLimit(clock)
+        self._restarting: Final = asyncio.Lock()
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
+        """Run every stored peer; disconnect all at the end. Pulsing peers pulse again after a restart.
+
+        One that cannot run does not keep the others from running; it stays in the store, and the log says why.
+        """
+        for record, storage in self._store.peers():
+            try:
+                self._require_allowed(record)
+                peer = await self._runtime.restore(record, storage)
+            except FederationError as error:
+                _logger.error("cid=%s pid=%s does not run: %s", record.customer_id, record.project_id, error)
+                continue
+            self._running[record.customer_id, record.project_id] = RunningPeer(peer, storage)
+        try:
+            yield
+        finally:
+            running = list(self._running.values())
+            self._running.clear()
+            for result in await asyncio.gather(*(entry.peer.close() for entry in running), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    _logger.warning("a peer did not close cleanly: %s", type(result).__name__)
+
+    def find(self, customer_id: str, project_id: str) -> RunningPeer:
+        """Return a running peer.
+
+        Raises:
+            UnknownProjectError: there is none of this name.
+        """
+        found = self._running.get((customer_id, project_id))
+        if found is None:
+            raise UnknownProjectError(project_id)
+        return found
+
+    def projects(self, customer_id: str) -> list[str]:
+        """Return the names of a user's projects."""
+        return sorted(project_id for owner, project_id in self._running if owner == customer_id)
+
+    def server_key(self) -> str:
+        """Return the public key that an invitation to a peer of this server can be sealed to, base64url."""
+        return encode_base64url(self._store.server_keys().public_key)
+
+    async def create(
+        self,
+        customer_id: str,
+        project_id: str,
+        entries: Mapping[str, str],
+        *,
+        mode: Mode,
+        persist: bool,
+        choices: OwnChoices | None = None,
+    ) -> None:
+        """Begin a federation (spec 2.4).
+
+        Raises:
+            FederationError: a value, the name, or the broker stands in the way; nothing is left behind.
+        """
+        record = created_record(entries, self._context(customer_id, project_id, mode))
+        await self._add(_chosen(record, choices), persist=persist, token=None)
+
+    async def join(
+        self,
+        customer_id: str,
+        project_id: str,
+        entries: Mapping[str, str],
+        *,
+        mode: Mode,
+        persist: bool,
+        source: str,
+        choices: OwnChoices | None = None,
+    ) -> None:
+        """Join a federation (spec 2.7); `source` is whom failures are counted against.
+
+        Raises:
+            FederationError: as in `create`, or the token is refused, or there were too many failures.
+        """
+        if not self._failures.allows(source):
+            raise refuse(HTTPStatus.TOO_MANY_REQUESTS, f"Expected at most {MAX_FAILED_JOINS} failed joins in a minute")
+        try:
+            entries = await asyncio.to_thread(self._opened, entries)
+            record, token = joined_record(entries, self._context(customer_id, project_id, mode))
+            await self._add(_chosen(record, choices), persist=persist, token=token)
+        except (TokenRefusedError, FederationValueError):
+            self._failures.count(source)
+            raise
+
+    async def invite(self, customer_id: str, project_id: str, entries: Mapping[str, str]) -> str:
+        """Make an invitation for one future peer (spec 2.6).
+
+        Raises:
+            NotAdministratorError: this peer is not the admin.
+            FederationValueError: a value breaks its rule.
+        """
+        running = self.find(customer_id, project_id)
+        record = running.peer.record
+        if not record.is_admin:
+            raise NotAdministratorError
+        lifespan, is_native = _lifespan(entries), record.terms.mode is Mode.NATIVE
+        header = InvitationHeader.new(record.terms.federation_id, self._clock(), lifespan)
+        token = Secret(
+            encode_base64url(secrets.token_bytes(_TOKEN_BYTES))
+            if is_native
+            else f"FEDTOKEN{secrets.token_hex(_COMPAT_TOKEN_BYTES)}"
+        )
+        contents = invitation_map(
+            InvitationContents(
+                terms=record.terms,
+                nats=record.nats,
+                token=token,
+                members_digest=list_digest(record.terms.federation_id, record.peers),
+                rest_url=_rest_url(entries, record),
+            )
+        )
+        text = await asyncio.to_thread(_sealed, contents, header, entries, record)
+        running.storage.issue_token(token.reveal(), header.invitation_id, self._clock() + lifespan)
+        return text
+
+    async def set_credentials(self, customer_id: str, project_id: str, entries: Mapping[str, str]) -> None:
+        """Let a peer use another credential of the broker, or other hosts, from now on; the peer is started anew.
+
+        Raises:
+            FederationStateError: the broker refuses the credential; nothing was changed.
+            FederationValueError: a key breaks its rule.
+        """
+        async with self._restarting:
+            running = self.find(customer_id, project_id)
+            access = changed_access(running.peer.record, entries)
+            await self._runtime.require_accepted(replace(running.peer.record, nats=access))
+            await running.peer.close()
+            record = replace(running.peer.record, nats=access)
+            running.storage.save_record(record)
+            peer = await self._runtime.restore(record, running.storage)
+            self._running[customer_id, project_id] = RunningPeer(peer, running.storage)
+        _logger.info("new credential of the broker cid=%s pid=%s", customer_id, project_id)
+
+    async def leave(self, customer_id: str, project_id: str) -> None:
+        """Leave a federation and forget its project.
+
+        Raises:
+            FederationError: this peer is the admin, or the admin cannot be reached.
+        """
+        await self.find(customer_id, project_id).peer.leave()
+        await self._forget(customer_id, project_id)
+
+    async def delete(self, customer_id: str, project_id: str) -> None:
+        """End a federation for everybody and forget its project.
+
+        Raises:
+            FederationError: this peer is not the admin, or the broker cannot be reached.
+        """
+        await self.find(customer_id, project_id).peer.delete()
+        await self._forget(customer_id, project_id)
+
+    async def _add(self, record: FederationRecord, *, persist: bool, token: Secret | None) -> None:
+        customer_id, project_id = record.customer_id, record.project_id
+        self._require_allowed(record)
+        storage = self._store.add(record, persist=persist)
+        try:
+            if token is None:
+                peer = await self._runtime.create(record, storage)
+            else:
+                peer = await self._runtime.join(record, token, storage)
+        except BaseException:
+            self._store.remove(customer_id, project_id)
+            raise
+        try:
+            storage.confirm()
+        except BaseException:
+            await _abandon(peer)
+            self._store.remove(customer_id, project_id)
+            raise
+        self._running[customer_id, project_id] = RunningPeer(peer, storage)
+        what = "created" if token is None else "joined"
+        _logger.info("federation %s cid=%s pid=%s fid=%s", what, customer_id, project_id, record.terms.federation_id)
+
+    def _require_allowed(self, record: FederationRecord) -> None:
+        """Let a federation in the vendor's formats run only where the server allows them, and say what it is."""
+        if record.terms.mode is Mode.COMPAT:
+            if not self._allows_compat:
+                raise FederationStateError("it speaks the vendor's formats, and this server was not started with --compat")
+            _logger.warning("federation pid=%s speaks the compatible formats, which are insecure", record.project_id)
+        for warning in warnings_of(record):
+            _logger.warning("federation pid=%s: %s", record.project_id, warning)
+
+    async def _forget(self, customer_id: str, project_id: str) -> None:
+        running = self._running.pop((customer_id, project_id))
+        self._store.remove(customer_id, project_id)
+        try:
+            await running.peer.close()
+        except PetError as error:
+            _logger.warning("a peer that is gone did not close cleanly: %s", type(error).__name__)
+
+    def _context(self, customer_id: str, project_id: str, mode: Mode) -> MapContext:
+        return MapContext(
+            customer_id=customer_id,
+            project_id=project_id,
+            mode=mode,
+            allows_compat=self._allows_compat,
+            authority_file=self._authority_file,
+        )
+
+    def _opened(self, entries: Mapping[str, str]) -> Mapping[str, str]:
+        """Open an invitation that came as it is, beside its password or the admin's key (spec 2.7)."""
+        text = entries.get("fed_info_encrypted")
+        if text is None:
+            return entries
+        own = {name: value for name, value in entries.items() if name not in ("fed_info_encrypted", "passwd", "fed_admin_key")}
+        header: InvitationHeader | None = None
+        if text.lstrip().startswith(invitation.KEY_PREFIX):
+            admin_key = _key(entries, "fed_admin_key")
+            header, contents = invitation.open_with_keys(text, self._store.server_keys(), admin_key)
+        elif invitation.is_native(text):
+            header, contents = invitation.open_with_password(text, _password(entries))
+        elif self._allows_compat:
+            contents = {"fed_mode": Mode.COMPAT.value} | invitation.open_compatible(text, _password(entries))
+        else:
+            raise invalid_key("fed_info_encrypted", "expected an invitation that begins with PETINV1")
+        if header is not None and header.expires_at < self._clock():
+            raise refuse(HTTPStatus.FORBIDDEN, "Invalid federation token")
+        return with_local_keys(contents, own)
+
+
+async def _abandon(peer: FederationPeer) -> None:
+    """End a peer that could not be stored, with what it left at the broker."""
+    with suppress(PetError):
+        await (peer.delete() if peer.record.is_admin else peer.leave())
+    await peer.close()
+
+
+def _chosen(record: FederationRecord, choices: OwnChoices | None) -> FederationRecord:
+    if choices is None:
+        return record
+    return replace(record, least_rows=choices.least_rows, accepts_contracts=choices.accepts_contracts)
+
+
+def _sealed(contents: dict[str, str], header: InvitationHeader, entries: Mapping[str, str], record: FederationRecord) -> str:
+    if record.terms.mode is Mode.COMPAT:
+        return compat.encrypt_invitation(canonical_json(contents).encode(), _password(entries).reveal())
+    if "peer_key" in entries:
+        return invitation.seal_for_key(contents, header, _key(entries, "peer_key"), record.keys.signing)
+    return invitation.seal_with_password(contents, header, _password(entries))
+
+
+def _password(entries: Mapping[str, str]) -> Secret:
+    if not (text := entries.get("passwd")):
+        raise invalid_key("passwd", "it is missing")
+    return Secret(text)
+
+
+def _key(entries: Mapping[str, str], name: str) -> bytes:
+    try:
+        key = decode_base64url(entries.get(name, ""))
+    except FederationValueError:
+        key = b""
+    if len(key) != PUBLIC_KEY_BYTES:
+        raise invalid_key(name, f"expected a public key of {PUBLIC_KEY_BYTES} bytes in base64url")
+    return key
+
+
+def _lifespan(entries: Mapping[str, str]) -> float:
+    text = entries.get("fed_token_lifespan_hours")
+    if text is None:
+        return DEFAULT_LIFESPAN_SECONDS
+    try:
+        seconds = float(text) * 3600
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_LIFESPAN_SECONDS:
+        raise invalid_key("fed_token_lifespan_hours", f"expected above 0 and at most {MAX_LIFESPAN_SECONDS // 3600} hours")
+    return seconds
+
+
+def _rest_url(entries: Mapping[str, str], record: FederationRecord) -> str | None:
+    host = entries.get("fed_rest_host")
+    if not host:
+        return None
+    return f"{host.rstrip('/')}/symetry/rest/{record.customer_id}/fedml/{record.project_id}/createPolicies"

@@ -1,0 +1,383 @@
+"""What survives a restart: records, tokens, logs and blobs of all peers of a server, in one SQLite file for its owner only.
+
+A peer that must not persist lives in a second database in memory, with the same tables and the same rules. Tokens are stored as
+their SHA-256, so nobody who reads the file can join; secret keys of peers are in it in clear, which is why its mode is 0600.
+Nothing here knows HTTP, NATS, or what a blob means.
+
+Source: docs/spec/federation.md 1.3, 2.15, 4.1.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pet.crypto import EncryptionKeyPair, hash_sha256
+from pet.errors import ProjectExistsError, StateError, StorageError, TokenRefusedError
+from pet.federation.formats.learning_records import Change, DoneRequest
+from pet.federation.formats.record_codec import decode_record, encode_record
+from pet.federation.records import FederationRecord, LogKind, PeerIdentity
+from pet.federation.server import row_ledger
+from pet.files import make_private_folder, shown_fault, touch_private
+
+MAX_LOG_LINES: Final = 1000
+#: A line is a sentence; longer ones would let a peer's error text fill the disk.
+MAX_LOG_LINE_CHARACTERS: Final = 1000
+#: How long a token is remembered after it expired, so that the log can tell "expired" from "unknown".
+_TOKEN_MEMORY_SECONDS: Final = 86400
+#: 2: the tables `learned` and `request`. A store of version 1 gets them when it is opened; nothing else of it changes.
+_FORMAT: Final = 2
+_READ_FORMATS: Final = (0, 1, 2)
+_SEED_BYTES: Final = 32
+_FILE_NAME: Final = "federations.sqlite3"
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS project (
+    cid TEXT, pid TEXT, record TEXT NOT NULL, is_confirmed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (cid, pid));
+CREATE TABLE IF NOT EXISTS blob (cid TEXT, pid TEXT, name TEXT, data BLOB NOT NULL, PRIMARY KEY (cid, pid, name));
+CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, cid TEXT, pid TEXT, kind TEXT, line TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS log_of_project ON log (cid, pid, kind, place);
+CREATE TABLE IF NOT EXISTS token (
+    digest BLOB PRIMARY KEY, cid TEXT, pid TEXT, invitation BLOB, expires REAL, state TEXT NOT NULL,
+    peer TEXT, signing_key BLOB);
+CREATE TABLE IF NOT EXISTS server (name TEXT PRIMARY KEY, data BLOB NOT NULL);
+"""
+
+
+class FederationStore:
+    """The databases of one server."""
+
+    def __init__(self, directory: Path | None, clock: Callable[[], float] = time.time) -> None:
+        """Open or begin the store.
+
+        Args:
+            directory: where the file is; None keeps everything in memory.
+            clock: Unix seconds.
+
+        Raises:
+            StateError: the file is of another version, or no database; or the folder cannot be used.
+        """
+        self._clock: Final = clock
+        self._volatile: Final = _Database(":memory:")
+        self._durable = self._volatile
+        try:
+            if directory is not None:
+                self._durable = _open_file(directory)
+            for record in [record for record, storage in self.peers() if not storage.is_confirmed()]:
+                self.remove(record.customer_id, record.project_id)  # the server ended while it created or joined
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the databases. What was in memory is lost."""
+        self._durable.close()
+        self._volatile.close()
+
+    def add(self, record: FederationRecord, *, persist: bool) -> PeerStorage:
+        """Save a new peer and return its part of the store. Until it is confirmed, a restart forgets it.
+
+        Raises:
+            ProjectExistsError: the customer has a project of that name.
+        """
+        if self.record(record.customer_id, record.project_id) is not None:
+            raise ProjectExistsError(record.project_id)
+        database = self._durable if persist else self._volatile
+        with database.transaction() as connection:
+            added = connection.execute(
+                "INSERT OR IGNORE INTO project (cid, pid, record) VALUES (?, ?, ?)",
+                (record.customer_id, record.project_id, encode_record(record)),
+            )
+            if added.rowcount != 1:
+                raise ProjectExistsError(record.project_id)
+        return PeerStorage(database, record.customer_id, record.project_id, self._clock)
+
+    def record(self, customer_id: str, project_id: str) -> FederationRecord | None:
+        """Return a peer's record, or None."""
+        return next((found for _, found in self._records(customer_id, project_id)), None)
+
+    def peers(self) -> list[tuple[FederationRecord, PeerStorage]]:
+        """Return every peer with its part of the store.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [
+            (record, PeerStorage(database, record.customer_id, record.project_id, self._clock))
+            for database, record in self._records(None, None)
+        ]
+
+    def remove(self, customer_id: str, project_id: str) -> None:
+        """Forget a peer with everything it stored."""
+        for database in self._databases():
+            with database.transaction() as connection:
+                for table in ("project", "blob", "log", "token", "learned", "request"):
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE cid = ? AND pid = ?",  # noqa: S608  the names above
+                        (customer_id, project_id),
+                    )
+
+    def server_keys(self) -> EncryptionKeyPair:
+        """Return the key pair that invitations without a password are sealed to; made on the first call."""
+        with self._durable.transaction() as connection:
+            row = connection.execute("SELECT data FROM server WHERE name = 'encryption_seed'").fetchone()
+            seed = os.urandom(_SEED_BYTES) if row is None else row[0]
+            if not isinstance(seed, bytes) or len(seed) != _SEED_BYTES:
+                raise StateError(f"key of the server: expected {_SEED_BYTES} bytes, got another value")
+            connection.execute("INSERT OR IGNORE INTO server VALUES ('encryption_seed', ?)", (seed,))
+        return EncryptionKeyPair.from_seed(seed)
+
+    def _databases(self) -> list[_Database]:
+        return [self._durable] if self._durable is self._volatile else [self._durable, self._volatile]
+
+    def _records(self, customer_id: str | None, project_id: str | None) -> Iterator[tuple[_Database, FederationRecord]]:
+        for database in self._databases():
+            with database.transaction() as connection:
+                rows = connection.execute(
+                    "SELECT record FROM project WHERE (?1 IS NULL OR cid = ?1) AND (?2 IS NULL OR pid = ?2) ORDER BY cid, pid",
+                    (customer_id, project_id),
+                ).fetchall()
+            yield from ((database, decode_record(text)) for (text,) in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStorage:
+    """One peer's part of a store: the `PeerStore` of pet/federation/runtime.py, and the tokens that its admin issues."""
+
+    _database: _Database
+    _cid: str
+    _pid: str
+    _clock: Callable[[], float]
+
+    def confirm(self) -> None:
+        """Say that the peer is a member now: it stays."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE project SET is_confirmed = 1 WHERE cid = ? AND pid = ?", (self._cid, self._pid))
+
+    def is_confirmed(self) -> bool:
+        """Return whether the peer is there and was confirmed."""
+        with self._database.transaction() as connection:
+            query = "SELECT is_confirmed FROM project WHERE cid = ? AND pid = ?"
+            row = connection.execute(query, (self._cid, self._pid)).fetchone()
+        return row is not None and bool(row[0])
+
+    def save_record(self, record: FederationRecord) -> None:
+        """Replace the record; of a peer that was removed from the store nothing comes back."""
+        with self._database.transaction() as connection:
+            self._write_record(connection, record)
+
+    def save_state(self, name: str, state: bytes | None) -> None:
+        """Replace one blob; None removes it."""
+        with self._database.transaction() as connection:
+            self._write_state(connection, name, state)
+
+    def load_state(self, name: str) -> bytes | None:
+        """Return a blob as it was saved last."""
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                "SELECT data FROM blob WHERE cid = ? AND pid = ? AND name = ?", (self._cid, self._pid, name)
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def save_change(self, name: str, state: bytes, done: DoneRequest, *, is_empty: bool) -> None:
+        """Replace one blob and note the request that changed it, in one transaction."""
+        with self._database.transaction() as connection:
+            self._write_state(connection, name, state)
+            row_ledger.note(connection, (self._cid, self._pid), done, is_empty=is_empty)
+
+    def done_request(self, request: str) -> DoneRequest | None:
+        """Return a request that was carried out, if it is still remembered."""
+        with self._database.transaction() as connection:
+            return row_ledger.done_request(connection, (self._cid, self._pid), request)
+
+    def last_change(self, digest: bytes) -> Change | None:
+        """Return what the newest remembered request with these rows did."""
+        with self._database.transaction() as connection:
+            return row_ledger.last_change(connection, (self._cid, self._pid), digest)
+
+    def times_learned(self, digest: bytes) -> int:
+        """Return how often a table was learned and not forgotten."""
+        with self._database.transaction() as connection:
+            return row_ledger.times_learned(connection, (self._cid, self._pid), digest)
+
+    def learned_tables(self) -> int:
+        """Return how many different tables were learned and not forgotten."""
+        with self._database.transaction() as connection:
+            return row_ledger.learned_tables(connection, (self._cid, self._pid))
+
+    def append_log(self, kind: LogKind, line: str) -> None:
+        """Add a line; the oldest beyond 1000 are dropped."""
+        # What a peer wrote may hold half of a surrogate pair, which no file takes.
+        text = " ".join(line.split())[:MAX_LOG_LINE_CHARACTERS].encode(errors="replace").decode()
+        place = (self._cid, self._pid, kind)
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO log (cid, pid, kind, line) SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ?",
+                (kind, text, self._cid, self._pid),
+            )
+            connection.execute(
+                "DELETE FROM log WHERE place <= (SELECT place FROM log WHERE cid = ? AND pid = ? AND kind = ?"
+                " ORDER BY place DESC LIMIT 1 OFFSET ?) AND cid = ? AND pid = ? AND kind = ?",
+                (*place, MAX_LOG_LINES, *place),
+            )
+
+    def log_lines(self, kind: LogKind) -> list[str]:
+        """Return a log, newest last."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT line FROM log WHERE cid = ? AND pid = ? AND kind = ? ORDER BY place", (self._cid, self._pid, kind)
+            )
+            return [line for (line,) in rows]
+
+    def clear_log(self, kind: LogKind) -> None:
+        """Empty a log."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM log WHERE cid = ? AND pid = ? AND kind = ?", (self._cid, self._pid, kind))
+
+    def issue_token(self, token: str, invitation_id: bytes, expires_at: float) -> None:
+        """Remember a token that an invitation carries; what expired more than a day ago is forgotten."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM token WHERE expires < ?", (self._clock() - _TOKEN_MEMORY_SECONDS,))
+            connection.execute(
+                "INSERT INTO token VALUES (?, ?, ?, ?, ?, 'issued', NULL, NULL)",
+                (hash_sha256(token.encode()), self._cid, self._pid, invitation_id, expires_at),
+            )
+
+    def require_token(self, token: str) -> None:
+        """Check that a token can still make somebody a member.
+
+        Raises:
+            TokenRefusedError: see `PeerStore.require_token`.
+        """
+        with self._database.transaction() as connection:
+            self._is_unused(connection, token, None)
+
+    def redeem_token(self, token: str, joined: PeerIdentity, record: FederationRecord) -> None:
+        """Use up a token and save the admin's record with the new peer in it, in one transaction.
+
+        Raises:
+            TokenRefusedError: see `PeerStore.redeem_token`.
+        """
+        with self._database.transaction() as connection:
+            if not self._is_unused(connection, token, joined):
+                return
+            connection.execute(
+                "UPDATE token SET state = 'used', peer = ?, signing_key = ? WHERE digest = ?",
+                (joined.uuid, joined.signing_key, hash_sha256(token.encode())),
+            )
+            self._write_record(connection, record)
+
+    def _is_unused(self, connection: sqlite3.Connection, token: str, joined: PeerIdentity | None) -> bool:
+        """Return whether a token still waits for its peer; False if this very peer used it.
+
+        Raises:
+            TokenRefusedError: it is neither.
+        """
+        digest = hash_sha256(token.encode())
+        row = connection.execute(
+            "SELECT digest, expires, state, peer, signing_key FROM token WHERE digest = ? AND cid = ? AND pid = ?",
+            (digest, self._cid, self._pid),
+        ).fetchone()
+        if row is None or not hmac.compare_digest(row[0], digest):
+            raise TokenRefusedError("unknown")
+        _, expires, state, peer, signing_key = row
+        if joined is not None and (state, peer, signing_key) == ("used", joined.uuid, joined.signing_key):
+            return False
+        if state != "issued":
+            raise TokenRefusedError(state)
+        if expires < self._clock():
+            raise TokenRefusedError("expired")
+        return True
+
+    def revoke_tokens(self) -> None:
+        """Make every token that was issued and not used worthless."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE token SET state = 'revoked' WHERE cid = ? AND pid = ? AND state = 'issued'", (self._cid, self._pid)
+            )
+
+    def _write_state(self, connection: sqlite3.Connection, name: str, state: bytes | None) -> None:
+        connection.execute("DELETE FROM blob WHERE cid = ? AND pid = ? AND name = ?", (self._cid, self._pid, name))
+        if state is not None:
+            # Nothing is kept for a peer that is gone: a round may end just after the project was deleted.
+            connection.execute(
+                "INSERT INTO blob SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ?",
+                (name, state, self._cid, self._pid),
+            )
+
+    def _write_record(self, connection: sqlite3.Connection, record: FederationRecord) -> None:
+        connection.execute(
+            "UPDATE project SET record = ? WHERE cid = ? AND pid = ?", (encode_record(record), self._cid, self._pid)
+        )
+
+
+class _Database:
+    """One connection, used by one thread at a time."""
+
+    def __init__(self, name: str) -> None:
+        self._name: Final = name
+        self._lock: Final = threading.RLock()
+        self._connection: Final = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        try:
+            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if found not in _READ_FORMATS:
+                raise StateError(f"{name}: expected a store of version {_FORMAT}, got {found}")
+            self._connection.executescript(
+                f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; {_TABLES}{row_ledger.TABLES}"
+                f"PRAGMA user_version = {_FORMAT};"
+            )
+        except BaseException as error:
+            self._connection.close()
+            if isinstance(error, sqlite3.DatabaseError | StateError):
+                raise StateError(f"{name}: expected the store of a federation server, got: {error}") from None
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Let all that is done with the connection happen, or nothing of it."""
+        with self._lock, self._mapped_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                with suppress(sqlite3.Error):  # some errors of the disk end the transaction themselves
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            kind = StateError if "decode" in str(error) else StorageError  # text that is not UTF-8
+            raise kind(f"{self._name}: {error}") from None
+        except (sqlite3.DatabaseError, sqlite3.InterfaceError) as error:
+            raise StateError(f"{self._name}: expected the store of a federation server, got: {error}") from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+def _open_file(directory: Path) -> _Database:
+    """Open the database file; it is made readable by its owner alone before anything is in it.
+
+    Raises:
+        StateError: the folder or the file cannot be used.
+    """
+    path = directory / _FILE_NAME
+    try:
+        make_private_folder(directory)
+        touch_private(path)  # SQLite gives its side files the same mode
+    except OSError as error:
+        raise StateError(shown_fault(error, directory, "a folder to keep federations in")) from None
+    return _Database(str(path))

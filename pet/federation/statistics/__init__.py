@@ -1,0 +1,1 @@
+"""The sums of rows and what follows from them: schema, statistics, analyses, contracts. Knows no peer and no request."""
