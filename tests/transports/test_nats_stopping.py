@@ -329,8 +329,8 @@ async def take_offers(connection: NatsConnection, begun: threading.Event) -> Non
     await connection.subscribe(subjects.chunk("slot1"), keep)
 
 
-def test_a_server_that_is_cancelled_while_it_starts_leaves_no_folder(tmp_path, monkeypatch):
-    """At each step of its start, and where the broker refuses what it asks for."""
+def test_a_server_that_is_cancelled_while_it_starts_or_stops_leaves_no_folder(tmp_path, monkeypatch):
+    """At each step of its start, and of its end."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     async def use(broker):
@@ -348,6 +348,16 @@ def test_a_server_that_is_cancelled_while_it_starts_leaves_no_folder(tmp_path, m
                     server = await starting
                     await server.stop()
                 assert list(tmp_path.glob("pet-nats-*")) == []
+            for steps in range(1, 20):  # before its first step it has not begun
+                server = await NatsServer(service, connection, Subjects(FEDERATION)).__aenter__()
+                stopping = asyncio.create_task(server.stop())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                stopping.cancel()
+                await asyncio.wait({stopping})
+                async with asyncio.timeout(30):
+                    while list(tmp_path.glob("pet-nats-*")):
+                        await asyncio.sleep(0.001)
 
     with running_broker(tmp_path / "broker") as broker:
         run(use(broker))

@@ -130,6 +130,13 @@ class UploadReceiver:
 
     async def stop(self) -> None:
         """Take no more offers; keep answering for finished uploads, discard the others."""
+        try:
+            await self._end_uploads()
+        finally:  # also when this is cancelled
+            if self._room is not None:
+                await asyncio.to_thread(self._room.close)
+
+    async def _end_uploads(self) -> None:
         if self._subscription is not None:
             await self._connection.unsubscribe(self._subscription)
         if whole := [asyncio.create_task(each.wait_until_reported()) for each in self._receiving.values() if each.is_whole]:
@@ -139,8 +146,6 @@ class UploadReceiver:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._room is not None:
-            await asyncio.to_thread(self._room.close)
 
     async def _answer_offer(self, subject: str, payload: bytes) -> bytes:
         try:

@@ -15,7 +15,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -113,14 +113,14 @@ class NatsServer:
 
     async def stop(self) -> None:
         """Serve no more; what was published stays with the broker."""
-        if self._publishing is not None:
-            self._publishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._publishing
-        if self._asking is not None:
-            await self._connection.unsubscribe(self._asking)
-        await self._stored.stop()
-        await self._receiver.stop()
+        async with AsyncExitStack() as parts:  # each is stopped, also when this is cancelled meanwhile
+            parts.push_async_callback(self._receiver.stop)
+            parts.push_async_callback(self._stored.stop)
+            if self._asking is not None:
+                parts.push_async_callback(self._connection.unsubscribe, self._asking)
+            if self._publishing is not None:
+                self._publishing.cancel()
+                await asyncio.wait({self._publishing})
 
     async def __aenter__(self) -> Self:
         try:
