@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from malicious import MaliciousAdmin, MaliciousMember
+from malicious import MaliciousAdmin, MaliciousBroker, MaliciousMember
 from nats_broker import run
 from peer_driver import federation, pulse, some_rows, synchronise, until
 
@@ -13,6 +13,7 @@ from pet.federation.runtime import HeldBack
 from pet.federation.server.federation_info import federation_info, warnings_of
 from pet.federation.statistics.schema import Feature, Schema
 from pet.secret import Secret
+from pet.transports.nats import NatsSettings, Subjects, connect
 
 
 def learn(started, *counts):
@@ -250,5 +251,31 @@ def test_an_admin_does_not_choose_the_number_of_a_round(broker, tmp_path):
             again = [await admin.call(peer, chosen + 1) for peer in started.nodes[1:]]
             manifest = Manifest(round_id=chosen + 1, leader=started.admin.uuid, enrolments=tuple(again))
             assert "expected number 2" in await admin.announce(manifest, started.nodes[1])
+
+    run(work())
+
+
+def test_a_broker_that_repeats_a_round_gets_no_second_vector(broker, tmp_path):
+    """It keeps every call and announcement, and sends them again once a peer has new rows."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            subjects = Subjects(started.admin.peer.record.terms.federation_id)
+            async with await connect(NatsSettings(hosts=(broker.url,)), "operator") as connection:
+                operator = MaliciousBroker(connection)
+                await operator.listen(subjects.prefix + "ctl.*")
+                await synchronise(started)
+                bob = started.nodes[1]
+                bob.peer.local_project.learn(some_rows(20, 9))
+                before = bob.peer._context.counters.ledger.to_json()
+                heard = [data for subject, data in operator.heard if subject.endswith(bob.uuid)]
+                assert len(heard) >= 2, "a call and an announcement"
+                for data in heard:
+                    await operator.replay(subjects.control(bob.uuid), data)
+                assert not bob.peer.is_in_round
+                assert bob.peer._context.counters.ledger.to_json() == before
+                assert bob.log().count("expected a new one, got one again") == len(heard)
 
     run(work())
