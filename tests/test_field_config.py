@@ -14,6 +14,7 @@ from vector_files import load_vectors
 from pet import BoundType, ConfigError, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType, mask_codec
 from pet.mask_choices import Requirements
 from pet.mask_config import Derivation, FieldConfig, FieldValues
+from pet.protocol.round_settings import RoundSettings
 
 Z32 = MaskConfig.parse("pet-1/z32,f32,bound=1,models=1000")
 XAYNET = MaskConfig.parse("prime-f32-b0-m3")
@@ -202,3 +203,9 @@ def test_what_a_config_does_to_a_mean():
     assert coarse.mean_error(scarce) >= 200  # the scalars may all be lost: the mean could be anything
     assert FieldConfig(Derivation.Z32, FieldValues.INT, 7).mean_error(wanted) == 0
     assert MaskConfig(GroupType.PRIME, DataType.I32, BoundType.B0, ModelType.M3).mean_error(wanted) > 1
+
+
+def test_no_round_of_xaynets_protocol_has_it():
+    with pytest.raises(ConfigError, match=r"mask_config.*xaynet's 240"):
+        RoundSettings.of(Z32, 10)
+    assert RoundSettings.of(XAYNET, 10).mask_config.vect == XAYNET

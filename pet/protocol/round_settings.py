@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.mask_config import FieldConfig, MaskConfig, MaskConfigPair
 from pet.messages import ChunkLimits, update_payload_bytes
 from pet.protocol.windows import (
     MIN_SUM_COUNT,
@@ -43,6 +43,7 @@ SUM_PROBABILITY_RULE: Final = "must be above 0 and below 1"
 UPDATE_PROBABILITY_RULE: Final = "must be above 0 and at most 1"
 STARVATION_RULE: Final = "starvation: the chance to get any task, s + u - s*u, must be above 0 and at most 1"
 SUM2_COUNT_RULE: Final = "must not be above sum.max_count: only sum participants send a mask"
+MASK_CONFIG_RULE: Final = "must be one of xaynet's 240, as prime-f32-b0-m3: those of pet-1 have no code in messages"
 MODEL_COUNT_RULE: Final = "must not be above the number of models that the mask config can add up"
 MODEL_LENGTH_RULE: Final = f"must be from 1 to {MAX_MODEL_LENGTH}"
 #: Room for the book-keeping of one participant's chunks, beside twice its payload. Chunks are counted with an overhead each:
@@ -137,6 +138,8 @@ class RoundSettings:
         for name, count in (("sum2.min_count", self.sum2.min_count), ("sum2.max_count", self.sum2.max_count)):
             if count > self.sum.max_count:
                 yield Violation(name, count, SUM2_COUNT_RULE)
+        if isinstance(self.mask_config.vect, FieldConfig):
+            yield Violation("mask_config", str(self.mask_config.vect), MASK_CONFIG_RULE)
         # The maximum may be above: xaynet ships 10 000 with a config for 1000 models, and the surplus is refused one by one.
         if self.update.min_count > self.mask_config.max_model_count:
             yield Violation("update.min_count", self.update.min_count, MODEL_COUNT_RULE)

@@ -131,6 +131,54 @@ def test_an_unknown_variant_is_refused_by_every_kernel():
         lib.pet_decode_fractions(99, null, lib.PET_F32, 0, null, 0, null, null),
     )
     assert set(statuses) == {lib.PET_BAD_VARIANT}
+    assert set(field_statuses(99, 2**32 - 5)) == {lib.PET_BAD_VARIANT}
+    assert lib.pet_field_find_above(99, null, 5, 1, 2**32 - 5) == 0
+
+
+def field_statuses(variant, order, factor=1, length=0):
+    """Return what every kernel of pet-1 that returns a status says to these arguments."""
+    null = ffi.NULL
+    result, count, index = ffi.new("uint64_t *"), ffi.new("uint64_t *"), ffi.new("size_t *")
+    return (
+        lib.pet_field_expand_add(variant, null, 0, length, SEED, 0, factor, order),
+        lib.pet_field_encode(variant, null, null, lib.PET_F32, 0, 1.0, 1.0, 1, order, count, index),
+        lib.pet_field_decode(variant, null, lib.PET_F32, null, 0, 1.0, 1, 1.0, order, index),
+        lib.pet_field_add(variant, null, null, 0, order, index),
+        lib.pet_field_subtract(variant, null, null, 0, order, index),
+        lib.pet_field_multiply_add(variant, null, null, 0, factor, order),
+        lib.pet_field_dot(variant, result, null, null, 0, order),
+    )
+
+
+def test_orders_and_arguments_that_no_field_has_are_refused():
+    null, best, order = ffi.NULL, lib.PET_VARIANT_BEST, 2**32 - 5
+    for bad in (0, 2, 2**31, 2**32, 2**63):
+        assert set(field_statuses(best, bad)) == {lib.PET_BAD_ORDER}
+        assert lib.pet_field_find_above(best, null, 5, 1, bad) == 0
+    assert set(field_statuses(best, order)) == {lib.PET_OK}
+    clipped, index, result = ffi.new("uint64_t *"), ffi.new("size_t *"), ffi.new("uint64_t *", order)
+    statuses = [
+        lib.pet_field_expand_add(best, null, 2**32, 1, SEED, 0, 1, order),
+        lib.pet_field_expand_add(best, null, 0, 0, SEED, 0, order, order),
+        lib.pet_field_expand_add(best, null, 0, 0, SEED, 0, 2, 2**31 + 11),
+        lib.pet_field_multiply_add(best, null, null, 0, order, order),
+        lib.pet_field_dot(best, result, null, null, 0, order),
+        lib.pet_field_decode(best, null, lib.PET_F32, null, 0, 1.0, order, 1.0, order, index),
+        lib.pet_field_decode(best, null, lib.PET_F32, null, 0, 1.0, 1, 0.0, order, index),
+        lib.pet_field_decode(best, null, lib.PET_I32, null, 0, 1.0, 1, 1.0, order, index),
+    ]
+    nan = float("nan")
+    for kind, scalar, bound, levels in (
+        (lib.PET_I32, 1.0, 1.0, 1),
+        (lib.PET_F32, 1.5, 1.0, 1),
+        (lib.PET_F32, nan, 1.0, 1),
+        (lib.PET_F32, 1.0, nan, 1),
+        (lib.PET_F32, 1.0, 0.0, 1),
+        (lib.PET_F32, 1.0, 1.0, 0),
+        (lib.PET_F32, 1.0, 1.0, order),
+    ):
+        statuses.append(lib.pet_field_encode(best, null, null, kind, 0, scalar, bound, levels, order, clipped, index))
+    assert set(statuses) == {lib.PET_BAD_ARGUMENT}
 
 
 def test_arguments_out_of_range_are_refused():
