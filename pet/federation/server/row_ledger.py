@@ -47,11 +47,11 @@ def note(connection: sqlite3.Connection, place: Place, done: DoneRequest, *, is_
     if done.change is Change.LEARN:
         # Beyond the limit only tables that are known count, which is what the caller checked.
         connection.execute(
-            "INSERT INTO learned SELECT cid, pid, ?1, 1 FROM project WHERE cid = ?2 AND pid = ?3"
-            " AND ((SELECT count(*) FROM learned WHERE cid = ?2 AND pid = ?3) < ?4"
-            " OR EXISTS (SELECT 1 FROM learned WHERE cid = ?2 AND pid = ?3 AND digest = ?1))"
+            "INSERT INTO learned SELECT cid, pid, :digest, 1 FROM project WHERE cid = :cid AND pid = :pid"
+            " AND ((SELECT count(*) FROM learned WHERE cid = :cid AND pid = :pid) < :most"
+            " OR EXISTS (SELECT 1 FROM learned WHERE cid = :cid AND pid = :pid AND digest = :digest))"
             " ON CONFLICT (cid, pid, digest) DO UPDATE SET times = times + 1",
-            (done.digest, *place, MAX_LEARNED_TABLES),
+            {"digest": done.digest, "cid": place[0], "pid": place[1], "most": MAX_LEARNED_TABLES},
         )
     elif is_empty:
         connection.execute("DELETE FROM learned WHERE cid = ? AND pid = ?", place)

@@ -142,8 +142,9 @@ class FederationStore:
         for database in self._databases():
             with database.transaction() as connection:
                 rows = connection.execute(
-                    "SELECT record FROM project WHERE (?1 IS NULL OR cid = ?1) AND (?2 IS NULL OR pid = ?2) ORDER BY cid, pid",
-                    (customer_id, project_id),
+                    "SELECT record FROM project WHERE (:cid IS NULL OR cid = :cid) AND (:pid IS NULL OR pid = :pid)"
+                    " ORDER BY cid, pid",
+                    {"cid": customer_id, "pid": project_id},
                 ).fetchall()
             yield from ((database, decode_record(text)) for (text,) in rows)
 
