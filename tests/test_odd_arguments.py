@@ -84,7 +84,7 @@ def test_models_of_other_types_are_no_files(array):
 SETTINGS = {
     "deep": "x = " + "[" * 100_000,
     "many digits": "x = " + "9" * 5000,
-    "many keys": ".".join("a" * 20_000) + " = 1",
+    "many keys": ".".join("a" * 5_000) + " = 1",
     "no number": "[pet.sum]\nprob = nan",
     "infinite": "[pet.sum.time]\nmin = inf\nmax = inf",
     "huge": f"[model]\nlength = {'9' * 400}",

@@ -1,7 +1,7 @@
 """All 240 configs on every back-end, numba and emulated NEON included: the same bytes for any length and number of threads.
 
 The portable kernels say what is right; other tests hold them against Python integers and against the vectors of the originals.
-A vector is 10^5 + 3 weights long, or what 200 kB of keystream give, in the long tests 20 MB; `--full-length` leaves that limit
+A vector is 10^5 + 3 weights long, or what 200 kB of keystream give, in the long tests 2 MB; `--full-length` leaves that limit
 out (CONTRIBUTING.md).
 """
 
@@ -28,7 +28,7 @@ from pet.masking import encoding_of
 LENGTHS = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 FULL_LENGTH = 100_003
 #: In bytes. The portable and the emulated kernels draw some 30 MB/s.
-KEYSTREAM_LIMITS = [pytest.param(200_000, id="200kB"), pytest.param(20_000_000, id="20MB", marks=pytest.mark.long)]
+KEYSTREAM_LIMITS = [pytest.param(200_000, id="200kB"), pytest.param(2_000_000, id="2MB", marks=pytest.mark.long)]
 THREADS = (1, 2, 3, 7)
 CONFIGS = [
     MaskConfig(group, data, bound, model)
