@@ -19,8 +19,8 @@ from nats_broker import running_broker
 
 from pet.errors import FederationRefusedError
 from pet.federation import Client
-from pet.federation.peer.nats_runtime import NatsFederationRuntime
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.nats_runtime import NatsFederationRuntime
+from pet.federation.schema import Feature, Schema
 
 #: When it was written, for signatures and for how long invitations are good.
 NOW_SECONDS = 1_780_000_000.0
