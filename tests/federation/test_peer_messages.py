@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pet.errors import RemoteProtocolError
 from pet.federation.formats.encoding import encode_base64
-from pet.federation.peer.messages import MessageCodec, Protection, ReplayGuard
+from pet.federation.peer.messages import MessageCodec, Protection
 from pet.federation.peer.terms_update import TermsUpdate, decode_identity, encode_identity
 from pet.federation.records import ContractRecord, FederationTerms, PeerKeys, ProjectKind, ScheduleRecord
 from pet.federation.statistics.schema import Feature, Schema
@@ -85,17 +85,6 @@ def test_a_message_opens_once():
     open_(data, codec=codec)
     assert reason_of(data, codec=codec) == "replayed"
     open_(make(), codec=codec)
-
-
-def test_a_sender_uses_up_its_own_share_of_the_memory_alone(monkeypatch):
-    """A member that sends more than anybody needs to is refused, and nobody else; what has become too old makes room."""
-    monkeypatch.setattr("pet.federation.peer.messages.MAX_REMEMBERED", 3)
-    guard = ReplayGuard()
-    assert [guard.remember("flooder", str(number), 0) for number in range(5)] == [True] * 3 + [False] * 2
-    assert guard.remember("another", "0", 0)
-    assert not guard.remember("another", "0", 0)
-    assert not guard.remember("flooder", "0", 400)
-    assert guard.remember("flooder", "5", 500)
 
 
 def test_keys_of_another_epoch_do_not_open():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pet.errors import FederationValueError
 from pet.federation.formats import compat, secure
 from pet.federation.formats.encoding import decode_base64, decode_base64url, encode_base64, encode_base64url, parse_json_object
-from pet.federation.formats.secure import NonceCache, SignedParts
+from pet.federation.formats.secure import SignedParts
 from pet.federation.records import NatsAccess, PeerKeys
 from pet.secret import Secret
 
@@ -60,21 +60,6 @@ def test_the_order_of_a_query_does_not_matter_and_its_writing_neither():
 )
 def test_headers_that_are_not_ours(header):
     assert secure.parse_authorization(header) is None
-
-
-def test_a_nonce_serves_once_and_is_forgotten_late():
-    cache = NonceCache()
-    assert cache.remember("c1", "n", 0)
-    assert not cache.remember("c1", "n", 419)
-    assert cache.remember("c2", "n", 419)
-    assert cache.remember("c1", "n", 421)
-
-
-def test_a_full_cache_refuses_rather_than_forgets():
-    cache = NonceCache(max_nonces=2)
-    assert [cache.remember("c1", nonce, 0) for nonce in "abc"] == [True, True, False]
-    assert not cache.remember("c1", "a", 1)
-    assert cache.remember("c1", "c", 421)
 
 
 def test_an_encrypted_body_is_bound_to_its_request():

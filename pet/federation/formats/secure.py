@@ -12,7 +12,6 @@ import hmac
 import json
 import re
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote
@@ -22,13 +21,6 @@ from pet.errors import CryptoError, FederationValueError, MissingExtraError
 from pet.federation.formats.encoding import decode_base64url, encode_base64url
 
 SCHEME: Final = "PET1-HMAC-SHA256"
-#: A request may be this much older than the server's clock, or newer: clocks are kept by NTP.
-MAX_AGE_SECONDS: Final = 300
-MAX_LEAD_SECONDS: Final = 60
-#: A little more than the window, so that no nonce is forgotten while its request could still be repeated.
-NONCE_MEMORY_SECONDS: Final = 420
-#: 230 requests per second for the whole window; beyond that requests are refused, never a nonce forgotten.
-MAX_NONCES: Final = 100_000
 NONCE_BYTES: Final = 16
 
 _SIGN_LABEL: Final = "pet/v1/rest-sign"
@@ -128,27 +120,6 @@ def _canonical_query(query: str) -> str:
     """Return the pairs sorted, percent-encoded as RFC 3986 says: only unreserved characters stay."""
     pairs = parse_qsl(query, keep_blank_values=True)
     return "&".join(sorted(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs))
-
-
-class NonceCache:
-    """The nonces of the last minutes, per user."""
-
-    def __init__(self, max_nonces: int = MAX_NONCES) -> None:
-        self._max_nonces: Final = max_nonces
-        self._seen: Final[dict[str, OrderedDict[str, float]]] = {}
-
-    def remember(self, customer_id: str, nonce: str, now_seconds: float) -> bool:
-        """Note a nonce; False if it was there already, or if there is no room: then the request must be refused.
-
-        Call it only for a request whose signature is right, or strangers could fill the room.
-        """
-        seen = self._seen.setdefault(customer_id, OrderedDict())
-        while seen and next(iter(seen.values())) < now_seconds - NONCE_MEMORY_SECONDS:
-            seen.popitem(last=False)
-        if nonce in seen or len(seen) >= self._max_nonces:
-            return False
-        seen[nonce] = now_seconds
-        return True
 
 
 def encrypt_body(data: bytes, secret: bytes, context: bytes) -> bytes:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,7 +20,8 @@ from pet import crypto
 from pet.crypto import AEAD_NONCE_BYTES, SIGNATURE_BYTES
 from pet.errors import CryptoError, FederationValueError, RemoteProtocolError
 from pet.federation.formats.encoding import canonical_json, decode_base64, decode_base64url, encode_base64url, parse_json_object
-from pet.federation.formats.secure import MAX_AGE_SECONDS, MAX_LEAD_SECONDS, derive_key
+from pet.federation.formats.replay_guard import MAX_AGE_SECONDS, MAX_LEAD_SECONDS, ReplayGuard, is_recent
+from pet.federation.formats.secure import derive_key
 from pet.federation.records import FederationTerms, PeerIdentity, PeerKeys
 
 _MAGIC: Final = b"PETF"
@@ -32,11 +32,8 @@ _LENGTH: Final = struct.Struct(">I")
 _SIGNED_AS: Final = b"pet/v1/fed-message\0"
 _ID_BYTES: Final = 16
 _MAX_FIELDS_BYTES: Final = 1 << 24
-#: How long ids are remembered: the whole window and a little more.
-_MEMORY_SECONDS: Final = MAX_AGE_SECONDS + MAX_LEAD_SECONDS + 60
-#: Of each sender: about one message a second for the whole window. Beyond that its messages are refused, and nobody else's; no
-#: id is forgotten. A thousand members that all send this much take about 100 MB.
-MAX_REMEMBERED: Final = 400
+#: Ids of each sender: about one message a second for the whole window. A thousand members that all send this much take 100 MB.
+_MAX_IDS: Final = 400
 
 
 class Protection(enum.IntEnum):
@@ -95,23 +92,6 @@ class PeerMessage:
         return value
 
 
-class ReplayGuard:
-    """Remembers which messages were opened, as long as they would be young enough to be opened again."""
-
-    def __init__(self) -> None:
-        self._seen: Final[dict[str, OrderedDict[str, float]]] = {}
-
-    def remember(self, sender: str, message_id: str, now_seconds: float) -> bool:
-        """Note a message; False if it was there already, or its sender has no room left."""
-        seen = self._seen.setdefault(sender, OrderedDict())
-        while seen and next(iter(seen.values())) < now_seconds - _MEMORY_SECONDS:
-            seen.popitem(last=False)
-        if message_id in seen or len(seen) >= MAX_REMEMBERED:
-            return False
-        seen[message_id] = now_seconds
-        return True
-
-
 #: Takes the uuid in a header, and the signing key in it if there is one; returns whom to believe, or None.
 FindSender = Callable[[str, bytes | None], PeerIdentity | None]
 
@@ -125,7 +105,7 @@ class MessageCodec:
 
     def __init__(self, keys: PeerKeys) -> None:
         self._keys: Final = keys
-        self._guard: Final = ReplayGuard()
+        self._guard: Final = ReplayGuard(_MAX_IDS)
 
     def make(
         self,
@@ -210,7 +190,7 @@ class MessageCodec:
         if not crypto.verify(signature, _SIGNED_AS + bytes(content[:-SIGNATURE_BYTES]), sender.signing_key):
             raise RemoteProtocolError("bad_signature", f"message of {sender.name}: expected its signature, got another")
         lead = header["ts"] / 1000 - now_seconds
-        if not -MAX_AGE_SECONDS <= lead <= MAX_LEAD_SECONDS:
+        if not is_recent(-lead):
             raise RemoteProtocolError(
                 "clock_skew",
                 f"message of {sender.name}: expected a time within {MAX_AGE_SECONDS} s back and {MAX_LEAD_SECONDS} s ahead, "

@@ -19,12 +19,15 @@ from typing import Final
 from pet.errors import RequestRefusedError
 from pet.federation.formats import compat, secure
 from pet.federation.formats.encoding import decode_base64, encode_base64, parse_json_object
-from pet.federation.formats.secure import NonceCache, SignedParts
+from pet.federation.formats.replay_guard import ReplayGuard, is_recent
+from pet.federation.formats.secure import SignedParts
 from pet.federation.formats.users import UserDirectory
 from pet.federation.records import Mode
 from pet.federation.server.answers import refuse
 from pet.secret import Secret
 
+#: Of one user: 230 requests per second for the whole window.
+_MAX_NONCES: Final = 100_000
 _CLOCK_TEXT: Final = "Please update your server time, it is likely out of sync with UTC"
 #: An unknown user costs as much time as a wrong signature.
 _DUMMY_KEY: Final = Secret(encode_base64(bytes(compat.SECRET_KEY_BYTES)))
@@ -90,7 +93,7 @@ class Authenticator:
         self._users: Final = users
         self._allows_compat: Final = allows_compat
         self._clock: Final = clock
-        self._nonces: Final = NonceCache()
+        self._nonces: Final = ReplayGuard(_MAX_NONCES)
 
     def authenticate(self, request: SignedRequest) -> Caller:
         """Return who sent a request.
@@ -169,8 +172,7 @@ class Authenticator:
         return Caller(customer_id=customer_id, mode=Mode.COMPAT, secret_key=known, context=b"")
 
     def _check_time(self, timestamp: float) -> None:
-        age = self._clock() - timestamp
-        if not -secure.MAX_LEAD_SECONDS <= age <= secure.MAX_AGE_SECONDS:
+        if not is_recent(self._clock() - timestamp):
             raise refuse(HTTPStatus.BAD_REQUEST, _CLOCK_TEXT)
 
 
