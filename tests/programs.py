@@ -24,6 +24,7 @@ DEBIAN_PACKAGES = {
     "qemu-aarch64": "qemu-user",
     "nginx": "nginx-light",
     "openssl": "openssl",
+    "curl": "curl",
 }
 
 

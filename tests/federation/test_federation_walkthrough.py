@@ -1,4 +1,4 @@
-"""The walk-through of docs/federation.md as it stands there: a real broker, three servers, a merge; nothing secret printed.
+"""The commands of docs/federation.md and docs/tables.md as they stand there: a broker, three servers, no secret printed.
 
 After the document's own commands come some that fail, because errors are where secrets leak.
 """
@@ -15,14 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import run_by
 from programs import free_port, require_program
 
 from pet.federation.formats.invitation import open_with_password
 from pet.secret import Secret
 
+pytestmark = pytest.mark.long  # some twenty processes, one after the other
+
 ROOT = Path(__file__).parent.parent.parent
-BLOCK = re.compile(r"<!-- walk-through -->\n```(sh|python)\n(.*?)```", re.DOTALL)
+HERE = "tests/federation/test_federation_walkthrough.py"
 PET = 'pet() { "$PYTHON" -c "from pet.cli import main; main()" "$@"; }\npython3() { "$PYTHON" "$@"; }\n'
+
+#: Files that later commands of the documents read.
+OTHER_FILES = """
+printf %s "$PET_NATS_PASSWORD" > new.password
+printf 'age;pressure;smoker\\n41,25;118,5;0\\n63,75;131,25;1\\n' > rows.csv
+"""
 
 #: One thing each that goes wrong, each with a secret that an error could repeat.
 FAILURES = """
@@ -73,9 +82,9 @@ REFUSALS = [
 
 def script(folder):
     """Return the document's commands on ports that are free, each server waited for."""
-    parts = []
-    for language, code in BLOCK.findall((ROOT / "docs" / "federation.md").read_text()):
-        parts.append(code if language == "sh" else f"python3 - <<'END'\n{code}END\n")
+    documented = [*run_by(HERE, "docs/federation.md"), *run_by(HERE, "docs/tables.md")]
+    parts = [block.code if block.language == "sh" else f"python3 - <<'END'\n{block.code}END\n" for block in documented]
+    parts.insert(1, OTHER_FILES)
     ports = {name: str(free_port()) for name in ("4222", "8091", "8092", "8093")}
     servers = {"alice": "http://127.0.0.1:8091", "bob": "http://127.0.0.1:8092", "carol": "http://127.0.0.1:8093"}
     text = "\n".join([*parts, f"python3 - <<'END'\nSERVERS = {servers!r}\n{FAILURES}END\n"])
