@@ -70,6 +70,7 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
         choose_task: TaskChoice = choose_task_by_signature,
         on_clip: OnClip = "warn",
         max_model_length: int | None = None,
+        ephemeral_seed: bytes | None = None,
         coordinator_key: bytes | str | None = None,
         allow_insecure: bool | None = None,
     ) -> None:
@@ -88,13 +89,14 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
                 counted in `status.last_clipped_count` ("count"), or refused with a ModelError ("raise").
             max_model_length: longest model to take part with, as a coordinator decides how much memory this takes; None means
                 that a masked model has at most 1 GiB.
+            ephemeral_seed: 32 bytes that the ephemeral key of the first Sum task is made of; None draws it.
             coordinator_key: public key of the coordinator, 32 bytes or their text: only answers that it signed, in the round
                 that they are for, are taken. None takes the key of the transport, if it has one.
             allow_insecure: with a URL, as in `HttpTransport`.
 
         Raises:
-            ConfigError: the URL, `max_message_size`, `on_clip`, `max_model_length` or the key cannot be used, or http:// would
-                be insecure.
+            ConfigError: the URL, `max_message_size`, `on_clip`, `max_model_length`, `ephemeral_seed` or the key cannot be used,
+                or http:// would be insecure.
             ModelError: the scalar cannot be used.
             MissingExtraError: a URL was given and the extra `http` is not installed.
         """
@@ -107,6 +109,7 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
             choose_task=choose_task,
             on_clip=machine_policy(on_clip),
             max_model_length=max_model_length,
+            ephemeral_seed=ephemeral_seed,
         )
         self._set_up(machine, on_clip, coordinator, coordinator_key, allow_insecure)
 

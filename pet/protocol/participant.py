@@ -57,6 +57,7 @@ class ParticipantMachine:
         choose_task: TaskChoice = choose_task_by_signature,
         on_clip: Literal["count", "raise"] = "count",
         max_model_length: int | None = None,
+        ephemeral_seed: bytes | None = None,
     ) -> None:
         """Start outside any round.
 
@@ -71,13 +72,15 @@ class ParticipantMachine:
                 state either.
             max_model_length: longest model to take part with; None means that a masked vector has at most 1 GiB. Not part of
                 a saved state.
+            ephemeral_seed: 32 bytes that the ephemeral key of the first Sum task is made of, for who has to name that key
+                before the round; it serves once, and is no part of a saved state before. None draws it, as for all others.
 
         Raises:
             ModelError: the scalar is negative, not finite or not a number.
-            ConfigError: `max_message_size`, `max_model_length` or `on_clip` is out of range, or the signing key is something
-                else.
+            ConfigError: `max_message_size`, `max_model_length`, `on_clip` or `ephemeral_seed` is out of range, or the signing
+                key is something else.
         """
-        require_options(signing_key, max_message_size, on_clip, max_model_length)
+        require_options(signing_key, max_message_size, on_clip, max_model_length, ephemeral_seed)
         self.has_fresh_parameters = False
         self._options: Final = ParticipantOptions(
             signing_key=signing_key,
@@ -86,6 +89,7 @@ class ParticipantMachine:
             threads=threads,
             choose_task=choose_task,
             on_clip=on_clip,
+            ephemeral_seed=ephemeral_seed,
         )
         self._max_model_length = max_model_length
         self._round: Final = ParticipantRound(self._options, max_message_size)

@@ -35,7 +35,9 @@ _SPLIT_BYTES: Final = 1 << 18
 _MIN_SPLIT_BYTES: Final = 1 << 13
 
 
-def require_options(signing_key: object, max_message_size: object, on_clip: object, max_model_length: object) -> None:
+def require_options(
+    signing_key: object, max_message_size: object, on_clip: object, max_model_length: object, ephemeral_seed: object
+) -> None:
     """Check what a participant is made with.
 
     Raises:
@@ -45,6 +47,8 @@ def require_options(signing_key: object, max_message_size: object, on_clip: obje
         raise ConfigError(f"signing_key: expected a SigningKeyPair, got {type(signing_key).__name__}")
     if max_message_size is not None and not (isinstance(max_message_size, int) and max_message_size >= MIN_MAX_MESSAGE_SIZE):
         raise ConfigError(f"max_message_size: expected {MIN_MAX_MESSAGE_SIZE} or more, or None, got {max_message_size!r}")
+    if ephemeral_seed is not None and not (isinstance(ephemeral_seed, bytes) and len(ephemeral_seed) == crypto.KEY_SEED_BYTES):
+        raise ConfigError(f"ephemeral_seed: expected {crypto.KEY_SEED_BYTES} bytes, or None, got something else")
     require_policies(on_clip, max_model_length)
 
 

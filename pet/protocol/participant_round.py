@@ -67,6 +67,7 @@ class ParticipantOptions:
     threads: int | None
     choose_task: TaskChoice
     on_clip: Literal["count", "raise"]
+    ephemeral_seed: bytes | None = field(default=None, repr=False)
 
 
 class ParticipantRound:
@@ -96,6 +97,8 @@ class ParticipantRound:
         #: Whether a message was refused for its size before: the chunks that were tried then are not made smaller again.
         self._was_split = False
         self._ephemeral_seed: bytes | None = None
+        #: What the next ephemeral key is made of, where the application knows it beforehand; serves once.
+        self._given_seed = options.ephemeral_seed
         #: In which round a masked model was signed: the digest of its parameters.
         self._signed_round: bytes | None = None
         #: One of those whose sum keys the update was encrypted for.
@@ -183,7 +186,7 @@ class ParticipantRound:
         signatures = TaskSignatures.sign(self._options.signing_key, parameters)
         task = self._options.choose_task(signatures.sum_signature, signatures.update_signature, parameters)
         if task == crypto.SUM_TASK:
-            self._ephemeral_seed = self._options.entropy(_SEED_BYTES)
+            self._ephemeral_seed, self._given_seed = self._given_seed or self._options.entropy(_SEED_BYTES), None
             self._fire(ParticipantTrigger.SUM_SELECTED)
             self.events.append(SumSelected())
         elif task is None:

@@ -127,6 +127,20 @@ def test_a_sum_participant_goes_through_its_states():
     assert not machine.made_progress
 
 
+def test_an_ephemeral_key_that_was_named_beforehand_serves_in_one_round():
+    """Who learned a key of two rounds could open the mask seeds of both."""
+    seed = bytes(range(32))
+    machine, named = make_machine(ephemeral_seed=seed), EncryptionKeyPair.from_seed(seed).public_key
+    assert repr(seed) not in repr(machine._options)
+    keys = []
+    for number in (1, 2):
+        script = Script(round_parameters("sum", seed=number))
+        steps(machine, script, 4)
+        keys.append(open_body(script.received.pop(), Tag.SUM).ephemeral_public_key)
+    assert keys[0] == named
+    assert keys[1] != named
+
+
 def test_an_update_participant_goes_through_its_states():
     machine, script = make_machine(scalar=Fraction(1, 2)), Script(round_parameters("update"))
     steps(machine, script, 2)
@@ -255,6 +269,9 @@ def test_scalars_and_sizes_are_checked_at_construction():
             make_machine(max_message_size=size)
     with pytest.raises(ConfigError, match="signing_key: expected a SigningKeyPair, got bytes"):
         ParticipantMachine(signing_key=bytes(32), entropy=bytes)
+    for seed in (bytes(31), bytes(33), b"", "0" * 32):
+        with pytest.raises(ConfigError, match="ephemeral_seed: expected 32 bytes, or None, got something else"):
+            make_machine(ephemeral_seed=seed)
 
 
 def test_a_request_is_repeated_until_it_is_answered_and_answers_need_requests():

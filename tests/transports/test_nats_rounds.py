@@ -100,6 +100,15 @@ def eventually(condition, seconds=20):
 
 def play_round(transport, engine, clock):
     """Play one round whose every random byte is known; returns the global model as bytes."""
+    play_to_sum2(transport, engine, clock)
+    media_type, data = eventually(transport.get_model)
+    eventually(lambda: transport.get_parameters() == engine.parameters())
+    assert media_type == "application/x-npy"
+    return data
+
+
+def play_to_sum2(transport, engine, clock):
+    """Play one round up to the end of its last phase."""
 
     def pass_phase():
         clock.now_seconds += 1.5
@@ -119,7 +128,7 @@ def play_round(transport, engine, clock):
         participant.tick()
         participant.tick()
         if participant.should_set_model:
-            participant.set_model(weights(participant.public_key[0], LENGTH))
+            participant.set_model(weights(participant.public_key[0], participant.local_model_config.length))
     sum_participants = [participant for participant in participants if participant.task.value == "sum"]
     updaters = [participant for participant in participants if participant.task.value == "update"]
     assert sum_participants
@@ -129,16 +138,12 @@ def play_round(transport, engine, clock):
     eventually(lambda: transport.get_sums() == engine.sums() is not None)
     for participant in updaters:
         if participant.should_set_model:
-            participant.set_model(weights(participant.public_key[0], LENGTH))
+            participant.set_model(weights(participant.public_key[0], participant.local_model_config.length))
     tick_until(updaters, accepted(len(updaters)))
     pass_phase()
     eventually(lambda: engine.status()["phase"] == "sum2")
     tick_until(sum_participants, accepted(len(sum_participants)))
     pass_phase()
-    media_type, data = eventually(transport.get_model)
-    eventually(lambda: transport.get_parameters() == engine.parameters())
-    assert media_type == "application/x-npy"
-    return data
 
 
 def tick_until(participants, condition):
@@ -174,6 +179,19 @@ def test_a_round_gives_the_same_bits_over_nats_and_over_http(broker, mode):
             transport.close()
     assert bytes(model) == bytes(expected)
     assert np.any(decode_npy(model))
+
+
+def test_a_model_that_goes_another_way_is_not_published(broker):
+    clock = SetClock()
+    engine = CoordinatorEngine(quick_settings(), clock=clock, entropy=counting_entropy(77))
+    transport = NatsTransport(settings_for(broker), "quietmodels00000")
+    try:
+        with serving_nats(CoordinatorService(engine), settings_for(broker), "quietmodels00000", publishes_model=False):
+            play_to_sum2(transport, engine, clock)
+            eventually(lambda: engine.model() is not None and transport.get_parameters() == engine.parameters())
+            assert transport.get_model() is None
+    finally:
+        transport.close()
 
 
 def test_dummies_play_rounds(broker):

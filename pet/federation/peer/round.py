@@ -11,7 +11,6 @@ Source: docs/spec/federation.md 1.7, 1.9; docs/spec/pet.md 5.1.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from pet.protocol.participant_events import MessageDelivered, MessageLate, TaskA
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import Strategies, take_assigned_task
 from pet.protocol.windows import PhaseWindow
-from pet.transports.base import AsyncTransport, Endpoint
+from pet.transports.base import AsyncTransport
 from pet.transports.nats import AsyncNatsTransport, NatsConnection, NatsServer, NatsSettings, Subjects, connect
 
 #: Between two looks of a participant at what the coordinator has published.
@@ -51,25 +50,6 @@ class RoundResult:
 
     means: NDArray[np.float64]
     scalar_sum: Fraction
-
-
-class _QuietEndpoint:
-    """An endpoint that publishes no model: the leader does that, signed and encrypted as the federation wants it."""
-
-    def __init__(self, engine: CoordinatorEngine) -> None:
-        self._engine = engine
-
-    def model(self) -> None:
-        return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-class _RoundService(CoordinatorService):
-    @property
-    def endpoint(self) -> Endpoint:
-        return _QuietEndpoint(self.engine)
 
 
 class RoundLeader:
@@ -119,8 +99,10 @@ class RoundLeader:
         self._engine = engine
         try:
             connection = await self._stack.enter_async_context(await connect(self._nats, self._manifest.leader))
-            service = await self._stack.enter_async_context(_RoundService(engine, workers=1))
-            await self._stack.enter_async_context(NatsServer(service, connection, self._subjects, creates_streams=False))
+            service = await self._stack.enter_async_context(CoordinatorService(engine, workers=1))
+            # The leader publishes the model itself, signed and encrypted as the federation wants it.
+            server = NatsServer(service, connection, self._subjects, creates_streams=False, publishes_model=False)
+            await self._stack.enter_async_context(server)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -301,7 +283,7 @@ class RoundPart:
             signing_key=key,
             scalar=self.scalar,
             choose_task=take_assigned_task(task),
-            entropy=self._entropy() if task == SUM_TASK else os.urandom,
+            ephemeral_seed=self.keys.ephemeral_seed if task == SUM_TASK else None,
             max_model_length=len(self.vector),
         )
         while True:
@@ -316,15 +298,6 @@ class RoundPart:
                 raise RoundError(f"round {self.manifest.round_id}: a message of this peer came too late")
             if not participant.made_progress:
                 await asyncio.sleep(_POLL_SECONDS)
-
-    def _entropy(self) -> Callable[[int], bytes]:
-        """Return entropy that begins with the seed of the ephemeral key that the enrolment names."""
-        seeds = [self.keys.ephemeral_seed]
-
-        def draw(count: int) -> bytes:
-            return seeds.pop() if seeds and count == len(seeds[0]) else os.urandom(count)
-
-        return draw
 
 
 async def end_task(task: asyncio.Task[Any] | None) -> None:

@@ -64,6 +64,8 @@ class NatsServer:
         connection: to the broker; stays open.
         subjects: names of the federation.
         creates_streams: whether this is the admin, who makes the streams; others find them there.
+        publishes_model: whether participants find the global model at the broker. Where it has another way to them, the event
+            says that there is none.
         directory: for uploads that go on after a restart of the coordinator; None forgets them then.
         slots: uploads received at the same time.
         signer: signs events and answers in the header `Pet-Signature`; None signs nothing.
@@ -76,6 +78,7 @@ class NatsServer:
         subjects: Subjects,
         *,
         creates_streams: bool = True,
+        publishes_model: bool = True,
         directory: Path | None = None,
         slots: int = DEFAULT_SLOTS,
         signer: AnswerSigner | None = None,
@@ -86,6 +89,7 @@ class NatsServer:
         self._subjects: Final = subjects
         self._broadcasts: Final = Broadcasts(connection, subjects)
         self._creates_streams: Final = creates_streams
+        self._publishes_model: Final = publishes_model
         handler = _UploadHandler(service)
         self._receiver: Final = UploadReceiver(connection, subjects, handler, directory=directory, slots=slots)
         self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory)
@@ -164,7 +168,7 @@ class NatsServer:
             self._has_streams = True
         endpoint = self._endpoint
         parameters, sums = endpoint.parameters(), endpoint.sums()
-        model = endpoint.model()
+        model = endpoint.model() if self._publishes_model else None
         if endpoint.parameters() is not parameters:
             return  # a round ended just now: the next look sees it whole
         if self._published_in(PARAMETERS) is not parameters:
