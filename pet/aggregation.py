@@ -8,10 +8,12 @@ from typing import Final, Self, SupportsIndex
 
 from pet.buffers import Buffer
 from pet.errors import AggregationError, ModelError, StateError, UnmaskError
+from pet.field_config import FieldConfig
 from pet.field_model import FieldModel
 from pet.global_model import GlobalModel
-from pet.mask_config import FieldConfig, MaskConfig, MaskConfigPair
-from pet.mask_object import Mask, MaskedModel, validate_count, validate_length
+from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.mask_object import Mask, MaskedModel, validate_count
+from pet.packed_object import validate_length
 from pet.totals import FieldTotal, PlaneTotal
 
 _MAGIC: Final = b"pet aggregation 1\n"

@@ -14,8 +14,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from pet import kernels, parallel_fields
 from pet.errors import ModelError, UnmaskError
+from pet.field_config import FieldConfig
 from pet.global_model import PIECE_LENGTH, GlobalModel
-from pet.mask_config import FieldConfig, FieldValues, MaskConfigPair
+from pet.mask_choices import FieldValues
+from pet.mask_config import MaskConfigPair
 
 #: Bincode of an integer below 2^64 over 1: two signs, two counts of limbs, three limbs.
 _INTEGER_FRACTION_BYTES: Final = 2 * 9 + 3 * 4

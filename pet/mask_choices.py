@@ -100,6 +100,9 @@ UNBOUNDED: Final = {
 EXPONENTS: Final = {DataType.F32: 10, DataType.F64: 20, DataType.I32: 10, DataType.I64: 10}
 UNBOUNDED_EXPONENTS: Final = {**EXPONENTS, DataType.F32: 45, DataType.F64: 324}
 
+#: Bits of the mantissa: a weight near the bound is itself rounded to bound * 2^-bits before anything is masked.
+MANTISSA_BITS: Final = {DataType.F32: 24, DataType.F64: 53}
+
 #: The byte of each choice on the wire (docs/spec/pet.md 2.1).
 WIRE_CODES: Final[dict[enum.Enum, int]] = {
     GroupType.INTEGER: 0,
@@ -167,7 +170,7 @@ class Requirements:
     model_count: int
     precision: Fraction
     scalar_sum: Fraction
-    data_types: Sequence[DataType] = (DataType.F32, DataType.F64)
+    data_types: Sequence[DataType] = tuple(MANTISSA_BITS)
 
     def __post_init__(self) -> None:
         if self.model_count < 1:
@@ -177,7 +180,9 @@ class Requirements:
                 raise ConfigError(f"{name}: expected more than 0, got {short_number(value)}")
 
     @classmethod
-    def of(cls, bound: object, models: object, precision: object, scalar_sum: object | None = None) -> Requirements:
+    def of(
+        cls, bound: object, models: object, precision: object, scalar_sum: object = None, data_type: DataType | None = None
+    ) -> Requirements:
         """Return the requirements of numbers as callers give them; without a sum of the scalars, each is 1.
 
         Raises:
@@ -192,6 +197,7 @@ class Requirements:
             model_count=model_count,
             precision=_exact("precision", precision),
             scalar_sum=Fraction(model_count) if scalar_sum is None else _exact("scalar sum", scalar_sum),
+            data_types=tuple(MANTISSA_BITS) if data_type is None else (data_type,),
         )
 
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from pet.buffers import Buffer
 from pet.errors import ConfigError, RemoteProtocolError
+from pet.field_config import FieldConfig
 from pet.mask_choices import WIRE_CODES
-from pet.mask_config import BoundType, DataType, FieldConfig, GroupType, MaskConfig, MaskConfigPair, ModelType
+from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
 
 MASK_CONFIG_BYTES: Final = 4
 #: A mask config in bincode: four variant indices of 32 bits.

@@ -12,7 +12,8 @@ from typing import Final, SupportsIndex
 import numpy as np
 
 from pet import kernels, parallel, parallel_fields
-from pet.mask_config import FieldConfig, MaskConfigPair
+from pet.field_config import FieldConfig
+from pet.mask_config import MaskConfigPair
 
 #: Elements that are drawn at a time where nobody wants them.
 _SKIPPED_LENGTH: Final = 1 << 16

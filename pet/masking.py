@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from pet import kernels, parallel, parallel_fields
 from pet.errors import ModelError
-from pet.mask_config import FieldConfig, FieldValues, MaskConfig, MaskConfigPair
+from pet.field_config import FieldConfig
+from pet.mask_choices import FieldValues
+from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_derivation import SummedMasks, derive, draw_unit
 from pet.mask_object import MaskedModel, MaskSeed, validate_seeds
 

@@ -19,9 +19,11 @@ import numpy as np
 
 from pet import parallel_fields
 from pet.errors import ConfigError, ModelError, UnmaskError
+from pet.field_config import FieldConfig
 from pet.kernels import fields
-from pet.mask_config import FieldConfig, MaskConfig, MaskConfigPair
-from pet.mask_object import Mask, MaskSeed, validate_length, validate_seeds
+from pet.mask_config import MaskConfig, MaskConfigPair
+from pet.mask_object import Mask, MaskSeed, validate_seeds
+from pet.packed_object import validate_length
 from pet.plan import Plan
 
 #: Random vectors that make a fingerprint: an error survives with a probability below 2^-127.

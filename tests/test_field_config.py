@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from vector_files import load_vectors
 
 from pet import BoundType, ConfigError, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType, mask_codec
-from pet.mask_choices import Requirements
-from pet.mask_config import Derivation, FieldConfig, FieldValues
+from pet.field_config import FieldConfig
+from pet.mask_choices import Derivation, FieldValues, Requirements
 from pet.protocol.round_settings import RoundSettings
 
 Z32 = MaskConfig.parse("pet-1/z32,f32,bound=1,models=1000")

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 import pet
@@ -38,3 +39,15 @@ def test_a_length_is_a_whole_number(length):
 @pytest.mark.parametrize("value", [SEEDS[0], SEEDS[0].derive_mask(CONFIG, 4), CONFIG, pet.MaskConfigPair.of(CONFIG)], ids=repr)
 def test_copies_are_equal(value):
     assert pickle.loads(pickle.dumps(value)) == copy.copy(value) == copy.deepcopy(value) == value
+
+
+@pytest.mark.parametrize("text", ["prime-f32-b0-m3", "pet-1/z32,f32,bound=1,models=10"])
+def test_a_mask_object_has_whole_elements_and_a_unit_that_fits(text):
+    config = pet.MaskConfig.parse(text)
+    good = np.zeros((3, config.element_bytes), np.uint8)
+    for vect in (good.view(np.int8), good[:, :-1], good[::2], good[0]):
+        with pytest.raises(pet.ModelError, match=r"vect: expected contiguous uint8 of shape \(length, "):
+            pet.Mask(config, vect, 0)
+    for unit in (-1, 256**config.element_bytes):
+        with pytest.raises(pet.ModelError, match=f"unit: expected {config.element_bytes} bytes without sign"):
+            pet.MaskedModel(config, good, unit)

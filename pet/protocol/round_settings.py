@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from pet.mask_config import FieldConfig, MaskConfig, MaskConfigPair
+from pet.field_config import FieldConfig
+from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import ChunkLimits, update_payload_bytes
 from pet.protocol.windows import (
     MIN_SUM_COUNT,
