@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from browsers import chromium
 from open_databases import check_connections
 from programs import require_program
 
@@ -29,6 +30,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     kernels.select_backend(request.param)
     yield request.param
     kernels.select_backend(None)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    with chromium() as driver:
+        yield driver
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

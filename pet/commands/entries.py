@@ -87,6 +87,7 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "stop": _change("stop", "Let a peer stop pulsing."),
             "sync": _federation("sync", "Synchronise now."),
             "status": _federation("status", "Show a federated project, or list all."),
+            "page": _federation("page", "Show a federated project in a browser on this machine."),
             "log": _federation("log", "Print what happened, and what went wrong."),
             "accept-contract": _federation("accept_contract", "Let a changed contract count at this peer."),
             "members": _federation("members", "Show the members and the code of their list."),

@@ -7,15 +7,12 @@ events at `EVENTS_PATH`. This file knows that a snapshot is JSON, and nothing of
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from importlib import resources
 from typing import Any, Final
 
 from pet.errors import MissingExtraError
+from pet.transports.pages import read_page
 
 with MissingExtraError.naming("http"):
     from starlette.requests import Request
@@ -43,20 +40,8 @@ def live_routes(snapshot: Callable[[], Mapping[str, Any]]) -> list[Route]:
 
 
 async def _page(_: Request) -> Response:
-    page = resources.files("pet.transports").joinpath("live_page.html").read_text("utf-8")
-    allowed = "; ".join(
-        ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
-        + [f"{kind}-src '{_hash_of(page, element)}'" for kind, element in (("script", "script"), ("style", "style"))]
-    )
-    headers = {"content-security-policy": allowed, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-    return HTMLResponse(page, headers={**headers, "cache-control": "no-cache"})
-
-
-def _hash_of(page: str, element: str) -> str:
-    """Return the hash by which a browser knows the only script, or style, that may run."""
-    found = re.search(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
-    assert found is not None, f"live_page.html has one {element}"
-    return "sha256-" + base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+    page = read_page("pet.transports", "live_page.html")
+    return HTMLResponse(page.text, headers=page.headers)
 
 
 class _Watchers:

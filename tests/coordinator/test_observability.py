@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from asgi_server import serving, wait_until
-from programs import require_program
+from browsers import complaints, look_at
 from sealed_rounds import SealedRound, seeds_path
 
 from pet.coordinator import app as app_module
@@ -141,22 +140,7 @@ def test_a_stream_of_events_ends_by_itself(client, monkeypatch):
     assert snapshot["rounds"] == []
 
 
-@pytest.fixture
-def browser():
-    """A headless Chromium."""
-    programs = require_program("chromium"), require_program("chromedriver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=programs[1]))
-    yield driver
-    driver.quit()
-
-
+@pytest.mark.long
 def test_the_page_follows_a_round_in_a_browser(browser, client):
     browser.get(str(client.base_url))
 
@@ -188,47 +172,14 @@ def test_the_page_follows_a_round_in_a_browser(browser, client):
         client.post("/message", content=bytes(summed.sum(key)))
     wait_until(lambda: classes() == ["done", "now", "", ""], 20)
     assert text("phases").startswith("sum: finished\n")
-    if folder := os.environ.get("PET_SCREENSHOTS"):
-        browser.save_screenshot(f"{folder}/live_page.png")
-    # On a phone nothing is wider than the screen.
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    )
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-    if folder := os.environ.get("PET_SCREENSHOTS"):
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
-        browser.save_screenshot(f"{folder}/live_page_phone.png")
-    # A missing favicon is none of our business; a refused script or style would be.
-    complaints = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
-    assert complaints == []
+    look_at(browser, "live_page")
+    assert complaints(browser) == []
 
 
 PAGE = Path(live_page.__file__).with_name("live_page.html").read_text()
 
 
-def luminance(colour):
-    """As WCAG 2 defines it."""
-    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    dark, light = sorted([luminance(one), luminance(other)])
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_colours_have_the_contrast_of_wcag_aa_in_both_modes():
-    modes = [
-        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{(.*?)\}", PAGE, re.DOTALL)
-    ]
-    assert [len(mode) for mode in modes] == [8, 8]
-    for mode in modes:
-        for name in ("text", "quiet", "done", "bad", "now"):
-            assert contrast(mode[name], mode["page"]) >= 4.5, (name, mode)
-        assert contrast(mode["on-now"], mode["now"]) >= 4.5
-        assert contrast(mode["line"], mode["page"]) >= 3, "borders and bars"
-    assert "opacity" not in PAGE, "it would lower the contrast"
+PAGE = Path(live_page.__file__).with_name("live_page.html").read_text()
 
 
 def test_every_documented_reason_has_its_words_on_the_page():
