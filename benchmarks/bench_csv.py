@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 
 LEARN = """
 import json, resource, sys, time
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 path, columns = sys.argv[1], int(sys.argv[2])
 schema = Schema(tuple(Feature(name=f"c{i}") for i in range(columns)))

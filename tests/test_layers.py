@@ -37,6 +37,7 @@ LAYERS = [
     ["pet.coordinator", "pet.participant"],
     ["pet.federation.records", "pet.federation.failure_limit"],
     ["pet.federation.formats"],
+    ["pet.federation.peer_store"],
     ["pet.federation.statistics"],
     ["pet.federation.runtime"],
     ["pet.federation.client", "pet.federation.peer", "pet.federation.server"],

@@ -18,7 +18,8 @@ from pet.federation.peer.local_project import LocalProject
 from pet.federation.records import PeerKeys
 from pet.federation.server.request_maps import MapContext, created_record
 from pet.federation.server.store import FederationStore
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 
 TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "security.md").read_text(encoding="utf-8")

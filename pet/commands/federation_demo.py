@@ -23,7 +23,8 @@ from pet.commands.stop_signals import StopSignals
 from pet.errors import FederationStateError, MissingExtraError
 from pet.federation.runtime import Regression
 from pet.federation.statistics.analysis import linear_regression
-from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 from pet.secret import Secret
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pet.federation.formats.csv_table import CsvTable
     from pet.federation.runtime import Regression
     from pet.federation.statistics.analysis import correlation, covariance, linear_regression, univariate
-    from pet.federation.statistics.schema import Feature, Kind, Schema
+    from pet.federation.statistics.feature import Feature, Kind
+    from pet.federation.statistics.schema import Schema
     from pet.federation.statistics.statistics import Statistics
     from pet.secret import Secret
 
@@ -36,8 +37,8 @@ __all__ = [
 _MODULES: Final = {
     "Client": "pet.federation.client.client",
     "CsvTable": "pet.federation.formats.csv_table",
-    "Feature": "pet.federation.statistics.schema",
-    "Kind": "pet.federation.statistics.schema",
+    "Feature": "pet.federation.statistics.feature",
+    "Kind": "pet.federation.statistics.feature",
     "Regression": "pet.federation.runtime",
     "Schema": "pet.federation.statistics.schema",
     "Secret": "pet.secret",

@@ -191,6 +191,19 @@ class FederationTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnChoices:
+    """What a peer's user decides for that peer alone, and no invitation and no admin.
+
+    Attributes:
+        least_rows: its limit of the rule of minimum rows; 0 for attributes + 5.
+        accepts_contracts: whether a changed contract counts without asking the user.
+    """
+
+    least_rows: int = 0
+    accepts_contracts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FederationRecord:
     """One peer's membership, with all that survives a restart except statistics, counters and logs.
 

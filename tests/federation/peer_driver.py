@@ -19,7 +19,8 @@ from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.peer.peer import NatsPeer
 from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, NatsAccess, PeerKeys, ScheduleRecord
 from pet.federation.server.store import FederationStore, PeerStorage
-from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
 from pet.transports.nats import generate_federation_id
 
@@ -47,7 +48,7 @@ def pooled(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

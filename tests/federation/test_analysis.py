@@ -11,7 +11,8 @@ from pet import Aggregation, mask_model, sum_masks
 from pet.errors import FederationValueError, StatisticsError
 from pet.federation.peer.local_project import LocalProject
 from pet.federation.statistics.analysis import correlation, covariance, linear_regression, univariate
-from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 

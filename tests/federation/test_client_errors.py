@@ -20,7 +20,8 @@ from pet.federation import Client
 from pet.federation.formats.compat import encrypt_invitation
 from pet.federation.formats.invitation import InvitationHeader, open_with_password, seal_with_password
 from pet.federation.formats.schedule import Schedule
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 from pet.secret import Secret
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pet.errors import ContractError
 from pet.federation.statistics.contract import MAX_LINE_LENGTH, Contract
 from pet.federation.statistics.contract_functions import FUNCTIONS
-from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
 SCHEMA = Schema(

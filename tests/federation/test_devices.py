@@ -15,7 +15,8 @@ from pet.federation import Client
 from pet.federation.peer.local_project import LocalProject
 from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.statistics.devices import TorchDevice
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 
 OPEN = "from pet.federation.statistics.devices import TorchDevice; TorchDevice().open()"
 LEARN = (

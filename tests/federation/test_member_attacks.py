@@ -11,7 +11,8 @@ from pet.federation.peer.enrolment import Manifest
 from pet.federation.records import Mode
 from pet.federation.runtime import HeldBack
 from pet.federation.server.federation_info import federation_info, warnings_of
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
 from pet.transports.nats import NatsSettings, Subjects, connect
 

@@ -13,7 +13,8 @@ from pet.federation.formats.encoding import encode_base64
 from pet.federation.peer.messages import MessageCodec, Protection
 from pet.federation.peer.terms_update import TermsUpdate, decode_identity, encode_identity
 from pet.federation.records import ContractRecord, FederationTerms, PeerKeys, ProjectKind, ScheduleRecord
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
 
 NOW = 1_800_000_000.0

@@ -10,7 +10,8 @@ from pet.errors import FederationRefusedError
 from pet.federation import Client
 from pet.federation.client.requests import SignedRequests
 from pet.federation.peer.nats_runtime import NatsFederationRuntime
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 
 HOSTS = "nats://127.0.0.1:1"  # nobody listens there
 SCHEMA = Schema((Feature(name="x"), Feature(name="y")))

@@ -13,7 +13,8 @@ from nats_broker import running_broker
 from pet.errors import FederationRefusedError
 from pet.federation import Client
 from pet.federation.peer.nats_runtime import NatsFederationRuntime
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 
 SCHEMA = Schema((Feature(name="x", centre=0, scale=4), Feature(name="y", centre=0, scale=4))).to_json()
 

@@ -7,7 +7,8 @@ from pet.errors import StateError
 from pet.federation.peer import row_guard
 from pet.federation.peer.row_guard import RowGuard
 from pet.federation.runtime import HeldBack
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
 SCHEMA = Schema(tuple(Feature(name=name) for name in "abc"))

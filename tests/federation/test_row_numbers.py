@@ -8,8 +8,9 @@ import pytest
 from pet.errors import FederationValueError
 from pet.federation.formats.numbers import to_floats
 from pet.federation.formats.tables import read_columns
+from pet.federation.statistics.feature import Feature
 from pet.federation.statistics.rows import read_blocks
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.schema import Schema
 
 SCHEMA = Schema([Feature(name="a", centre=0, scale=1)], z_max=4)
 NO_NUMBERS = [

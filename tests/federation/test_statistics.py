@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pet import Aggregation, mask_model
 from pet.errors import FederationValueError, RemoteProtocolError, RowError, StatisticsError
 from pet.federation.statistics.analysis import univariate
-from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
 
 SCHEMA = Schema(

@@ -17,8 +17,8 @@ from pet import cli
 from pet.errors import FederationRefusedError, FederationValueError, RowError
 from pet.federation import Client, CsvTable, Feature, Kind, Schema, Statistics, univariate
 from pet.federation.formats.tables import BLOCK_ROWS, opened, read_columns, with_names
+from pet.federation.statistics.feature import MAX_NAME_LENGTH
 from pet.federation.statistics.row_pieces import decode_piece, encode_piece, pieces
-from pet.federation.statistics.schema import MAX_NAME_LENGTH
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "r_tables"
 AGE, BMI, SMOKER = [30, np.nan, 41, 65, 58], [22.5, 31.25, np.nan, 19.875, 1e-3], [1, 0, np.nan, 1, 0]

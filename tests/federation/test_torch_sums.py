@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pet.errors import DeviceError
 from pet.federation.statistics.devices import NUMPY, TorchDevice
-from pet.federation.statistics.schema import Feature, Kind, Schema
+from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
 torch = pytest.importorskip("torch", reason="without torch (.ci/run runs these tests in an environment that has it)")
@@ -148,7 +149,8 @@ import resource
 import numpy as np
 from pet.errors import DeviceError
 from pet.federation.statistics.devices import TorchDevice
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
 schema = Schema(tuple(Feature(name=f"f{i}") for i in range(2000)))

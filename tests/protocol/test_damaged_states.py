@@ -29,7 +29,8 @@ from pet.federation.peer.local_project import LocalProject
 from pet.federation.peer.project import FederatedProject, ModelProject
 from pet.federation.server.request_maps import MapContext, created_record
 from pet.federation.server.store import FederationStore
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 from pet.mask_config import MaskConfig
 from pet.masking import mask_model

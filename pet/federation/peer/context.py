@@ -17,8 +17,8 @@ from pet.federation.formats.schedule import Schedule, ScheduleState
 from pet.federation.peer.clock import Clock
 from pet.federation.peer.messages import MessageCodec
 from pet.federation.peer.sharing_rules import AggregateLedger
+from pet.federation.peer_store import PeerStore
 from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, Mode, PeerIdentity, SyncStatistics
-from pet.federation.runtime import PeerStore
 
 _COUNTERS: Final = "counters"
 

@@ -22,7 +22,8 @@ from pet.federation.peer.learning import DIGEST_KEY_BYTES, PendingUnits, Unit
 from pet.federation.peer.project import StatisticsView
 from pet.federation.peer.row_guard import Offered, RowGuard
 from pet.federation.peer.shared_pairs import SharedPairs
-from pet.federation.runtime import HeldBack, PeerStore
+from pet.federation.peer_store import PeerStore
+from pet.federation.runtime import HeldBack
 from pet.federation.statistics.devices import NUMPY, Device
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics

@@ -27,8 +27,8 @@ from pet.federation.peer.clock import Clock, SystemClock
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.peer import NatsPeer
 from pet.federation.peer.rounds import DEFAULT_PHASE_SECONDS
+from pet.federation.peer_store import PeerStore
 from pet.federation.records import Confirm, FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
-from pet.federation.runtime import PeerStore
 from pet.federation.statistics.devices import TorchDevice
 from pet.secret import Secret
 from pet.transports.nats import NatsConnection, NatsSettings, Subjects

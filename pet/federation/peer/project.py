@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, FederationValueError, StateError
 from pet.federation.formats.numbers import to_floats
-from pet.federation.runtime import MAX_WEIGHT, PeerStore, Regression
+from pet.federation.peer_store import PeerStore
+from pet.federation.runtime import MAX_WEIGHT, Regression
 from pet.federation.statistics import analysis
 from pet.federation.statistics.figures import Figure, Figures
 from pet.federation.statistics.schema import Schema

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pet.errors import StateError
-from pet.federation.runtime import HeldBack, PeerStore
+from pet.federation.peer_store import PeerStore
+from pet.federation.runtime import HeldBack
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from pet.errors import StateError
 from pet.federation.peer.sharing_rules import MAX_AGGREGATES
-from pet.federation.runtime import PeerStore
+from pet.federation.peer_store import PeerStore
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 

@@ -67,11 +67,6 @@ def about_a_project(error: FederationError, mode: Mode, customer_id: str, projec
     return refuse(HTTPStatus.BAD_REQUEST, text if is_compat else f"User [{customer_id}] has no project [{project_id}]")
 
 
-def invalid_key(key: str, reason: str) -> FederationValueError:
-    """Return the error of a parameter that is missing or breaks its rule."""
-    return FederationValueError(f"Invalid value for key [{key}]: {reason}", key=key)
-
-
 def answer_for(error: FederationError) -> Answer:
     """Return what an error is answered with. Texts of federation errors hold no secret."""
     match error:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from pet.errors import FederationStateError
+from pet.federation.peer_store import PeerStore
 from pet.federation.records import ContractRecord, FailureAction, FederationRecord, LogKind, MemberList, Mode
-from pet.federation.runtime import FederationPeer, PeerStore
+from pet.federation.runtime import FederationPeer
 
 
 def federation_info(peer: FederationPeer) -> dict[str, Any]:

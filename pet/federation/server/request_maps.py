@@ -1,7 +1,6 @@
 """The maps of strings that create a federation, invite and join, as records and back.
 
-One place for every key: its rule, its default in each mode. A value that breaks its rule is named by key and reason, and never
-shown: it may be a secret. No encryption and no HTTP is known here.
+One place for every key: its rule, its default in each mode. No encryption and no HTTP is known here.
 
 Source: docs/spec/federation.md 1.6, 1.8, 2.4, 2.6, 2.7.
 """
@@ -11,18 +10,16 @@ from __future__ import annotations
 import base64
 import secrets
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
-from pet.crypto import PUBLIC_KEY_BYTES, hash_sha256
+from pet.crypto import hash_sha256
 from pet.errors import ConfigError, FederationValueError
 from pet.federation.formats.compat import SECRET_KEY_BYTES
 from pet.federation.formats.encoding import (
     canonical_json,
     decode_base64,
-    decode_base64url,
     encode_base64,
     encode_base64url,
     parse_json_object,
@@ -41,6 +38,16 @@ from pet.federation.records import (
     PeerKeys,
     ProjectKind,
     ScheduleRecord,
+)
+from pet.federation.server.parameters import (
+    checked,
+    choice,
+    flag,
+    integer,
+    invalid_key,
+    public_key,
+    require_all,
+    required,
 )
 from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
@@ -65,8 +72,6 @@ _NATIVE_JOIN_KEYS: Final = (
 )
 _SEND_ACTION: Final = "fed_psr_contract_snd_fail_action"
 _RECEIVE_ACTION: Final = "fed_psr_contract_rcv_fail_action"
-_Choice = TypeVar("_Choice", bound=StrEnum)
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +109,13 @@ def created_record(entries: Mapping[str, str], context: MapContext) -> Federatio
     Raises:
         FederationValueError: a key is missing or breaks its rule.
     """
-    mode = _choice(entries, "fed_mode", Mode, context.mode)
-    if mode is Mode.COMPAT and not context.allows_compat:
-        raise _invalid("fed_mode", "this server was not started with --compat")
-    if _flag(entries, "fed_enforce_hipaa_compliance", default=False):
-        raise _invalid("fed_enforce_hipaa_compliance", "HIPAA compliance checks are not supported yet")
+    mode = _mode(entries, context)
+    if flag(entries, "fed_enforce_hipaa_compliance", default=False):
+        raise invalid_key("fed_enforce_hipaa_compliance", "HIPAA compliance checks are not supported yet")
     name, keys = _name(entries), PeerKeys.generate()
     secret_key = Secret(encode_base64(secrets.token_bytes(SECRET_KEY_BYTES)))
     is_native = mode is Mode.NATIVE
-    kind = _choice(entries, "fed_project_kind", ProjectKind, ProjectKind.STATISTICS)
+    kind = choice(entries, "fed_project_kind", ProjectKind, ProjectKind.STATISTICS)
     terms = FederationTerms(
         federation_id=_new_id() if is_native else derive_id(name, secret_key),
         name=name,
@@ -120,8 +123,8 @@ def created_record(entries: Mapping[str, str], context: MapContext) -> Federatio
         admin=keys.identity(_peer_name(entries, context)),
         schedule=ScheduleRecord(text=_schedule(entries)),
         mode=mode,
-        encrypts=_flag(entries, "fed_encrypt", default=is_native),
-        uses_smpc=_flag(entries, "fed_use_smpc", default=is_native),
+        encrypts=flag(entries, "fed_encrypt", default=is_native),
+        uses_smpc=flag(entries, "fed_use_smpc", default=is_native),
         kind=kind,
         schema=_schema(entries, kind),
     )
@@ -135,29 +138,27 @@ def joined_record(entries: Mapping[str, str], context: MapContext) -> tuple[Fede
         FederationValueError: a key is missing or breaks its rule.
     """
     name, keys = _name(entries), PeerKeys.generate()
-    mode = _choice(entries, "fed_mode", Mode, context.mode)
-    if mode is Mode.COMPAT and not context.allows_compat:
-        raise _invalid("fed_mode", "this server was not started with --compat")
+    mode = _mode(entries, context)
     if mode is Mode.NATIVE:
-        _require_all(entries, _NATIVE_JOIN_KEYS)
-    secret_key = Secret(_required(entries, "fed_secret_key"))
-    if len(_checked("fed_secret_key", decode_base64, secret_key.reveal(), "expected base64")) != SECRET_KEY_BYTES:
-        raise _invalid("fed_secret_key", f"expected {SECRET_KEY_BYTES} bytes in base64")
-    token, is_native = Secret(_required(entries, "fed_req_token")), mode is Mode.NATIVE
-    federation_id = _required(entries, "fed_id") if is_native or "fed_id" in entries else derive_id(name, secret_key)
+        require_all(entries, _NATIVE_JOIN_KEYS)
+    secret_key = Secret(required(entries, "fed_secret_key"))
+    if len(checked("fed_secret_key", decode_base64, secret_key.reveal(), "expected base64")) != SECRET_KEY_BYTES:
+        raise invalid_key("fed_secret_key", f"expected {SECRET_KEY_BYTES} bytes in base64")
+    token, is_native = Secret(required(entries, "fed_req_token")), mode is Mode.NATIVE
+    federation_id = required(entries, "fed_id") if is_native or "fed_id" in entries else derive_id(name, secret_key)
     if len(federation_id) != FEDERATION_ID_LENGTH or not set(federation_id) <= set(_ID_LETTERS):
-        raise _invalid("fed_id", f"expected {FEDERATION_ID_LENGTH} characters a-z, 0-9")
+        raise invalid_key("fed_id", f"expected {FEDERATION_ID_LENGTH} characters a-z, 0-9")
     terms = FederationTerms(
         federation_id=federation_id,
         name=name,
         secret_key=secret_key,
-        key_epoch=_integer(entries, "fed_key_epoch", 0),
+        key_epoch=integer(entries, "fed_key_epoch", 0),
         admin=_admin(entries, is_required=is_native),
-        schedule=ScheduleRecord(text=_schedule(entries), counter=_integer(entries, "fed_sched_counter", 0)),
+        schedule=ScheduleRecord(text=_schedule(entries), counter=integer(entries, "fed_sched_counter", 0)),
         mode=mode,
-        encrypts=_flag(entries, "fed_encrypt", default=is_native),
-        uses_smpc=_flag(entries, "fed_use_smpc", default=is_native),
-        kind=_choice(entries, "fed_project_kind", ProjectKind, ProjectKind.STATISTICS),
+        encrypts=flag(entries, "fed_encrypt", default=is_native),
+        uses_smpc=flag(entries, "fed_use_smpc", default=is_native),
+        kind=choice(entries, "fed_project_kind", ProjectKind, ProjectKind.STATISTICS),
     )
     return _record(entries, context, terms, keys, is_admin=False), token
 
@@ -202,9 +203,9 @@ def changed_access(record: FederationRecord, entries: Mapping[str, str]) -> Nats
         FederationValueError: a key breaks its rule, or is none of these.
     """
     for name in entries.keys() - _ACCESS_KEYS:
-        raise _invalid(name[:64], f"expected one of {', '.join(sorted(_ACCESS_KEYS))}")
+        raise invalid_key(name[:64], f"expected one of {', '.join(sorted(_ACCESS_KEYS))}")
     if not entries:
-        raise _invalid("nats_sec_user", f"expected at least one of {', '.join(sorted(_ACCESS_KEYS))}")
+        raise invalid_key("nats_sec_user", f"expected at least one of {', '.join(sorted(_ACCESS_KEYS))}")
     kept = {
         "nats_hosts": ",".join(record.nats.hosts),
         "nats_req_timeout": f"{record.nats.request_timeout_seconds:g}",
@@ -241,19 +242,26 @@ def _record(
         is_admin=is_admin,
         peers=(own,) if is_admin or terms.admin is None else (terms.admin, own),
         members_digest=_members_digest(entries),
-        local_type=_choice(entries, "fed_local_type", LocalType, LocalType.CPU),
+        local_type=choice(entries, "fed_local_type", LocalType, LocalType.CPU),
         send_failure_action=_action(entries, _SEND_ACTION),
         receive_failure_action=_action(entries, _RECEIVE_ACTION),
     )
 
 
+def _mode(entries: Mapping[str, str], context: MapContext) -> Mode:
+    mode = choice(entries, "fed_mode", Mode, context.mode)
+    if mode is Mode.COMPAT and not context.allows_compat:
+        raise invalid_key("fed_mode", "this server was not started with --compat")
+    return mode
+
+
 def _nats(entries: Mapping[str, str], context: MapContext, mode: Mode) -> NatsAccess:
-    _required(entries, "nats_hosts")
+    required(entries, "nats_hosts")
     try:
         settings = NatsSettings.from_entries(entries, allow_plaintext=mode is Mode.COMPAT or context.authority_file is not None)
     except ConfigError as error:
         key = str(error).partition(":")[0]
-        raise _invalid(key if key.startswith("nats_") else "nats_hosts", str(error)) from None
+        raise invalid_key(key if key.startswith("nats_") else "nats_hosts", str(error)) from None
     return NatsAccess(
         hosts=settings.hosts,
         user=settings.user,
@@ -270,16 +278,11 @@ def _admin(entries: Mapping[str, str], *, is_required: bool) -> PeerIdentity | N
     names = ("fed_admin_uuid", "fed_admin_sign_key", "fed_admin_box_key")
     if not is_required and not any(name in entries for name in names):
         return None
-    uuid, sign_key, box_key = (_required(entries, name) for name in names)
+    uuid = required(entries, names[0])
     if len(uuid) != 32 or not set(uuid) <= set(string.hexdigits.lower()):
-        raise _invalid(names[0], "expected 32 lower-case hexadecimal digits")
-    keys = [
-        _checked(name, decode_base64url, text, "expected base64url")
-        for name, text in ((names[1], sign_key), (names[2], box_key))
-    ]
-    if any(len(key) != PUBLIC_KEY_BYTES for key in keys):
-        raise _invalid(names[1], f"expected public keys of {PUBLIC_KEY_BYTES} bytes")
-    return PeerIdentity(uuid=uuid, signing_key=keys[0], encryption_key=keys[1], label="admin")
+        raise invalid_key(names[0], "expected 32 lower-case hexadecimal digits")
+    signing_key, encryption_key = (public_key(entries, name) for name in names[1:])
+    return PeerIdentity(uuid=uuid, signing_key=signing_key, encryption_key=encryption_key, label="admin")
 
 
 def check_schedule(text: str, key: str) -> str:
@@ -288,7 +291,7 @@ def check_schedule(text: str, key: str) -> str:
     Raises:
         FederationValueError: it is none.
     """
-    return _checked(key, Schedule.parse, text, "expected m, h or d and a number from 1 on, at most 366 days").text
+    return checked(key, Schedule.parse, text, "expected m, h or d and a number from 1 on, at most 366 days").text
 
 
 def _new_id() -> str:
@@ -296,89 +299,41 @@ def _new_id() -> str:
 
 
 def _name(entries: Mapping[str, str]) -> str:
-    name = _required(entries, "fed_name")
+    name = required(entries, "fed_name")
     if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
-        raise _invalid("fed_name", f"expected 1 to {_MAX_NAME_LENGTH} printable characters")
+        raise invalid_key("fed_name", f"expected 1 to {_MAX_NAME_LENGTH} printable characters")
     return name
 
 
 def _peer_name(entries: Mapping[str, str], context: MapContext) -> str:
     """Return the name that a peer gives itself: that of its project if it says none."""
     text = entries.get("fed_peer_name")
-    return context.project_id if not text else _checked("fed_peer_name", check_name, text)
+    return context.project_id if not text else checked("fed_peer_name", check_name, text)
 
 
 def _members_digest(entries: Mapping[str, str]) -> str | None:
     digest = entries.get("fed_members_digest")
     if digest is not None and not is_digest(digest):
-        raise _invalid("fed_members_digest", "expected what the invitation says")
+        raise invalid_key("fed_members_digest", "expected what the invitation says")
     return digest
 
 
 def _schedule(entries: Mapping[str, str]) -> str:
-    return check_schedule(_required(entries, "sync_sched"), "sync_sched")
+    return check_schedule(required(entries, "sync_sched"), "sync_sched")
 
 
 def _schema(entries: Mapping[str, str], kind: ProjectKind) -> str | None:
     if kind is ProjectKind.MODEL:
-        length = _integer(entries, "fed_model_length", 0)
+        length = integer(entries, "fed_model_length", 0)
         if not 1 <= length <= MAX_MODEL_LENGTH:
-            raise _invalid("fed_model_length", f"expected 1 to {MAX_MODEL_LENGTH} weights")
+            raise invalid_key("fed_model_length", f"expected 1 to {MAX_MODEL_LENGTH} weights")
         return canonical_json({"length": length})
     text = entries.get("fed_schema")
-    return None if not text else _checked("fed_schema", Schema.from_json, text).to_json()
+    return None if not text else checked("fed_schema", Schema.from_json, text).to_json()
 
 
 def _action(entries: Mapping[str, str], key: str) -> FailureAction:
     text = entries.get(key) or f"{key}_block"
     if text not in (f"{key}_block", f"{key}_allow"):
-        raise _invalid(key, f"expected {key}_block or {key}_allow")
+        raise invalid_key(key, f"expected {key}_block or {key}_allow")
     return FailureAction(text.rpartition("_")[2])
-
-
-def _require_all(entries: Mapping[str, str], keys: Sequence[str]) -> None:
-    """Name all keys that are left out, and not one after the other."""
-    missing = [key for key in keys if not entries.get(key)]
-    if len(missing) > 1:
-        others = ", ".join(missing[1:])
-        raise _invalid(missing[0], f"it is missing, as are {others}: expected all that the invitation holds")
-
-
-def _required(entries: Mapping[str, str], key: str) -> str:
-    if not (value := entries.get(key)):
-        raise _invalid(key, "it is missing")
-    return value
-
-
-def _flag(entries: Mapping[str, str], key: str, *, default: bool) -> bool:
-    text = (entries.get(key) or str(default)).lower()
-    if text not in ("true", "false"):
-        raise _invalid(key, "expected true or false")
-    return text == "true"
-
-
-def _integer(entries: Mapping[str, str], key: str, default: int) -> int:
-    text = entries.get(key) or str(default)
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise _invalid(key, "expected a number")
-    return int(text)
-
-
-def _choice(entries: Mapping[str, str], key: str, kind: type[_Choice], default: _Choice) -> _Choice:
-    text = entries.get(key) or default
-    if text not in set(kind):
-        raise _invalid(key, f"expected {' or '.join(kind)}")
-    return kind(text)
-
-
-def _checked(key: str, parse: Callable[[str], _Value], text: str, expected: str | None = None) -> _Value:
-    """Parse a value whose parser raises; without `expected` the parser's own words are kept: they must not show the value."""
-    try:
-        return parse(text)
-    except FederationValueError as error:
-        reason = expected or str(error)
-    raise _invalid(key, reason)
-
-
-def _invalid(key: str, reason: str) -> FederationValueError:
-    return FederationValueError(f"Invalid value for key [{key}]: {reason}", key=key)

@@ -21,7 +21,8 @@ from pet.errors import FederationError, MissingExtraError, ProjectExistsError, R
 from pet.federation.records import Mode
 from pet.federation.server.answers import Answer, about_a_project, answer_for, refuse
 from pet.federation.server.authentication import Authenticator, SignedRequest
-from pet.federation.server.rest_calls import Call, Handler, RestCalls
+from pet.federation.server.call import Call
+from pet.federation.server.rest_calls import Handler, RestCalls
 from pet.federation.server.service import FederationService
 
 with MissingExtraError.naming("federation"):

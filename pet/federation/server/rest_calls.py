@@ -8,25 +8,18 @@ Source: docs/spec/federation.md 2.4 - 2.17.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from pet.errors import FederationValueError, NotAdministratorError
 from pet.federation.formats.encoding import canonical_json, parse_json_object
 from pet.federation.formats.learning_records import Change
-from pet.federation.formats.numbers import to_floats
-from pet.federation.formats.users import NAME
 from pet.federation.records import LogKind
-from pet.federation.runtime import MAX_WEIGHT, ProjectView
-from pet.federation.server.answers import Answer, invalid_key, refuse
-from pet.federation.server.authentication import Caller
+from pet.federation.runtime import ProjectView
+from pet.federation.server.answers import Answer, refuse
+from pet.federation.server.call import Call
 from pet.federation.server.federation_info import (
     contract_state,
     federation_info,
@@ -35,71 +28,11 @@ from pet.federation.server.federation_info import (
     row_counts,
     sync_statistics,
 )
-from pet.federation.server.request_maps import check_schedule, read_map
+from pet.federation.server.parameters import flag, invalid_key, required
+from pet.federation.server.request_maps import check_schedule
 from pet.federation.server.row_requests import piece_of, table_of
-from pet.federation.server.service import FederationService, OwnChoices, RunningPeer
+from pet.federation.server.service import FederationService, RunningPeer
 from pet.federation.statistics.figures import Figure, Figures
-
-#: From this version of the vendor's clients on, a list of strings is an object with `values`.
-_LISTS_ARE_OBJECTS_FROM: Final = 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request whose signature was right.
-
-    Attributes:
-        parameters: of the path.
-        query: decoded; of a repeated name the last value.
-        source: whom failed joins are counted against.
-    """
-
-    caller: Caller
-    parameters: Mapping[str, str]
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-    source: str
-
-    @property
-    def customer_id(self) -> str:
-        """The user."""
-        return self.caller.customer_id
-
-    @property
-    def project_id(self) -> str:
-        """The project in the path."""
-        return self.parameters["pid"]
-
-    def entries(self) -> dict[str, str]:
-        """Return the map of strings that the body is."""
-        return read_map(self.caller.decrypt_body(self.body))
-
-    def required(self, name: str) -> str:
-        """Return a parameter of the query."""
-        if not (value := self.query.get(name)):
-            raise invalid_key(name, "it is missing")
-        return value
-
-    def flag(self, name: str, default: str | None = None) -> bool:
-        """Return a parameter of the query that is true or false."""
-        text = self.query.get(name) or default or self.required(name)
-        if text not in ("true", "false"):
-            raise invalid_key(name, "expected true or false")
-        return text == "true"
-
-    def number(self, name: str, default: str | None = None) -> int:
-        """Return a parameter of the query that is a number from 0 to 10^9."""
-        text = self.query.get(name) or default or self.required(name)
-        if not (text.isascii() and text.isdecimal() and len(text) <= 9):
-            raise invalid_key(name, "expected a number")
-        return int(text)
-
-    def strings(self, lines: list[str]) -> Any:
-        """Return a list of strings in the form that this client reads."""
-        version = self.headers.get("sym-version", "").partition(".")[0]
-        is_old = version.isascii() and version.isdecimal() and len(version) < 4 and int(version) < _LISTS_ARE_OBJECTS_FROM
-        return lines if is_old else {"values": lines}
 
 
 class RestCalls:
@@ -110,15 +43,15 @@ class RestCalls:
 
     async def create(self, call: Call) -> Answer:
         """Begin a federation (2.4)."""
-        project_id, persist = _new_project_id(call), call.flag("persist", "true")
+        project_id, persist = call.new_project_id(), flag(call.query, "persist", default=True)
         await self._service.create(
-            call.customer_id, project_id, call.entries(), mode=call.caller.mode, persist=persist, choices=_own_choices(call)
+            call.customer_id, project_id, call.entries(), mode=call.caller.mode, persist=persist, choices=call.own_choices()
         )
         return Answer(HTTPStatus.CREATED, f"Project Created with id:{project_id}")
 
     async def create_join(self, call: Call) -> Answer:
         """Join a federation (2.7)."""
-        project_id, persist = _new_project_id(call), call.flag("persist", "true")
+        project_id, persist = call.new_project_id(), flag(call.query, "persist", default=True)
         await self._service.join(
             call.customer_id,
             project_id,
@@ -126,7 +59,7 @@ class RestCalls:
             mode=call.caller.mode,
             persist=persist,
             source=call.source,
-            choices=_own_choices(call),
+            choices=call.own_choices(),
         )
         return Answer(HTTPStatus.CREATED, "Fed Project created with join")
 
@@ -158,7 +91,7 @@ class RestCalls:
     async def new_schedule(self, call: Call) -> Answer:
         """Change the schedule for all (2.10)."""
         peer = self._admin(call).peer
-        await peer.new_schedule(check_schedule(call.required("newSchedule"), "newSchedule"))
+        await peer.new_schedule(check_schedule(required(call.query, "newSchedule"), "newSchedule"))
         return Answer()
 
     async def full_sync_request(self, call: Call) -> Answer:
@@ -170,7 +103,7 @@ class RestCalls:
         """Replace the contract of all (2.12); an invalid one is refused, and the entity says why."""
         peer = self._admin(call).peer
         try:
-            await peer.set_contract(_string_list(call.body))
+            await peer.set_contract(call.string_list())
         except FederationValueError as error:
             raise refuse(HTTPStatus.BAD_REQUEST, str(error), status=str(error)) from None
         return Answer()
@@ -178,7 +111,7 @@ class RestCalls:
     async def contract_validate(self, call: Call) -> Answer:
         """Say what is wrong with a contract, if anything (2.13)."""
         try:
-            await self._peer(call).peer.validate_contract(_string_list(call.body))
+            await self._peer(call).peer.validate_contract(call.string_list())
         except FederationValueError as error:
             return Answer(values={"status": str(error)})
         return Answer()
@@ -199,7 +132,7 @@ class RestCalls:
 
     async def set_explore_peers(self, call: Call) -> Answer:
         """Allow or forbid the others to explore (2.14)."""
-        await self._peer(call).peer.allow_explore(call.flag("allowExplore"))
+        await self._peer(call).peer.allow_explore(flag(call.query, "allowExplore"))
         return Answer()
 
     async def error_log(self, call: Call) -> Answer:
@@ -244,7 +177,7 @@ class RestCalls:
 
     async def remove_peer(self, call: Call) -> Answer:
         """Remove another peer."""
-        await self._admin(call).peer.remove_peer(call.required("peer"))
+        await self._admin(call).peer.remove_peer(required(call.query, "peer"))
         return Answer()
 
     async def credentials(self, call: Call) -> Answer:
@@ -282,7 +215,7 @@ class RestCalls:
 
     async def cancel_rows(self, call: Call) -> Answer:
         """Drop a table of which only some pieces came."""
-        return Answer(values={"cancelled": self._peer(call).peer.local_project.cancel(call.required("request"))})
+        return Answer(values={"cancelled": self._peer(call).peer.local_project.cancel(required(call.query, "request"))})
 
     async def _take(self, call: Call, change: Change) -> Answer:
         project, piece = self._peer(call).peer.local_project, piece_of(call.query, change)
@@ -291,7 +224,7 @@ class RestCalls:
 
     async def univariate(self, call: Call) -> Answer:
         """Describe one feature."""
-        feature = call.required("feature")
+        feature = required(call.query, "feature")
         return await self._explored(call, "univariate", {"feature": feature}, lambda project: project.univariate(feature))
 
     async def covariance(self, call: Call) -> Answer:
@@ -332,12 +265,9 @@ class RestCalls:
         return Answer(values={"model": {"rounds": rounds, "weights": model.tolist()}})
 
     async def set_model(self, call: Call) -> Answer:
-        """Take this peer's model: JSON `{"weights": [numbers], "weight": number}`."""
-        given = parse_json_object(call.body) or {}
-        weight = given.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
-            raise invalid_key("weight", f"expected a number above 0 and at most {MAX_WEIGHT}")
-        await self._peer(call).peer.set_model(_weights(given.get("weights")), float(weight))
+        """Take this peer's model vector, and its weight."""
+        model, weight = call.model()
+        await self._peer(call).peer.set_model(model, weight)
         return Answer()
 
     def _peer(self, call: Call) -> RunningPeer:
@@ -351,10 +281,10 @@ class RestCalls:
 
     def _project(self, call: Call) -> ProjectView:
         peer = self._peer(call).peer
-        return peer.local_project if call.flag("useLocal", "false") else peer.federated_project
+        return peer.local_project if flag(call.query, "useLocal", default=False) else peer.federated_project
 
     async def _of_a_pair(self, call: Call, function: str, compute: Callable[[ProjectView, str, str], Figure]) -> Answer:
-        first, second = call.required("first"), call.required("second")
+        first, second = required(call.query, "first"), required(call.query, "second")
         arguments = {"first": first, "second": second}
         return await self._explored(call, function, arguments, lambda project: compute(project, first, second))
 
@@ -374,36 +304,6 @@ class RestCalls:
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
-
-
-def _new_project_id(call: Call) -> str:
-    project_id = call.required("pid")
-    if not NAME.fullmatch(project_id):
-        raise invalid_key("pid", "expected 1 to 64 letters, digits, '_', '.', '-'")
-    return project_id
-
-
-def _own_choices(call: Call) -> OwnChoices:
-    """Return what only this peer's user decides; it comes in the query, as an invitation may say anything in the map."""
-    return OwnChoices(least_rows=call.number("leastRows", "0"), accepts_contracts=call.flag("acceptContracts", "false"))
-
-
-def _string_list(body: bytes) -> list[str]:
-    """Read a StringList: an array, or an object with an array as `values`."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    values = found.get("values") if isinstance(found, dict) else found
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise refuse(HTTPStatus.BAD_REQUEST, "Bad Request Body")
-    return values
-
-
-def _weights(values: object) -> NDArray[np.float64]:
-    if not isinstance(values, list) or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        raise FederationValueError("weights: expected a list of numbers, got something else")
-    return to_floats(values, "weights")
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:

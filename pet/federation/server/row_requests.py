@@ -7,20 +7,17 @@ Source: docs/spec/federation.md 9.2, 9.3.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from email.message import Message
-from typing import Any, Final
+from typing import Any
 
 from pet.errors import FederationValueError
 from pet.federation.formats.csv_table import CsvTable
 from pet.federation.formats.encoding import parse_json_object
 from pet.federation.formats.learning_records import Change, Piece
-from pet.federation.server.answers import invalid_key
+from pet.federation.server.parameters import flag, integer, invalid_key
 from pet.federation.statistics.row_pieces import CONTENT_TYPE, decode_piece
-
-_PIECE: Final = re.compile("[0-9]{1,7}")
 
 
 def piece_of(query: Mapping[str, str], change: Change) -> Piece:
@@ -29,17 +26,14 @@ def piece_of(query: Mapping[str, str], change: Change) -> Piece:
     Raises:
         FederationValueError: names the parameter that breaks a rule.
     """
-    text = query.get("piece", "0")
-    if not _PIECE.fullmatch(text):
-        raise invalid_key("piece", "expected a number")
     if "request" not in query and "piece" in query:
         raise invalid_key("request", "it is missing beside piece")
     return Piece(
         request=query.get("request") or secrets.token_hex(16),
         change=change,
-        number=int(text),
-        is_last=_flag(query, "last", default=True),
-        again=_flag(query, "again", default=False),
+        number=integer(query, "piece", 0, most_digits=7),
+        is_last=flag(query, "last", default=True),
+        again=flag(query, "again", default=False),
     )
 
 
@@ -65,10 +59,3 @@ def table_of(headers: Mapping[str, str], query: Mapping[str, str], body: bytes) 
     if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
         raise FederationValueError("Bad Request Body")
     return columns
-
-
-def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
-    text = query.get(name, str(default).lower())
-    if text not in ("true", "false"):
-        raise invalid_key(name, "expected true or false")
-    return text == "true"

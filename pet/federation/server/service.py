@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +17,6 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
-from pet.crypto import PUBLIC_KEY_BYTES
 from pet.errors import (
     FederationError,
     FederationStateError,
@@ -30,29 +27,22 @@ from pet.errors import (
     UnknownProjectError,
 )
 from pet.federation.failure_limit import MAX_FAILED_JOINS, FailureLimit
-from pet.federation.formats import compat, invitation
-from pet.federation.formats.encoding import canonical_json, decode_base64url, encode_base64url
-from pet.federation.formats.invitation import DEFAULT_LIFESPAN_SECONDS, MAX_LIFESPAN_SECONDS, InvitationHeader
-from pet.federation.formats.member_list import list_digest
-from pet.federation.records import FederationRecord, InvitationContents, Mode
+from pet.federation.formats.encoding import encode_base64url
+from pet.federation.records import FederationRecord, Mode, OwnChoices
 from pet.federation.runtime import FederationPeer, FederationRuntime
-from pet.federation.server.answers import invalid_key, refuse
+from pet.federation.server.answers import refuse
 from pet.federation.server.federation_info import warnings_of
+from pet.federation.server.invitations import new_invitation, opened_invitation
 from pet.federation.server.request_maps import (
     MapContext,
     changed_access,
     created_record,
-    invitation_map,
     joined_record,
-    with_local_keys,
 )
 from pet.federation.server.store import FederationStore, PeerStorage
 from pet.secret import Secret
 
 _logger: Final = logging.getLogger(__name__)
-_TOKEN_BYTES: Final = 32
-#: The vendor's form: 64 bits. Guessing is limited by the lifespan and by the number of failed joins.
-_COMPAT_TOKEN_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +51,6 @@ class RunningPeer:
 
     peer: FederationPeer
     storage: PeerStorage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnChoices:
-    """What a peer's user decides for that peer alone, and no invitation and no admin.
-
-    Attributes:
-        least_rows: its limit of the rule of minimum rows; 0 for attributes + 5.
-        accepts_contracts: whether a changed contract counts without asking the user.
-    """
-
-    least_rows: int = 0
-    accepts_contracts: bool = False
 
 
 class FederationService:
@@ -185,7 +162,13 @@ class FederationService:
         if not self._failures.allows(source):
             raise refuse(HTTPStatus.TOO_MANY_REQUESTS, f"Expected at most {MAX_FAILED_JOINS} failed joins in a minute")
         try:
-            entries = await asyncio.to_thread(self._opened, entries)
+            entries = await asyncio.to_thread(
+                opened_invitation,
+                entries,
+                self._store.server_keys(),
+                now_seconds=self._clock(),
+                allows_compat=self._allows_compat,
+            )
             record, token = joined_record(entries, self._context(customer_id, project_id, mode))
             await self._add(_chosen(record, choices), persist=persist, token=token)
         except (TokenRefusedError, FederationValueError):
@@ -203,25 +186,9 @@ class FederationService:
         record = running.peer.record
         if not record.is_admin:
             raise NotAdministratorError
-        lifespan, is_native = _lifespan(entries), record.terms.mode is Mode.NATIVE
-        header = InvitationHeader.new(record.terms.federation_id, self._clock(), lifespan)
-        token = Secret(
-            encode_base64url(secrets.token_bytes(_TOKEN_BYTES))
-            if is_native
-            else f"FEDTOKEN{secrets.token_hex(_COMPAT_TOKEN_BYTES)}"
-        )
-        contents = invitation_map(
-            InvitationContents(
-                terms=record.terms,
-                nats=record.nats,
-                token=token,
-                members_digest=list_digest(record.terms.federation_id, record.peers),
-                rest_url=_rest_url(entries, record),
-            )
-        )
-        text = await asyncio.to_thread(_sealed, contents, header, entries, record)
-        running.storage.issue_token(token.reveal(), header.invitation_id, self._clock() + lifespan)
-        return text
+        made = await asyncio.to_thread(new_invitation, record, entries, self._clock())
+        running.storage.issue_token(made.token.reveal(), made.header.invitation_id, made.expires_at)
+        return made.text
 
     async def set_credentials(self, customer_id: str, project_id: str, entries: Mapping[str, str]) -> None:
         """Let a peer use another credential of the broker, or other hosts, from now on; the peer is started anew.
@@ -307,26 +274,6 @@ class FederationService:
             authority_file=self._authority_file,
         )
 
-    def _opened(self, entries: Mapping[str, str]) -> Mapping[str, str]:
-        """Open an invitation that came as it is, beside its password or the admin's key (spec 2.7)."""
-        text = entries.get("fed_info_encrypted")
-        if text is None:
-            return entries
-        own = {name: value for name, value in entries.items() if name not in ("fed_info_encrypted", "passwd", "fed_admin_key")}
-        header: InvitationHeader | None = None
-        if text.lstrip().startswith(invitation.KEY_PREFIX):
-            admin_key = _key(entries, "fed_admin_key")
-            header, contents = invitation.open_with_keys(text, self._store.server_keys(), admin_key)
-        elif invitation.is_native(text):
-            header, contents = invitation.open_with_password(text, _password(entries))
-        elif self._allows_compat:
-            contents = {"fed_mode": Mode.COMPAT.value} | invitation.open_compatible(text, _password(entries))
-        else:
-            raise invalid_key("fed_info_encrypted", "expected an invitation that begins with PETINV1")
-        if header is not None and header.expires_at < self._clock():
-            raise refuse(HTTPStatus.FORBIDDEN, "Invalid federation token")
-        return with_local_keys(contents, own)
-
 
 async def _abandon(peer: FederationPeer) -> None:
     """End a peer that could not be stored, with what it left at the broker."""
@@ -339,47 +286,3 @@ def _chosen(record: FederationRecord, choices: OwnChoices | None) -> FederationR
     if choices is None:
         return record
     return replace(record, least_rows=choices.least_rows, accepts_contracts=choices.accepts_contracts)
-
-
-def _sealed(contents: dict[str, str], header: InvitationHeader, entries: Mapping[str, str], record: FederationRecord) -> str:
-    if record.terms.mode is Mode.COMPAT:
-        return compat.encrypt_invitation(canonical_json(contents).encode(), _password(entries).reveal())
-    if "peer_key" in entries:
-        return invitation.seal_for_key(contents, header, _key(entries, "peer_key"), record.keys.signing)
-    return invitation.seal_with_password(contents, header, _password(entries))
-
-
-def _password(entries: Mapping[str, str]) -> Secret:
-    if not (text := entries.get("passwd")):
-        raise invalid_key("passwd", "it is missing")
-    return Secret(text)
-
-
-def _key(entries: Mapping[str, str], name: str) -> bytes:
-    try:
-        key = decode_base64url(entries.get(name, ""))
-    except FederationValueError:
-        key = b""
-    if len(key) != PUBLIC_KEY_BYTES:
-        raise invalid_key(name, f"expected a public key of {PUBLIC_KEY_BYTES} bytes in base64url")
-    return key
-
-
-def _lifespan(entries: Mapping[str, str]) -> float:
-    text = entries.get("fed_token_lifespan_hours")
-    if text is None:
-        return DEFAULT_LIFESPAN_SECONDS
-    try:
-        seconds = float(text) * 3600
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= MAX_LIFESPAN_SECONDS:
-        raise invalid_key("fed_token_lifespan_hours", f"expected above 0 and at most {MAX_LIFESPAN_SECONDS // 3600} hours")
-    return seconds
-
-
-def _rest_url(entries: Mapping[str, str], record: FederationRecord) -> str | None:
-    host = entries.get("fed_rest_host")
-    if not host:
-        return None
-    return f"{host.rstrip('/')}/symetry/rest/{record.customer_id}/fedml/{record.project_id}/createPolicies"

@@ -12,44 +12,26 @@ from __future__ import annotations
 import hmac
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pet.crypto import EncryptionKeyPair, hash_sha256
-from pet.errors import ProjectExistsError, StateError, StorageError, TokenRefusedError
+from pet.errors import ProjectExistsError, StateError, TokenRefusedError
 from pet.federation.formats.learning_records import Change, DoneRequest
 from pet.federation.formats.record_codec import decode_record, encode_record
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 from pet.federation.server import row_ledger
-from pet.files import make_private_folder, shown_fault, touch_private
+from pet.federation.server.database import Database, open_file
 
 MAX_LOG_LINES: Final = 1000
 #: A line is a sentence; longer ones would let a peer's error text fill the disk.
 MAX_LOG_LINE_CHARACTERS: Final = 1000
 #: How long a token is remembered after it expired, so that the log can tell "expired" from "unknown".
 _TOKEN_MEMORY_SECONDS: Final = 86400
-#: 2: the tables `learned` and `request`. A store of version 1 gets them when it is opened; nothing else of it changes.
-_FORMAT: Final = 2
-_READ_FORMATS: Final = (0, 1, 2)
 _SEED_BYTES: Final = 32
-_FILE_NAME: Final = "federations.sqlite3"
-
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS project (
-    cid TEXT, pid TEXT, record TEXT NOT NULL, is_confirmed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (cid, pid));
-CREATE TABLE IF NOT EXISTS blob (cid TEXT, pid TEXT, name TEXT, data BLOB NOT NULL, PRIMARY KEY (cid, pid, name));
-CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, cid TEXT, pid TEXT, kind TEXT, line TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS log_of_project ON log (cid, pid, kind, place);
-CREATE TABLE IF NOT EXISTS token (
-    digest BLOB PRIMARY KEY, cid TEXT, pid TEXT, invitation BLOB, expires REAL, state TEXT NOT NULL,
-    peer TEXT, signing_key BLOB);
-CREATE TABLE IF NOT EXISTS server (name TEXT PRIMARY KEY, data BLOB NOT NULL);
-"""
 
 
 class FederationStore:
@@ -66,11 +48,11 @@ class FederationStore:
             StateError: the file is of another version, or no database; or the folder cannot be used.
         """
         self._clock: Final = clock
-        self._volatile: Final = _Database(":memory:")
+        self._volatile: Final = Database(":memory:")
         self._durable = self._volatile
         try:
             if directory is not None:
-                self._durable = _open_file(directory)
+                self._durable = open_file(directory)
             for record in [record for record, storage in self.peers() if not storage.is_confirmed()]:
                 self.remove(record.customer_id, record.project_id)  # the server ended while it created or joined
         except BaseException:
@@ -135,10 +117,10 @@ class FederationStore:
             connection.execute("INSERT OR IGNORE INTO server VALUES ('encryption_seed', ?)", (seed,))
         return EncryptionKeyPair.from_seed(seed)
 
-    def _databases(self) -> list[_Database]:
+    def _databases(self) -> list[Database]:
         return [self._durable] if self._durable is self._volatile else [self._durable, self._volatile]
 
-    def _records(self, customer_id: str | None, project_id: str | None) -> Iterator[tuple[_Database, FederationRecord]]:
+    def _records(self, customer_id: str | None, project_id: str | None) -> Iterator[tuple[Database, FederationRecord]]:
         for database in self._databases():
             with database.transaction() as connection:
                 rows = connection.execute(
@@ -153,7 +135,7 @@ class FederationStore:
 class PeerStorage:
     """One peer's part of a store: the `PeerStore` of pet/federation/runtime.py, and the tokens that its admin issues."""
 
-    _database: _Database
+    _database: Database
     _cid: str
     _pid: str
     _clock: Callable[[], float]
@@ -318,67 +300,3 @@ class PeerStorage:
         connection.execute(
             "UPDATE project SET record = ? WHERE cid = ? AND pid = ?", (encode_record(record), self._cid, self._pid)
         )
-
-
-class _Database:
-    """One connection, used by one thread at a time."""
-
-    def __init__(self, name: str) -> None:
-        self._name: Final = name
-        self._lock: Final = threading.RLock()
-        self._connection: Final = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        try:
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in _READ_FORMATS:
-                raise StateError(f"{name}: expected a store of version {_FORMAT}, got {found}")
-            self._connection.executescript(
-                f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; {_TABLES}{row_ledger.TABLES}"
-                f"PRAGMA user_version = {_FORMAT};"
-            )
-        except BaseException as error:
-            self._connection.close()
-            if isinstance(error, sqlite3.DatabaseError | StateError):
-                raise StateError(f"{name}: expected the store of a federation server, got: {error}") from None
-            raise
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Let all that is done with the connection happen, or nothing of it."""
-        with self._lock, self._mapped_errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                with suppress(sqlite3.Error):  # some errors of the disk end the transaction themselves
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _mapped_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            kind = StateError if "decode" in str(error) else StorageError  # text that is not UTF-8
-            raise kind(f"{self._name}: {error}") from None
-        except (sqlite3.DatabaseError, sqlite3.InterfaceError) as error:
-            raise StateError(f"{self._name}: expected the store of a federation server, got: {error}") from None
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-
-def _open_file(directory: Path) -> _Database:
-    """Open the database file; it is made readable by its owner alone before anything is in it.
-
-    Raises:
-        StateError: the folder or the file cannot be used.
-    """
-    path = directory / _FILE_NAME
-    try:
-        make_private_folder(directory)
-        touch_private(path)  # SQLite gives its side files the same mode
-    except OSError as error:
-        raise StateError(shown_fault(error, directory, "a folder to keep federations in")) from None
-    return _Database(str(path))

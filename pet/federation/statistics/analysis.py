@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from pet.errors import StatisticsError
 from pet.federation.statistics.bounded import Bounded
+from pet.federation.statistics.feature import Feature, Kind
 from pet.federation.statistics.figures import CONSTANT, NO_ROWS, Figure, figure, finite_bounds
 from pet.federation.statistics.moments import Moments, Sums
 from pet.federation.statistics.pair_matrix import PairMatrix
 from pet.federation.statistics.regression import LinearRegression, linear_regression
-from pet.federation.statistics.schema import Feature, Kind
 from pet.federation.statistics.statistics import Statistics
 
 __all__ = ["LinearRegression", "PairMatrix", "Univariate", "correlation", "covariance", "linear_regression", "univariate"]

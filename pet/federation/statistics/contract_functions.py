@@ -14,9 +14,10 @@ from typing import Final
 
 from pet.errors import FederationValueError
 from pet.federation.statistics.analysis import correlation, covariance, location_and_spread
+from pet.federation.statistics.feature import Kind
 from pet.federation.statistics.moments import Moments, Sums
 from pet.federation.statistics.pair_matrix import PairMatrix
-from pet.federation.statistics.schema import Kind, Schema
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
 _ANY: Final = frozenset(Kind)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pet.federation.formats.tables import BLOCK_ROWS
 from pet.federation.statistics.bounded import SMALLEST, UNIT_ROUNDOFF, Bounded
-from pet.federation.statistics.schema import Kind
+from pet.federation.statistics.feature import Kind
 from pet.federation.statistics.statistics import Statistics
 
 #: Unit roundoffs of one term (z, its powers and products: at most 12) and of the few additions and conversions of sums.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationValueError, RemoteProtocolError, StatisticsError
 from pet.federation.formats.tables import BLOCK_ROWS
+from pet.federation.statistics.block_sums import block_sums
 from pet.federation.statistics.devices import NUMPY, Device
 from pet.federation.statistics.header import StatisticsHeader
 from pet.federation.statistics.rows import read_blocks
@@ -73,7 +74,7 @@ class Statistics:
         statistics = cls(schema, device=device)
         for block in read_blocks(source, schema, block_rows=min(block_rows, BLOCK_ROWS)):
             # The bounds of errors (pet/federation/statistics/moments.py) rely on blocks of at most this size.
-            statistics._add(_block_sums(block, schema, statistics.device), np.zeros(0), len(block))
+            statistics._add(block_sums(block, schema, statistics.device), np.zeros(0), len(block))
         if statistics.rows > schema.max_rows:
             raise StatisticsError(f"rows: expected at most {schema.max_rows}, got {statistics.rows}")
         return statistics
@@ -336,42 +337,3 @@ class Statistics:
     def _require_same_schema(self, other: Statistics) -> None:
         if other.schema.digest != self.schema.digest:
             raise FederationValueError("statistics: expected two of the same schema, got two schemas")
-
-
-def _block_sums(block: NDArray[np.float64], schema: Schema, device: Device) -> NDArray[np.float64]:
-    """Return the sums over one block of raw rows; a missing value adds nothing.
-
-    Written in what NumPy and torch spell alike: on a GPU the same lines run there, and only the sums come back.
-
-    Raises:
-        DeviceError: the device is missing or failed.
-    """
-    with device.computing() as arrays:
-        layout, of_schema, rows = schema.layout, device.arrays_of(schema), device.put(block)
-        continuous, binary, pairs = of_schema.continuous, of_schema.binary, of_schema.pairs
-        is_seen = ~arrays.isnan(rows)
-        z = arrays.where(is_seen, (rows - of_schema.centres) / of_schema.scales, 0.0)
-        squares = z * z
-        continuous_z, continuous_squares = z[:, continuous], squares[:, continuous]
-        sums = device.put(np.zeros(layout.length))
-        sums[layout.counts] = is_seen.sum(axis=0)
-        sums[layout.sums] = z.sum(axis=0)
-        sums[layout.squares] = squares.sum(axis=0)
-        sums[layout.cubes] = (continuous_squares * continuous_z).sum(axis=0)
-        sums[layout.fourths] = (continuous_squares * continuous_squares).sum(axis=0)
-        sums[layout.products] = (z.T @ z)[pairs]
-        if schema.has_missing:
-            seen = arrays.asarray(is_seen, dtype=arrays.float64)
-            # A missing z is 0 in these products, so each is over the rows that have both features.
-            first, second = pairs
-            sums[layout.pair_counts] = (seen.T @ seen)[first, second]
-            joint, joint_squares = z.T @ seen, squares.T @ seen
-            sums[layout.pair_first_sums], sums[layout.pair_second_sums] = joint[first, second], joint[second, first]
-            sums[layout.pair_first_squares] = joint_squares[first, second]
-            sums[layout.pair_second_squares] = joint_squares[second, first]
-        sums[layout.conditional_squares] = (continuous_squares.T @ z[:, binary]).ravel()
-        for place, edges in enumerate(of_schema.edges):
-            if len(edges):
-                bins = arrays.searchsorted(edges, rows[is_seen[:, place], place], side="right")
-                sums[layout.histograms[place]] = arrays.bincount(bins, minlength=len(edges) + 1)
-        return device.take(sums)
