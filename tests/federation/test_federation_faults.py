@@ -176,7 +176,7 @@ def test_a_round_without_a_result_is_called_again_with_the_same_peers(broker, tm
 
 def test_a_peer_that_only_pretends_to_take_part_is_left_out_of_the_next_attempt(broker, tmp_path, monkeypatch):
     async def work():
-        async with federation(broker.url, tmp_path, 5, phase_seconds=1.0) as started:
+        async with federation(broker.url, tmp_path, 5, phase_seconds=3.0) as started:
             learn(started, 40, 50, 60, 70, 80)
             await pulse(started)
             stubborn, uuids = started.nodes[4], [node.uuid for node in started.nodes[1:4]]
