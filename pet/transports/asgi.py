@@ -21,18 +21,13 @@ import numpy as np
 from pet.crypto import PUBLIC_KEY_BYTES
 from pet.errors import (
     AnswerAbandonedError,
-    BodyAbortedError,
-    BodyStalledError,
-    BodyTooLargeError,
     MissingExtraError,
-    ReservationLostError,
-    ServiceBusyError,
 )
 from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors_header
 from pet.transports.accept import choose_media_type
 from pet.transports.asgi_signing import Headers, SignedReads
 from pet.transports.base import PublishedModel
-from pet.transports.body_reader import declared_length, read_body
+from pet.transports.body_reader import STATUS_OF, declared_length, read_body
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
 from pet.transports.signed_answers import AnswerSigner
@@ -108,14 +103,8 @@ class _Routes:
             async with service.receive_body(most_bytes) as incoming:
                 await read_body(request.receive, incoming, most_bytes, service.stall_seconds)
                 await service.handle_message(await incoming.finish())
-        except BodyTooLargeError as error:
-            return _refuse(413, error)
-        except BodyStalledError as error:
-            return _refuse(408, error)
-        except (ReservationLostError, ServiceBusyError) as error:
-            return _refuse(503, error)
-        except BodyAbortedError as error:
-            return _refuse(400, error)
+        except tuple(STATUS_OF) as error:
+            return _refuse(STATUS_OF[type(error)], error)
         return Response(status_code=200)
 
     async def get_parameters(self, _: Request) -> Response:

@@ -6,16 +6,31 @@ Knows ASGI messages and HTTP's length header; what the bytes mean is for others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
-from pet.errors import BodyAbortedError, BodyStalledError, BodyTooLargeError
+from pet.errors import (
+    BodyAbortedError,
+    BodyError,
+    BodyStalledError,
+    BodyTooLargeError,
+    ReservationLostError,
+    ServiceBusyError,
+)
 from pet.transports.service import IncomingBody
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: What a sender must deliver in each interval of `stall_seconds`, if it does not finish: 64 KiB in 30 s is a modem's speed.
 PROGRESS_BYTES: Final = 64 * 1024
+#: The HTTP status that each of them is refused with.
+STATUS_OF: Final[Mapping[type[BodyError], int]] = {
+    BodyTooLargeError: 413,
+    BodyStalledError: 408,
+    BodyAbortedError: 400,
+    ReservationLostError: 503,
+    ServiceBusyError: 503,
+}
 
 
 def declared_length(header: str | None, limit_bytes: int) -> int | None:
@@ -39,14 +54,11 @@ def declared_length(header: str | None, limit_bytes: int) -> int | None:
     return length
 
 
-async def read_body(receive: Receive, incoming: IncomingBody, limit_bytes: int, stall_seconds: float) -> None:
-    """Read a whole body.
-
-    What is charged for it grows with what arrives: a sender that declares much and sends little costs little.
+async def body_pieces(receive: Receive, limit_bytes: int, stall_seconds: float) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives, to its end.
 
     Args:
         receive: the ASGI channel.
-        incoming: what takes the body.
         limit_bytes: largest body to read.
         stall_seconds: time in which the next `PROGRESS_BYTES`, or the end, must arrive.
 
@@ -54,27 +66,38 @@ async def read_body(receive: Receive, incoming: IncomingBody, limit_bytes: int, 
         BodyTooLargeError: more than `limit_bytes` came.
         BodyStalledError: too little came in time.
         BodyAbortedError: the sender disconnected.
-        ServiceBusyError: there is no room for it.
     """
     clock = asyncio.get_running_loop().time
-    deadline, milestone = clock() + stall_seconds, PROGRESS_BYTES
+    deadline, milestone, size_bytes = clock() + stall_seconds, PROGRESS_BYTES, 0
     while True:
         try:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise BodyStalledError(
-                f"body: expected progress within {stall_seconds:g} s, got {incoming.size_bytes} bytes"
-            ) from None
+            raise BodyStalledError(f"body: expected progress within {stall_seconds:g} s, got {size_bytes} bytes") from None
         if message["type"] == "http.disconnect":
-            raise BodyAbortedError(f"body: the sender went away after {incoming.size_bytes} bytes")
+            raise BodyAbortedError(f"body: the sender went away after {size_bytes} bytes")
         piece = message.get("body", b"")
-        if incoming.size_bytes + len(piece) > limit_bytes:
+        size_bytes += len(piece)
+        if size_bytes > limit_bytes:
             raise BodyTooLargeError(f"body: expected at most {limit_bytes} bytes, got more")
         asked = clock()
-        await incoming.append(piece)
+        yield piece
         deadline += clock() - asked  # waiting for room is not the sender's fault
         if not message.get("more_body", False):
             return
-        if incoming.size_bytes >= milestone:
-            deadline, milestone = clock() + stall_seconds, incoming.size_bytes + PROGRESS_BYTES
+        if size_bytes >= milestone:
+            deadline, milestone = clock() + stall_seconds, size_bytes + PROGRESS_BYTES
+
+
+async def read_body(receive: Receive, incoming: IncomingBody, limit_bytes: int, stall_seconds: float) -> None:
+    """Read a whole body into what takes it.
+
+    What is charged for it grows with what arrives: a sender that declares much and sends little costs little.
+
+    Raises:
+        BodyTooLargeError, BodyStalledError, BodyAbortedError: as `body_pieces`.
+        ServiceBusyError: there is no room for it.
+    """
+    async for piece in body_pieces(receive, limit_bytes, stall_seconds):
+        await incoming.append(piece)

@@ -17,18 +17,27 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from pet.errors import FederationError, MissingExtraError, ProjectExistsError, RequestRefusedError, UnknownProjectError
+from pet.errors import (
+    BodyError,
+    BodyStalledError,
+    FederationError,
+    MissingExtraError,
+    ProjectExistsError,
+    RequestRefusedError,
+    UnknownProjectError,
+)
 from pet.federation.records import Mode
 from pet.federation.server.answers import Answer, about_a_project, answer_for, refuse
 from pet.federation.server.authentication import Authenticator, SignedRequest
 from pet.federation.server.call import Call
 from pet.federation.server.rest_calls import Handler, RestCalls
 from pet.federation.server.service import FederationService
+from pet.transports.body_reader import STATUS_OF, body_pieces, declared_length
 
 with MissingExtraError.naming("federation"):
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect, Request
+    from starlette.requests import Request
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
@@ -40,7 +49,7 @@ MAX_BODY_BYTES: Final = 1 << 20
 MAX_DATA_BYTES: Final = 64 << 20
 #: Bodies above `MAX_BODY_BYTES` that are in memory at the same time; with JSON decoded beside each, that is about 1 GiB.
 _MAX_LARGE_BODIES: Final = 2
-#: A whole body must arrive in this time, and in a second more for each `_BYTES_PER_SECOND`: a slow line, but no idle one.
+#: A body must make progress in this time, and be whole in a second more for each `_BYTES_PER_SECOND`: a slow line, no idle one.
 _BODY_SECONDS: Final = 20.0
 _BYTES_PER_SECOND: Final = 256 << 10
 
@@ -145,7 +154,11 @@ class _Interface:
         return Route(f"/symetry/rest/{{cid}}{path}", endpoint, methods=methods)
 
     async def _answer(self, request: Request, handler: Handler, max_bytes: int) -> Answer:
-        most_bytes = _most_bytes(request.headers.get("content-length"), max_bytes)
+        try:
+            declared = declared_length(request.headers.get("content-length"), max_bytes)
+        except BodyError as error:
+            raise _refused_body(error) from None
+        most_bytes = max_bytes if declared is None else declared
         is_large = most_bytes > MAX_BODY_BYTES
         if is_large and self._large_bodies == _MAX_LARGE_BODIES:
             busy = HTTPStatus.SERVICE_UNAVAILABLE
@@ -184,32 +197,22 @@ class _Interface:
         )
 
 
-def _most_bytes(declared: str | None, max_bytes: int) -> int:
-    """Return how many bytes of a body may be read: what it declares, if that is allowed."""
-    if declared is None:
-        return max_bytes
-    if not (declared.isascii() and declared.isdecimal()):
-        raise refuse(HTTPStatus.BAD_REQUEST, "Content-Length: expected a number")
-    # Longer texts than any limit has are not worth a conversion.
-    length = int(declared) if len(declared) <= 20 else max_bytes + 1
-    if length > max_bytes:
-        raise refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected a body of at most {max_bytes} bytes")
-    return length
-
-
 async def _read_body(request: Request, most_bytes: int) -> bytes:
-    body = bytearray()
+    body, seconds = bytearray(), _BODY_SECONDS + most_bytes / _BYTES_PER_SECOND
     try:
-        async with asyncio.timeout(_BODY_SECONDS + most_bytes / _BYTES_PER_SECOND):
-            async for piece in request.stream():
-                if len(body) + len(piece) > most_bytes:
-                    raise refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected a body of at most {most_bytes} bytes")
+        async with asyncio.timeout(seconds):
+            async for piece in body_pieces(request.receive, most_bytes, _BODY_SECONDS):
                 body += piece
     except TimeoutError:
-        raise refuse(HTTPStatus.REQUEST_TIMEOUT, f"Expected the body to arrive, got {len(body)} bytes in time") from None
-    except ClientDisconnect:
-        raise refuse(HTTPStatus.BAD_REQUEST, "Expected a whole body") from None
+        late = BodyStalledError(f"body: expected all of it within {seconds:g} s, got {len(body)} bytes")
+        raise _refused_body(late) from None
+    except BodyError as error:
+        raise _refused_body(error) from None
     return bytes(body)
+
+
+def _refused_body(error: BodyError) -> RequestRefusedError:
+    return refuse(HTTPStatus(STATUS_OF[type(error)]), str(error))
 
 
 def _response(answer: Answer) -> JSONResponse:
