@@ -134,8 +134,12 @@ class MaskConfig:
 
     @classmethod
     def candidates(cls, wanted: Requirements) -> list[MaskConfig]:
-        """Return the configs of a derivation that could do for a task; whether they do, `meets` says."""
-        return [MaskConfig(*choice) for choice in itertools.product(GroupType, wanted.data_types, BoundType, ModelType)]
+        """Return the configs of a derivation that could do for a task; whether they do, `meets` says.
+
+        An integer group that costs what the prime group just above it costs is left out: it would add nothing.
+        """
+        choices = itertools.product(GroupType, wanted.data_types, BoundType, ModelType)
+        return [config for config in itertools.starmap(MaskConfig, choices) if not _is_twin_of_prime(config)]
 
     def __str__(self) -> str:
         return "-".join(choice.value for choice in (self.group_type, self.data_type, self.bound_type, self.model_type))
@@ -264,6 +268,12 @@ class MaskConfigPair:
     def max_model_count(self) -> int:
         """How many models both parts allow in one aggregation."""
         return min(self.vect.max_model_count, self.unit.max_model_count)
+
+
+def _is_twin_of_prime(config: MaskConfig) -> bool:
+    prime = MaskConfig(GroupType.PRIME, config.data_type, config.bound_type, config.model_type)
+    own, others = (config.draw_bytes, config.element_bytes), (prime.draw_bytes, prime.element_bytes)
+    return config.group_type is GroupType.INTEGER and own == others
 
 
 def _byte_length(value: int) -> int:

@@ -19,14 +19,33 @@ def plain(capsys):
 
 
 def test_the_cheapest_config_comes_first(capsys):
-    assert cli.run([*USUAL, "--precision", "1e-6", "--scalar-sum", "1", "--limit", "2"]) == 0
+    assert cli.run([*USUAL, "--precision", "1e-6", "--scalar-sum", "1", "--limit", "2", "--xaynet"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "power2-" in line or "prime-" in line]
     assert [line[0] for line in lines] == ["power2-f32-b0-m6", "prime-f64-b2-m9"]
     assert (lines[0][1], lines[0][3]) == ("16.0", "7"), "bytes of keystream, and on the wire"
 
 
+def test_pet_1_is_listed_with_what_it_costs_and_that_no_coordinator_takes_it(capsys):
+    assert cli.run([*USUAL, "--precision", "1e-6", "--rate", "1024"]) == 0
+    text = plain(capsys)
+    rows = [line.split() for line in text.splitlines() if "pet-1/" in line or "power2-" in line]
+    assert rows[0] == ["pet-1/z32,f32,bound=1,models=1000", "4.0", "4.0", "4", "+", "100%", "4.1e-07"]
+    assert [row[0] for row in rows if row[0].startswith("pet-1/z64")]
+    assert rows[4][0].startswith("power2-")
+    assert "no code on the wire yet: no coordinator takes it" in text
+    assert cli.run([*USUAL, "--precision", "1e-6", "--rate", "1024", "--xaynet"]) == 0
+    assert "pet-1" not in plain(capsys)
+
+
+def test_each_derivation_is_measured_with_a_config_of_its_own(capsys):
+    assert cli.run([*USUAL, "--precision", "1e-6"]) == 0
+    text = plain(capsys)
+    assert "ns per KiB of keystream (xaynet) and " in text
+    assert "ns per KiB of keystream (pet-1), measured on this machine" in text
+
+
 def test_a_rate_can_be_given(capsys):
-    assert cli.run([*USUAL, "--rate", "1024", "--limit", "1"]) == 0
+    assert cli.run([*USUAL, "--rate", "1024", "--limit", "1", "--xaynet"]) == 0
     assert "16.0     16.0" in capsys.readouterr().out
 
 
@@ -40,22 +59,26 @@ def test_times_can_be_measured(capsys):
     assert f"each config measured on this machine (back-end {kernels.active_backend()})" in plain(capsys)
 
 
-def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, backend):
+@pytest.mark.parametrize("derivation", [["--xaynet"], []], ids=["xaynet", "pet-1"])
+def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, backend, derivation):
     """Held against expanding a mask of the very config that is listed; a busy machine may be four times slower in between."""
-    assert cli.run([*USUAL, "--limit", "1"]) == 0
+    assert cli.run([*USUAL, "--limit", "1", *derivation]) == 0
     text = plain(capsys)
     assert f"measured on this machine (back-end {backend})" in text
-    name, _, shown = next(line.split()[:3] for line in text.splitlines() if line.lstrip().startswith(("prime-", "power2-")))
+    row = next(line.split() for line in text.splitlines() if " 100% " in line or "-f32-" in line)
+    name, shown = row[0], row[2]
     measured = config_advise.measure_expansion(MaskConfig.parse(name))
     assert measured / 4 < float(shown) < 4 * measured
 
 
 @pytest.mark.usefixtures("backend")
-def test_the_probe_is_short():
+@pytest.mark.parametrize("name", ["prime-f32-b0-m3", "pet-1/z32,f32,bound=1,models=1000"])
+def test_the_probe_is_short(name):
     """In CPU time, which others cannot take; numba compiles before."""
-    config_advise.measure_keystream()
+    probe = MaskConfig.parse(name)
+    config_advise.measure_keystream(probe)
     start = time.process_time()
-    config_advise.measure_keystream()
+    config_advise.measure_keystream(probe)
     assert time.process_time() - start < 0.3
 
 
@@ -66,7 +89,7 @@ def test_measuring_and_a_given_rate_exclude_each_other(capsys):
 
 @pytest.mark.parametrize(("bound", "is_warned"), [("1", False), ("1e7", True)])
 def test_floats_with_bmax_bring_a_warning(capsys, bound, is_warned):
-    assert cli.run(["config", "advise", "--bound", bound, "--models", "10", "--precision", "1"]) == 0
+    assert cli.run(["config", "advise", "--bound", bound, "--models", "10", "--precision", "1", "--xaynet"]) == 0
     assert ("real xaynet clients hang" in capsys.readouterr().out) == is_warned
 
 
