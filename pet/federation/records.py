@@ -1,7 +1,8 @@
 """What a federation is, as values: members, schedule, contract, access to the broker, and one peer's view of all of it.
 
-Frozen; a change is a new record. Secrets are `Secret` or hidden fields, so any record can be printed. This file does no I/O and
-knows no format: JSON is in formats/record_codec.py, invitations are in formats/invitation.py.
+Frozen; a change is a new record. Secrets are `Secret` or hidden fields, so any record can be printed. The types say what a
+field is as JSON, too (formats/json_form.py). No I/O here, and no format: what is stored is in formats/record_codec.py,
+invitations are in formats/invitation.py.
 
 Source: docs/spec/federation.md 1.1, 1.6, 2.4 - 2.7, 5.2.
 """
@@ -14,6 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from pet.crypto import EncryptionKeyPair, SigningKeyPair, hash_sha256
+from pet.federation.formats.json_form import Amount, Flag, PublicKey, Whole
 from pet.secret import Secret
 
 DEFAULT_NATS_TIMEOUT_SECONDS: Final = 30.0
@@ -76,8 +78,8 @@ class NatsAccess:
     password: Secret | None = None
     token: Secret | None = None
     nkey_seed: Secret | None = None
-    request_timeout_seconds: float = DEFAULT_NATS_TIMEOUT_SECONDS
-    stream_max_bytes: int = DEFAULT_STREAM_BYTES
+    request_timeout_seconds: Amount = DEFAULT_NATS_TIMEOUT_SECONDS
+    stream_max_bytes: Whole = DEFAULT_STREAM_BYTES
     authority_file: str | None = None
 
 
@@ -93,8 +95,8 @@ class PeerIdentity:
     """
 
     uuid: str
-    signing_key: bytes
-    encryption_key: bytes
+    signing_key: PublicKey
+    encryption_key: PublicKey
     label: str = ""
 
     @property
@@ -144,7 +146,7 @@ class ScheduleRecord:
     """
 
     text: str
-    counter: int = 0
+    counter: Whole = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ class ContractRecord:
     """
 
     lines: tuple[str, ...] = ()
-    counter: int = 0
+    counter: Whole = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,13 +181,13 @@ class FederationTerms:
     federation_id: str
     name: str
     secret_key: Secret
-    key_epoch: int = 0
+    key_epoch: Whole = 0
     admin: PeerIdentity | None
     schedule: ScheduleRecord
     contract: ContractRecord = ContractRecord()
     mode: Mode = Mode.NATIVE
-    encrypts: bool = True
-    uses_smpc: bool = True
+    encrypts: Flag = True
+    uses_smpc: Flag = True
     kind: ProjectKind = ProjectKind.STATISTICS
     schema: str | None = None
 
@@ -225,17 +227,17 @@ class FederationRecord:
     terms: FederationTerms
     keys: PeerKeys
     nats: NatsAccess
-    is_admin: bool
+    is_admin: Flag
     peers: tuple[PeerIdentity, ...]
     confirmed: tuple[str, ...] = ()
     members_digest: str | None = None
-    is_pulsing: bool = False
-    allows_explore: bool = False
+    is_pulsing: Flag = False
+    allows_explore: Flag = False
     local_type: LocalType = LocalType.CPU
     send_failure_action: FailureAction = FailureAction.BLOCK
     receive_failure_action: FailureAction = FailureAction.BLOCK
-    least_rows: int = 0
-    accepts_contracts: bool = False
+    least_rows: Whole = 0
+    accepts_contracts: Flag = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,11 +301,11 @@ class SyncStatistics:
         receive_contract_errors: by peer uuid.
     """
 
-    send_count: int = 0
-    send_contract_errors: int = 0
-    receive_count: int = 0
-    receive_errors: int = 0
-    receive_contract_errors: dict[str, int] = field(default_factory=dict)
+    send_count: Whole = 0
+    send_contract_errors: Whole = 0
+    receive_count: Whole = 0
+    receive_errors: Whole = 0
+    receive_contract_errors: dict[str, Whole] = field(default_factory=dict)
 
 
 class LogKind(StrEnum):

@@ -1,5 +1,7 @@
 """Attacks of an admin and of members on the numbers of one peer, each played against unmodified peers."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from malicious import MaliciousAdmin, MaliciousBroker, MaliciousMember
@@ -270,13 +272,13 @@ def test_a_broker_that_repeats_a_round_gets_no_second_vector(broker, tmp_path):
                 await synchronise(started)
                 bob = started.nodes[1]
                 bob.peer.local_project.learn(some_rows(20, 9))
-                before = bob.peer._context.counters.ledger.to_json()
+                before = asdict(bob.peer._context.counters.ledger)
                 heard = [data for subject, data in operator.heard if subject.endswith(bob.uuid)]
                 assert len(heard) >= 2, "a call and an announcement"
                 for data in heard:
                     await operator.replay(subjects.control(bob.uuid), data)
                 assert not bob.peer.is_in_round
-                assert bob.peer._context.counters.ledger.to_json() == before
+                assert asdict(bob.peer._context.counters.ledger) == before
                 assert bob.log().count("expected a new one, got one again") == len(heard)
 
     run(work())

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pet.errors import StateError
-from pet.federation.formats.record_types import require_types
+from pet.federation.formats.json_form import Amount, JsonForm, Whole
 from pet.federation.formats.schedule import Schedule, ScheduleState
 from pet.federation.peer.clock import Clock
 from pet.federation.peer.messages import MessageCodec
@@ -43,19 +43,19 @@ class Counters:
         aggregate_contributors: versions in the last aggregate, by peer.
     """
 
-    terms_version: int = 0
-    round_id: int = 0
-    aggregate_round: int = 0
-    shared_version: int = 0
-    shared_rows: int = 0
-    offered_version: int = 0
-    offered_rows: int = 0
-    sequence: int = 0
-    applied: dict[str, int] = field(default_factory=dict)
-    done_until_seconds: float = 0.0
+    terms_version: Whole = 0
+    round_id: Whole = 0
+    aggregate_round: Whole = 0
+    shared_version: Whole = 0
+    shared_rows: Whole = 0
+    offered_version: Whole = 0
+    offered_rows: Whole = 0
+    sequence: Whole = 0
+    applied: dict[str, Whole] = field(default_factory=dict)
+    done_until_seconds: Amount = 0.0
     statistics: SyncStatistics = field(default_factory=SyncStatistics)
     ledger: AggregateLedger = field(default_factory=AggregateLedger)
-    aggregate_contributors: dict[str, int] = field(default_factory=dict)
+    aggregate_contributors: dict[str, Whole] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the counters for storage."""
@@ -70,11 +70,10 @@ class Counters:
         """
         with StateError.reading("counters of a peer"):
             record: dict[str, Any] = json.loads(data)
-            record["statistics"] = SyncStatistics(**record["statistics"])
-            record["ledger"] = AggregateLedger.from_json(record["ledger"])
-            counters = cls(**record)
-            require_types(counters)
-            return counters
+            return _FORM.read(record | {"ledger": AggregateLedger.from_fields(record["ledger"])})
+
+
+_FORM: Final = JsonForm(Counters)
 
 
 class PeerContext:

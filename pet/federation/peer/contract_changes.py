@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Annotated, Final
 
 from pet.errors import FederationStateError, StateError, TooSoonError
+from pet.federation.formats.json_form import Amount, AsList, JsonForm
 from pet.federation.peer.context import PeerContext
 from pet.federation.records import ContractRecord, Mode
 
@@ -31,9 +32,12 @@ class _State:
         waiting: the newest change beyond those of a day; it counts when the day is over.
     """
 
-    moments: list[float] = field(default_factory=list)
-    proposed: ContractRecord | None = None
-    waiting: ContractRecord | None = None
+    moments: list[Amount] = field(default_factory=list)
+    proposed: Annotated[ContractRecord, AsList()] | None = None
+    waiting: Annotated[ContractRecord, AsList()] | None = None
+
+
+_FORM: Final = JsonForm(_State)
 
 
 class ContractChanges:
@@ -133,20 +137,9 @@ class ContractChanges:
         context.set_record(replace(context.record, terms=replace(context.terms, contract=contract)))
 
     def _save(self) -> None:
-        state = self._state
-        record = {"moments": state.moments, "proposed": _fields(state.proposed), "waiting": _fields(state.waiting)}
-        self._context.store.save_state(_STATE, json.dumps(record).encode())
-
-
-def _fields(contract: ContractRecord | None) -> list[Any] | None:
-    return None if contract is None else [list(contract.lines), contract.counter]
+        self._context.store.save_state(_STATE, json.dumps(_FORM.fields(self._state)).encode())
 
 
 def _read(saved: bytes) -> _State:
     with StateError.reading("changes of the contract"):
-        record = json.loads(saved)
-        proposed, waiting = (
-            None if found is None else ContractRecord(lines=tuple(map(str, found[0])), counter=int(found[1]))
-            for found in (record["proposed"], record["waiting"])
-        )
-        return _State([float(moment) for moment in record["moments"]], proposed, waiting)
+        return _FORM.read(json.loads(saved))

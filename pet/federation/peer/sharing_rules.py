@@ -9,11 +9,12 @@ Source: docs/spec/federation.md 1.7.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pet.errors import SharingError
+from pet.federation.formats.json_form import JsonForm, Whole
 from pet.federation.peer.rank_test import is_combination, newly_isolated, without_settled
 
 MIN_CONTRIBUTORS: Final = 3
@@ -56,10 +57,10 @@ class AggregateLedger:
         newest: the newest version of each peer that it signed in a round of ours.
     """
 
-    aggregates: list[dict[str, int]] = field(default_factory=list)
-    rows: dict[str, int] = field(default_factory=dict)
-    published: dict[str, int] = field(default_factory=dict)
-    newest: dict[str, int] = field(default_factory=dict)
+    aggregates: list[dict[str, Whole]] = field(default_factory=list)
+    rows: dict[str, Whole] = field(default_factory=dict)
+    published: dict[str, Whole] = field(default_factory=dict)
+    newest: dict[str, Whole] = field(default_factory=dict)
 
     def require_aggregate(self, contributions: Mapping[str, Contribution], least_rows: int) -> None:
         """Check whether an aggregate of these contributions may be made; the leader of a round asks that.
@@ -131,20 +132,17 @@ class AggregateLedger:
         """Return whether an aggregate of these would differ from the last one."""
         return not self.published or _versions(contributions) != self.published
 
-    def to_json(self) -> dict[str, object]:
-        """Return the ledger for storage."""
-        return {"aggregates": self.aggregates, "rows": self.rows, "published": self.published, "newest": self.newest}
-
     @classmethod
-    def from_json(cls, record: Mapping[str, object]) -> AggregateLedger:
-        """Read a ledger that `to_json` made, or an earlier release, which remembered published aggregates alone."""
-        aggregates, rows = record["aggregates"], record["rows"]
-        assert isinstance(aggregates, Sequence), "to_json writes a list"
-        assert isinstance(rows, Mapping), "to_json writes an object"
-        published, newest = record.get("published", aggregates[-1] if aggregates else {}), record.get("newest", {})
-        assert isinstance(published, Mapping), "to_json writes an object"
-        assert isinstance(newest, Mapping), "to_json writes an object"
-        return cls([dict(aggregate) for aggregate in aggregates], dict(rows), dict(published), dict(newest))
+    def from_fields(cls, fields: dict[str, Any]) -> AggregateLedger:
+        """Read a ledger as it is stored, by an earlier release too, which remembered published aggregates alone.
+
+        Raises:
+            FederationValueError: it is none.
+        """
+        ledger = _FORM.read(fields)
+        if "published" not in fields and ledger.aggregates:
+            ledger.published = dict(ledger.aggregates[-1])
+        return ledger
 
     def _changed_rows(self, peer: str, contributions: Mapping[str, Contribution]) -> int:
         """Return how many rows a changed peer's part of the difference is made of: all of them if it came or went."""
@@ -152,6 +150,9 @@ class AggregateLedger:
             return self.rows.get(peer, 0)
         contribution = contributions[peer]
         return contribution.changed_rows if peer in self.published else contribution.rows
+
+
+_FORM: Final = JsonForm(AggregateLedger)
 
 
 def _versions(contributions: Mapping[str, Contribution]) -> dict[str, int]:
