@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Final
 
 import typer
@@ -108,7 +109,7 @@ def _introduce(console: Console, data: DemoData) -> None:
         " off, and is left with the mean, weighted by samples.\n"
         f"Model: {demo_data.MODEL_LENGTH} weights. Masks: {CONFIG}. Kernels: {kernels.active_backend()}.\n"
     )
-    console.print("[bold]round  updates  masks   accuracy  (pooled)   error of the mean  allowed[/bold]", soft_wrap=True)
+    console.print("[bold]round  updates  masks  accuracy  one alone  pooled  error of mean  allowed[/bold]", soft_wrap=True)
 
 
 class _ConsoleReporter:
@@ -135,8 +136,9 @@ class _ConsoleReporter:
         verdict = "[green]ok[/green]" if check.is_passed else "[bold red]TOO FAR OFF[/bold red]"
         self._progress.advance(self._task)
         self._print(
-            f"{result.round_id:5}  {result.update_count:7}  {result.mask_count:5}   {result.federated_accuracy:7.1%}"
-            f"   {result.pooled_accuracy:7.1%}   {check.error:17.1e}  {check.tolerance:.1e} {verdict}"
+            f"{result.round_id:5}  {result.update_count:7}  {result.mask_count:5}  {result.federated_accuracy:8.1%}"
+            f"  {median(result.alone_accuracies):9.1%}  {result.pooled_accuracy:6.1%}  {check.error:13.1e}"
+            f"  {check.tolerance:.1e} {verdict}"
         )
 
     def round_failed(self, round_id: int, reason: str, description: str) -> None:
@@ -156,7 +158,9 @@ def _conclude(console: Console, run: DemoRun, seconds: float) -> None:
     passed = sum(result.check.is_passed for result in run.results)
     console.print(
         f"\nRounds: {len(run.results)}, in {seconds:.0f} s. The model learned together reads {last.federated_accuracy:.1%} of"
-        f" the test images; one trained on all samples in one place reads {last.pooled_accuracy:.1%}.\n"
+        f" the test images; one trained on all samples in one place reads {last.pooled_accuracy:.1%}. Alone, with its own"
+        f" samples and as many rounds, a participant reads {min(last.alone_accuracies):.1%} to"
+        f" {max(last.alone_accuracies):.1%}, half of them {median(last.alone_accuracies):.1%} or less.\n"
         f"Global models that equal the weighted mean of exactly the updates that were accepted: {passed} of {len(run.results)},"
         " within the allowed error: what n masked models and scalars can round off, n (1 + m) / (E S), and double precision.\n"
         f"[bold]The coordinator saw[/bold] who took part, {counts[Tag.UPDATE]} masked models (noise without their masks),"

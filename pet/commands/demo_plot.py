@@ -23,12 +23,15 @@ _SHOWN_DIGIT = 0
 
 def plot_demo(run: DemoRun, data: DemoData, path: Path) -> None:
     """Draw the picture of a finished demo into a PNG file."""
-    figure = plt.figure(figsize=(13, 8.2), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))
-    _draw_accuracy(figure.add_subplot(grid[0, 0]), run)
-    _draw_split(figure, figure.add_subplot(grid[0, 1]), run, data)
-    _draw_errors(figure.add_subplot(grid[1, 0]), run)
-    _draw_weights(figure, grid[1, 1], run, data)
+    figure: Any = plt.figure(figsize=(13, 8.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.2, 1))
+    accuracy, split = upper.subplots(1, 2, width_ratios=(1, 1.05))
+    _draw_accuracy(accuracy, run)
+    _draw_split(upper, split, run, data)
+    # Three square images beside each other are this much wider than high.
+    errors, weights = lower.subfigures(1, 2, width_ratios=(1, 1.75))
+    _draw_errors(errors.subplots(), run)
+    _draw_weights(weights, run, data)
     figure.suptitle(
         f"pet demo: {len(data.participants)} participants, {len(run.results)} rounds, no model seen but the mean", fontsize=14
     )
@@ -42,6 +45,10 @@ def _draw_accuracy(panel: Any, run: DemoRun) -> None:
     panel.plot(
         rounds, [100 * r.federated_accuracy for r in run.results], color="C0", marker="o", label="learned together, masked"
     )
+    alone = 100 * np.array([result.alone_accuracies for result in run.results])
+    panel.fill_between(rounds, alone.min(axis=1), alone.max(axis=1), color="C1", alpha=0.2, label="each alone: worst to best")
+    panel.plot(rounds, np.median(alone, axis=1), color="C1", marker="^", label="each alone: median")
+    panel.set_ylim(0, 100)
     lowest = panel.get_ylim()[0]
     for participant, round_id in run.drop_out_rounds.items():
         panel.axvline(round_id, color="C3", linestyle=":", linewidth=1.5)
@@ -58,7 +65,7 @@ def _draw_accuracy(panel: Any, run: DemoRun) -> None:
     panel.set_ylabel("read correctly, %")
     panel.xaxis.get_major_locator().set_params(integer=True)
     panel.grid(alpha=0.35)
-    panel.legend(loc="lower right", bbox_to_anchor=(1, 0.14))  # the names of those who dropped out stand below
+    panel.legend(loc="lower right", bbox_to_anchor=(1, 0.14), fontsize=9)  # the names of those who dropped out stand below
 
 
 def _draw_split(figure: Any, panel: Any, run: DemoRun, data: DemoData) -> None:
@@ -86,7 +93,7 @@ def _draw_errors(panel: Any, run: DemoRun) -> None:
     panel.plot(rounds, [r.check.tolerance for r in run.results], color="C3", linestyle="--", label="allowed")
     panel.plot(rounds, [r.check.error for r in run.results], color="C2", marker="o", label="largest error of the global model")
     panel.set_ylim(bottom=0)
-    panel.set_title("Global model against the plain weighted mean of the accepted updates")
+    panel.set_title("Global model against the plain\nweighted mean of the accepted updates", pad=16)
     panel.set_xlabel("round")
     panel.set_ylabel("absolute error of a weight")
     panel.xaxis.get_major_locator().set_params(integer=True)
@@ -94,18 +101,17 @@ def _draw_errors(panel: Any, run: DemoRun) -> None:
     panel.legend(loc="lower right")
 
 
-def _draw_weights(figure: Any, place: Any, run: DemoRun, data: DemoData) -> None:
+def _draw_weights(figure: Any, run: DemoRun, data: DemoData) -> None:
     """Show one participant's weights in clear, masked, and in the mean: the middle one is all that a coordinator gets."""
     owner = int(np.argmax([samples.label_counts()[_SHOWN_DIGIT] for samples in data.participants]))
     weights = demo_data.train(demo_data.initial_weights(), data.participants[owner], random_seed=0)
     images = [
-        (f"learned by\nparticipant {owner + 1}", _as_image(weights), "RdBu_r"),
-        ("the same, masked:\nall that is sent", _as_image(_masked(weights)), "Greys"),
-        ("the last mean\nof all models", _as_image(run.model), "RdBu_r"),
+        (f"learned by participant {owner + 1}", _as_image(weights), "RdBu_r"),
+        ("the same, masked: all that is sent", _as_image(_masked(weights)), "Greys"),
+        ("the last mean of all models", _as_image(run.model), "RdBu_r"),
     ]
-    subfigure = figure.add_subfigure(place)
-    subfigure.suptitle(f"Weights for the digit {_SHOWN_DIGIT}, one per pixel (made for this picture)", fontsize=12)
-    for panel, (title, image, colors) in zip(subfigure.subplots(1, len(images)), images, strict=True):
+    figure.suptitle(f"Weights for the digit {_SHOWN_DIGIT}, one per pixel (made for this picture)", fontsize=12)
+    for panel, (title, image, colors) in zip(figure.subplots(1, len(images)), images, strict=True):
         limit = np.abs(image).max()
         panel.imshow(image, cmap=colors, vmin=-limit if colors == "RdBu_r" else 0, vmax=limit)
         panel.set_title(title, fontsize=10)

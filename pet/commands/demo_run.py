@@ -53,13 +53,18 @@ _MAX_FAILURES: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoRound:
-    """The outcome of one round that ended with a model."""
+    """The outcome of one round that ended with a model.
+
+    Attributes:
+        alone_accuracies: of each participant, if it trained on its own samples alone, for as many rounds.
+    """
 
     round_id: int
     update_count: int
     mask_count: int
     federated_accuracy: float
     pooled_accuracy: float
+    alone_accuracies: tuple[float, ...]
     check: Check
 
 
@@ -125,6 +130,7 @@ class DemoRun:
         self._ledger: Final = Ledger()
         self._news: Final[queue.SimpleQueue[Event | _DropOut]] = queue.SimpleQueue()
         self._pooled: Weights = demo_data.initial_weights()
+        self._alone: list[Weights] = [demo_data.initial_weights() for _ in data.participants]
         self._round = _Round()
         self._failures = 0
         self._participants: list[DemoParticipant] = []
@@ -210,13 +216,19 @@ class DemoRun:
         self.model = decode_bincode(b"".join(model.iter_bincode()), np.dtype(np.float64))
         updates = self._accepted_updates()
         check = check_mean(self.model, [weights for weights, _ in updates], [scalar for _, scalar in updates], CONFIG)
-        self._pooled = demo_data.train(self._pooled, self._data.pooled, random_seed=self._round.round_id)
+        number, test = self._round.round_id, self._data.test
+        self._pooled = demo_data.train(self._pooled, self._data.pooled, random_seed=number)
+        self._alone = [
+            demo_data.train(model, samples, random_seed=number)
+            for model, samples in zip(self._alone, self._data.participants, strict=True)
+        ]
         result = DemoRound(
-            round_id=self._round.round_id,
+            round_id=number,
             update_count=len(updates),
             mask_count=len(self._round.accepted[Tag.SUM2]),
-            federated_accuracy=demo_data.accuracy(self.model, self._data.test),
-            pooled_accuracy=demo_data.accuracy(self._pooled, self._data.test),
+            federated_accuracy=demo_data.accuracy(self.model, test),
+            pooled_accuracy=demo_data.accuracy(self._pooled, test),
+            alone_accuracies=tuple(demo_data.accuracy(model, test) for model in self._alone),
             check=check,
         )
         self.results.append(result)

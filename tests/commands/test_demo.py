@@ -39,6 +39,14 @@ def test_training_learns():
     assert demo_data.accuracy(trained, DATA.test) > 0.9
 
 
+def test_one_alone_learns_less_than_all_together():
+    alone = [demo_data.initial_weights() for _ in DATA.participants]
+    for number in range(3):
+        alone = [demo_data.train(model, own, number) for model, own in zip(alone, DATA.participants, strict=True)]
+    best_alone = max(demo_data.accuracy(model, DATA.test) for model in alone)
+    assert best_alone < demo_data.accuracy(demo_data.train(demo_data.initial_weights(), DATA.pooled, 0), DATA.test)
+
+
 @pytest.mark.parametrize("rounds", [2, 8, 10, 100])
 def test_two_drop_out_on_the_way(rounds):
     drop_outs = demo._choose_drop_outs(DATA, rounds)
@@ -132,6 +140,8 @@ def test_the_demo_runs(tmp_path):
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stderr == ""
     assert answer.stdout.count("drops out") == 2
+    assert "Alone, with its own samples and as many rounds, a participant reads" in " ".join(answer.stdout.split())
+    assert max(len(line) for line in answer.stdout.splitlines() if " failed (" not in line) <= 80
     assert "Global models that equal the weighted mean of exactly the updates that were accepted: 3 of 3" in " ".join(
         answer.stdout.split()
     )

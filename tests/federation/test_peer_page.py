@@ -1,6 +1,7 @@
 """The page of one peer: what it shows, to whom it answers, and that nothing of others becomes a part of it."""
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -155,6 +156,8 @@ def test_hostile_names_are_text(served, browser):
     assert "does not pulse" in text("attention")
     served.runtime.peers[1].log_sync(f"Sync completed with {HOSTILE}")
     wait_until(lambda: HOSTILE in text("syncs"), 30)
+    served.runtime.peers[1].log_sync("Nothing new to merge at 2026-11-30T08:28:24Z")
+    wait_until(lambda: re.match(r"(Nov|Dec) \d+, 2026.* Nothing new to merge\n", text("syncs")), 30)
     assert "Nothing is held back" in text("held-why")
     look_at(browser, "peer_page")
     assert complaints(browser) == []
