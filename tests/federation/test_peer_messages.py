@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pet.errors import RemoteProtocolError
+from pet.errors import FederationValueError, RemoteProtocolError
 from pet.federation.formats.encoding import encode_base64
+from pet.federation.formats.identities import decode_identity, encode_identity
 from pet.federation.peer.messages import MessageCodec, Protection
-from pet.federation.peer.terms_update import TermsUpdate, decode_identity, encode_identity
+from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import ContractRecord, FederationTerms, PeerKeys, ProjectKind, ScheduleRecord
 from pet.federation.statistics.feature import Feature
 from pet.federation.statistics.schema import Schema
@@ -178,9 +179,28 @@ def test_a_schema_whose_statistics_another_version_lays_out_is_refused_by_name(l
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"uuid": "x"}, {"uuid": None}, {"signing_key": "AA"}, {"encryption_key": "A" * 43}, {"label": "x" * 257}, {"label": 5}],
+    ("change", "problem"),
+    [
+        ({"uuid": "x"}, "uuid: expected 32 lower-case hexadecimal digits"),
+        ({"uuid": "a" * 31 + "\u0663"}, "uuid: expected 32 lower-case hexadecimal digits"),
+        ({"uuid": None}, "uuid: expected text, got NoneType"),
+        ({"signing_key": "AA"}, "signing_key: expected 32 bytes, got 1"),
+        ({"encryption_key": "A" * 43}, "encryption_key: expected a point"),
+        ({"label": "x" * 257}, "label: expected a name"),
+        ({"label": 5}, "label: expected text, got int"),
+    ],
 )
-def test_bad_identities_are_refused(change):
-    with pytest.raises(RemoteProtocolError):
+def test_bad_identities_are_refused(change, problem):
+    with pytest.raises(FederationValueError, match=problem):
         decode_identity(encode_identity(SENDER.identity("one")) | change)
+    fields = terms_update().to_fields()
+    fields["peers"][1] |= change
+    with pytest.raises(RemoteProtocolError, match="terms: "):
+        TermsUpdate.from_fields(fields, ProjectKind.STATISTICS)
+
+
+def test_an_identity_of_a_release_without_names_is_read():
+    fields = encode_identity(SENDER.identity("one"))
+    assert decode_identity(fields) == SENDER.identity("one")
+    del fields["label"]
+    assert decode_identity(fields) == SENDER.identity()

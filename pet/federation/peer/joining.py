@@ -22,11 +22,12 @@ from pet.errors import (
     TransportError,
 )
 from pet.federation.failure_limit import FailureLimit
+from pet.federation.formats.identities import decode_identity, encode_identity
 from pet.federation.formats.member_list import begins_with_digest, is_taken
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.downgrades import OfferedProtection, require_no_downgrade
 from pet.federation.peer.messages import PeerMessage, Protection
-from pet.federation.peer.terms_update import MAX_PEERS, TermsUpdate, decode_identity, encode_identity
+from pet.federation.peer.terms_update import MAX_PEERS, TermsUpdate
 from pet.federation.records import FederationRecord, FederationTerms, PeerIdentity, ProjectKind
 from pet.secret import Secret
 from pet.transports.nats import NatsConnection, Subjects

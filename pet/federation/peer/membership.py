@@ -21,6 +21,7 @@ from pet.errors import (
     FederationStateError,
     FederationValueError,
 )
+from pet.federation.formats.compat import SECRET_KEY_BYTES
 from pet.federation.formats.encoding import canonical_json, encode_base64
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contract_changes import ContractChanges
@@ -39,7 +40,6 @@ TERMS: Final = "terms"
 REMOVED: Final = "removed"
 HELLO: Final = "hello"
 LEAVE: Final = "leave"
-_SECRET_KEY_BYTES: Final = 16
 _TELL_SECONDS: Final = 10.0
 #: Room for header, signature, seal and the few fields beside the terms.
 _ENVELOPE_BYTES: Final = 8192
@@ -110,7 +110,7 @@ class AdminRole:
             raise FederationValueError("member: expected another member of this federation, got this one or none")
         if tells:
             await self._tell(gone, REMOVED, {})
-        key = Secret(encode_base64(os.urandom(_SECRET_KEY_BYTES)))
+        key = Secret(encode_base64(os.urandom(SECRET_KEY_BYTES)))
         terms = replace(context.terms, secret_key=key, key_epoch=context.terms.key_epoch + 1)
         context.store.revoke_tokens()
         peers = tuple(peer for peer in context.record.peers if peer is not gone)

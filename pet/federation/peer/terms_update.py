@@ -1,22 +1,20 @@
 """What the admin tells its peers whenever it changes: members, schedule, contract, schema, the federation's key.
 
-Always all of it, with a version: the highest wins, so a peer that missed some has missed nothing once it has the last. The
-bytes that describe a member are here too.
+Always all of it, with a version: the highest wins, so a peer that missed some has missed nothing once it has the last.
 
 Source: docs/spec/federation.md 1.4, 1.6, 4 (13: rekey on removal), 5.3.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from pet import crypto
 from pet.errors import FederationValueError, RemoteProtocolError
-from pet.federation.formats.encoding import decode_base64, decode_base64url, encode_base64url
-from pet.federation.formats.member_list import have_distinct_names, is_name
+from pet.federation.formats.compat import SECRET_KEY_BYTES
+from pet.federation.formats.encoding import decode_base64
+from pet.federation.formats.identities import are_distinct, require_usable
+from pet.federation.formats.json_form import AsList, JsonForm, Whole
 from pet.federation.formats.schedule import Schedule
 from pet.federation.records import ContractRecord, FederationRecord, PeerIdentity, ProjectKind, ScheduleRecord
 from pet.federation.statistics.contract import Contract
@@ -25,37 +23,8 @@ from pet.secret import Secret
 
 #: As many as a manifest of a round, with a few hundred bytes for each, leaves room for in one message of 1 MiB.
 MAX_PEERS: Final = 1000
-_UUID: Final = re.compile(r"[0-9a-f]{32}")
 #: How much of an error that may quote the message is shown.
 _MAX_ERROR_LENGTH: Final = 256
-_SECRET_KEY_BYTES: Final = 16
-
-
-def encode_identity(peer: PeerIdentity) -> dict[str, str]:
-    """Return a peer's public half as JSON has it."""
-    return {
-        "uuid": peer.uuid,
-        "signing_key": encode_base64url(peer.signing_key),
-        "encryption_key": encode_base64url(peer.encryption_key),
-        "label": peer.label,
-    }
-
-
-def decode_identity(record: object) -> PeerIdentity:
-    """Read a peer's public half.
-
-    Raises:
-        RemoteProtocolError: not one.
-    """
-    try:
-        _require(isinstance(record, Mapping))
-        keys = [decode_base64url(record[name]) for name in ("signing_key", "encryption_key")]  # type: ignore[index]
-        uuid, label = record["uuid"], record.get("label", "")  # type: ignore[index, attr-defined]
-        _require(_UUID.fullmatch(uuid) is not None and isinstance(label, str) and (not label or is_name(label)))
-        _require(all(len(key) == crypto.PUBLIC_KEY_BYTES for key in keys) and not crypto.is_low_order(keys[1]))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise RemoteProtocolError("malformed_identity", "peer: expected uuid, two keys and a label") from None
-    return PeerIdentity(uuid=uuid, signing_key=keys[0], encryption_key=keys[1], label=label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +41,12 @@ class TermsUpdate:
         secret_key: the federation's; travels only sealed to one member.
     """
 
-    version: int
+    version: Whole
     peers: tuple[PeerIdentity, ...]
-    schedule: ScheduleRecord
-    contract: ContractRecord
+    schedule: Annotated[ScheduleRecord, AsList()]
+    contract: Annotated[ContractRecord, AsList()]
     schema: str | None
-    key_epoch: int
+    key_epoch: Whole
     secret_key: Secret
 
     @classmethod
@@ -108,74 +77,38 @@ class TermsUpdate:
 
     def to_fields(self) -> dict[str, Any]:
         """Return the fields of a message, **with the secret key**: only for a sealed one."""
-        return {
-            "version": self.version,
-            "peers": [encode_identity(peer) for peer in self.peers],
-            "schedule": [self.schedule.text, self.schedule.counter],
-            "contract": [list(self.contract.lines), self.contract.counter],
-            "schema": self.schema,
-            "key_epoch": self.key_epoch,
-            "secret_key": self.secret_key.reveal(),
-        }
+        return _FORM.fields(self)
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any], kind: ProjectKind) -> Self:
+    def from_fields(cls, fields: object, kind: ProjectKind) -> TermsUpdate:
         """Read the fields of a message; everything is checked as if a user had given it.
 
         Raises:
             RemoteProtocolError: not such fields (reason "malformed_terms").
         """
         try:
-            peers = fields["peers"]
-            schedule, schedule_counter = fields["schedule"]
-            lines, contract_counter = fields["contract"]
-            numbers = [fields["version"], schedule_counter, contract_counter, fields["key_epoch"]]
-            _require(isinstance(peers, list) and len(peers) <= MAX_PEERS)
-            _require(all(type(number) is int and number >= 0 for number in numbers))
-            members = tuple(decode_identity(peer) for peer in peers)
-            _require(_are_distinct(members))
-            _require(len(decode_base64(fields["secret_key"])) == _SECRET_KEY_BYTES)
-            Schedule.parse(schedule)
-            Contract.parse(lines)
-            schema = fields["schema"]
-            update = cls(
-                version=fields["version"],
-                peers=members,
-                schedule=ScheduleRecord(text=schedule, counter=schedule_counter),
-                contract=ContractRecord(lines=tuple(lines), counter=contract_counter),
-                schema=None if schema is None else str(schema),
-                key_epoch=fields["key_epoch"],
-                secret_key=Secret(fields["secret_key"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise RemoteProtocolError("malformed_terms", "terms: expected members, schedule, contract and key") from None
-        if update.schema is None or kind is not ProjectKind.STATISTICS:
-            return update
-        return replace(update, schema=_canonical(update.schema))
+            update = _FORM.read(fields)
+            update.require_usable()
+            if update.schema is None or kind is not ProjectKind.STATISTICS:
+                return update
+            return replace(update, schema=Schema.from_json(update.schema, is_agreed=True).to_json())
+        except FederationValueError as error:
+            raise RemoteProtocolError("malformed_terms", f"terms: {str(error)[:_MAX_ERROR_LENGTH]}") from None
+
+    def require_usable(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            FederationValueError: something cannot be used.
+        """
+        if len(self.peers) > MAX_PEERS or not are_distinct(self.peers):
+            raise FederationValueError(f"peers: expected at most {MAX_PEERS}, each uuid, key and name once, got others")
+        for peer in self.peers:
+            require_usable(peer)
+        if len(decode_base64(self.secret_key.reveal())) != SECRET_KEY_BYTES:
+            raise FederationValueError(f"secret_key: expected {SECRET_KEY_BYTES} bytes, got others")
+        Schedule.parse(self.schedule.text)
+        Contract.parse(self.contract.lines)
 
 
-def _are_distinct(members: Sequence[PeerIdentity]) -> bool:
-    """Return whether no two members share a uuid, a key, or a name: one that had two places would count as two."""
-    distinct: list[set[str | bytes]] = [
-        {member.uuid for member in members},
-        {member.signing_key for member in members},
-        {member.encryption_key for member in members},
-    ]
-    return all(len(one) == len(members) for one in distinct) and have_distinct_names(members)
-
-
-def _canonical(schema: str) -> str:
-    """Return a schema that came in a message in canonical form.
-
-    Raises:
-        RemoteProtocolError: it is none, or its statistics are laid out as this version does not know.
-    """
-    try:
-        return Schema.from_json(schema, is_agreed=True).to_json()
-    except FederationValueError as error:
-        raise RemoteProtocolError("malformed_terms", f"terms: {str(error)[:_MAX_ERROR_LENGTH]}") from None
-
-
-def _require(condition: bool) -> None:
-    if not condition:
-        raise ValueError
+_FORM: Final = JsonForm(TermsUpdate)

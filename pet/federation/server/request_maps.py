@@ -21,9 +21,9 @@ from pet.federation.formats.encoding import (
     canonical_json,
     decode_base64,
     encode_base64,
-    encode_base64url,
     parse_json_object,
 )
+from pet.federation.formats.identities import decode_identity, encode_identity
 from pet.federation.formats.member_list import check_name, is_digest
 from pet.federation.formats.schedule import Schedule
 from pet.federation.records import (
@@ -45,7 +45,6 @@ from pet.federation.server.parameters import (
     flag,
     integer,
     invalid_key,
-    public_key,
     require_all,
     required,
 )
@@ -59,15 +58,19 @@ _MAX_NAME_LENGTH: Final = 256
 #: 2^28 weights are 1.6 GB in a message, more than a peer can be expected to hold.
 MAX_MODEL_LENGTH: Final = 2**28
 _ACCESS_KEYS: Final = frozenset({"nats_hosts", "nats_sec_user", "nats_sec_passwd", "nats_sec_token", "nats_sec_nkey_seed"})
+#: What the map calls the fields of the admin's identity.
+_ADMIN_KEYS: Final = {
+    "uuid": "fed_admin_uuid",
+    "signing_key": "fed_admin_sign_key",
+    "encryption_key": "fed_admin_box_key",
+}
 #: What a native invitation holds beside the keys of the vendor's, all of which a join needs.
 _NATIVE_JOIN_KEYS: Final = (
     "sync_sched",
     "fed_secret_key",
     "fed_req_token",
     "fed_id",
-    "fed_admin_uuid",
-    "fed_admin_sign_key",
-    "fed_admin_box_key",
+    *_ADMIN_KEYS.values(),
     "nats_hosts",
 )
 _SEND_ACTION: Final = "fed_psr_contract_snd_fail_action"
@@ -167,6 +170,7 @@ def invitation_map(contents: InvitationContents) -> dict[str, str]:
     """Return the plain text of an invitation (spec 2.6), with keys of ours that other readers ignore."""
     terms, nats = contents.terms, contents.nats
     assert terms.admin is not None, "only the admin makes invitations"
+    admin = encode_identity(terms.admin)
     entries = {
         "sync_sched": terms.schedule.text,
         "fed_name": terms.name,
@@ -187,11 +191,8 @@ def invitation_map(contents: InvitationContents) -> dict[str, str]:
         "fed_encrypt": str(terms.encrypts).lower(),
         "fed_use_smpc": str(terms.uses_smpc).lower(),
         "fed_project_kind": terms.kind,
-        "fed_admin_uuid": terms.admin.uuid,
-        "fed_admin_sign_key": encode_base64url(terms.admin.signing_key),
-        "fed_admin_box_key": encode_base64url(terms.admin.encryption_key),
         "fed_members_digest": contents.members_digest,
-    }
+    } | {name: admin[field] for field, name in _ADMIN_KEYS.items()}
     revealed = {name: value.reveal() if isinstance(value, Secret) else value for name, value in entries.items()}
     return {name: value for name, value in revealed.items() if value is not None}
 
@@ -275,14 +276,14 @@ def _nats(entries: Mapping[str, str], context: MapContext, mode: Mode) -> NatsAc
 
 
 def _admin(entries: Mapping[str, str], *, is_required: bool) -> PeerIdentity | None:
-    names = ("fed_admin_uuid", "fed_admin_sign_key", "fed_admin_box_key")
-    if not is_required and not any(name in entries for name in names):
+    if not is_required and not any(name in entries for name in _ADMIN_KEYS.values()):
         return None
-    uuid = required(entries, names[0])
-    if len(uuid) != 32 or not set(uuid) <= set(string.hexdigits.lower()):
-        raise invalid_key(names[0], "expected 32 lower-case hexadecimal digits")
-    signing_key, encryption_key = (public_key(entries, name) for name in names[1:])
-    return PeerIdentity(uuid=uuid, signing_key=signing_key, encryption_key=encryption_key, label="admin")
+    fields = {field: required(entries, name) for field, name in _ADMIN_KEYS.items()}
+    try:
+        return decode_identity(fields | {"label": "admin"})
+    except FederationValueError as error:
+        field, _, reason = str(error).partition(": ")
+    raise invalid_key(_ADMIN_KEYS[field], reason)
 
 
 def check_schedule(text: str, key: str) -> str:
