@@ -17,13 +17,16 @@ import pytest
 import typer
 from federation_rest_server import KEY, OTHER_KEY, federation_server
 from federation_runtime_in_memory import InMemoryRuntime
+from nats_broker import running_broker
 from starlette.responses import PlainTextResponse
 
 from pet import cli
 from pet.commands import federation_serve
 from pet.errors import FederationUnavailableError
-from pet.federation import Client
+from pet.federation import Client, Feature, Schema
 from pet.federation.formats.users import read_users, write_key_file
+from pet.federation.peer.nats_runtime import NatsFederationRuntime
+from pet.federation.records import Confirm
 from pet.files import write_private
 from pet.secret import Secret
 
@@ -31,12 +34,13 @@ TLS = Path(__file__).parent.parent / "vectors" / "tls"
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Run one command in a folder of its own, with a server that c1 and c2 are users of; returns status, output and errors."""
+def run_at(tmp_path, monkeypatch, capsys):
+    """Run one command in a folder of its own, at a server that c1 and c2 are users of; returns output or errors."""
     monkeypatch.chdir(tmp_path)
     write_key_file(tmp_path / "c1.key", "c1", Secret(KEY))
     write_key_file(tmp_path / "c2.key", "c2", Secret(OTHER_KEY))
-    with federation_server(runtime=InMemoryRuntime()) as url:
+
+    def run_at(url):
         monkeypatch.setenv("PET_FEDERATION_URL", url)
 
         def run(*words, status=0):
@@ -44,7 +48,15 @@ def run(tmp_path, monkeypatch, capsys):
             captured = capsys.readouterr()
             return captured.out if status == 0 else captured.err
 
-        yield run
+        return run
+
+    return run_at
+
+
+@pytest.fixture
+def run(run_at):
+    with federation_server(runtime=InMemoryRuntime()) as url:
+        yield run_at(url)
 
 
 @pytest.fixture
@@ -87,6 +99,43 @@ def test_a_life_in_commands(joined, tmp_path):
     assert run("delete", "admin", "-k", "c1.key", "-y") == "the federation of admin has ended\n"
     for secret in [KEY, OTHER_KEY, password, text]:
         assert secret not in printed + status + listed
+
+
+def test_a_changed_contract_is_accepted_and_a_sync_without_news_says_so(run_at, tmp_path, monkeypatch):
+    """At peers that run, over a broker: what is printed is what the peer does from then on."""
+    runtime = NatsFederationRuntime(confirm=Confirm.ADMIN)
+    with running_broker(tmp_path / "broker") as broker, federation_server(runtime=runtime) as url:
+        run = run_at(url)
+        schema = Schema((Feature(name="age", centre=50, scale=20),)).to_json()
+        write_private(tmp_path / "schema.json", schema)
+        run("create", "admin", "-k", "c1.key", "--name", "F", "--nats-hosts", broker.url, "--schema", "schema.json")
+        run("invite", "admin", "-k", "c1.key", "-o", "c2.invitation", "-p", "c2.password")
+        run("join", "mine", "c2.invitation", "-k", "c2.key", "-p", "c2.password")
+        with Client(url, "c1", KEY) as admin, Client(url, "c2", OTHER_KEY) as peer:
+            admin.set_contract("admin", ["COUNT(age) > 5"])
+            wait_until(lambda: peer.contract("mine")["proposed"] is not None)
+            waiting = "change 1 of the contract waits for your consent (pet federation accept-contract mine)"
+            assert waiting in run("status", "mine", "-k", "c2.key")
+            assert "expected --yes" in run("accept-contract", "mine", "-k", "c2.key", status=2)
+            monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+            monkeypatch.setattr("typer.confirm", lambda *_, **__: abort_now())
+            run("accept-contract", "mine", "-k", "c2.key", status=1)
+            assert peer.contract("mine")["contract"]["lines"] == []
+            accepted = "COUNT(age) > 5\nmine follows change 1 of the contract\n"
+            assert run("accept-contract", "mine", "-k", "c2.key", "--yes") == accepted
+            found = peer.contract("mine")
+            assert (found["contract"], found["proposed"]) == ({"lines": ["COUNT(age) > 5"], "number": 1}, None)
+            assert waiting not in run("status", "mine", "-k", "c2.key")
+        for project, key in (("admin", "c1.key"), ("mine", "c2.key")):
+            run("start", project, "-k", key)
+        assert run("sync", "mine", "-k", "c2.key", "--wait", "60") == "Nothing new to merge\n"
+
+
+def wait_until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def test_members_are_confirmed_by_fingerprint_by_name_and_by_the_code_of_their_list(joined, monkeypatch):
