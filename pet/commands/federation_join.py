@@ -23,6 +23,7 @@ from pet.commands.federation_client import (
     read_text,
 )
 from pet.commands.federation_members import print_members
+from pet.commands.federation_status import print_schema
 
 
 def command(
@@ -72,6 +73,8 @@ def command(
             least_rows=least_rows,
             **own,
         )
-        found = client.members(project)
+        found, info = client.members(project), client.info(project)
     typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse. The members are:")
-    print_members(Console(highlight=False, markup=False, soft_wrap=True), project, found)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    print_members(console, project, found)
+    print_schema(console, info)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -11,9 +12,12 @@ from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, Key
 from pet.commands.federation_members import print_members
 from pet.federation.client.client import Client
 from pet.federation.records import ProjectKind
+from pet.federation.statistics.schema import Schema
 
 #: The last lines of each log say what is going on; all of it is in getSyncLog and getErrorLog.
 _LOG_LINES: Final = 5
+#: Names of features that are shown; the schema has all of them.
+_FEATURES: Final = 12
 
 
 def command(
@@ -55,11 +59,25 @@ def _show(client: Client, project: str, console: Console) -> None:
         )
     print_members(console, project, client.members(project))
     if info["fed_project_kind"] == ProjectKind.STATISTICS:
+        print_schema(console, info)
         _show_rows(client, project, console)
     console.print(f"sent {counts['sndCount']}, received {counts['rcvCount']}, receive errors {counts['rcvError']}")
     for title, lines in (("sync log", counts["syncLog"]), ("error log", counts["errorLog"])):
         for line in lines[-_LOG_LINES:]:
             console.print(f"{title}: {line}")
+
+
+def print_schema(console: Console, info: Mapping[str, Any]) -> None:
+    """Print what the admin says that rows are like, and how many have to leave a peer together; nothing where it has not yet.
+
+    No invitation says it, so a person has to see whether it is what was spoken of. Peers with different ones merge nothing.
+    """
+    if "fed_schema" not in info:
+        return
+    schema = Schema.from_json(info["fed_schema"])
+    shown = ", ".join(schema.names[:_FEATURES]) + (", ..." if len(schema) > _FEATURES else "")
+    least = f"at least {schema.least_rows} rows leave a peer together, unless it lowers that"
+    console.print(f"{len(schema)} features: {shown}; {least}")
 
 
 def _show_rows(client: Client, project: str, console: Console) -> None:

@@ -18,7 +18,7 @@ from pet.federation.peer.enrolment import Enrolment, Manifest, choose_sum_peers
 from pet.federation.peer.joining import Admission
 from pet.federation.peer.membership import TERMS
 from pet.federation.peer.messages import PeerMessage
-from pet.federation.peer.rounds import CALL, GO
+from pet.federation.peer.rounds import AGGREGATE, CALL, GO
 from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import Confirm, PeerIdentity
 from pet.federation.statistics.statistics import Statistics
@@ -75,9 +75,12 @@ class MaliciousAdmin:
 
     async def call(self, peer: Node, round_id: int) -> Enrolment | None:
         """Call one peer to a round of any number; returns its enrolment, or None for a refusal."""
-        identity = self._context.members[peer.uuid]
-        called = await self._rounds._call_one(identity, round_id)
-        return None if called is None else called.enrolment
+        identity, fields = self._context.members[peer.uuid], {"round": round_id, "terms": 0}
+        try:
+            answer = await self._ask(identity, CALL, fields)
+        except FederationError:
+            return None
+        return Enrolment.from_fields(answer.fields["enrolment"])
 
     async def refusal_of(self, peer: Node, round_id: int) -> str:
         """What a peer says, word for word, when it does not enrol."""
@@ -103,6 +106,13 @@ class MaliciousAdmin:
         except FederationError as error:
             return str(error)
         return ""
+
+    async def publish_as_result(self, statistics: Statistics, round_id: int, contributors: Mapping[str, int]) -> None:
+        """Publish any statistics as the result of a round."""
+        context = self._context
+        context.counters.aggregate_round, context.counters.aggregate_contributors = round_id, dict(contributors)
+        context.store.save_state(AGGREGATE, statistics.to_bytes())
+        await self._rounds.publish_aggregate()
 
     async def push_terms(self, peer: Node, **changes: Any) -> str:
         """Send a peer newer terms with some fields as it likes; returns the refusal, or nothing."""
@@ -185,6 +195,10 @@ class MaliciousMember:
         """Say that its statistics are new when they are the same, to be one of the peers that changed."""
         self.node.peer.local_project.version += 1
         self.node.peer.local_project._guard = None  # it keeps no rule for itself
+
+    def claim_last_round(self, round_id: int) -> None:
+        """Say that a round of this number was the last that it took part in."""
+        self.node.peer._context.counters.round_id = round_id
 
 
 @dataclass

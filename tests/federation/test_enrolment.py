@@ -22,8 +22,11 @@ MEMBERS = {keys.uuid: keys.identity() for keys in PEERS}
 CONTRIBUTION = Contribution(version=1, rows=8, changed_rows=8)
 
 
-def enrol(keys, round_id=7, *, is_leader=False, last_round=6):
-    return RoundKeys.generate(is_leader=is_leader).enrol(keys, FID, round_id, CONTRIBUTION, last_round)
+SCHEMA = bytes(range(32))
+
+
+def enrol(keys, round_id=7, *, is_leader=False, last_round=6, schema=SCHEMA):
+    return RoundKeys.generate(is_leader=is_leader).enrol(keys, FID, round_id, CONTRIBUTION, last_round, schema=schema)
 
 
 ENROLMENTS = [enrol(keys, is_leader=keys is PEERS[0]) for keys in PEERS]
@@ -69,6 +72,7 @@ WRONG_MANIFESTS = {
     "only the leader knows the last round": lambda: with_enrolments(
         ENROLMENTS[0], *(enrol(keys, last_round=0) for keys in PEERS[1:])
     ),
+    "another schema": lambda: with_enrolments(*ENROLMENTS[:3], enrol(PEERS[3], schema=bytes(32))),
     "another leader": lambda: replace(MANIFEST, leader=PEERS[1].uuid),
 }
 
@@ -96,6 +100,8 @@ def test_an_enrolment_belongs_to_one_federation():
         {"round": True},
         {"last": None},
         {"contribution": [1, 2]},
+        {"schema": None},
+        {"schema": "AA"},
         {"update_key": ""},
         {"sum_key": ""},
         {"signature": "AA"},

@@ -321,7 +321,7 @@ def test_a_round_that_nobody_joins_ends_and_names_the_silent_peers(broker):
     peers = [PeerKeys.generate() for _ in range(4)]
     enrolments = tuple(
         RoundKeys.generate(is_leader=keys is peers[0]).enrol(
-            keys, "b" * 16, 7, Contribution(version=1, rows=8, changed_rows=8), 6
+            keys, "b" * 16, 7, Contribution(version=1, rows=8, changed_rows=8), 6, schema=bytes(32)
         )
         for keys in peers
     )

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.crypto import hash_sha256
 from pet.errors import NothingNewError, RemoteProtocolError
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.local_project import LocalProject
@@ -50,6 +51,15 @@ class Contributor(Protocol):
     @property
     def vector_length(self) -> int:
         """Numbers in a vector.
+
+        Raises:
+            FederationStateError: not known yet.
+        """
+        ...
+
+    @property
+    def schema_digest(self) -> bytes:
+        """32 bytes that are the same at all peers whose vectors may be added up.
 
         Raises:
             FederationStateError: not known yet.
@@ -108,6 +118,11 @@ class StatisticsContributor:
     def vector_length(self) -> int:
         """Numbers in a vector."""
         return self._local.snapshot().schema.layout.length
+
+    @property
+    def schema_digest(self) -> bytes:
+        """The digest of the schema that this peer's rows are of."""
+        return self._local.snapshot().schema.digest
 
     @property
     def least_rows(self) -> int:
@@ -170,6 +185,11 @@ class ModelContributor:
     def vector_length(self) -> int:
         """Numbers in a vector."""
         return self._project.length
+
+    @property
+    def schema_digest(self) -> bytes:
+        """A digest of the number of weights, which is all that models have to agree in."""
+        return hash_sha256(f"model {self._project.length}".encode())
 
     def offer(self) -> Offer:
         """Return the model, if it was not in the last average."""

@@ -41,6 +41,7 @@ class Enrolment:
         round_id: of the round.
         last_round: number of the last round that the peer agreed to take part in.
         contribution: what the sharing rules need to know.
+        schema: digest of the schema that the statistics are of, 32 bytes.
         update_key: Ed25519, signs the update.
         sum_key: Ed25519, signs Sum and Sum2 messages; empty for the leader.
         ephemeral_key: X25519, mask seeds are encrypted for it; empty for the leader.
@@ -51,6 +52,7 @@ class Enrolment:
     round_id: int
     last_round: int
     contribution: Contribution
+    schema: bytes
     update_key: bytes
     sum_key: bytes
     ephemeral_key: bytes
@@ -69,6 +71,7 @@ class Enrolment:
             "round": self.round_id,
             "last": self.last_round,
             "contribution": [self.contribution.version, self.contribution.rows, self.contribution.changed_rows],
+            "schema": encode_base64url(self.schema),
             "update_key": encode_base64url(self.update_key),
             "sum_key": encode_base64url(self.sum_key),
             "ephemeral_key": encode_base64url(self.ephemeral_key),
@@ -86,13 +89,13 @@ class Enrolment:
             record: dict[str, Any] = dict(fields)  # type: ignore[call-overload]
             version, rows, changed_rows = record["contribution"]
             numbers = [record["round"], record["last"], version, rows, changed_rows]
-            names = ("update_key", "sum_key", "ephemeral_key", "signature")
-            update_key, sum_key, ephemeral_key, signature = (decode_base64url(record[name]) for name in names)
+            names = ("schema", "update_key", "sum_key", "ephemeral_key", "signature")
+            schema, update_key, sum_key, ephemeral_key, signature = (decode_base64url(record[name]) for name in names)
             is_good = all(type(number) is int and number >= 0 for number in numbers) and isinstance(record["peer"], str)
-            lengths = (len(update_key), len(sum_key), len(ephemeral_key), len(signature))
+            lengths = (len(schema), len(update_key), len(sum_key), len(ephemeral_key), len(signature))
         except (TypeError, ValueError, KeyError, AttributeError):
             is_good = False
-        if not is_good or lengths not in {(32, 32, 32, 64), (32, 0, 0, 64)}:
+        if not is_good or lengths not in {(32, 32, 32, 32, 64), (32, 32, 0, 0, 64)}:
             raise RemoteProtocolError("malformed_enrolment", "enrolment: expected a peer with its keys, got something else")
         contribution = Contribution(version=version, rows=rows, changed_rows=changed_rows)
         return cls(
@@ -100,6 +103,7 @@ class Enrolment:
             round_id=record["round"],
             last_round=record["last"],
             contribution=contribution,
+            schema=schema,
             update_key=update_key,
             sum_key=sum_key,
             ephemeral_key=ephemeral_key,
@@ -141,7 +145,14 @@ class RoundKeys:
         )
 
     def enrol(
-        self, keys: PeerKeys, federation_id: str, round_id: int, contribution: Contribution, last_round: int
+        self,
+        keys: PeerKeys,
+        federation_id: str,
+        round_id: int,
+        contribution: Contribution,
+        last_round: int,
+        *,
+        schema: bytes,
     ) -> Enrolment:
         """Sign the public half."""
         unsigned = Enrolment(
@@ -149,6 +160,7 @@ class RoundKeys:
             round_id=round_id,
             last_round=last_round,
             contribution=contribution,
+            schema=schema,
             update_key=self.update.public_key,
             sum_key=b"" if self.sum is None else self.sum.public_key,
             ephemeral_key=b"" if self.sum is None else EncryptionKeyPair.from_seed(self.ephemeral_seed).public_key,
@@ -225,7 +237,8 @@ class Manifest:
 
         Raises:
             RemoteProtocolError: an enrolment that no member made, or for another round; a peer or a key twice; fewer than
-                three peers; a sum key of the leader, or none at all; a number that does not follow the last.
+                three peers; a sum key of the leader, or none at all; more than one schema; a number that does not follow the
+                last.
         """
         for enrolment in self.enrolments:
             enrolment.require_signed(federation_id, members)
@@ -233,6 +246,9 @@ class Manifest:
                 raise RemoteProtocolError(
                     "bad_manifest", "manifest: expected enrolments of this round, sum keys of all but the leader"
                 )
+        # With another schema the others' numbers could be next to nothing, and the sum one peer's.
+        if len({enrolment.schema for enrolment in self.enrolments}) > 1:
+            raise RemoteProtocolError("other_schema", "manifest: expected statistics of one schema, got several")
         if self.round_id != self.following_round:
             raise RemoteProtocolError(
                 "bad_round_number",

@@ -239,6 +239,9 @@ class Rounds:
             if enrolment.round_id != round_id:
                 raise RemoteProtocolError("bad_enrolment", "enrolment: expected one for this round, got another")
             confirmed = read_fingerprints(answer.fields.get("confirmed"))
+            if enrolment.schema != self._contributor.schema_digest:
+                context.log_error(f"Sync without {peer.name} (its statistics are of another schema)")
+                return None
         except (FederationError, RemoteProtocolError) as error:
             _logger.debug("round %d without %s: %s", round_id, peer.name, error)
             return None
@@ -371,7 +374,8 @@ class Rounds:
         context, offer = self._context, self._contributor.offer()
         keys = RoundKeys.generate(is_leader=is_leader)
         last_round, federation_id = context.counters.round_id, context.terms.federation_id
-        enrolment = keys.enrol(context.record.keys, federation_id, round_id, offer.contribution, last_round)
+        schema = self._contributor.schema_digest
+        enrolment = keys.enrol(context.record.keys, federation_id, round_id, offer.contribution, last_round, schema=schema)
         self._pending = _Pending(enrolment=enrolment, keys=keys, offer=offer)
         return enrolment
 
