@@ -15,7 +15,7 @@ import bisect
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pet.errors import StateError
@@ -71,23 +71,33 @@ class RowGuard:
 
     def held_back(self, statistics: Statistics, version: int) -> HeldBack | None:
         """Return what the rule keeps from the others of the newest statistics; None if it lets them pass, or they left."""
-        least = self._least_rows(statistics.schema)
-        if version == self._version or (not statistics.rows and not self._counts):
-            return None
-        if not self._counts:
-            return None if statistics.rows >= least else HeldBack(rows=statistics.rows, least=least)
-        if 0 < statistics.rows < least:
-            return HeldBack(rows=statistics.rows, least=least, forgets=True)
-        changed = self._distance(statistics.rows)
-        if changed >= least and len(self._counts) < MAX_SHARED_VERSIONS:
-            return None
+        held = self._held(statistics, version)
+        if held is None or held.forgets or not self._counts:
+            return held
         last = self._last(statistics.schema)
         forgets = last is not None and (statistics.rows < last.rows or statistics.forgotten_rows > last.forgotten_rows)
-        return HeldBack(rows=changed, least=least, forgets=forgets)
+        return replace(held, forgets=forgets)
+
+    def _held(self, statistics: Statistics, version: int) -> HeldBack | None:
+        """Return what the rule holds back, without having looked at what left last.
+
+        An answer to a call waits for this alone, and it does the same whether rows are held back or not: how long an answer
+        takes must say no more about them than what stands in it.
+        """
+        least, rows = self._least_rows(statistics.schema), statistics.rows
+        changed = self._distance(rows) if self._counts else rows
+        if version == self._version or (not rows and not self._counts):
+            return None
+        if self._counts and 0 < rows < least:
+            return HeldBack(rows=rows, least=least, forgets=True)
+        if changed >= least and len(self._counts) < MAX_SHARED_VERSIONS:
+            return None
+        return HeldBack(rows=changed, least=least)
 
     def offered(self, statistics: Statistics, version: int) -> Offered | None:
         """Return what may be shown to others: the newest statistics, or those that left last; None for nothing at all."""
-        if version == self._version or self.held_back(statistics, version) is not None:
+        held = self._held(statistics, version)
+        if version == self._version or held is not None:
             last = self._last(statistics.schema)
             if last is None and self._version and version == self._version:
                 last = statistics  # an earlier release did not keep them, and they have not changed since
