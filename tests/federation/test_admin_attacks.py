@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from malicious import MaliciousAdmin
+from malicious import MaliciousAdmin, MaliciousMember
 from nats_broker import run
-from peer_driver import SCHEMA, federation, pulse, some_rows, synchronise
+from peer_driver import SCHEMA, federation, pulse, some_rows, synchronise, until
 
 from pet.federation.peer.enrolment import Manifest
 from pet.federation.peer.rounds import Rounds
+from pet.federation.records import LogKind
 from pet.federation.statistics.feature import Kind
 from pet.federation.statistics.schema import Schema
+from pet.federation.statistics.statistics import Statistics
 
 
 def learn(started, *counts):
@@ -119,5 +121,62 @@ def test_what_a_refusal_waits_for_does_not_depend_on_rows(broker, tmp_path, monk
             for name in ("answer_call", "answer_go"):
                 _, first, *rest = work_of(shared, name)  # with the very first one what a schema keeps is computed
                 assert rest == [first, first]
+
+    run(work())
+
+
+def test_an_admin_with_a_confirmed_accomplice_reads_a_peer_whatever_the_number(broker, tmp_path):
+    """What is stated: three contributors suffice, two of which collude. So it gains nothing by choosing the round's number.
+
+    It can choose that too, as the accomplice may claim any number for the last one: of a round with more honest peers they
+    would then read all, since the accomplice plays the sum role.
+    """
+
+    async def work():
+        async with federation(broker.url, tmp_path, 5, phase_seconds=20) as started:
+            learn(started, 50, 60, 70, 80, 90)
+            await pulse(started)
+            admin, accomplice, victim = MaliciousAdmin(started), MaliciousMember(started.nodes[4]), started.nodes[1]
+            others = frozenset(node.uuid for node in started.nodes[2:4])
+            assert await admin.withhold_round(without=others) == ""
+            known = admin.own_statistics() + accomplice.node.peer.local_project.snapshot()
+            read = admin.withheld[0] - known
+            expected = victim.peer.local_project.snapshot()
+            assert read.rows == expected.rows
+            np.testing.assert_allclose(read.values, expected.values, atol=1e-6)
+            # The log of each peer says how many there were, and the accomplice chooses the next number.
+            chosen = admin.next_round_that_draws(accomplice.node, started.nodes[1:])
+            accomplice.claim_last_round(chosen - 1)
+            enrolments = [await admin.call(node, chosen) for node in started.nodes[1:]]
+            assert None not in enrolments
+            manifest = Manifest(round_id=chosen, leader=started.admin.uuid, enrolments=tuple(enrolments))
+            assert accomplice.node.uuid in manifest.sum_peers
+            manifest.verify(started.admin.peer.record.terms.federation_id, victim.peer._context.members)
+
+    run(work())
+
+
+def test_an_admin_publishes_another_result_and_nobody_notices(broker, tmp_path):
+    """What is stated: it signs results. Peers hold them to what rows can have, and nothing proves that they are the sum."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            await synchronise(started)
+            admin, peer = MaliciousAdmin(started), started.nodes[1]
+            versions = peer.peer._context.counters.aggregate_contributors
+            invented = Statistics.of(some_rows(180, 99), SCHEMA)
+            await admin.publish_as_result(invented, 2, versions)
+            await until(lambda: peer.peer._context.counters.aggregate_round == 2)
+            taken = peer.peer.federated_project.snapshot()
+            np.testing.assert_array_equal(taken.values, invented.values)
+            assert "round 2 with 3 peers" in peer.log(LogKind.SYNC)
+            # What no rows could have is refused, and so is an older one.
+            errors = peer.peer.statistics.receive_errors
+            await admin.publish_as_result(invented - Statistics.of(some_rows(200, 98), SCHEMA), 3, versions)
+            await until(lambda: peer.peer.statistics.receive_errors > errors)
+            assert peer.peer._context.counters.aggregate_round == 2
+            assert "impossible_statistics" in peer.log() or "statistics: expected" in peer.log()
 
     run(work())
