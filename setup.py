@@ -23,8 +23,9 @@ from setuptools.errors import BaseError, CCompilerError, CompileError
 
 #: Fortified functions check what they know the size of: level 3 is level 2 where the compiler or the C library is older.
 HARDENED = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-fPIC", "-fvisibility=hidden"]
-#: -g0 because Python's own flags ask for debug symbols: 4 MB of them.
-COMMON = ["-std=c11", "-O3", "-g0", "-Wall", "-Wextra", "-Wshadow", *HARDENED]
+#: -g0 because Python's own flags ask for debug symbols: 4 MB of them. -ffp-contract=off because a product and the sum after it
+#: are rounded apart: what pet-1 encodes is the same bits everywhere (docs/spec/profile.md 4.1).
+COMMON = ["-std=c11", "-O3", "-ffp-contract=off", "-g0", "-Wall", "-Wextra", "-Wshadow", *HARDENED]
 #: Relocations that are read-only before the first call, no executable stack, no symbols but those that are exported.
 ELF_LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--strip-all"]
 HEADERS = [str(path) for path in sorted(Path("native").glob("*.h"))]
