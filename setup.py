@@ -35,7 +35,8 @@ MACHINE = PLATFORM.rpartition("-")[2].lower()
 
 AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mfma", "-mpopcnt"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-#: Flags of every variant of a machine; the files are native/<name>.c and, where there is one, native/<name>_memory.c.
+#: Flags of every variant of a machine; the files are native/<name>.c and, where there are any, native/<name>_fields.c and
+#: native/<name>_memory.c.
 X86_64 = {"avx512": AVX512, "avx2": AVX2}
 AARCH64 = {"neon": []}  # which every such machine has
 VARIANT_FLAGS = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(MACHINE, {})
@@ -195,8 +196,12 @@ setup(
     # Linkers take what is missing from the libraries to the right.
     libraries=[
         library("dispatch", ["dispatch"], *(f"-DPET_WITHOUT_{name.upper()}" for name in LEFT_OUT)),
-        *(library(name, [name, f"{name}_memory"], *flags) for name, flags in VARIANT_FLAGS.items() if name not in LEFT_OUT),
-        library("portable", ["portable", "masking", "unmasking", "fractions", "fields"]),
+        *(
+            library(name, [name, f"{name}_memory", f"{name}_fields"], *flags)
+            for name, flags in VARIANT_FLAGS.items()
+            if name not in LEFT_OUT
+        ),
+        library("portable", ["portable", "masking", "unmasking", "fractions", "fields", "portable_fields"]),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

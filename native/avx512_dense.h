@@ -27,7 +27,7 @@ struct dense_drawer {
 
 static void next_dense_batch(dense_drawer *d) {
     row x[ROWS];
-    const row counter = begin_batch(&d->stream, x);
+    const row counter = begin_batch(&d->stream, x, count_up());
 #pragma GCC unroll 9
     for (int i = 0; i < GAPS; i++) double_round(x);
     end_batch(&d->stream, x, counter);

@@ -3,6 +3,7 @@
  * This file holds the only global of the C code, the features of this CPU. It computes on no vector. */
 #include <stdatomic.h>
 
+#include "fields.h"
 #include "portable.h"
 
 #if defined(__x86_64__) && !defined(PET_WITHOUT_AVX2)
@@ -20,25 +21,26 @@
 typedef struct {
     int variant;
     const pet_kernel_table *kernels;
+    const pet_field_table *fields; /* of the variant's first rung */
 } rung;
 
 /* From widest to portable; a variant that is not compiled in has no rung, one in several parts has several. */
 static const rung ladder[] = {
 #ifdef PET_WITH_AVX512
-    {PET_VARIANT_AVX512, &pet_avx512_kernels},
-    {PET_VARIANT_AVX512, &pet_avx512_memory_kernels},
-    {PET_VARIANT_AVX512, &pet_avx512_wide_kernels},
+    {PET_VARIANT_AVX512, &pet_avx512_kernels, &pet_avx512_fields},
+    {PET_VARIANT_AVX512, &pet_avx512_memory_kernels, NULL},
+    {PET_VARIANT_AVX512, &pet_avx512_wide_kernels, NULL},
 #endif
 #ifdef PET_WITH_AVX2
-    {PET_VARIANT_AVX2, &pet_avx2_kernels},
-    {PET_VARIANT_AVX2, &pet_avx2_memory_kernels},
-    {PET_VARIANT_AVX2, &pet_avx2_wide_kernels},
+    {PET_VARIANT_AVX2, &pet_avx2_kernels, &pet_portable_fields},
+    {PET_VARIANT_AVX2, &pet_avx2_memory_kernels, NULL},
+    {PET_VARIANT_AVX2, &pet_avx2_wide_kernels, NULL},
 #endif
 #ifdef PET_WITH_NEON
-    {PET_VARIANT_NEON, &pet_neon_kernels},
-    {PET_VARIANT_NEON, &pet_neon_wide_kernels},
+    {PET_VARIANT_NEON, &pet_neon_kernels, &pet_portable_fields},
+    {PET_VARIANT_NEON, &pet_neon_wide_kernels, NULL},
 #endif
-    {PET_VARIANT_PORTABLE, &pet_portable_kernels},
+    {PET_VARIANT_PORTABLE, &pet_portable_kernels, &pet_portable_fields},
 };
 enum { RUNGS = sizeof ladder / sizeof ladder[0], FEATURES_KNOWN = 1 << 30 };
 
@@ -65,6 +67,11 @@ static int first_rung(int variant) {
 const char *pet_variant_name(int variant) {
     int i = first_rung(variant);
     return i < RUNGS ? ladder[i].kernels->name : NULL;
+}
+
+const pet_field_table *pet_find_fields(int variant) {
+    int i = first_rung(variant);
+    return i < RUNGS ? ladder[i].fields : NULL;
 }
 
 static int parse_order(pet_order *order, const uint8_t *bytes, size_t size);

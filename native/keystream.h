@@ -78,12 +78,13 @@ static void start_keystream(keystream *stream, const uint8_t *seed, uint64_t num
     set_high_counter(stream, (uint32_t)(number * BLOCKS >> 32));
 }
 
-/* The first double round of the next batch; returns its low counter words. */
-PET_INLINE row begin_batch(keystream *stream, row x[ROWS]) {
+/* The first double round of the next batch, whose blocks stand in the lanes as `order` says (count_up, or another order of the
+ * same numbers); returns its low counter words. */
+PET_INLINE row begin_batch(keystream *stream, row x[ROWS], row order) {
     const uint32_t first_block = (uint32_t)(stream->next_number * BLOCKS);
     if (first_block == 0) set_high_counter(stream, (uint32_t)(stream->next_number * BLOCKS >> 32));
     stream->next_number++;
-    const row counter = add_rows(spread_row(first_block), count_up());
+    const row counter = add_rows(spread_row(first_block), order);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++) x[i] = stream->first_round[i];
     x[12] = counter;

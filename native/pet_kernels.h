@@ -194,7 +194,7 @@ int pet_decode_fractions(int variant, void *model, int data_type, size_t length,
 
 /* A vector of pet-1 is packed and always valid: elements of 4 bytes below an order of 32 bits, or of 8 below one of 64. A sum of
  * vectors is a vector. Where something multiplies, the order is one of the two primes 2^32 - 5 and 2^64 - 2^32 + 1. An order
- * outside is PET_BAD_ORDER. One version so far, whatever the variant. */
+ * outside is PET_BAD_ORDER. */
 
 /* vector[i] = (vector[i] + factor * sum over k of element first + i of the expansion of key k) mod order. No expansion is
  * stored. keys: key_count x 32 bytes. first + length <= 2^32. factor below the order; other than 1 for the primes only. */

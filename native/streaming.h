@@ -22,7 +22,7 @@ typedef struct {
     _Alignas(64) uint8_t bytes[PIECE_BYTES];
 } piece_buffer;
 
-static int is_streamed(size_t size) { return size >= STREAMED_BYTES; }
+static inline int is_streamed(size_t size) { return size >= STREAMED_BYTES; }
 
 static inline void stream_line(uint8_t *line, const uint8_t *bytes) {
     for (int i = 0; i < LINE_BYTES; i += 32)
@@ -30,7 +30,7 @@ static inline void stream_line(uint8_t *line, const uint8_t *bytes) {
 }
 
 /* Copy a piece past the caches; ordinary stores for the lines at its ends, which it shares with its neighbours. */
-static void stream_piece(uint8_t *output, const uint8_t *bytes, size_t size) {
+static inline void stream_piece(uint8_t *output, const uint8_t *bytes, size_t size) {
     size_t done = -(uintptr_t)output % LINE_BYTES;
     if (done > size) done = size;
     memcpy(output, bytes, done);
@@ -46,6 +46,6 @@ static inline void send_piece(uint8_t *output, const uint8_t *bytes, size_t size
 }
 
 /* Stores past the caches are ordered against nothing: other threads see them after this. */
-static void end_streaming(void) { _mm_sfence(); }
+static inline void end_streaming(void) { _mm_sfence(); }
 
 #endif

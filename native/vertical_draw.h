@@ -100,7 +100,7 @@ PET_INLINE size_t next_batch_with(drawer *d, uint64_t *restrict low, uint64_t *r
     uint64_t chances = d->chances[0];
     size_t count = 0;
     row x[ROWS];
-    const row counter = begin_batch(&d->stream, x);
+    const row counter = begin_batch(&d->stream, x, count_up());
 #pragma GCC unroll 9
     for (int i = 0; i < GAPS; i++) {
         const int part = i * parts / GAPS;

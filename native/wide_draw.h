@@ -51,7 +51,7 @@ static void next_wide_batch(wide_drawer *d) {
     uint32_t *next = d->words[1 - d->newest];
     size_t top = d->first_top, count = 0;
     row x[ROWS];
-    const row counter = begin_batch(&d->stream, x);
+    const row counter = begin_batch(&d->stream, x, count_up());
 #pragma GCC unroll 9
     for (int i = 0; i < GAPS; i++) {
         for (unsigned k = d->steps; k > 0; k--) {

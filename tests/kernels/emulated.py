@@ -67,9 +67,17 @@ def shared_driver(folder: Path) -> Path:
 def build_sanitized_driver(folder: Path) -> Path:
     """Compile everything with the address and undefined-behaviour sanitizers; their libraries come with the compiler."""
     driver = folder / "sanitized"
-    names = "dispatch", "neon", "portable", "masking", "unmasking", "fractions"
+    names = "dispatch", "neon", "portable", "masking", "unmasking", "fractions", "fields", "portable_fields"
     sources = [f"native/{name}.c" for name in names]
-    flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-Inative"]
+    flags = [
+        "-std=gnu11",
+        "-ffp-contract=off",
+        "-O1",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-Inative",
+    ]
     run(COMPILER, *flags, *sources, "tests/kernels/native/driver.c", "-o", driver)
     return driver
 

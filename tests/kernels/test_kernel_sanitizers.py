@@ -13,7 +13,7 @@ from builds import copy_kernel_tests, run_kernel_tests, succeed
 
 from pet import kernels
 
-VARIANTS = ("avx2", "avx512", "neon")  # each is native/<name>.c, and perhaps native/<name>_memory.c
+VARIANTS = ("avx2", "avx512", "neon")  # each is native/<name>.c and native/<name>_*.c
 
 
 def compile_with_sanitizers(directory: Path, compiler: str, monkeypatch) -> None:
@@ -21,8 +21,17 @@ def compile_with_sanitizers(directory: Path, compiler: str, monkeypatch) -> None
     monkeypatch.chdir(directory)
     runpy.run_path("native/build_native.py")["ffibuilder"].emit_c_code("_native.c")
     absent = [name for name in VARIANTS if name not in kernels.available_backends()]
-    sources = [path.name for path in Path("native").glob("*.c") if path.stem.removesuffix("_memory") not in absent]
-    flags = ["-std=gnu11", "-O1", "-g", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    sources = [path.name for path in Path("native").glob("*.c") if path.stem.partition("_")[0] not in absent]
+    flags = [
+        "-std=gnu11",
+        "-ffp-contract=off",
+        "-O1",
+        "-g",
+        "-shared",
+        "-fPIC",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+    ]
     flags += ["-march=native", "-Inative", f"-I{sysconfig.get_path('include')}"]
     flags += [f"-DPET_WITHOUT_{name.upper()}" for name in absent]
     files = ["_native.c", *(f"native/{name}" for name in sources), "-o", "pet/kernels/_native.abi3.so"]
