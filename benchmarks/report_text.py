@@ -5,7 +5,7 @@ from typing import Any
 
 #: What each kernel does, for readers who come for a table and not for the code.
 MEANINGS = {
-    "expand": "draw a mask from its seed",
+    "expand": "draw a mask from its seed; with pet-1, and add it to a vector",
     "update": "mask a model: draw, encode and add in one pass",
     "mask sum": "draw and add the masks of eight seeds",
     "mask only": "mask a model with a mask that is drawn already",
@@ -13,6 +13,10 @@ MEANINGS = {
     "aggregate 8": "add eight different masked models to a total",
     "unmask": "take the mask off a total: the mean, as floats",
     "fractions": "write the mean as exact fractions, as xaynet's clients read it",
+    "encode": "pet-1: weights to elements, without a mask",
+    "decode": "pet-1: a total without its mask to the mean",
+    "multiply-add": "pet-1: add a multiple of a vector: shares, and the mask from shares",
+    "inner product": "pet-1: multiply two vectors: what a fingerprint does with each answer",
 }
 PEERS = ("flwr", "tenseal", "xaynet-sdk-python")
 
@@ -37,7 +41,13 @@ def machine(report: dict[str, Any], load: float) -> str:
 
 
 def glance(report: dict[str, Any], size: int) -> str:
-    """Return one line for each kernel, of the best back-end at one size."""
+    """Return, for each config, one line for each kernel, of the best back-end at one size."""
+    return "\n\n".join(
+        glance_config(report, config, size) for config in dict.fromkeys(result["config"] for result in report["results"])
+    )
+
+
+def glance_config(report: dict[str, Any], config: str, size: int) -> str:
     backend = report["results"][0]["backend"]
     rows = [
         [
@@ -48,10 +58,9 @@ def glance(report: dict[str, Any], size: int) -> str:
             share(result),
         ]
         for result in report["results"]
-        if (result["backend"], result["size"]) == (backend, size)
+        if (result["config"], result["backend"], result["size"]) == (config, backend, size)
     ]
     headings = ["kernel", "what it does", "median ns per weight (and vector)", "spread", "share of the ceiling, median"]
-    config = report["results"][0]["config"]
     return f"`{config}`, {size:,} weights, back-end {backend}, one thread:\n\n{table(headings, rows)}"
 
 

@@ -28,12 +28,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGE = DOCS / "benchmarks.md"
 DEFAULT_CONFIG = "prime-f32-b0-m3"
+FIELD_CONFIGS = "pet-1/z32,f32,bound=1,models=1000,pet-1/z64,f64,bound=1,models=1000"
 #: The compiled back-ends of this machine; numba and the reference are no way to run pet that anybody would choose.
 COMPILED = ",".join(name for name in kernels.available_backends() if name not in ("numba", "reference"))
 BENCH_OPTIONS = {
     "kernels": f"--sizes 1e4,1e5,1e6,1e7 --configs {DEFAULT_CONFIG} --backends {COMPILED}",
     "widths": "--sizes 1e6 --configs prime-f32-b0-m6,power2-f32-b0-m3,prime-f32-b2-m3,prime-f64-b6-m6,prime-i64-b0-m3",
     "wide": "--sizes 1e4 --configs prime-f32-bmax-m3,prime-f64-bmax-m3",
+    "fields": f"--sizes 1e4,1e6,1e7 --configs {FIELD_CONFIGS} --backends {COMPILED}",
     "peers": f"--sizes 1e4 --configs {DEFAULT_CONFIG} --peers --peer-size 1e6 --peer-seeds 10",
     "peers-small": f"--sizes 1e4 --configs {DEFAULT_CONFIG} --peers --peer-size 1e4 --peer-seeds 10",
 }
@@ -75,6 +77,11 @@ def make_kernels() -> dict[str, str]:
     }
 
 
+def make_fields() -> dict[str, str]:
+    report = bench_report(BENCH_OPTIONS["fields"])
+    return {"fields-glance": report_text.glance(report, 1_000_000), "fields": report_text.kernels(report)}
+
+
 def make_peers() -> dict[str, str]:
     report = bench_report(BENCH_OPTIONS["peers"])
     report_text.require_peers(report)
@@ -96,7 +103,7 @@ def make_script(name: str) -> dict[str, str]:
     return {name: report_text.script(f"python benchmarks/{SCRIPTS[name]}", name, printed)}
 
 
-MAKERS: dict[str, Callable[[], dict[str, str]]] = {"kernels": make_kernels, "peers": make_peers}
+MAKERS: dict[str, Callable[[], dict[str, str]]] = {"kernels": make_kernels, "fields": make_fields, "peers": make_peers}
 
 
 def make(name: str) -> dict[str, str]:

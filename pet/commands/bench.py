@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -18,14 +18,19 @@ from pet import kernels
 from pet.commands import bench_kernels, bench_options, bench_peers, bench_plot, bench_tables
 from pet.commands.bench_ceiling import Ceilings
 from pet.commands.bench_comparison import Comparison
+from pet.commands.bench_fields import make_cases
 from pet.commands.bench_results import Result, cpu_model, report
-from pet.commands.bench_workload import Workload
 from pet.mask_config import MaskConfig
+
+#: xaynet's usual config, and the fields of pet-1 with the weights that they suit.
+DEFAULT_CONFIGS: Final = "prime-f32-b0-m3,pet-1/z32,f32,bound=1,models=1000,pet-1/z64,f64,bound=1,models=1000"
 
 
 def command(
     sizes: Annotated[str, typer.Option("--sizes", metavar="N,N", help="Numbers of weights.")] = "1e4,1e5,1e6",
-    configs: Annotated[str, typer.Option("--configs", metavar="C,C", help="Mask configs.")] = "prime-f32-b0-m3",
+    configs: Annotated[
+        str, typer.Option("--configs", metavar="C,C", help="Mask configs; one of xaynet's and two of pet-1 if not given.")
+    ] = DEFAULT_CONFIGS,
     backends: Annotated[
         str, typer.Option("--backends", metavar="B,B", help="Kernel back-ends; the one in use if not given.")
     ] = "",
@@ -114,7 +119,7 @@ def _measure_all(
 
 def _measure(config: MaskConfig, size: int, backend: str, threads: int) -> Iterator[Result]:
     """Measure every kernel once."""
-    for case in Workload(config, size, threads).cases():
+    for case in make_cases(config, size, threads):
         yield Result.of(case, config, backend, size, bench_kernels.measure(case))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Final
 import typer
 
 from pet import kernels
+from pet.commands.bench_fields import most_weights
 from pet.commands.bench_memory import usable_bytes
-from pet.commands.bench_workload import most_weights
 from pet.errors import ConfigError, PetError
 from pet.mask_config import MaskConfig
 
 #: More sizes than this are a mistake: each takes seconds.
 MAX_SIZES: Final = 100
+#: A comma between configs: those of pet-1 have commas of their own, before the words of their second half.
+_CONFIG_END: Final = re.compile(r",(?!\s*(?:f32|f64|int|bound=[^,]*|models=[^,]*)\s*(?:,|$))", re.IGNORECASE)
 #: What the comparison with the peers takes per weight: measured 200 to 500 bytes here, and 150 in the coordinator beside it.
 PEER_BYTES_PER_WEIGHT: Final = 1000
 
@@ -91,7 +94,7 @@ def parse_configs(text: str) -> list[MaskConfig]:
         typer.BadParameter: there is no such config.
     """
     try:
-        return [MaskConfig.parse(part.strip()) for part in text.split(",")]
+        return [MaskConfig.parse(part.strip()) for part in _CONFIG_END.split(text)]
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--configs") from None
 

@@ -20,6 +20,8 @@ _DOTS_PER_INCH: Final = 110
 _MAX_COLUMNS: Final = 4
 #: In points.
 _FONT: Final = 11
+#: Of the names of one kind in the title.
+_TITLE_CHARACTERS: Final = 90
 #: Colours that people with any colour vision can tell apart, also in print (Okabe and Ito).
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS: Final = "osD^vPX"
@@ -75,7 +77,12 @@ def _title(results: Sequence[Result], machine: str) -> str:
         ("config", [result.config for result in results]),
     ):
         names = list(dict.fromkeys(values))
-        parts.append(f"{singular if len(names) == 1 else singular + 's'} {', '.join(names)}")
+        listed = ", ".join(names)
+        # The legend names them all; more than this would be wider than the figure.
+        if len(listed) > _TITLE_CHARACTERS:
+            parts.append(f"{len(names)} {singular}s")
+        else:
+            parts.append(f"{singular if len(names) == 1 else singular + 's'} {listed}")
     threads = max(result.threads for result in results)
     parts.append("one thread" if threads == 1 else f"up to {threads} threads")
     return "\n".join([parts[0], "; ".join(parts[1:])])

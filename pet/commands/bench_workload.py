@@ -32,7 +32,7 @@ MIN_MODELS: Final = 2
 MIN_MASKED_MODELS: Final = 2 * VECTOR_COUNT
 #: Tiny models: more views than this would take longer to make than to measure.
 MAX_SETS: Final = 1 << 14
-_SEED_COUNT: Final = 8 * VECTOR_COUNT
+SEED_COUNT: Final = 8 * VECTOR_COUNT
 _RANDOM_SEED: Final = 20_240_229
 #: Size and sign of a numerator and a denominator, and room for their limbs: see pet/global_model.py.
 _FRACTION_OVERHEAD_BYTES: Final = 18
@@ -73,10 +73,9 @@ def workload_bytes(config: MaskConfig, length: int) -> int:
     return RotationSizes.of(config, length, rotation_bytes()).total_bytes(config, length)
 
 
-def most_weights(config: MaskConfig, usable_bytes: int) -> int:
-    """Return the number of weights above which even the smallest rotation does not fit that memory."""
-    smallest = RotationSizes(models=MIN_MODELS, masked_models=MIN_MASKED_MODELS)
-    return usable_bytes // smallest.total_bytes(config, 1)
+def least_bytes(config: MaskConfig) -> int:
+    """Return the bytes that the smallest rotation takes for each weight."""
+    return RotationSizes(models=MIN_MODELS, masked_models=MIN_MASKED_MODELS).total_bytes(config, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +105,9 @@ class Workload:
         generator = np.random.default_rng(_RANDOM_SEED)
         self._encoding = encoding_of(config, to_exact_scalar(1))
         self.sizes: Final = RotationSizes.of(config, length, rotation_bytes() if wanted_bytes is None else wanted_bytes)
-        seeds = [MaskSeed(generator.bytes(kernels.SEED_BYTES)) for _ in range(_SEED_COUNT)]
+        seeds = [MaskSeed(generator.bytes(kernels.SEED_BYTES)) for _ in range(SEED_COUNT)]
         self._seeds = itertools.cycle(seeds)
-        self._masked = itertools.cycle(_random_elements(generator, config, self.sizes.masked_models, length))
+        self._masked = itertools.cycle(random_elements(generator, config, self.sizes.masked_models, length))
         sets = self._make_sets(generator)
         self._sets = itertools.cycle(sets)
         self._current = sets[0]
@@ -119,10 +118,10 @@ class Workload:
     def _make_sets(self, generator: np.random.Generator) -> list[_ModelSet]:
         count = self.sizes.models
         weights = _random_weights(generator, self.config, count * self.length).reshape(count, self.length)
-        masks = _random_elements(generator, self.config, count, self.length)
+        masks = random_elements(generator, self.config, count, self.length)
         totals = np.zeros((count, kernels.plane_count(self.config.order), self.length), dtype=np.uint64)
         results = np.zeros_like(weights)
-        with _fastest_backend():
+        with fastest_backend():
             for model, mask, total in zip(weights, masks, totals, strict=True):
                 kernels.aggregate(total, [kernels.mask_weights(model, mask, self._encoding)[0]], self.config.order)
         return [_ModelSet(*arrays) for arrays in zip(weights, masks, totals, results, strict=True)]
@@ -241,7 +240,7 @@ class _RunningTotal:
 
 
 @contextmanager
-def _fastest_backend() -> Iterator[None]:
+def fastest_backend() -> Iterator[None]:
     """Prepare with the best back-end of the machine, whichever is measured: the slow ones would take minutes."""
     before = kernels.active_backend()
     kernels.select_backend(kernels.available_backends()[0])
@@ -256,7 +255,7 @@ def _fraction_bytes(config: MaskConfig) -> int:
     return 2 * (config.element_bytes + 7) + _FRACTION_OVERHEAD_BYTES
 
 
-def _random_elements(generator: np.random.Generator, config: MaskConfig, count: int, length: int) -> kernels.Packed:
+def random_elements(generator: np.random.Generator, config: MaskConfig, count: int, length: int) -> kernels.Packed:
     """Return `count` vectors of elements below the order: random bytes, the top one below the top byte of the order.
 
     Drawing them from seeds would be exact and, with a wide config, take longer than all that is measured; additions and

@@ -11,7 +11,9 @@ import pytest
 from pet import cli, kernels
 from pet.commands import bench_ceiling, bench_kernels, bench_memory, bench_options
 
+BENCH = ["bench", "--configs", "prime-f32-b0-m3"]
 KERNELS = ["expand", "update", "mask sum", "mask only", "aggregate 1", "aggregate 8", "unmask", "fractions"]
+FIELD_KERNELS = ["expand", "update", "mask sum", "aggregate 1", "unmask", "multiply-add", "inner product"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,29 @@ def test_figures_come_with_their_circumstances(capsys, tmp_path):
 
 def test_the_back_end_in_use_stays():
     before = kernels.active_backend()
-    assert cli.run(["bench", "--sizes", "10", "--backends", "reference"]) == 0
+    assert cli.run([*BENCH, "--sizes", "10", "--backends", "reference"]) == 0
     assert kernels.active_backend() == before
+
+
+def test_fields_are_measured_beside_groups(monkeypatch, tmp_path):
+    ceiling = bench_ceiling.Ceiling(
+        flags="", threads=1, vector_bytes=16, keystream_ns_per_kib=1024.0, memory_gb_per_s=2.0, reads_gb_per_s=4.0
+    )
+    monkeypatch.setattr(bench_ceiling, "measure_ceiling", lambda backend, threads: ceiling)
+    report_file = tmp_path / "bench.json"
+    configs = ["pet-1/z32,f32,bound=0.001,models=10", "prime-f32-b0-m3", "pet-1/z64,int,models=15"]
+    given = ", ".join([*configs, "PET-1/z64,f64,BOUND=2,models=3"])
+    arguments = ["bench", "--sizes", "300", "--configs", given, "--backends", "portable", "--threads", "2"]
+    assert cli.run([*arguments, "--json", str(report_file)]) == 0
+    results = json.loads(report_file.read_text())["results"]
+    kernels_of = {config: [result["kernel"] for result in results if result["config"] == config] for config in configs}
+    weights = [*FIELD_KERNELS[:3], "encode", "aggregate 1", "decode", *FIELD_KERNELS[4:]]
+    assert list(kernels_of.values()) == [weights, KERNELS, FIELD_KERNELS]
+    assert {result["config"] for result in results} == {*configs, "pet-1/z64,f64,bound=2,models=3"}
+    assert {result["threads"] for result in results if result["kernel"] == "expand"} == {2}
+    limits = [(result["limit"], result["ceiling_ns"]) for result in results if result["kernel"] in ("mask sum", "encode")]
+    expected = [("keystream", 4), ("memory", 4), ("keystream", 112.7), ("keystream", 8), ("keystream", 8), ("memory", 8)]
+    assert limits == [(limit, pytest.approx(nanoseconds, rel=0.01)) for limit, nanoseconds in expected]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +77,10 @@ def test_the_back_end_in_use_stays():
         *(("--peer-size", value) for value in ("1,2", "1e12", "-1")),
         *(("--threads", value) for value in ("0", "257", "two", "1e2", "9" * 5000)),
         *(("--peer-seeds", value) for value in ("2", "1001", "some")),
-        *(("--configs", value) for value in ("prime-f16-b0-m3", "")),
+        *(
+            ("--configs", value)
+            for value in ("prime-f16-b0-m3", "", "pet-1/z32,f32", "pet-1/z32,f32,bound=1,models=10,b0", "models=10")
+        ),
         ("--backends", "sse9"),
         ("--plot", "bench.jpeg"),
     ],
@@ -90,8 +116,8 @@ def test_peers_are_compared_in_the_same_run(tmp_path):
 
 def test_a_size_beyond_the_memory_is_refused_before_anything_is_allocated(capsys, monkeypatch):
     monkeypatch.setattr(bench_options, "usable_bytes", lambda: 10_000_000_000)
-    monkeypatch.setattr("pet.commands.bench.Workload", None)
-    assert cli.run(["bench", "--sizes", "1e4,1e9", "--configs", "prime-f32-b0-m3,prime-f64-bmax-m3"]) == 2
+    monkeypatch.setattr("pet.commands.bench.make_cases", None)
+    assert cli.run(["bench", "--sizes", "1e4,1e9", "--configs", "pet-1/z64,int,models=9,prime-f64-bmax-m3"]) == 2
     expected = (
         "expected at most 1,[0-9,]{7} weights of prime-f64-bmax-m3 for this machine's memory .10 GB can be used., got 1e9"
     )
@@ -112,7 +138,7 @@ def test_without_a_compiler_figures_stand_without_ceilings(capsys, monkeypatch, 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     report_file = tmp_path / "bench.json"
-    assert cli.run(["bench", "--sizes", "100", "--backends", "portable", "--json", str(report_file)]) == 0
+    assert cli.run([*BENCH, "--sizes", "100", "--backends", "portable", "--json", str(report_file)]) == 0
     assert "No ceilings: expected a C compiler (cc, gcc, clang) on the path, got none." in capsys.readouterr().out
     report = json.loads(report_file.read_text())
     assert report["ceilings"] == []
@@ -121,7 +147,7 @@ def test_without_a_compiler_figures_stand_without_ceilings(capsys, monkeypatch, 
 
 def test_a_compiler_that_fails_is_quoted(capsys, monkeypatch):
     monkeypatch.setenv("CC", f"{sys.executable} -c 'import sys; sys.exit(\"no headers here\")'")
-    assert cli.run(["bench", "--sizes", "100", "--backends", "portable"]) == 0
+    assert cli.run([*BENCH, "--sizes", "100", "--backends", "portable"]) == 0
     assert "expected the probe to compile, got no headers here" in capsys.readouterr().out
 
 
@@ -141,7 +167,7 @@ def test_the_better_of_two_measurements_is_the_ceiling(monkeypatch):
     second = bench_ceiling.Ceiling(**usual, keystream_ns_per_kib=400.0, memory_gb_per_s=12.0, reads_gb_per_s=25.0)
     measured = iter([first, second])
     monkeypatch.setattr(bench_ceiling, "measure_ceiling", lambda backend, threads: next(measured))
-    assert cli.run(["bench", "--sizes", "10", "--backends", "portable"]) == 0
+    assert cli.run([*BENCH, "--sizes", "10", "--backends", "portable"]) == 0
     assert list(measured) == []
     assert first.best_of(second) == bench_ceiling.Ceiling(
         **usual, keystream_ns_per_kib=150.0, memory_gb_per_s=30.0, reads_gb_per_s=25.0

@@ -1,6 +1,7 @@
 """The plot of `pet bench` can be read: labels with units on every axis, large enough, and inside the picture."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,17 @@ def test_the_title_says_machine_back_end_and_config():
     assert MACHINE in title
     assert "back-end avx2" in title
     assert "prime-f32-b0-m3" in title
+
+
+def test_a_title_is_no_wider_than_the_figure():
+    names = [f"pet-1/z64,f64,bound=0.{digits},models=1000" for digits in ("3333333333333334", "14285714285714285", "1")]
+    made = [replace(result, config=name) for name in names for result in results([10, 100], ["avx2"])]
+    figure = draw_results(made, MACHINE)
+    figure.canvas.draw()
+    assert "back-end avx2; 3 configs; one thread" in figure.get_suptitle()
+    for text in (figure._suptitle, *figure.legends[0].get_texts()):
+        box = text.get_window_extent(figure.canvas.get_renderer())
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text.get_text()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -8,14 +8,22 @@ import pytest
 
 from pet import kernels, parallel
 from pet.commands import bench_memory
+from pet.commands.bench_fields import FieldRotation, FieldWorkload, most_weights
 from pet.commands.bench_kernels import Case, measure
-from pet.commands.bench_workload import VECTOR_COUNT, RotationSizes, Workload, most_weights, workload_bytes
+from pet.commands.bench_workload import VECTOR_COUNT, RotationSizes, Workload, workload_bytes
+from pet.kernels import fields
 from pet.mask_config import MaskConfig
 
 CONFIG = MaskConfig.parse("prime-f32-b0-m3")
 CONFIGS = ["prime-f32-b0-m3", "power2-f64-bmax-m12", "integer-i32-bmax-m3", "prime-i64-bmax-m12"]
 #: Enough for a handful of models of 50 weights.
 FEW_BYTES = 5_000
+
+
+FIELD_CONFIGS = [
+    MaskConfig.parse(text)
+    for text in ("pet-1/z32,f32,bound=1,models=9", "pet-1/z64,f64,bound=3,models=1", "pet-1/z64,int,models=7")
+]
 
 
 def addresses(arrays):
@@ -67,6 +75,46 @@ def test_masked_models_are_valid_and_totals_do_not_overflow(config):
         total = workload.aggregate(VECTOR_COUNT)
     found = [sum(int(plane[i]) << 64 * k for k, plane in enumerate(total)) for i in range(10)]
     assert [value % parsed.order for value in found] == [int(value) % parsed.order for value in expected]
+
+
+@pytest.mark.parametrize("config", FIELD_CONFIGS, ids=str)
+def test_a_workload_of_a_field_gives_what_its_cases_say(config):
+    workload, order, step = FieldWorkload(config, 300, wanted_bytes=FEW_BYTES), config.order, 2 * config.bound / config.levels
+    models = list(itertools.islice(workload._weights, workload.sizes.models))
+    for weights in models * 2:
+        for call in (workload.expand, workload.update, workload.add, workload.multiply_add):
+            assert fields.find_above(call(), order - 1, order) is None
+        assert 0 <= workload.inner_product() < order
+        if config.dtype.kind == "f":
+            assert np.abs(workload.decode() - weights).max() <= step + 1e-6
+            assert np.abs(workload.unmask() - weights).max() <= step + 1e-6
+            assert fields.find_above(workload.encode(), config.levels, order) is None
+        else:
+            assert np.array_equal(workload.unmask(), weights)
+    mask = workload.sum_masks()
+    assert mask.seed_count == VECTOR_COUNT
+    mask.validate()
+
+
+@pytest.mark.parametrize("config", FIELD_CONFIGS, ids=str)
+def test_a_workload_of_a_field_rotates_and_takes_no_more_memory_than_announced(config):
+    length, wanted = 20_000, 1 << 20
+    sizes = FieldRotation.of(config, length, wanted)
+    assert min(sizes.vectors * config.element_bytes, sizes.models * config.dtype.itemsize) * length >= wanted
+    tracemalloc.start()
+    try:
+        workload = FieldWorkload(config, length, wanted_bytes=wanted)
+        results = [workload.update().tobytes() for _ in range(3)]
+        for case in workload.cases():
+            case.run()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(set(results)) == 3
+    assert peak <= sizes.total_bytes(config, length) + (1 << 20)
+    most = most_weights(config, 1 << 34)
+    least = FieldRotation.of(config, most, 0)
+    assert least.total_bytes(config, most) <= 1 << 34 < least.total_bytes(config, most + 1)
 
 
 @pytest.mark.parametrize("length", [1_000, 100_000, 30_000_000])

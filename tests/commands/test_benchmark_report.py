@@ -15,7 +15,11 @@ from pet.commands.bench_results import report
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
-MADE_TOGETHER = {"kernels": ["machine", "glance", "kernels"], "peers": ["peers", "homomorphic"]}
+MADE_TOGETHER = {
+    "kernels": ["machine", "glance", "kernels"],
+    "fields": ["fields-glance", "fields"],
+    "peers": ["peers", "homomorphic"],
+}
 
 
 @pytest.fixture
@@ -27,15 +31,16 @@ def scripts(monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.fixture
-def measured(monkeypatch, tmp_path):
-    """Run `pet bench`, briefly, and return its JSON."""
-    monkeypatch.setattr(bench_kernels, "CASE_SECONDS", 0.01)
-    monkeypatch.setattr(bench_memory, "MIN_ROTATION_BYTES", 1 << 20)
-    monkeypatch.setattr(bench_memory, "largest_cache_bytes", lambda: 0)
-    file = tmp_path / "bench.json"
-    assert cli.run(["bench", "--sizes", "1000", "--backends", "portable", "--json", str(file)]) == 0
-    return json.loads(file.read_text())
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Run `pet bench`, briefly, and return its JSON, which no test changes."""
+    file = tmp_path_factory.mktemp("report") / "bench.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_kernels, "CASE_SECONDS", 0.01)
+        patch.setattr(bench_memory, "MIN_ROTATION_BYTES", 1 << 20)
+        patch.setattr(bench_memory, "largest_cache_bytes", lambda: 0)
+        assert cli.run(["bench", "--sizes", "1000", "--backends", "portable", "--json", str(file)]) == 0
+    return {**json.loads(file.read_text()), "command": "pet bench"}
 
 
 def comparisons(ratio):
@@ -78,11 +83,15 @@ def test_charts_come_first_and_are_small():
 
 def test_texts_and_charts_follow_from_figures(scripts, measured, tmp_path):
     text, charts, _ = scripts
-    measured["command"] = "pet bench"
     table = text.kernels(measured)
     assert all(f"| {kernel} |" in table for kernel in text.MEANINGS)
     assert {result["kernel"] for result in measured["results"]} == set(text.MEANINGS)
-    assert all(f"| {kernel} | {meaning} |" in text.glance(measured, 1000) for kernel, meaning in text.MEANINGS.items())
+    glance = text.glance(measured, 1000)
+    assert all(f"| {kernel} | {meaning} |" in glance for kernel, meaning in text.MEANINGS.items())
+    configs = list(dict.fromkeys(result["config"] for result in measured["results"]))
+    assert len(configs) == 3
+    assert [glance.count(f"`{config}`, 1,000 weights") for config in configs] == [1, 1, 1]
+    assert glance.index(configs[0]) < glance.index("fractions") < glance.index(configs[1]) < glance.index("inner product")
     charts.draw_kernels(measured, 1000, tmp_path / "kernels.png")
     assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
 
