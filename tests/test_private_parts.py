@@ -7,6 +7,7 @@ import ast
 import asyncio
 import inspect
 import re
+import ssl
 import tomllib
 from pathlib import Path
 
@@ -34,8 +35,11 @@ NATS_VALUES = ["_ps", "_server_info", "_transport"]
 #: What crypto.py calls in place: the public functions of PyNaCl copy the whole message.
 SODIUM_FUNCTIONS = ["crypto_box_seal", "crypto_box_seal_open", "crypto_scalarmult", "crypto_sign", "crypto_sign_open"]
 
-PRIVATE_NAMES = {"_id", "_sodium", *UVICORN_METHODS, *NATS_METHODS, *NATS_VALUES}
-BOUNDED = ["nats-py", "PyNaCl", "uvicorn"]
+#: What http.py and http_connections.py replace in a transport of httpx, and take from httpcore.
+HTTP_NAMES = ["_backends", "_network_backend", "_pool"]
+
+PRIVATE_NAMES = {"_id", "_sodium", *UVICORN_METHODS, *NATS_METHODS, *NATS_VALUES, *HTTP_NAMES}
+BOUNDED = ["httpcore", "httpx", "nats-py", "PyNaCl", "uvicorn"]
 
 
 def parameters(function):
@@ -61,6 +65,19 @@ def test_uvicorn():
     made = asyncio.run(connection())
     for name in UVICORN_VALUES:
         assert hasattr(made, name), f"uvicorn {uvicorn.__version__}: a connection has no {name}"
+
+
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1", "https://127.0.0.1:1"])
+def test_httpx(proxy):
+    httpx = pytest.importorskip("httpx", reason="without httpx (extra http)")
+    from httpcore._backends.sync import SyncStream
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for kind in (httpx.HTTPTransport, httpx.AsyncHTTPTransport):
+        pool = kind(verify=context, trust_env=False, proxy=proxy)._pool
+        assert hasattr(pool, "_network_backend"), f"httpx {httpx.__version__}: a pool has no _network_backend"
+    assert parameters(SyncStream)[:1] == ["sock"]
+    assert parameters(SyncStream.start_tls) == ["self", "ssl_context", "server_hostname", "timeout"]
 
 
 def test_nats():

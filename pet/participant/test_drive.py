@@ -200,7 +200,7 @@ class DummyFleet:
         timer.start()
 
     def _end_requests(self) -> None:
-        """End requests under way, and stop waiting for what does not end: a name being looked up, a connection being made."""
+        """End requests under way, and stop waiting for what goes on: a large model being masked."""
         end_requests = getattr(self._transport, "end_requests", None)
         if end_requests is not None:
             end_requests()

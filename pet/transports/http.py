@@ -9,12 +9,8 @@ Answers are bounded before they are read, and never decompressed: a few bytes co
 from __future__ import annotations
 
 import base64
-import contextlib
-import socket
-import threading
 import urllib.parse
-import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pet.buffers import Buffer
@@ -93,11 +89,19 @@ class HttpTransport:
         require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
         self._httpx = load_httpx()
-        options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
-        self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._connections_lock = threading.Lock()
-        self._is_ended = False
-        self._clients: IdleClients[httpx.Client] = IdleClients(lambda: self._httpx.Client(**options))
+        of_client, of_transport = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
+        from pet.transports.http_connections import Connections, EndableBackend  # needs an extra, as httpx does
+
+        self._connections = Connections()
+        backend = EndableBackend(self._connections)
+
+        def make_client() -> httpx.Client:
+            transport = self._httpx.HTTPTransport(**of_transport)
+            transport._pool._network_backend = backend
+            client: httpx.Client = self._httpx.Client(transport=transport, **of_client)
+            return client
+
+        self._clients: IdleClients[httpx.Client] = IdleClients(make_client)
 
     @property
     def coordinator_key(self) -> bytes | None:
@@ -137,15 +141,8 @@ class HttpTransport:
         self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(body))
 
     def end_requests(self) -> None:
-        """End what is under way on open connections with a TransportError, from any thread; nothing may be asked afterwards.
-
-        A connection that is only being made ends when it is there, or after 15 s (`MAX_CONNECT_SECONDS`).
-        """
-        with self._connections_lock:
-            self._is_ended = True
-            connections = list(self._connections)
-        for connection in connections:
-            _shut_down(connection)
+        """End what is under way with a TransportError, from any thread; nothing may be asked afterwards."""
+        self._connections.end()
 
     def close(self) -> None:
         """End what is under way, and close the connections."""
@@ -174,10 +171,7 @@ class HttpTransport:
     ) -> tuple[str, bytes] | None:
         client = self._clients.take()
         try:
-            extensions = {"trace": self._note_connection}
-            with client.stream(
-                method, self._base + target, headers=headers, content=content, extensions=extensions
-            ) as response:
+            with client.stream(method, self._base + target, headers=headers, content=content) as response:
                 require_expected(method, target, response, limit)
                 collected = bytearray()
                 # Read even if nothing should come: a connection with an unread answer cannot be used again.
@@ -195,16 +189,6 @@ class HttpTransport:
         finally:
             for unused in self._clients.put_back(client):
                 unused.close()
-
-    def _note_connection(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember the sockets of new connections, for `end_requests`; httpx calls this at every step of a request."""
-        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete", "proxy.start_tls.complete"}:
-            connection = info["return_value"].get_extra_info("socket")
-            with self._connections_lock:
-                self._connections.add(connection)
-                is_ended = self._is_ended
-            if is_ended:
-                _shut_down(connection)
 
 
 class AsyncHttpTransport:
@@ -226,8 +210,16 @@ class AsyncHttpTransport:
         require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
         self._httpx = load_httpx()
-        options = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
-        self._clients: IdleClients[httpx.AsyncClient] = IdleClients(lambda: self._httpx.AsyncClient(**options))
+        of_client, of_transport = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
+        from pet.transports.http_connections import AsyncClosingBackend  # needs an extra, as httpx does
+
+        def make_client() -> httpx.AsyncClient:
+            transport = self._httpx.AsyncHTTPTransport(**of_transport)
+            transport._pool._network_backend = AsyncClosingBackend()
+            client: httpx.AsyncClient = self._httpx.AsyncClient(transport=transport, **of_client)
+            return client
+
+        self._clients: IdleClients[httpx.AsyncClient] = IdleClients(make_client)
 
     @property
     def coordinator_key(self) -> bytes | None:
@@ -328,13 +320,6 @@ class AsyncHttpTransport:
 def _seeds_target(public_key: bytes) -> str:
     # Escaped by hand: "+" unescaped would be read as a space (spec 5.1).
     return "/seeds?pk=" + urllib.parse.quote(base64.b64encode(public_key), safe="")
-
-
-def _shut_down(connection: socket.socket) -> None:
-    """End what a thread does on a connection, which it closes itself."""
-    with contextlib.suppress(OSError):
-        # The plain method: that of a TLS socket would take the session from under a thread that reads.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _pieces(body: Buffer) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from pet.urls import shown_url
 
 #: xaynet waits forever. A coordinator answers a message only when it is processed, which for the largest takes seconds.
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
-#: Of connecting, TLS included: nothing is lost with a connection that was not made, but nobody can close it before either.
+#: Of the name and TCP together, and of the TLS handshake: nothing is lost with a connection that was not made.
 MAX_CONNECT_SECONDS: Final = 15.0
 #: Longer waits do not fit the time of a system call everywhere.
 MAX_TIMEOUT_SECONDS: Final = 1e6
@@ -121,10 +121,10 @@ def client_options(
     timeout_seconds: float,
     tls: TlsOptions | None,
     credentials: tuple[str, Secret] | None,
-) -> dict[str, Any]:
-    """Return what an httpx client of one server is made with; it has one connection.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what an httpx client of one server is made with, and what its transport, which has one connection.
 
-    No URL in it holds credentials: httpx logs them.
+    No URL in them holds credentials: httpx logs them.
 
     Raises:
         ConfigError: URL, time-out, a certificate or the proxy of the environment cannot be used.
@@ -142,16 +142,20 @@ def client_options(
     # Loaded once, and not by each client; one that needs none gets one that trusts nobody.
     context = (tls or TlsOptions()).to_context() if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     proxy = proxy_for(base)
-    return {
+    # The environment was read already: its proxy above, its authorities with the certificates.
+    of_client = {
         "timeout": library.Timeout(timeout, connect=min(timeout, MAX_CONNECT_SECONDS)),
-        "verify": library.create_ssl_context(trust_env=False) if context is None else context,
-        "limits": library.Limits(max_connections=1, keepalive_expiry=MAX_IDLE_SECONDS),
         "headers": {"Accept-Encoding": "identity", "User-Agent": "pet"},
         "auth": _revealed(credentials),
-        "proxy": None if proxy is None else library.Proxy(proxy.url, auth=_revealed(proxy.credentials)),
-        # The environment was read already: its proxy above, its authorities with the certificates.
         "trust_env": False,
     }
+    of_transport = {
+        "verify": library.create_ssl_context(trust_env=False) if context is None else context,
+        "limits": library.Limits(max_connections=1, keepalive_expiry=MAX_IDLE_SECONDS),
+        "proxy": None if proxy is None else library.Proxy(proxy.url, auth=_revealed(proxy.credentials)),
+        "trust_env": False,
+    }
+    return of_client, of_transport
 
 
 def _revealed(credentials: tuple[str, Secret] | None) -> tuple[str, str] | None:

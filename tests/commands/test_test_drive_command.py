@@ -1,21 +1,27 @@
 """`pet test-drive`: what it tells while it goes on."""
 
+import contextlib
 import io
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats_broker import running_broker
 from rich.console import Console
+from stalling_broker import FEDERATION, announced_round
 from stalling_coordinator import TLS, stalling_coordinator
+from stopping import SOON, SYN_SENT, address_that_swallows, connections_to, wait_for
 
 from pet import cli
 from pet.commands.test_drive import _ProgressPrinter
 from pet.participant.test_drive import FleetProgress
+from pet.transports.nats import NatsSettings
 
 
 def test_a_long_quiet_is_told_once_and_again_after_something_happened():
@@ -103,54 +109,92 @@ def test_an_identity_without_its_key_is_named(tmp_path, capsys):
     )
 
 
+def check_ctrl_c(command: list[str], wait_until_caught: Callable[[subprocess.Popen[str]], object]) -> None:
+    """Start a test drive, press Ctrl-C where it is caught, and expect its summary within a second."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert wait_until_caught(process)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert time.monotonic() - started < SOON + 1  # and the end of an interpreter
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert "0 rounds finished" in output
+    assert errors == ""
+
+
 @pytest.mark.parametrize("scheme", ["http", "nats"])
 def test_ctrl_c_ends_it_within_a_second_while_the_coordinator_hangs(scheme):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as connections:
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}" + ("/abcdefghijklmnop" if scheme == "nats" else "")
-        command = [sys.executable, "-m", "pet", "test-drive", "-u", url, "-n", "4"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            connection, _ = listener.accept()
-            with connection:
-                time.sleep(0.3)
-                started = time.monotonic()
-                process.send_signal(signal.SIGINT)
-                output, _ = process.communicate(timeout=30)
-                assert time.monotonic() - started < 3  # one second, and the end of an interpreter on a machine that is busy
-        finally:
-            process.kill()
-            process.communicate()
-    assert "0 rounds finished" in output
+        check_ctrl_c(
+            ["-m", "pet", "test-drive", "-u", url, "-n", "4"], lambda _: connections.enter_context(listener.accept()[0])
+        )
+
+
+def test_ctrl_c_ends_it_within_a_second_while_nobody_answers_its_connecting():
+    with address_that_swallows() as port:
+        command = ["-m", "pet", "test-drive", "-u", f"http://127.0.0.1:{port}", "-n", "4"]
+        check_ctrl_c(command, lambda process: wait_for(lambda: connections_to(port, SYN_SENT, process.pid)))
+
+
+#: `pet` where the system hangs when it looks up a name, and says so.
+HANGING_NAMES = """
+import socket, sys, time
+from pet import cli
+look_up = socket.getaddrinfo
+def hang(host, *arguments, **options):
+    if host == "name.test" and not options.get("flags"):
+        print("looking up", flush=True)
+        time.sleep(120)
+    return look_up(host, *arguments, **options)
+socket.getaddrinfo = hang
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["https", "tls"], ids=["HTTP", "NATS"])
+def test_ctrl_c_ends_it_within_a_second_while_a_name_is_looked_up(scheme):
+    def wait(process: subprocess.Popen[str]) -> bool:
+        return any("looking up" in line for line in process.stdout)
+
+    check_ctrl_c(["-c", HANGING_NAMES, "test-drive", "-u", f"{scheme}://name.test", "-n", "1"], wait)
 
 
 def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_tls():
     with stalling_coordinator(is_tls=True) as coordinator:
-        command = [
-            sys.executable,
-            "-m",
-            "pet",
-            "test-drive",
-            "-u",
-            coordinator.url,
-            "-c",
-            str(TLS / "authority.pem"),
-            "-n",
-            "1",
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            assert coordinator.uploading.wait(60)
-            started = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=30)
-            assert time.monotonic() - started < 3  # one second, and the end of an interpreter on a machine that is busy
-        finally:
-            process.kill()
-            process.communicate()
+        command = ["-m", "pet", "test-drive", "-u", coordinator.url, "-c", str(TLS / "authority.pem"), "-n", "1"]
+        check_ctrl_c(command, lambda _: coordinator.uploading.wait(60))
         assert coordinator.read_on()
-    assert process.returncode == 0
-    assert "0 rounds finished" in output
-    assert errors == ""
+
+
+#: `pet` that sends by way of the broker's storage; the command has no option for it.
+STREAMING = """
+import functools, sys
+from pet import cli
+from pet.transports.nats import url
+url.NatsSettings = functools.partial(url.NatsSettings, mode="stream")
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("mode", "start"), [("direct", ["-m", "pet"]), ("stream", ["-c", STREAMING])])
+def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_nats(tmp_path, mode, start):
+    """In mode `stream` the broker hangs, too, with chunks on their way."""
+    with running_broker(tmp_path / "broker") as broker:
+
+        def wait(_: object) -> bool:
+            is_begun = begun.wait(60)
+            if mode == "stream":
+                broker.process.send_signal(signal.SIGSTOP)
+            return is_begun
+
+        with announced_round(NatsSettings(hosts=(broker.url,), mode=mode)) as begun:
+            check_ctrl_c([*start, "test-drive", "-u", f"{broker.url}/{FEDERATION}", "-n", "1"], wait)
+            broker.process.send_signal(signal.SIGCONT)
 
 
 def test_a_second_ctrl_c_ends_it_at_once_and_without_a_traceback():

@@ -1,4 +1,4 @@
-"""Participants stop within a second, whatever the coordinator does with the request under way."""
+"""Participants of every kind stop within a second, whatever a coordinator does, over HTTP and TLS, and leave nothing open."""
 
 from __future__ import annotations
 
@@ -7,160 +7,151 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
-from stalling_coordinator import LENGTH, TLS, StallingCoordinator, Zeros, stalling_coordinator
+from programs import free_port
+from stalling_coordinator import TLS, StallingCoordinator, stalling_coordinator
+from stopping import (
+    SYN_SENT,
+    Caught,
+    address_that_swallows,
+    connections_to,
+    hanging_name,
+    stop_fleet,
+    stop_task,
+    stop_thread,
+    stop_ticks,
+    threads_of_pet,
+    wait_for,
+)
 
 from pet.errors import TransportError
-from pet.participant import AsyncParticipant, Participant, TickParticipant, spawn_participant
-from pet.participant.test_drive import DummyFleet
+from pet.participant import TickParticipant
 from pet.transports.http import HttpTransport
-
-
-class Trainer(Participant):
-    def train_round(self, training_input):
-        return np.zeros(4, np.float32)
-
-
-def serve(
-    listener: socket.socket, answer: bytes, asked: threading.Event, ends: threading.Event, context: ssl.SSLContext | None
-) -> None:
-    """Take every connection and request, and answer a byte every tenth of a second, or nothing at all."""
-
-    def hold(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            stack.callback(connection.close)
-            if context is not None:
-                connection = stack.enter_context(context.wrap_socket(connection, server_side=True))
-            connection.recv(65536)
-            asked.set()
-            for byte in answer:
-                if ends.wait(0.1):
-                    return
-                connection.sendall(bytes([byte]))
-            ends.wait(60)
-
-    with contextlib.suppress(OSError):
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=hold, args=(connection,)).start()
-
 
 SLOW_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 136\r\n\r\n" + bytes(136)
 
 
-@pytest.fixture
+def stop_task_and_loop(url: str, caught: Caught) -> bytes:
+    return asyncio.run(stop_task(url, caught))
+
+
+def stop_fleet_at(url: str, caught: Caught) -> None:
+    stop_fleet(HttpTransport(url), caught)
+
+
+KINDS = {"thread": stop_thread, "asyncio": stop_task_and_loop, "ticks": stop_ticks, "test-drive": stop_fleet_at}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def stop(request) -> Iterator[Callable[[str, Caught], bytes | None]]:
+    """What makes a participant of one kind, and stops it when it is caught."""
+    yield request.param
+    assert threads_of_pet() == []
+
+
+@pytest.fixture(autouse=True)
 def trusted(monkeypatch) -> None:
     """Trust the authority of the tests, and no other."""
     monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "authority.pem"))
 
 
-@pytest.fixture(
-    params=[("http", b""), ("http", SLOW_ANSWER), ("https", SLOW_ANSWER)], ids=["hangs", "dribbles", "dribbles over TLS"]
-)
-def hanging(request, trusted) -> Iterator[tuple[str, threading.Event]]:
-    scheme, answer = request.param
-    asked, ends = threading.Event(), threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
+@dataclass
+class Listener:
+    """Something that takes connections: without TLS though it was asked for it, or with it, and answers little or nothing."""
+
+    answer: bytes = b""
+    context: ssl.SSLContext | None = None
+    asked: threading.Event = field(default_factory=threading.Event)
+    ends: threading.Event = field(default_factory=threading.Event)
+
+    def serve(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=self.hold, args=(connection,)).start()
+
+    def hold(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            if self.context is not None:
+                connection = stack.enter_context(self.context.wrap_socket(connection, server_side=True))
+            connection.recv(65536)  # a request, or the beginning of a handshake
+            self.asked.set()
+            for byte in self.answer:
+                if self.ends.wait(0.1):
+                    return
+                connection.sendall(bytes([byte]))
+            self.ends.wait(120)
+
+
+@contextlib.contextmanager
+def listening(answer: bytes = b"", *, is_tls: bool = False) -> Iterator[tuple[int, threading.Event]]:
+    """Yields a port, and what is set when something was asked."""
     context = None
-    if scheme == "https":
+    if is_tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(TLS / "server.pem")
-    thread = threading.Thread(target=serve, args=(listener, answer, asked, ends, context))
-    thread.start()
-    yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", asked
-    ends.set()
-    with contextlib.suppress(OSError):
-        listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join(10)
-
-
-def test_a_thread_stops_within_a_second(hanging):
-    url, asked = hanging
-    thread = spawn_participant(url, Trainer)
-    assert asked.wait(10)
-    started = time.monotonic()
-    state = thread.stop()
-    assert time.monotonic() - started < 2  # one second, and another for a machine that is busy
-    assert thread.stop() == state
-    thread.join(10)
-    assert not thread.is_alive()
-    assert thread.error is None
-    again = spawn_participant("http://127.0.0.1:1", Trainer, state=state)
-    assert again.name == thread.name
-    again.stop()
-
-
-def test_an_asyncio_participant_stops_within_a_second(hanging):
-    url, asked = hanging
-
-    async def run() -> float:
-        participant = AsyncParticipant(url)
-        participant.start()
-        await asyncio.to_thread(asked.wait, 10)
-        started = time.monotonic()
-        state = await participant.stop()
-        assert await participant.stop() == state
-        return time.monotonic() - started
-
-    assert asyncio.run(run()) < 2
-
-
-def test_a_fleet_stops_within_a_second(hanging):
-    url, asked = hanging
-    with contextlib.closing(HttpTransport(url)) as transport:
-        fleet = DummyFleet(transport, 4)
-        thread = threading.Thread(target=fleet.run)
+    held = Listener(answer, context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=held.serve, args=(listener,))
         thread.start()
-        assert asked.wait(10)
-        started = time.monotonic()
-        fleet.stop()
-        thread.join(20)
-        assert time.monotonic() - started < 2
+        yield listener.getsockname()[1], held.asked
+        held.ends.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+    thread.join(60)
 
 
-@pytest.fixture
-def away() -> Iterator[str]:
-    """The URL of a host that answers no attempt to connect: its queue of new connections is full."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            connection = stack.enter_context(socket.socket())
-            connection.setblocking(False)
-            connection.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+@pytest.mark.parametrize(
+    ("scheme", "answer", "is_tls"),
+    [("http", b"", False), ("https", SLOW_ANSWER, True), ("https", b"", False)],
+    ids=["hangs", "dribbles over TLS", "hangs in the handshake"],
+)
+def test_they_stop_while_a_coordinator_hangs(stop, scheme, answer, is_tls):
+    with listening(answer, is_tls=is_tls) as (port, asked):
+        state = stop(f"{scheme}://127.0.0.1:{port}", lambda _: asked.wait(60))
+        assert connections_to(port) == set()
+    if state is not None:
+        TickParticipant.restore(state, "http://127.0.0.1:1").close()
 
 
-def test_a_fleet_stops_within_a_second_while_it_connects(away):
-    with contextlib.closing(HttpTransport(away, timeout_seconds=5)) as transport:
-        fleet = DummyFleet(transport, 4)
-        thread = threading.Thread(target=fleet.run)
-        thread.start()
-        time.sleep(0.3)
-        assert thread.is_alive()
-        started = time.monotonic()
-        fleet.stop()
-        thread.join(20)
-        assert time.monotonic() - started < 2
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_they_stop_while_nobody_answers_their_connecting(stop, scheme):
+    with address_that_swallows() as port:
+        before = connections_to(port)
+        stop(f"{scheme}://127.0.0.1:{port}", lambda _: wait_for(lambda: connections_to(port, SYN_SENT) - before))
+        assert connections_to(port) <= before
 
 
-def test_a_thread_stops_within_a_second_while_it_connects(away):
-    thread = spawn_participant(HttpTransport(away, timeout_seconds=5), Trainer)
-    time.sleep(0.3)
-    started = time.monotonic()
-    thread.stop()
-    assert time.monotonic() - started < 2
-    thread.join(20)
-    assert not thread.is_alive()
+def test_they_stop_while_a_name_is_looked_up(monkeypatch, stop):
+    with hanging_name(monkeypatch, "coordinator.test") as asked:
+        stop("https://coordinator.test", lambda _: asked.wait(60))
 
 
-def test_a_large_upload_is_given_up(hanging):
+def test_they_stop_while_the_coordinator_is_away(stop):
+    port = free_port()
+    stop(f"http://127.0.0.1:{port}", wait_for)
+    assert connections_to(port) == set()
+
+
+@pytest.fixture(params=[False, True], ids=["HTTP", "TLS"])
+def stalling(request) -> Iterator[StallingCoordinator]:
+    with stalling_coordinator(is_tls=request.param) as coordinator:
+        yield coordinator
+
+
+def test_they_stop_in_the_middle_of_an_upload(stop, stalling):
+    state = stop(stalling.url, lambda _: stalling.uploading.wait(60))
+    assert stalling.read_on()
+    if state is not None:
+        assert TickParticipant.restore(state, "http://127.0.0.1:1").status.phase == "sending_update"
+
+
+def test_a_transport_gives_up_a_large_upload():
     """The coordinator reads the beginning of a message, and then nothing."""
-    url, asked = hanging
     errors: list[Exception] = []
 
     def send() -> None:
@@ -169,62 +160,13 @@ def test_a_large_upload_is_given_up(hanging):
         except TransportError as error:
             errors.append(error)
 
-    transport = HttpTransport(url)
-    thread = threading.Thread(target=send)
-    thread.start()
-    assert asked.wait(10)
-    started = time.monotonic()
-    transport.close()
-    thread.join(20)
-    assert time.monotonic() - started < 2
-    assert len(errors) == 1
-
-
-@pytest.fixture(params=[False, True], ids=["HTTP", "TLS"])
-def stalling(request, trusted) -> Iterator[StallingCoordinator]:
-    with stalling_coordinator(is_tls=request.param) as coordinator:
-        yield coordinator
-
-
-def test_a_thread_stops_in_the_middle_of_an_upload(stalling):
-    thread = spawn_participant(stalling.url, Zeros)
-    assert stalling.uploading.wait(60)
-    started = time.monotonic()
-    state = thread.stop()
-    assert time.monotonic() - started < 2
-    thread.join(10)
-    assert not thread.is_alive()
-    assert thread.error is None
-    assert stalling.read_on()
-    assert TickParticipant.restore(state, "http://127.0.0.1:1").status.phase == "sending_update"
-
-
-def test_an_asyncio_participant_stops_in_the_middle_of_an_upload(stalling):
-    async def run() -> float:
-        participant = AsyncParticipant(stalling.url)
-        participant.start()
-        async with asyncio.timeout(60):
-            while not participant.is_model_wanted:
-                await asyncio.sleep(0.01)
-            participant.set_local_model(np.zeros(LENGTH, np.float32))
-            assert await asyncio.to_thread(stalling.uploading.wait, 60)
-            started = time.monotonic()
-            await participant.stop()
-            seconds = time.monotonic() - started
-            assert await asyncio.to_thread(stalling.read_on)
-            return seconds
-
-    assert asyncio.run(run()) < 2
-
-
-def test_a_fleet_stops_in_the_middle_of_an_upload(stalling):
-    with contextlib.closing(HttpTransport(stalling.url)) as transport:
-        fleet = DummyFleet(transport, 1)
-        thread = threading.Thread(target=fleet.run)
+    with listening(SLOW_ANSWER, is_tls=True) as (port, asked):
+        transport = HttpTransport(f"https://127.0.0.1:{port}")
+        thread = threading.Thread(target=send)
         thread.start()
-        assert stalling.uploading.wait(60)
-        started = time.monotonic()
-        fleet.stop()
-        thread.join(20)
-        assert time.monotonic() - started < 2
-        assert stalling.read_on()
+        assert asked.wait(60)
+        transport.close()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert connections_to(port) == set()
+    assert len(errors) == 1

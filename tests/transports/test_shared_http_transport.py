@@ -11,9 +11,9 @@ import socket
 import threading
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -188,14 +188,13 @@ def test_clients_that_nobody_used_for_long_are_closed():
 def test_a_connection_that_is_made_when_requests_end_is_not_used(server):
     """The end comes while a thread connects: it must not go on to wait for an answer."""
     transport = HttpTransport(server)
-    note = transport._note_connection
+    add = transport._connections.add
 
-    def end_before(event: str, info: Mapping[str, Any]) -> None:
-        if event == "connection.connect_tcp.started":
-            transport.end_requests()
-        note(event, info)
+    def end_before(connection: socket.socket) -> None:
+        transport.end_requests()
+        add(connection)
 
-    transport._note_connection = end_before
+    transport._connections.add = end_before
     with pytest.raises(TransportError, match="expected an answer"):
         transport.send_message(b"never")
     transport.close()

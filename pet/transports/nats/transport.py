@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from pet.buffers import Buffer
 from pet.errors import TransportError
+from pet.transports.daemon_threads import DaemonThreads
 from pet.transports.nats.answers import (
     ASK_SEEDS,
     ASK_STATUS,
@@ -229,6 +230,7 @@ class NatsTransport:
         self._connection: NatsConnection | None = None
         self._transport: AsyncNatsTransport | None = None
         self._loop: Final = asyncio.new_event_loop()
+        self._loop.set_default_executor(DaemonThreads())  # which looks up the broker's name
         self._connecting: Final = asyncio.Lock()
         self._thread: Final = threading.Thread(target=self._loop.run_forever, name="pet-nats", daemon=True)
         self._lock: Final = threading.Lock()
