@@ -31,12 +31,13 @@ from pet.masking import Scalar
 from pet.messages import RoundParameters
 from pet.participant.flags import OnClip, ParticipantFlags
 from pet.participant.model_answer import decode_global_model
+from pet.participant.pinned_state import with_newest_round, without_newest_round
 from pet.participant.status import Task
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import GetParameters, Request
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
 from pet.transports.base import AsyncTransport, Transport
-from pet.transports.pinned import parse_coordinator_key
+from pet.transports.pinned import AsyncPinnedTransport, NewestRound, PinnedTransport, parse_coordinator_key
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ class LocalModelConfig:
 
 class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
     """What both kinds of participants share: how they are made and restored, and the steps of the machine."""
+
+    #: What a restored participant knew of its coordinator's rounds.
+    _known_newest: NewestRound | None = None
 
     def __init__(
         self,
@@ -136,6 +140,7 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
             ConfigError: the URL, `on_clip`, `max_model_length` or the key cannot be used, or http:// would be insecure.
         """
         participant = cls.__new__(cls)
+        state, participant._known_newest = without_newest_round(state)
         machine = ParticipantMachine.restore(
             state, entropy=entropy, threads=threads, on_clip=machine_policy(on_clip), max_model_length=max_model_length
         )
@@ -165,7 +170,8 @@ class ParticipantCore(ParticipantFlags, ABC, Generic[Way]):
 
     def save(self) -> bytes:
         """Return what `restore` needs to go on later. It contains **secret keys in clear**."""
-        return self._machine.save()
+        newest = self._transport.newest if isinstance(self._transport, PinnedTransport | AsyncPinnedTransport) else None
+        return with_newest_round(self._machine.save(), newest or self._known_newest)
 
     def _set_up(
         self,

@@ -128,7 +128,7 @@ class TickParticipant(ParticipantCore[Transport]):
         return HttpTransport(url, coordinator_key=key, allow_insecure=allow_insecure)
 
     def _pin(self, way: Transport, key: bytes | None) -> Transport:
-        return pin(way, key, self._round_to_resume())
+        return pin(way, key, self._round_to_resume(), self._known_newest)
 
     def _carry_out(self, request: Request) -> bytes | None:
         match request:
@@ -204,7 +204,7 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
         return AsyncHttpTransport(url, coordinator_key=key, allow_insecure=allow_insecure)
 
     def _pin(self, way: AsyncTransport, key: bytes | None) -> AsyncTransport:
-        return pin_async(way, key, self._round_to_resume())
+        return pin_async(way, key, self._round_to_resume(), self._known_newest)
 
     async def _carry_out(self, request: Request) -> bytes | None:
         match request:

@@ -3,14 +3,15 @@
 A valid signature of another round is refused, too. Which round is expected follows from the parameters that the same
 participant accepted last, so each participant has a verifier of its own, also where several share a transport.
 
-What a signature cannot do is stated in docs/security.md: answers can be withheld, and a participant that was just started does
-not know which round is the latest.
+What a signature cannot do is stated in docs/security.md: answers can be withheld, and a participant that was just started
+without a saved state does not know which round is the latest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 from pet.buffers import Buffer
@@ -37,19 +38,41 @@ def parse_coordinator_key(key: bytes | str) -> bytes:
     return decoded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewestRound:
+    """The newest round that a participant has seen an answer of.
+
+    Attributes:
+        public_key: of the coordinator, 32 bytes.
+        issued: as in `AnswerSignature`.
+    """
+
+    public_key: bytes
+    issued: int
+
+
 class AnswerVerifier:
     """Checks the answers that one participant gets; any thread may call.
 
     Args:
         public_key: of the coordinator, 32 bytes.
         parameters: encoded parameters of the round that the participant is in already, if it is in one.
+        newest: what it knew before it was started again; of another key it says nothing.
     """
 
-    def __init__(self, public_key: bytes, parameters: bytes | None = None) -> None:
+    def __init__(self, public_key: bytes, parameters: bytes | None = None, newest: NewestRound | None = None) -> None:
         self.public_key: Final = public_key
         self._lock: Final = threading.Lock()
         self._round_digest = None if parameters is None else hash_sha256(parameters)
-        self._round_issued = self._latest_issued = 0
+        self._round_issued = 0
+        self._latest_issued = 0 if newest is None or newest.public_key != public_key else newest.issued
+
+    @property
+    def newest(self) -> NewestRound | None:
+        """The newest round so far; None before any answer."""
+        with self._lock:
+            issued = self._latest_issued
+        return NewestRound(public_key=self.public_key, issued=issued) if issued else None
 
     def expect(self, route: str) -> AnswerCheck:
         """Return the check of an answer that is about to be asked for."""
@@ -208,6 +231,11 @@ class PinnedTransport:
         self._inner: Final = inner
         self._verifier: Final = verifier
 
+    @property
+    def newest(self) -> NewestRound | None:
+        """The newest round that an answer was of."""
+        return self._verifier.newest
+
     def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
         return self._inner.get_parameters(verifier=self._verifier)
@@ -246,6 +274,11 @@ class AsyncPinnedTransport:
         self._inner: Final = inner
         self._verifier: Final = verifier
 
+    @property
+    def newest(self) -> NewestRound | None:
+        """The newest round that an answer was of."""
+        return self._verifier.newest
+
     async def get_parameters(self) -> bytes:
         """Return the encoded round parameters."""
         return await self._inner.get_parameters(verifier=self._verifier)
@@ -271,13 +304,14 @@ class AsyncPinnedTransport:
         await self._inner.aclose()
 
 
-def pin(transport: Transport, key: bytes | None, parameters: bytes | None) -> Transport:
+def pin(transport: Transport, key: bytes | None, parameters: bytes | None, newest: NewestRound | None) -> Transport:
     """Return a transport that takes signed answers only, if there is a key: the one given, or the transport's own.
 
     Args:
         transport: the way to the coordinator.
         key: public key of the coordinator.
         parameters: of the round that the participant is in already.
+        newest: what it knew before it was started again.
 
     Raises:
         ConfigError: a key was given, and the transport carries no signatures.
@@ -287,17 +321,19 @@ def pin(transport: Transport, key: bytes | None, parameters: bytes | None) -> Tr
         return transport
     if not isinstance(transport, VerifyingTransport):
         raise _unable(transport)
-    return PinnedTransport(transport, AnswerVerifier(key, parameters))
+    return PinnedTransport(transport, AnswerVerifier(key, parameters, newest))
 
 
-def pin_async(transport: AsyncTransport, key: bytes | None, parameters: bytes | None) -> AsyncTransport:
+def pin_async(
+    transport: AsyncTransport, key: bytes | None, parameters: bytes | None, newest: NewestRound | None
+) -> AsyncTransport:
     """Do what `pin` does, for asyncio."""
     key = _key_for(transport, key)
     if key is None:
         return transport
     if not isinstance(transport, AsyncVerifyingTransport):
         raise _unable(transport)
-    return AsyncPinnedTransport(transport, AnswerVerifier(key, parameters))
+    return AsyncPinnedTransport(transport, AnswerVerifier(key, parameters, newest))
 
 
 def _key_for(transport: object, key: bytes | None) -> bytes | None:
