@@ -14,7 +14,7 @@ from typing import Any
 from peer_driver import SCHEMA, Federation, Node
 
 from pet.errors import FederationError, PetError
-from pet.federation.peer.enrolment import Enrolment, Manifest, choose_sum_peers
+from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest, choose_sum_peers
 from pet.federation.peer.joining import Admission
 from pet.federation.peer.membership import TERMS
 from pet.federation.peer.messages import PeerMessage
@@ -80,7 +80,7 @@ class MaliciousAdmin:
             answer = await self._ask(identity, CALL, fields)
         except FederationError:
             return None
-        return Enrolment.from_fields(answer.fields["enrolment"])
+        return ENROLMENT.read(answer.fields["enrolment"])
 
     async def refusal_of(self, peer: Node, round_id: int) -> str:
         """What a peer says, word for word, when it does not enrol."""

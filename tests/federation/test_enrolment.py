@@ -9,7 +9,7 @@ from nats_broker import run
 
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, RemoteProtocolError, TransportError
-from pet.federation.peer.enrolment import Enrolment, Manifest, RoundKeys, choose_sum_peers
+from pet.federation.peer.enrolment import ENROLMENT, Manifest, RoundKeys, choose_sum_peers
 from pet.federation.peer.round import CheckedTransport, RoundPart
 from pet.federation.peer.sharing_rules import Contribution
 from pet.federation.records import PeerKeys
@@ -53,6 +53,11 @@ def test_the_lottery_is_public_and_differs_between_rounds():
     assert {choose_sum_peers(number, peers) for number in range(50)} != {choose_sum_peers(7, peers)}
 
 
+def signed(enrolment):
+    """Return a changed enrolment of the last peer as it would sign it."""
+    return replace(enrolment, signature=PEERS[3].signing.sign(enrolment.signed_bytes(FID)))
+
+
 #: Made when a test asks for it: keys are drawn, and parameters of tests must be the same in every process.
 WRONG_MANIFESTS = {
     "too few": lambda: with_enrolments(*ENROLMENTS[:2]),
@@ -63,6 +68,8 @@ WRONG_MANIFESTS = {
         *ENROLMENTS[:3], replace(ENROLMENTS[3], contribution=Contribution(version=2, rows=8, changed_rows=8))
     ),
     "another key": lambda: with_enrolments(*ENROLMENTS[:3], replace(ENROLMENTS[3], ephemeral_key=bytes(range(32)))),
+    "no ephemeral key": lambda: with_enrolments(*ENROLMENTS[:3], signed(replace(ENROLMENTS[3], ephemeral_key=b""))),
+    "no key of the sum role": lambda: with_enrolments(*ENROLMENTS[:3], signed(replace(ENROLMENTS[3], sum_key=b""))),
     "no leader": lambda: with_enrolments(enrol(PEERS[0]), *ENROLMENTS[1:]),
     "only leaders": lambda: with_enrolments(ENROLMENTS[0], *(enrol(keys, is_leader=True) for keys in PEERS[1:])),
     "a round was skipped": lambda: with_enrolments(
@@ -103,13 +110,14 @@ def test_an_enrolment_belongs_to_one_federation():
         {"schema": None},
         {"schema": "AA"},
         {"update_key": ""},
-        {"sum_key": ""},
+        {"sum_key": "AA"},
         {"signature": "AA"},
+        {"signature": ""},
     ],
 )
 def test_what_is_no_enrolment_is_refused(change):
     with pytest.raises(RemoteProtocolError):
-        Enrolment.from_fields(ENROLMENTS[1].to_fields() | change)
+        ENROLMENT.receive(ENROLMENT.fields(ENROLMENTS[1]) | change, "malformed_enrolment", "enrolment")
     for fields in (None, [], {"round": 1, "leader": "x", "enrolments": {}}):
         with pytest.raises(RemoteProtocolError):
             Manifest.from_fields(fields or {})

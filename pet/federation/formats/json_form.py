@@ -36,7 +36,7 @@ _EXPECTED: Final = {
 _MAX_PROBLEM: Final = 256
 
 
-class _Rules:
+class Rules:
     """Rules of pydantic for a field, in a record that is defined without loading it."""
 
     def __init__(self, **rules: Any) -> None:
@@ -47,10 +47,10 @@ class _Rules:
 
 
 #: A whole number from 0 on, of at most 63 bits.
-Whole = Annotated[int, _Rules(strict=True, ge=0, lt=2**63)]
-Flag = Annotated[bool, _Rules(strict=True)]
+Whole = Annotated[int, Rules(strict=True, ge=0, lt=2**63)]
+Flag = Annotated[bool, Rules(strict=True)]
 #: A number that is not negative.
-Amount = Annotated[float, _Rules(strict=True, ge=0, lt=2.0**63, allow_inf_nan=False)]
+Amount = Annotated[float, Rules(strict=True, ge=0, lt=2.0**63, allow_inf_nan=False)]
 
 
 class Base64UrlText:
@@ -102,6 +102,8 @@ class AsList:
 class JsonForm(Generic[_Record]):
     """What one kind of record looks like as JSON. Fields that it does not know are left alone.
 
+    It is also the mark of a field that holds such a record.
+
     Args:
         kind: a dataclass. Numbers and flags in it have the types above; text, enumerations, `Secret` and other such records
             are strict by themselves.
@@ -111,6 +113,13 @@ class JsonForm(Generic[_Record]):
     def __init__(self, kind: type[_Record], names: Mapping[str, str] | None = None) -> None:
         self._kind: Final = kind
         self._names: Final = names or {}
+        self._fields: Final = {written: name for name, written in self._names.items()}
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> Any:
+        from pydantic_core import core_schema
+
+        written = core_schema.plain_serializer_function_ser_schema(self.fields)
+        return core_schema.no_info_plain_validator_function(self.read, serialization=written)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[_Record]:
@@ -125,7 +134,8 @@ class JsonForm(Generic[_Record]):
             FederationValueError: it is something else; says which field, and shows no value.
         """
         if isinstance(fields, dict):
-            fields = fields | {name: fields[written] for name, written in self._names.items() if written in fields}
+            known = {name: value for name, value in fields.items() if name not in self._names}
+            fields = {self._fields.get(name, name): value for name, value in known.items()}
         adapter = self._adapter
         from pydantic import ValidationError
 

@@ -19,8 +19,6 @@ from pet.federation.formats.member_list import find_member, is_same_code, list_c
 from pet.federation.peer.context import PeerContext
 from pet.federation.records import MemberList, MemberState, PeerIdentity
 
-#: A call answer of a thousand fingerprints is 35 kB; more than these are not read.
-_MAX_FINGERPRINTS: Final = 1000
 #: Names in a reason; a line of a log has no room for a thousand.
 _MAX_NAMES: Final = 5
 
@@ -105,19 +103,6 @@ class Confirmations:
             raise RemoteProtocolError(
                 "unconfirmed_peer", f"{what}: expected members that this peer's user has confirmed, got {names}"
             )
-
-
-def read_fingerprints(field: object) -> frozenset[str] | None:
-    """Read what `to_field` wrote; None for a peer of an earlier version, which does not say.
-
-    Raises:
-        RemoteProtocolError: something else.
-    """
-    if field is None:
-        return None
-    if not isinstance(field, list) or len(field) > _MAX_FINGERPRINTS or not all(isinstance(one, str) for one in field):
-        raise RemoteProtocolError("malformed_answer", "confirmed: expected a list of fingerprints, got something else")
-    return frozenset(field)
 
 
 def confirmed_together(

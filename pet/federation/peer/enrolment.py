@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, Self
 
 from pet import crypto
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import RemoteProtocolError
-from pet.federation.formats.encoding import canonical_json, decode_base64url, encode_base64url
+from pet.federation.formats.encoding import canonical_json
+from pet.federation.formats.json_form import AsList, Base64UrlText, JsonForm, PublicKey, Whole
 from pet.federation.peer.sharing_rules import MIN_CONTRIBUTORS, Contribution
 from pet.federation.records import PeerIdentity, PeerKeys
 from pet.protocol.strategies import TaskAllowList
 from pet.secret import hidden
 
 SUM_PEERS: Final = 2
+_DIGEST_BYTES: Final = 32
+_Digest = Annotated[bytes, Base64UrlText(_DIGEST_BYTES)]
+_KeyOrNone = Annotated[bytes, Base64UrlText(crypto.PUBLIC_KEY_BYTES, 0)]
 _SIGNED_AS: Final = b"pet/v1/fed-round-keys\0"
 _LOTTERY: Final = b"pet/v1/fed-sum-role\0"
 
@@ -49,66 +53,25 @@ class Enrolment:
     """
 
     peer: str
-    round_id: int
-    last_round: int
-    contribution: Contribution
-    schema: bytes
-    update_key: bytes
-    sum_key: bytes
-    ephemeral_key: bytes
-    signature: bytes = b""
+    round_id: Whole
+    last_round: Whole
+    contribution: Annotated[Contribution, AsList()]
+    schema: _Digest
+    update_key: PublicKey
+    sum_key: _KeyOrNone
+    ephemeral_key: _KeyOrNone
+    signature: Annotated[bytes, Base64UrlText(crypto.SIGNATURE_BYTES)] = b""
+
+    @property
+    def sum_keys(self) -> tuple[bytes, bytes]:
+        """The keys of the sum role: both, or of the leader none."""
+        return self.sum_key, self.ephemeral_key
 
     def signed_bytes(self, federation_id: str) -> bytes:
         """Return what the signature covers."""
-        fields = self.to_fields() | {"fid": federation_id}
+        fields = ENROLMENT.fields(self) | {"fid": federation_id}
         del fields["signature"]
         return _SIGNED_AS + canonical_json(fields).encode()
-
-    def to_fields(self) -> dict[str, Any]:
-        """Return the enrolment as JSON has it."""
-        return {
-            "peer": self.peer,
-            "round": self.round_id,
-            "last": self.last_round,
-            "contribution": [self.contribution.version, self.contribution.rows, self.contribution.changed_rows],
-            "schema": encode_base64url(self.schema),
-            "update_key": encode_base64url(self.update_key),
-            "sum_key": encode_base64url(self.sum_key),
-            "ephemeral_key": encode_base64url(self.ephemeral_key),
-            "signature": encode_base64url(self.signature),
-        }
-
-    @classmethod
-    def from_fields(cls, fields: object) -> Self:
-        """Read an enrolment; its signature is not looked at.
-
-        Raises:
-            RemoteProtocolError: not one (reason "malformed_enrolment").
-        """
-        try:
-            record: dict[str, Any] = dict(fields)  # type: ignore[call-overload]
-            version, rows, changed_rows = record["contribution"]
-            numbers = [record["round"], record["last"], version, rows, changed_rows]
-            names = ("schema", "update_key", "sum_key", "ephemeral_key", "signature")
-            schema, update_key, sum_key, ephemeral_key, signature = (decode_base64url(record[name]) for name in names)
-            is_good = all(type(number) is int and number >= 0 for number in numbers) and isinstance(record["peer"], str)
-            lengths = (len(schema), len(update_key), len(sum_key), len(ephemeral_key), len(signature))
-        except (TypeError, ValueError, KeyError, AttributeError):
-            is_good = False
-        if not is_good or lengths not in {(32, 32, 32, 32, 64), (32, 32, 0, 0, 64)}:
-            raise RemoteProtocolError("malformed_enrolment", "enrolment: expected a peer with its keys, got something else")
-        contribution = Contribution(version=version, rows=rows, changed_rows=changed_rows)
-        return cls(
-            peer=record["peer"],
-            round_id=record["round"],
-            last_round=record["last"],
-            contribution=contribution,
-            schema=schema,
-            update_key=update_key,
-            sum_key=sum_key,
-            ephemeral_key=ephemeral_key,
-            signature=signature,
-        )
 
     def require_signed(self, federation_id: str, members: Mapping[str, PeerIdentity]) -> None:
         """Check that a member made this.
@@ -119,6 +82,10 @@ class Enrolment:
         member = members.get(self.peer)
         if member is None or not crypto.verify(self.signature, self.signed_bytes(federation_id), member.signing_key):
             raise RemoteProtocolError("foreign_enrolment", "enrolment: expected one signed by a member, got another")
+
+
+#: An enrolment in messages; its signature is not looked at.
+ENROLMENT: Final = JsonForm(Enrolment, {"round_id": "round", "last_round": "last"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +132,7 @@ class RoundKeys:
             sum_key=b"" if self.sum is None else self.sum.public_key,
             ephemeral_key=b"" if self.sum is None else EncryptionKeyPair.from_seed(self.ephemeral_seed).public_key,
         )
-        signature = keys.signing.sign(unsigned.signed_bytes(federation_id))
-        return Enrolment.from_fields(unsigned.to_fields() | {"signature": encode_base64url(signature)})
+        return replace(unsigned, signature=keys.signing.sign(unsigned.signed_bytes(federation_id)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +145,9 @@ class Manifest:
         enrolments: of all who take part, the leader's among them if it contributes.
     """
 
-    round_id: int
+    round_id: Whole
     leader: str
-    enrolments: tuple[Enrolment, ...]
+    enrolments: tuple[Annotated[Enrolment, ENROLMENT], ...]
 
     @property
     def contributions(self) -> dict[str, Contribution]:
@@ -214,23 +180,16 @@ class Manifest:
 
     def to_fields(self) -> dict[str, Any]:
         """Return the manifest as JSON has it."""
-        return {
-            "round": self.round_id,
-            "leader": self.leader,
-            "enrolments": [enrolment.to_fields() for enrolment in self.enrolments],
-        }
+        return _MANIFEST.fields(self)
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+    def from_fields(cls, fields: object) -> Manifest:
         """Read a manifest; nothing in it is verified.
 
         Raises:
-            RemoteProtocolError: not one (reason "malformed_manifest", "malformed_enrolment").
+            RemoteProtocolError: not one (reason "malformed_manifest").
         """
-        round_id, leader, enrolments = (fields.get(name) for name in ("round", "leader", "enrolments"))
-        if type(round_id) is not int or not isinstance(leader, str) or not isinstance(enrolments, list):
-            raise RemoteProtocolError("malformed_manifest", "manifest: expected round, leader and enrolments")
-        return cls(round_id=round_id, leader=leader, enrolments=tuple(Enrolment.from_fields(one) for one in enrolments))
+        return _MANIFEST.receive(fields, "malformed_manifest", "manifest")
 
     def verify(self, federation_id: str, members: Mapping[str, PeerIdentity]) -> None:
         """Check all that a peer can check before it contributes.
@@ -242,7 +201,8 @@ class Manifest:
         """
         for enrolment in self.enrolments:
             enrolment.require_signed(federation_id, members)
-            if enrolment.round_id != self.round_id or bool(enrolment.sum_key) == (enrolment.peer == self.leader):
+            is_leader = enrolment.peer == self.leader
+            if enrolment.round_id != self.round_id or {bool(key) for key in enrolment.sum_keys} != {not is_leader}:
                 raise RemoteProtocolError(
                     "bad_manifest", "manifest: expected enrolments of this round, sum keys of all but the leader"
                 )
@@ -254,13 +214,16 @@ class Manifest:
                 "bad_round_number",
                 f"round: expected number {self.following_round}, which follows the last, got {self.round_id}",
             )
-        keys = [key for one in self.enrolments for key in (one.update_key, one.sum_key, one.ephemeral_key) if key]
+        keys = [key for one in self.enrolments for key in (one.update_key, *one.sum_keys) if key]
         if len(set(keys)) != len(keys) or len(self.contributions) != len(self.enrolments):
             raise RemoteProtocolError("bad_manifest", "manifest: expected every peer and every key once")
         if len(self.enrolments) < MIN_CONTRIBUTORS or not self.sum_peers:
             raise RemoteProtocolError(
                 "too_few_peers", f"manifest: expected {MIN_CONTRIBUTORS} contributing peers, got {len(self.enrolments)}"
             )
+
+
+_MANIFEST: Final = JsonForm(Manifest, {"round_id": "round"})
 
 
 def choose_sum_peers(round_id: int, peers: Iterable[str]) -> tuple[str, ...]:

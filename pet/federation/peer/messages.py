@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from pet import crypto
 from pet.crypto import AEAD_NONCE_BYTES, SIGNATURE_BYTES
-from pet.errors import CryptoError, FederationValueError, RemoteProtocolError
-from pet.federation.formats.encoding import canonical_json, decode_base64, decode_base64url, encode_base64url, parse_json_object
+from pet.errors import CryptoError, RemoteProtocolError
+from pet.federation.formats.encoding import canonical_json, decode_base64, parse_json_object
+from pet.federation.formats.json_form import JsonForm, PublicKey, Whole
 from pet.federation.formats.replay_guard import MAX_AGE_SECONDS, MAX_LEAD_SECONDS, ReplayGuard, is_recent
 from pet.federation.formats.secure import derive_key
 from pet.federation.records import FederationTerms, PeerIdentity, PeerKeys
@@ -34,6 +35,30 @@ _ID_BYTES: Final = 16
 _MAX_FIELDS_BYTES: Final = 1 << 24
 #: Ids of each sender: about one message a second for the whole window. A thousand members that all send this much take 100 MB.
 _MAX_IDS: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """What stands in clear before a body, and is signed with it.
+
+    Attributes:
+        key: the sender's signing key, for a recipient that does not know it.
+    """
+
+    federation_id: str
+    key_epoch: Whole
+    subject: str
+    kind: str
+    sender: str
+    message_id: str
+    sent_milliseconds: Whole
+    key: PublicKey | None = None
+
+
+_HEADER: Final = JsonForm(
+    _Header,
+    {"federation_id": "fid", "key_epoch": "epoch", "sender": "from", "message_id": "id", "sent_milliseconds": "ts"},
+)
 
 
 class Protection(enum.IntEnum):
@@ -136,18 +161,17 @@ class MessageCodec:
         if protection is None:
             protection = Protection.SEALED if recipient else Protection.FEDERATION if terms.encrypts else Protection.NONE
         message_id = os.urandom(_ID_BYTES).hex()
-        header: dict[str, Any] = {
-            "epoch": terms.key_epoch,
-            "fid": terms.federation_id,
-            "from": self._keys.uuid,
-            "id": message_id,
-            "kind": kind,
-            "subject": subject,
-            "ts": int(now_seconds * 1000),
-        }
-        if shows_key:
-            header["key"] = encode_base64url(self._keys.signing.public_key)
-        encoded = canonical_json(header).encode()
+        header = _Header(
+            federation_id=terms.federation_id,
+            key_epoch=terms.key_epoch,
+            subject=subject,
+            kind=kind,
+            sender=self._keys.uuid,
+            message_id=message_id,
+            sent_milliseconds=int(now_seconds * 1000),
+            key=self._keys.signing.public_key if shows_key else None,
+        )
+        encoded = canonical_json({name: value for name, value in _HEADER.fields(header).items() if value is not None}).encode()
         head = _PREFIX.pack(_MAGIC, _VERSION, protection, len(encoded)) + encoded
         # The sender once more inside: nobody can take a sealed body out and sign it as his own.
         inner = canonical_json(fields | {"sender": self._keys.uuid}).encode()
@@ -179,17 +203,16 @@ class MessageCodec:
                 "clock_skew", "replayed", "unknown_key" (another epoch, or not for us).
         """
         head, header, protection = _read_head(data)
-        if header["fid"] != terms.federation_id or header["subject"] != subject:
+        if header.federation_id != terms.federation_id or header.subject != subject:
             raise RemoteProtocolError("wrong_federation", "message: expected one for this federation and subject, got another")
-        shown = _shown_key(header)
-        sender = find_sender(header["from"], shown)
-        if sender is None or (shown is not None and shown != sender.signing_key):
-            raise RemoteProtocolError("unknown_sender", f"message: expected a member, got one from {header['from'][:32]!r}")
+        sender = find_sender(header.sender, header.key)
+        if sender is None or header.key not in (None, sender.signing_key):
+            raise RemoteProtocolError("unknown_sender", f"message: expected a member, got one from {header.sender[:32]!r}")
         content = memoryview(data)
         signature = bytes(content[-SIGNATURE_BYTES:])
         if not crypto.verify(signature, _SIGNED_AS + bytes(content[:-SIGNATURE_BYTES]), sender.signing_key):
             raise RemoteProtocolError("bad_signature", f"message of {sender.name}: expected its signature, got another")
-        lead = header["ts"] / 1000 - now_seconds
+        lead = header.sent_milliseconds / 1000 - now_seconds
         if not is_recent(-lead):
             raise RemoteProtocolError(
                 "clock_skew",
@@ -197,22 +220,20 @@ class MessageCodec:
                 f"got {lead:+.0f} s; the clocks are out of step",
             )
         body = self._unprotect(bytes(content[len(head) : -SIGNATURE_BYTES]), head, header, protection, terms)
-        fields, attachment = _read_body(body, header["from"])
-        if is_once and not self._guard.remember(sender.uuid, header["id"], now_seconds):
+        fields, attachment = _read_body(body, header.sender)
+        if is_once and not self._guard.remember(sender.uuid, header.message_id, now_seconds):
             raise RemoteProtocolError("replayed", f"message of {sender.name}: expected a new one, got one again")
         return PeerMessage(
-            kind=header["kind"],
+            kind=header.kind,
             sender=sender.uuid,
-            message_id=header["id"],
+            message_id=header.message_id,
             signing_key=sender.signing_key,
             protection=protection,
             fields=fields,
             attachment=attachment,
         )
 
-    def _unprotect(
-        self, body: bytes, head: bytes, header: dict[str, Any], protection: Protection, terms: FederationTerms
-    ) -> bytes:
+    def _unprotect(self, body: bytes, head: bytes, header: _Header, protection: Protection, terms: FederationTerms) -> bytes:
         if protection is Protection.NONE:
             if terms.encrypts:
                 raise RemoteProtocolError("unknown_key", "message: expected an encrypted one, got one in clear")
@@ -220,7 +241,7 @@ class MessageCodec:
         try:
             if protection is Protection.SEALED:
                 return crypto.open_sealed(body, self._keys.encryption)
-            if header["epoch"] == terms.key_epoch and len(body) >= AEAD_NONCE_BYTES:
+            if header.key_epoch == terms.key_epoch and len(body) >= AEAD_NONCE_BYTES:
                 key = _federation_key(terms)
                 return crypto.decrypt_authenticated(body[AEAD_NONCE_BYTES:], head, body[:AEAD_NONCE_BYTES], key)
         except CryptoError:
@@ -243,7 +264,7 @@ def _federation_key(terms: FederationTerms) -> bytes:
     return derive_key(secret, f"pet/v1/fed-msg|{terms.federation_id}|{terms.key_epoch}")
 
 
-def _read_head(data: bytes) -> tuple[bytes, dict[str, Any], Protection]:
+def _read_head(data: bytes) -> tuple[bytes, _Header, Protection]:
     """Return prefix with header as bytes, the header, and the protection."""
     if len(data) < _PREFIX.size + SIGNATURE_BYTES:
         raise _malformed(f"expected an envelope, got {len(data)} bytes")
@@ -253,25 +274,8 @@ def _read_head(data: bytes) -> tuple[bytes, dict[str, Any], Protection]:
     head = data[: _PREFIX.size + length]
     if len(data) < len(head) + SIGNATURE_BYTES or len(head) < _PREFIX.size + length:
         raise _malformed("expected a whole header, got a part")
-    header = parse_json_object(head[_PREFIX.size :]) or {}
-    texts = [header.get(name) for name in ("fid", "from", "id", "kind", "subject")]
-    numbers = [header.get(name) for name in ("epoch", "ts")]
-    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-        raise _malformed("expected a header with fid, from, id, kind, subject, epoch and ts")
+    header = _HEADER.receive(parse_json_object(head[_PREFIX.size :]), "malformed_message", "message: header")
     return head, header, Protection(protection)
-
-
-def _shown_key(header: dict[str, Any]) -> bytes | None:
-    text = header.get("key")
-    if text is None:
-        return None
-    try:
-        key = decode_base64url(text) if isinstance(text, str) else b""
-    except FederationValueError:
-        key = b""
-    if len(key) != crypto.PUBLIC_KEY_BYTES:
-        raise _malformed("expected a signing key of 32 bytes in the header")
-    return key
 
 
 def _read_body(body: bytes, sender: str) -> tuple[dict[str, Any], bytes]:

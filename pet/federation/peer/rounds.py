@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pet.errors import (
     FederationError,
@@ -25,14 +25,16 @@ from pet.errors import (
     SharingError,
     TransportError,
 )
-from pet.federation.peer.confirmation import Confirmations, confirmed_together, read_fingerprints, some
+from pet.federation.formats.json_form import JsonForm, Rules, Whole
+from pet.federation.peer.confirmation import Confirmations, confirmed_together, some
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor, Offer
-from pet.federation.peer.enrolment import Enrolment, Manifest, RoundKeys
+from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest, RoundKeys
 from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.outcome import OUTCOME, Outcome, OutcomeKind, log_outcome
 from pet.federation.peer.round import RoundLeader, RoundPart, RoundResult, end_task
+from pet.federation.peer.terms_update import MAX_PEERS
 from pet.federation.records import PeerIdentity
 from pet.transports.nats import BlobReference, Broadcasts, NatsSettings, Subjects
 
@@ -64,10 +66,23 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Called:
-    """A peer's answer to a call: how it enrols, and whom it has confirmed (None if it does not say)."""
+    """A peer's answer to a call: how it enrols, and whom it has confirmed; None of an earlier version, which does not say."""
 
-    enrolment: Enrolment
-    confirmed: frozenset[str] | None
+    enrolment: Annotated[Enrolment, ENROLMENT]
+    # Of a thousand fingerprints it is 35 kB; more are not read.
+    confirmed: Annotated[frozenset[str], Rules(max_length=MAX_PEERS)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """What is said of an aggregate: its round, and the versions in it by peer."""
+
+    round: Whole
+    contributors: dict[str, Whole]
+
+
+_CALLED: Final = JsonForm(_Called)
+_ANNOUNCED: Final = JsonForm(_Announced)
 
 
 class Rounds:
@@ -234,18 +249,17 @@ class Rounds:
             subject = self._subjects.control(peer.uuid)
             fields = {"round": round_id, "terms": context.counters.terms_version}
             answer = await self._link.ask(subject, peer, CALL, fields, timeout_seconds=_CALL_SECONDS)
-            enrolment = Enrolment.from_fields(answer.fields.get("enrolment"))
-            enrolment.require_signed(context.terms.federation_id, {peer.uuid: peer})
-            if enrolment.round_id != round_id:
+            called = _CALLED.receive(answer.fields, "malformed_enrolment", "answer to a call")
+            called.enrolment.require_signed(context.terms.federation_id, {peer.uuid: peer})
+            if called.enrolment.round_id != round_id:
                 raise RemoteProtocolError("bad_enrolment", "enrolment: expected one for this round, got another")
-            confirmed = read_fingerprints(answer.fields.get("confirmed"))
-            if enrolment.schema != self._contributor.schema_digest:
+            if called.enrolment.schema != self._contributor.schema_digest:
                 context.log_error(f"Sync without {peer.name} (its statistics are of another schema)")
                 return None
         except (FederationError, RemoteProtocolError) as error:
             _logger.debug("round %d without %s: %s", round_id, peer.name, error)
             return None
-        return _Called(enrolment, confirmed)
+        return called
 
     async def _run(self, manifest: Manifest) -> RoundResult:
         length = self._contributor.vector_length
@@ -307,8 +321,8 @@ class Rounds:
         if message.number("terms") > context.counters.terms_version:
             await self._catch_up()  # or members that joined meanwhile would be strangers in the manifest
         try:
-            enrolment = self._enrol(round_id, is_leader=False).to_fields()
-            return {"enrolment": enrolment, "confirmed": self._confirmations.to_field()}
+            enrolment = self._enrol(round_id, is_leader=False)
+            return {"enrolment": ENROLMENT.fields(enrolment), "confirmed": self._confirmations.to_field()}
         except NothingNewError:
             raise
         except FederationStateError as error:
@@ -360,12 +374,10 @@ class Rounds:
         context = self._context
         if message.kind != AGGREGATE or message.sender != context.admin().uuid:
             raise RemoteProtocolError("bad_aggregate", "aggregate: expected one of the admin, got something else")
-        round_id, contributors = message.number("round"), message.fields.get("contributors")
+        announced = _ANNOUNCED.receive(message.fields, "bad_aggregate", "aggregate")
+        round_id, contributors = announced.round, announced.contributors
         if round_id <= context.counters.aggregate_round:
             return
-        is_good = isinstance(contributors, dict) and all(type(version) is int for version in contributors.values())
-        if not is_good or contributors is None:
-            raise RemoteProtocolError("bad_aggregate", "aggregate: expected the versions of its contributors")
         context.counters.ledger.record_versions(contributors)
         if self._contributor.take(message.attachment, round_id, contributors, message.sender):
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(contributors)} peers")

@@ -38,9 +38,9 @@ class Contribution:
         changed_rows: how many more or fewer rows the version in the last aggregate had, cut off; all rows if none had.
     """
 
-    version: int
-    rows: int
-    changed_rows: int
+    version: Whole
+    rows: Whole
+    changed_rows: Whole
 
 
 @dataclass(slots=True)
