@@ -137,11 +137,11 @@ PET_INLINE lanes truncated_narrow(reals x, reals y) {
 PET_INLINE reals narrow_reals(lanes x, const int i) {
     return _mm512_cvtepu32_pd(i == 0 ? _mm512_castsi512_si256(x) : _mm512_extracti64x4_epi64(x, 1));
 }
-/* 2 * x - highest for wide elements not above it: sign and magnitude, rounded once. */
-PET_INLINE reals wide_differences(lanes x, lanes highest) {
-    const lanes rest = _mm512_sub_epi64(highest, x);
-    const reals magnitude = _mm512_cvtepu64_pd(_mm512_sub_epi64(_mm512_max_epu64(x, rest), _mm512_min_epu64(x, rest)));
-    return _mm512_mask_sub_pd(magnitude, _mm512_cmplt_epu64_mask(x, rest), _mm512_setzero_pd(), magnitude);
+/* x - highest / 2 for wide elements not above it: two exact parts, and a sum that is rounded once. */
+PET_INLINE reals wide_half_differences(lanes x, uint64_t highest) {
+    const lanes whole = _mm512_sub_epi64(x, spread(highest >> 1, 1)), low = low_half(whole);
+    const reals low_part = _mm512_cvtepi64_pd(low) - spread_real(0.5 * (double)(highest & 1));
+    return _mm512_cvtepi64_pd(_mm512_sub_epi64(whole, low)) + low_part;
 }
 
 /* Past the caches, where the address is aligned. */

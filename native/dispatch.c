@@ -32,7 +32,7 @@ static const rung ladder[] = {
     {PET_VARIANT_AVX512, &pet_avx512_wide_kernels, NULL},
 #endif
 #ifdef PET_WITH_AVX2
-    {PET_VARIANT_AVX2, &pet_avx2_kernels, &pet_portable_fields},
+    {PET_VARIANT_AVX2, &pet_avx2_kernels, &pet_avx2_fields},
     {PET_VARIANT_AVX2, &pet_avx2_memory_kernels, NULL},
     {PET_VARIANT_AVX2, &pet_avx2_wide_kernels, NULL},
 #endif

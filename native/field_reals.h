@@ -63,12 +63,11 @@ static int encode(uint8_t *elements, const void *weights, int data_type, size_t 
 /* Models from this size on go past the caches: nothing reads them at once, and a second-level cache holds no more. */
 enum { STREAMED_MODEL_BYTES = 1 << 20 };
 
-/* numerator / unit, rounded once, without a division, which takes longer than all the rest: the first quotient is off by less
- * than two units in the last place, the second is one of the two neighbours, and then the third is the rounded one (Markstein:
- * the inverse is rounded to nearest, the remainder is exact, and nothing overflows or underflows within the bounds below). */
-PET_INLINE reals quotient_of(reals numerator, reals unit, reals inverse) {
-    reals quotient = numerator * inverse;
-    quotient = multiply_and_add(subtract_product(numerator, unit, quotient), inverse, quotient);
+/* numerator / unit, rounded once, without a division, which takes longer than all the rest: the inverse in two doubles gives one
+ * of the two neighbours of the quotient, and its remainder, which is exact, the nearest (Markstein; the first double of the
+ * inverse is rounded to nearest, and nothing overflows or underflows within the bounds below). */
+PET_INLINE reals quotient_of(reals numerator, reals unit, reals inverse, reals rest_of_inverse) {
+    const reals quotient = multiply_and_add(numerator, inverse, numerator * rest_of_inverse);
     return multiply_and_add(subtract_product(numerator, unit, quotient), inverse, quotient);
 }
 
@@ -79,8 +78,10 @@ static int may_multiply(const pet_mean *mean) {
 /* Whole steps, one vector of doubles after the other; returns what was seen of the elements. */
 PET_INLINE lanes decode_steps(uint8_t *model, const uint8_t *elements, size_t length, const pet_mean *mean, const int data_type,
                               const int streamed, const int is_wide) {
-    const reals bound = spread_real(mean->bound), highest = spread_real((double)mean->highest);
+    /* The double of the bound times an element less half of the highest, which are exact: one operation less. */
+    const reals bound = spread_real(2 * mean->bound), half = spread_real(0.5 * (double)mean->highest);
     const reals unit = spread_real(mean->unit), inverse = spread_real(1 / mean->unit);
+    const reals rest_of_inverse = subtract_product(spread_real(1), unit, inverse) / unit;
     const lanes limit = spread(mean->highest, is_wide);
     const size_t width = pet_field_width(is_wide), size = weight_bytes(data_type);
     lanes seen = spread(0, is_wide), x = seen;
@@ -93,13 +94,9 @@ PET_INLINE lanes decode_steps(uint8_t *model, const uint8_t *elements, size_t le
                 seen = watch(seen, x, limit, is_wide);
             }
             reals difference;
-            if (is_wide) {
-                difference = wide_differences(x, limit);
-            } else {
-                difference = narrow_reals(x, k);
-                difference = difference + difference - highest; /* exact */
-            }
-            const reals weights = quotient_of(bound * difference, unit, inverse);
+            if (is_wide) difference = wide_half_differences(x, mean->highest);
+            else difference = narrow_reals(x, k) - half;
+            const reals weights = quotient_of(bound * difference, unit, inverse, rest_of_inverse);
             store_reals(model + (i + (size_t)k * REALS) * size, weights, data_type, streamed);
         }
     }
