@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from sphinx.application import Sphinx
 
 import pet
+
+sys.path.insert(0, str(Path(__file__).parent))
+from site_parts import NotebookParser, OpenApi
 
 project = "pet"
 release = version = pet.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = f"pet {pet.__version__}"
-exclude_patterns = ["decisions/README.md"]
+exclude_patterns = ["*.py"]
 #: The pages are written for a reader of the repository too: links lead to headings by their text, and to files of it.
 myst_heading_anchors = 4
 suppress_warnings = ["myst.xref_missing", "myst.header", "misc.highlighting_failure", "toc.not_included"]
@@ -31,3 +37,6 @@ def _show_the_tree(_app: object, what: str, name: str, _value: object, _options:
 def setup(app: Sphinx) -> None:
     """Register what this file adds."""
     app.connect("autodoc-process-docstring", _show_the_tree)
+    app.add_directive("openapi", OpenApi)
+    app.add_source_suffix(".py", "notebook")
+    app.add_source_parser(NotebookParser)
