@@ -7,9 +7,10 @@ work nor the clock of the processor favours one of them.
 
 The older commit is taken from git and built into a temporary folder (--build keeps it); the newer one is the pet of this
 environment. Each of the two has a process of its own, which waits while the other one measures: old, new, new, old. A turn is
-some passes over data that rotates, in CPU time of one thread, and the fastest of them counts. A line is the median of the
-ratios of neighbouring turns, new by old, and their quartiles; "slower" stands where the median is above the limit and even the
-lower quartile above 1. The exit status is then 1.
+some passes over data that rotates, in CPU time of one thread, and the fastest of them counts. Where memory lies differs from
+process to process and changes times by some percent, so several pairs of processes measure everything, one after the other. A
+line is the median of the ratios of neighbouring turns of all pairs, new by old, and their quartiles; "slower" stands where the
+median is above the limit and even the lower quartile above 1. The exit status is then 1.
 
 With --worker this file is one of the two processes; it uses only what both commits have.
 """
@@ -53,11 +54,12 @@ CHOICE = (
 )
 GROUPS, DATA = ("integer", "prime", "power2"), ("f32", "f64", "i32", "i64")
 BOUNDS, MODELS = ("b0", "b2", "b4", "b6", "bmax"), ("m3", "m6", "m9", "m12")
+CALLS = ("mask", "masked model", "mask sum", "add", "check", "unmask")
 #: Keystream of one mask in bytes, which says how long vectors are; and the most weights, so that adding leaves the caches.
-KEYSTREAM_BYTES, MOST_WEIGHTS = 4 << 20, 200_000
+KEYSTREAM_BYTES, MOST_WEIGHTS = 2 << 20, 200_000
 SEED_COUNT = 4
 #: A turn lasts as long as this, but has at least these passes.
-TURN_SECONDS, LEAST_PASSES = 0.02, 3
+TURN_SECONDS, LEAST_PASSES = 0.01, 3
 #: Different models and totals that the calls take in turn.
 ROTATION = 4
 
@@ -68,9 +70,9 @@ ROTATION = 4
 class Data:
     """What the calls of one config work on."""
 
-    def __init__(self, name: str, pet: Any) -> None:
+    def __init__(self, name: str, keystream_bytes: int, pet: Any) -> None:
         self.pet, self.config = pet, pet.MaskConfig.parse(name)
-        self.length = max(64, min(MOST_WEIGHTS, int(KEYSTREAM_BYTES / self.config.mean_keystream_bytes)))
+        self.length = max(64, min(MOST_WEIGHTS, int(keystream_bytes / self.config.mean_keystream_bytes)))
         self.seeds = [pet.MaskSeed(bytes([number]) * 32) for number in range(1, 1 + SEED_COUNT)]
         source, dtype = np.random.default_rng(5), self.config.data_type.dtype
         bound = min(float(self.config.add_shift), 1e30)
@@ -131,7 +133,7 @@ def time_turn(units: int, call: Callable[[], Any]) -> float:
     return min(times) * 1e9 / units
 
 
-def work() -> None:
+def work(keystream_bytes: int) -> None:
     """Answer each line of the input, a config and the name of a call, with a time."""
     import pet
 
@@ -140,7 +142,7 @@ def work() -> None:
     for line in sys.stdin:
         config, call = json.loads(line)
         if config != name or data is None:
-            name, data = config, Data(config, pet)
+            name, data = config, Data(config, keystream_bytes, pet)
         print(json.dumps(time_turn(*data.calls()[call])), flush=True)
 
 
@@ -150,11 +152,11 @@ def work() -> None:
 class Worker:
     """One of the two processes."""
 
-    def __init__(self, folder: Path | None, backend: str) -> None:
+    def __init__(self, folder: Path | None, backend: str, keystream_bytes: int) -> None:
         environment = {**os.environ, "PET_THREADS": "1", **({"PET_BACKEND": backend} if backend else {})}
         if folder is not None:
             environment["PYTHONPATH"] = str(folder)
-        command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
+        command = [sys.executable, str(Path(__file__).resolve()), "--worker", "--keystream", str(keystream_bytes)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=tempfile.gettempdir(), text=True
         )
@@ -208,6 +210,20 @@ def compare(old: Worker, new: Worker, config: str, call: str, turns: int) -> lis
     return ratios
 
 
+def measure(folder: Path, options: argparse.Namespace, lines: list[tuple[str, str]]) -> list[list[float]]:
+    """Return the ratios of each line, of all pairs of processes."""
+    ratios: list[list[float]] = [[] for _ in lines]
+    for number in range(1, 1 + options.pairs):
+        with (
+            contextlib.closing(Worker(folder, options.backend, options.keystream)) as old,
+            contextlib.closing(Worker(None, options.backend, options.keystream)) as new,
+        ):
+            print(f"pair {number} of {options.pairs}, back-ends {old.backend} and {new.backend}", file=sys.stderr, flush=True)
+            for own, (config, call) in zip(ratios, lines, strict=True):
+                own += compare(old, new, config, call, options.turns)
+    return ratios
+
+
 def verdict(quartiles: list[float], limit: float) -> str:
     lower, median, upper = quartiles
     if median > limit and lower > 1:
@@ -221,32 +237,32 @@ def main() -> int:
     parser.add_argument("--configs", default=",".join(CHOICE), help="mask configs, joined with commas")
     parser.add_argument("--all", action="store_true", help="all 240 configs")
     parser.add_argument("--calls", default="", help="some of the calls; all if not given")
-    parser.add_argument("--turns", type=int, default=15, help="pairs of turns of each line")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of processes")
+    parser.add_argument("--turns", type=int, default=5, help="pairs of turns of each line in each pair of processes")
     parser.add_argument("--limit", type=float, default=1.05, help="ratio from which on a line counts as slower")
+    parser.add_argument(
+        "--keystream", type=int, default=KEYSTREAM_BYTES, help="bytes of keystream of a mask: how long models are"
+    )
     parser.add_argument("--backend", default="", help="PET_BACKEND of both")
     parser.add_argument("--build", type=Path, help="folder for the older commit, used again where it exists")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work()
+        work(options.keystream)
         return 0
     every = ["-".join(choice) for choice in itertools.product(GROUPS, DATA, BOUNDS, MODELS)]
-    configs = every if options.all else options.configs.split(",")
-    calls = options.calls.split(",") if options.calls else ["mask", "masked model", "mask sum", "add", "check", "unmask"]
-    slower = []
-    with (
-        built(options.commit, options.build) as folder,
-        contextlib.closing(Worker(folder, options.backend)) as old,
-        contextlib.closing(Worker(None, options.backend)) as new,
-    ):
-        print(f"new by old ({options.commit[:12]}), CPU time of one thread, back-ends {new.backend} and {old.backend}")
-        for config, call in itertools.product(configs, calls):
-            quartiles = statistics.quantiles(compare(old, new, config, call, options.turns), n=4)
-            found = verdict(quartiles, options.limit)
-            line = f"{config:20} {call:13} {quartiles[1]:5.2f}  ({quartiles[0]:.2f} to {quartiles[2]:.2f})  {found}"
-            print(line.rstrip(), flush=True)
-            slower += [line] if found == "slower" else []
-    print(f"{len(slower)} of {len(configs) * len(calls)} lines are slower by more than {options.limit - 1:.0%}")
+    calls = options.calls.split(",") if options.calls else CALLS
+    lines = list(itertools.product(every if options.all else options.configs.split(","), calls))
+    with built(options.commit, options.build) as folder:
+        ratios = measure(folder, options, lines)
+    print(f"new by old ({options.commit[:12]}), CPU time of one thread, {options.pairs} pairs of processes")
+    slower = 0
+    for (config, call), own in zip(lines, ratios, strict=True):
+        lower, median, upper = quartiles = statistics.quantiles(own, n=4)
+        found = verdict(quartiles, options.limit)
+        slower += found == "slower"
+        print(f"{config:20} {call:13} {median:5.2f}  ({lower:.2f} to {upper:.2f})  {found}".rstrip())
+    print(f"{slower} of {len(lines)} lines are slower by more than {options.limit - 1:.0%}")
     return 1 if slower else 0
 
 

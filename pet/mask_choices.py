@@ -24,6 +24,10 @@ class _NamedChoice(enum.Enum):
 
     value: str
 
+    # Members are compared by identity. The hash of Enum is a Python function, and orders are looked up by config, whose hash is
+    # that of four members: a third of what a call costs beside its kernel.
+    __hash__ = object.__hash__
+
     @classmethod
     def parse(cls, text: str) -> Any:
         """Find the member by name, upper or lower case.

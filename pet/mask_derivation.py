@@ -66,12 +66,13 @@ def derive(
     seeds: Sequence[bytes], config: MaskConfigPair, length: int, threads: SupportsIndex | None
 ) -> tuple[kernels.Packed, int]:
     """Return vector and unit of the sum of the masks of some seeds; no single mask is stored."""
+    order = config.vect.order
+    if len(seeds) == 1 and not isinstance(config.vect, FieldConfig):
+        unit, position = draw_unit(seeds[0], config)
+        return parallel.expand(seeds[0], order, length, position, threads), unit
     masks = SummedMasks(seeds, config, length)
     if isinstance(config.vect, FieldConfig):
         return masks.take(slice(0, length), threads), masks.unit
-    order = config.vect.order
-    if len(seeds) == 1:
-        return parallel.expand(seeds[0], order, length, int(masks.positions[0]), threads), masks.unit
     total = kernels.new_total(length, order)
     parallel.sum_masks(total, b"".join(seeds), masks.positions, order, threads)
     return kernels.pack(total, order), masks.unit
