@@ -5,9 +5,12 @@ import contextlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 from programs import free_port, require_program
+
+FEDERATION = "abcdefghij012345"
 
 
 class Broker:
@@ -68,3 +71,46 @@ def run(work, timeout_seconds=60):
             return await work
 
     return asyncio.run(bounded())
+
+
+@contextlib.contextmanager
+def serving_nats(service, settings, federation_id=FEDERATION, **options):
+    """Serve a coordinator over NATS in a thread with a loop of its own."""
+    from pet.transports.nats import NatsServer, Subjects, connect  # not needed by all who start a broker
+
+    started, stop, failure = threading.Event(), None, []
+
+    async def serve():
+        nonlocal stop
+        stop = asyncio.Event()
+        async with (
+            service,
+            await connect(settings, "coordinator") as connection,
+            NatsServer(service, connection, Subjects(federation_id), **options),
+        ):
+            started.set()
+            await stop.wait()
+
+    def run():
+        nonlocal loop
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            try:
+                runner.run(serve())
+            except Exception as error:
+                failure.append(error)
+                started.set()
+
+    loop = None
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait(60)
+    try:
+        assert not failure, failure
+        yield
+    finally:
+        if stop is not None and thread.is_alive():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+        assert not thread.is_alive()
+        assert not failure, failure

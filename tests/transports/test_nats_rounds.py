@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import threading
@@ -12,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from asgi_server import serving
-from nats_broker import running_broker
+from nats_broker import FEDERATION, running_broker, serving_nats
 from participant_driver import SetClock, counting_entropy, live_settings, quick_settings, signing_key, weights
 
 from pet.coordinator.engine import CoordinatorEngine
@@ -30,12 +29,11 @@ from pet.participant.ticks import TickParticipant
 from pet.protocol.windows import PhaseWindow
 from pet.transports import asgi
 from pet.transports.http import HttpTransport
-from pet.transports.nats import NatsServer, NatsSettings, NatsTransport, Subjects, connect
+from pet.transports.nats import NatsSettings, NatsTransport
 from pet.transports.nats.frames import Verdict
 from pet.transports.nats.sender import require_accepted
 from pet.transports.status import StatusTransport
 
-FEDERATION = "abcdefghij012345"
 LENGTH = 50_000
 
 
@@ -43,47 +41,6 @@ LENGTH = 50_000
 def broker(tmp_path_factory):
     with running_broker(tmp_path_factory.mktemp("broker")) as broker:
         yield broker
-
-
-@contextlib.contextmanager
-def serving_nats(service, settings, federation_id=FEDERATION, **options):
-    """Serve a coordinator over NATS in a thread with a loop of its own."""
-    started, stop, failure = threading.Event(), None, []
-
-    async def serve():
-        nonlocal stop
-        stop = asyncio.Event()
-        async with (
-            service,
-            await connect(settings, "coordinator") as connection,
-            NatsServer(service, connection, Subjects(federation_id), **options),
-        ):
-            started.set()
-            await stop.wait()
-
-    def run():
-        nonlocal loop
-        with asyncio.Runner() as runner:
-            loop = runner.get_loop()
-            try:
-                runner.run(serve())
-            except Exception as error:
-                failure.append(error)
-                started.set()
-
-    loop = None
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait(20)
-    try:
-        assert not failure, failure
-        yield
-    finally:
-        if stop is not None and thread.is_alive():
-            loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-        assert not thread.is_alive()
-        assert not failure, failure
 
 
 def settings_for(broker, **options):
