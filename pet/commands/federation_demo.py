@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pet.commands.federation_demo_run import Broker, Site, await_sync, running_broker, running_sites
+from pet.commands.orphan_keeper import keeping_orphans
 from pet.commands.stop_signals import StopSignals
 from pet.errors import FederationStateError, MissingExtraError
 from pet.federation.runtime import Regression
@@ -67,9 +68,10 @@ def command() -> None:
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)
-        broker = stack.enter_context(running_broker(folder / "broker", signals.interruptible))
+        group = stack.enter_context(keeping_orphans(folder))
+        broker = stack.enter_context(running_broker(folder / "broker", signals.interruptible, group))
         console.print("A nats-server runs on loopback, and three federation servers, each a process.")
-        sites = stack.enter_context(running_sites(list(_SITES), folder, signals.interruptible))
+        sites = stack.enter_context(running_sites(list(_SITES), folder, signals.interruptible, group))
         with signals.interruptible():
             _show(console, sites, broker, parts)
     console.print(f"Done in {time.monotonic() - started:.0f} s; nothing is left behind.")

@@ -1,7 +1,7 @@
 """What `pet federation demo` runs: a broker, and three federation servers in processes of their own, all on loopback.
 
 Each server has a folder of its own and one user; every caller makes signed requests, as over a network.
-Nothing is left behind: the folder is temporary, and every process is ended.
+Nothing is left behind: the folder is temporary, and every process is ended; if this one is killed, by orphan_keeper.py.
 """
 
 from __future__ import annotations
@@ -69,12 +69,15 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_broker(folder: Path, interruptible: Interruptible = contextlib.nullcontext) -> Iterator[Broker]:
+def running_broker(
+    folder: Path, interruptible: Interruptible = contextlib.nullcontext, group: int | None = None
+) -> Iterator[Broker]:
     """Run a nats-server with JetStream on a free loopback port.
 
     Args:
         folder: its own.
         interruptible: entered where a signal may end the wait for it.
+        group: process group that it joins; None for that of this process.
 
     Raises:
         FederationUnavailableError: there is none on the PATH, or it does not start.
@@ -92,7 +95,8 @@ def running_broker(folder: Path, interruptible: Interruptible = contextlib.nullc
         f'listen: "{_HOST}:{port}"\njetstream {{ store_dir: "{folder}/jetstream" }}\nauthorization {{ token: "{token}" }}\n',
     )
     with (folder / "nats-server.log").open("wb") as log:
-        process = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)  # noqa: S603  found on the PATH
+        command = [program, "-c", str(settings)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, process_group=group)  # noqa: S603  found on the PATH
     try:
         with interruptible():
             _await_port(process, port)
@@ -103,7 +107,7 @@ def running_broker(folder: Path, interruptible: Interruptible = contextlib.nullc
 
 @contextlib.contextmanager
 def running_sites(
-    names: Sequence[str], folder: Path, interruptible: Interruptible = contextlib.nullcontext
+    names: Sequence[str], folder: Path, interruptible: Interruptible = contextlib.nullcontext, group: int | None = None
 ) -> Iterator[list[Site]]:
     """Run federation servers with one user each, every one in a process of its own; they start together.
 
@@ -113,6 +117,7 @@ def running_sites(
         names: of the users, and of the folders of their servers.
         folder: where these are.
         interruptible: entered where a signal may end the wait for the servers.
+        group: process group that they join; None for that of this process.
 
     Raises:
         FederationUnavailableError: one does not start.
@@ -120,7 +125,7 @@ def running_sites(
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
         try:
-            processes.extend(_start_server(name, folder / name) for name in names)
+            processes.extend(_start_server(name, folder / name, group) for name in names)
             with interruptible():
                 sites = [_open_site(stack, name, folder / name, one) for name, one in zip(names, processes, strict=True)]
             yield sites
@@ -131,7 +136,7 @@ def running_sites(
                 _end(process)
 
 
-def _start_server(name: str, folder: Path) -> subprocess.Popen[bytes]:
+def _start_server(name: str, folder: Path, group: int | None) -> subprocess.Popen[bytes]:
     users = folder / "users.json"
     if not users.exists():
         make_private_folder(folder)
@@ -140,7 +145,9 @@ def _start_server(name: str, folder: Path) -> subprocess.Popen[bytes]:
     command += ["--users", str(users), "--state", str(folder / "state")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
     with (folder / "server.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)  # noqa: S603  ourselves
+        return subprocess.Popen(  # noqa: S603  ourselves
+            command, stdout=subprocess.PIPE, stderr=log, env=environment, process_group=group
+        )
 
 
 def _open_site(stack: contextlib.ExitStack, name: str, folder: Path, process: subprocess.Popen[bytes]) -> Site:

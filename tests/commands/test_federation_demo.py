@@ -55,25 +55,49 @@ MOMENTS = [
 ]
 
 
+def start_demo_until(moment, folder):
+    """Start the demo in a folder of its own, and return it once it has come so far."""
+    folder.mkdir()
+    demo = start_demo(folder, PATH=str(Path(require_program("nats-server")).parent))
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(f"pet-federation-*/{moment}")):
+        assert demo.poll() is None, demo.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return demo
+
+
+def left_of(folder):
+    """Return what is left of a demo: files, and processes that were started with something of its folder."""
+    processes = [one.info for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+    return list(folder.iterdir()) + processes
+
+
 @pytest.mark.long
 def test_a_signal_at_any_moment_leaves_no_process_and_no_folder(tmp_path):
-    path = str(Path(require_program("nats-server")).parent)
     for number, (moment, wanted) in enumerate(MOMENTS):
         folder = tmp_path / str(number)
-        folder.mkdir()
-        demo = start_demo(folder, PATH=path)
-        deadline = time.monotonic() + 60
-        while not list(folder.glob(f"pet-federation-*/{moment}")):
-            assert demo.poll() is None, demo.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        demo = start_demo_until(moment, folder)
         demo.send_signal(wanted)
         demo.send_signal(wanted)  # people press it twice
         demo.communicate(timeout=120)
         assert demo.returncode == 128 + wanted
-        assert list(folder.iterdir()) == [], moment
-        left = [one.info for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
-        assert left == [], moment
+        assert left_of(folder) == [], moment
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["broker/nats-server.conf", "anna/server.log", "cleo/state/federations.sqlite3"])
+def test_what_nobody_can_clean_up_after_is_cleaned_up_by_another_process(tmp_path, moment):
+    """SIGKILL ends the demo at once; its broker and its servers notice nothing."""
+    folder = tmp_path / "killed"
+    demo = start_demo_until(moment, folder)
+    assert len(left_of(folder)) > 1
+    demo.kill()
+    demo.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while left_of(folder):
+        assert time.monotonic() < deadline, left_of(folder)
+        time.sleep(0.05)
 
 
 def test_without_a_broker_it_says_what_to_install(tmp_path):
