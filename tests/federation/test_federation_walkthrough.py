@@ -26,6 +26,11 @@ pytestmark = pytest.mark.long  # some twenty processes, one after the other
 ROOT = Path(__file__).parent.parent.parent
 HERE = "tests/federation/test_federation_walkthrough.py"
 PET = 'pet() { "$PYTHON" -c "from pet.cli import main; main()" "$@"; }\npython3() { "$PYTHON" "$@"; }\n'
+#: The broker and the servers as on a machine that has much else to do. Who pastes all commands at once does not wait for them.
+SLOW = """
+nats-server() { sleep 13; command nats-server "$@"; }
+pet() { case "$2" in serve) sleep 8;; esac; "$PYTHON" -c "from pet.cli import main; main()" "$@"; }
+"""
 
 #: Files that later commands of the documents read.
 OTHER_FILES = """
@@ -80,29 +85,31 @@ REFUSALS = [
 ]
 
 
-def script(folder):
-    """Return the document's commands on ports that are free, each server waited for."""
+def script(*, is_slow=False):
+    """Return the documents' commands on ports that are free: all at once, or each server waited for, and some that fail."""
     documented = [*run_by(HERE, "docs/federation.md"), *run_by(HERE, "docs/tables.md")]
     parts = [block.code if block.language == "sh" else f"python3 - <<'END'\n{block.code}END\n" for block in documented]
     parts.insert(1, OTHER_FILES)
     ports = {name: str(free_port()) for name in ("4222", "8091", "8092", "8093")}
     servers = {"alice": "http://127.0.0.1:8091", "bob": "http://127.0.0.1:8092", "carol": "http://127.0.0.1:8093"}
-    text = "\n".join([*parts, f"python3 - <<'END'\nSERVERS = {servers!r}\n{FAILURES}END\n"])
+    if not is_slow:
+        parts.append(f"python3 - <<'END'\nSERVERS = {servers!r}\n{FAILURES}END\n")
+    text = "\n".join(parts)
     text = text.replace("pet federation serve", "pet federation serve --log-level debug")
     for documented, free in ports.items():
         text = text.replace(f":{documented}", f":{free}")
+    if is_slow:
+        return SLOW + text
     waiting = r"\g<0>\nuntil grep -qs 'Listening on\|Server is ready' \1; do sleep 0.1; kill -0 $!; done"
     return re.sub(r"^.* > (\S+\.log) 2>&1 &$", waiting, text, flags=re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory):
-    """Walk once; return the folder and everything that was printed."""
+def walk(folder, commands):
+    """Run commands in a folder; return everything that was printed, and the logs of the servers."""
     require_program("nats-server")
-    folder = tmp_path_factory.mktemp("walk")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
     environ |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    commands = f'set -euo pipefail\n{PET}{script(folder)}\nprintf %s "$PET_NATS_PASSWORD" > broker.password\n'
+    commands = f'set -euo pipefail\n{PET}{commands}\nprintf %s "$PET_NATS_PASSWORD" > broker.password\n'
     process = subprocess.Popen(
         ["bash", "-c", commands],
         cwd=folder,
@@ -120,7 +127,22 @@ def walked(tmp_path_factory):
         process.wait()
     shown = "\n".join([out, err, *logs.values()])
     assert process.returncode == 0, shown[-6000:]
-    return folder, out, err, logs
+    return out, err, logs
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """Walk once; return the folder and everything that was printed."""
+    folder = tmp_path_factory.mktemp("walk")
+    return folder, *walk(folder, script())
+
+
+def test_pasted_whole_it_works_with_a_broker_and_servers_that_start_slowly(tmp_path):
+    """Those who paste all of it wait for nothing; each command waits for its server, and the server for its broker."""
+    out, err, _ = walk(tmp_path, script(is_slow=True))
+    assert "295 rows: " in out
+    assert "Sync completed" in out, "which nobody takes part in whom the others have not confirmed"
+    assert err == ""
 
 
 def test_the_federated_regression_is_the_pooled_one(walked):
