@@ -114,6 +114,22 @@ class MaliciousAdmin:
         context.store.save_state(AGGREGATE, statistics.to_bytes())
         await self._rounds.publish_aggregate()
 
+    @contextmanager
+    def showing_without(self, peer: Node, hidden: Node) -> Any:
+        """Announce rounds to one peer as if another one did not take part."""
+        rounds, announce = self._rounds, self._rounds._announce
+
+        async def announce_shorter(identity: PeerIdentity, fields: dict[str, Any]) -> None:
+            if identity.uuid == peer.uuid:
+                fields = fields | {"enrolments": [one for one in fields["enrolments"] if one["peer"] != hidden.uuid]}
+            await announce(identity, fields)
+
+        rounds._announce = announce_shorter
+        try:
+            yield
+        finally:
+            del rounds._announce
+
     async def push_terms(self, peer: Node, **changes: Any) -> str:
         """Send a peer newer terms with some fields as it likes; returns the refusal, or nothing."""
         context = self._context

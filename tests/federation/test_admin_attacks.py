@@ -12,7 +12,7 @@ from malicious import MaliciousAdmin, MaliciousMember
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pulse, some_rows, synchronise, until
 
-from pet.federation.peer.enrolment import Manifest
+from pet.federation.peer.enrolment import Manifest, choose_sum_peers
 from pet.federation.peer.rounds import Rounds
 from pet.federation.records import LogKind
 from pet.federation.statistics.feature import Kind
@@ -178,5 +178,51 @@ def test_an_admin_publishes_another_result_and_nobody_notices(broker, tmp_path):
             await until(lambda: peer.peer.statistics.receive_errors > errors)
             assert peer.peer._context.counters.aggregate_round == 2
             assert "impossible_statistics" in peer.log() or "statistics: expected" in peer.log()
+
+    run(work())
+
+
+def test_a_leader_that_shows_one_peer_another_list_subtracts_nobody(broker, tmp_path):
+    """The update of a peer that was shown fewer fits the round of all. What protects it then is what the others agreed to."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 5, phase_seconds=20) as started:
+            learn(started, 50, 60, 70, 80, 90)
+            await pulse(started)
+            admin = MaliciousAdmin(started)
+            drawn = choose_sum_peers(1, [node.uuid for node in started.nodes[1:]])
+            misled, hidden = (node for node in started.nodes[1:] if node.uuid not in drawn)
+            with admin.showing_without(misled, hidden):
+                assert await admin.withhold_round() == ""
+            assert [total.rows for total in admin.withheld] == [350]
+            (known,) = misled.peer._context.counters.ledger.aggregates
+            assert hidden.uuid not in known
+            for left_out in (misled, hidden):
+                assert "to change together" in await admin.withhold_round(without=frozenset({left_out.uuid}))
+            misled.peer.local_project.learn(some_rows(20, 9))
+            assert "to change together" in await admin.withhold_round()
+            assert len(admin.withheld) == 1
+
+    run(work())
+
+
+def test_a_peer_that_joins_again_shows_what_changed_meanwhile(broker, tmp_path):
+    """What is stated: it is a new peer, which knows nothing of what left before. An admin may remove and invite it."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            await synchronise(started)
+            victim, member = started.nodes[1], MaliciousMember(started.nodes[2])
+            member.look()
+            await started.admin.peer.remove_peer(victim.uuid)
+            again = await started.join(project_id="again")
+            again.peer.local_project.learn(some_rows(60, 1))
+            again.peer.local_project.learn(some_rows(1, 9))
+            await again.peer.start_pulse()
+            await synchronise(started, nodes=[started.admin, member.node, again])
+            member.look()
+            assert member.difference().rows == 1
 
     run(work())
