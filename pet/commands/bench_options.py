@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -130,6 +131,9 @@ def require_plot_format(file: Path | None) -> None:
 
     Raises:
         typer.BadParameter: the suffix names no format that can be drawn.
+        ModuleNotFoundError: matplotlib, which draws it, is not installed; not known only after a minute of measuring.
     """
     if file is not None and file.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise typer.BadParameter(f"expected a file that ends in .png, .svg or .pdf, got {str(file)!r}", param_hint="--plot")
+    if file is not None:
+        importlib.import_module("matplotlib")
