@@ -28,6 +28,8 @@ _MAX_FIELD_CONFIG_BYTES: Final = 80
 
 #: The choices in the order of their bytes. The bincode index of a member is its place among them.
 _KINDS: Final[tuple[type[enum.Enum], ...]] = (GroupType, DataType, BoundType, ModelType)
+#: The members of each, in the order of their variant indices.
+_MEMBERS: Final = tuple(tuple(kind) for kind in _KINDS)
 
 
 def encode_mask_config(config: MaskConfig) -> bytes:
@@ -69,13 +71,13 @@ def decode_variant_indices(data: Buffer) -> MaskConfig:
     if len(data) != VARIANT_INDICES_BYTES:
         raise RemoteProtocolError("malformed_mask_config", f"mask config: expected 16 bytes, got {len(data)}")
     choices: list[Any] = []
-    for place, kind in enumerate(_KINDS):
+    for place, kind in enumerate(_MEMBERS):
         index = int.from_bytes(data[4 * place : 4 * place + 4], "little")
         if index >= len(kind):
             raise RemoteProtocolError(
-                "malformed_mask_config", f"{kind.__name__}: expected an index below {len(kind)}, got {index}"
+                "malformed_mask_config", f"{_KINDS[place].__name__}: expected an index below {len(kind)}, got {index}"
             )
-        choices.append(list(kind)[index])
+        choices.append(kind[index])
     return MaskConfig(*choices)
 
 

@@ -8,6 +8,7 @@ Source: docs/spec/pet.md 3.4 (the bound of a scalar), 5.3, 5.4.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import KeysView
 from fractions import Fraction
 from typing import Any, Final
@@ -89,7 +90,7 @@ def read_parameters(answer: bytes | None, max_model_length: int | None) -> Round
     """
     if answer is None:
         raise RemoteProtocolError("malformed_parameters", "round parameters: expected 136 bytes, got no content")
-    parameters = RoundParameters.from_bytes(answer)
+    parameters = _parse_parameters(bytes(answer))
     element_bytes = parameters.mask_config.vect.element_bytes
     most = MAX_VECTOR_BYTES // element_bytes if max_model_length is None else max_model_length
     if parameters.model_length > most:
@@ -98,6 +99,20 @@ def read_parameters(answer: bytes | None, max_model_length: int | None) -> Round
             f"round parameters: expected models of at most {most} weights (max_model_length), got {parameters.model_length}"
             f" of {element_bytes} bytes each when masked",
         )
+    return parameters
+
+
+@functools.lru_cache(maxsize=8)
+def _parse_parameters(answer: bytes) -> RoundParameters:
+    """Parse round parameters and check the key.
+
+    A participant asks for them every few seconds and gets the same answer until the next round, and a test driver has
+    thousands of participants: the check of the key costs a scalar multiplication.
+
+    Raises:
+        RemoteProtocolError: as in `read_parameters`.
+    """
+    parameters = RoundParameters.from_bytes(answer)
     if crypto.is_low_order(parameters.coordinator_public_key):
         raise RemoteProtocolError("low_order_key", "coordinator key: expected one that can be sealed for, got low order")
     return parameters

@@ -131,6 +131,7 @@ class Witness:
         self._models: dict[int, bytes] = {}
         self._parameters: dict[int, bytes] = {}
         self._last_round_id = 0
+        self._last_model: Any = None
         self._objection = ""
         self.rounds_failed = 0
         self.rounds_reopened = 0
@@ -177,8 +178,9 @@ class Witness:
         if parameters is not None and self._parameters.setdefault(round_id, parameters) != parameters:
             raise Violation(f"round {round_id} has other parameters than before")
         model: Any = engine.model()
-        if model is not None:
+        if model is not None and model is not self._last_model:
             self._check(model)
+            self._last_model = model
 
     def look_after_restart(self, engine: CoordinatorEngine) -> None:
         """Look whether what was accepted is still there."""
