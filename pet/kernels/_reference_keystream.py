@@ -24,9 +24,19 @@ def chacha20_block(key: Sequence[int], counter: int, stream: int = 0) -> list[in
     start = [*_SIGMA, *key, counter & _WORD, counter >> 32, stream & _WORD, stream >> 32]
     state = list(start)
     for _ in range(10):
-        for a, b, c, d in _COLUMNS_AND_DIAGONALS:
-            for (target, other, mixed), shift in zip(((a, b, d), (c, d, b)) * 2, (16, 12, 8, 7), strict=True):
-                state[target] = (state[target] + state[other]) & _WORD
-                mixed_word = state[mixed] ^ state[target]
-                state[mixed] = ((mixed_word << shift) | (mixed_word >> (32 - shift))) & _WORD
+        for i, j, k, m in _COLUMNS_AND_DIAGONALS:
+            a, b, c, d = state[i], state[j], state[k], state[m]
+            a = (a + b) & _WORD
+            d ^= a
+            d = (d << 16 | d >> 16) & _WORD
+            c = (c + d) & _WORD
+            b ^= c
+            b = (b << 12 | b >> 20) & _WORD
+            a = (a + b) & _WORD
+            d ^= a
+            d = (d << 8 | d >> 24) & _WORD
+            c = (c + d) & _WORD
+            b ^= c
+            b = (b << 7 | b >> 25) & _WORD
+            state[i], state[j], state[k], state[m] = a, b, c, d
     return [(a + b) & _WORD for a, b in zip(start, state, strict=True)]
