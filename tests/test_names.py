@@ -16,7 +16,6 @@ import pet
 ROOT = Path(pet.__file__).parent
 REPOSITORY = ROOT.parent
 FILES = sorted(ROOT.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 #: Names that a library calls, where no base class of the library says so.
 CALLED_FROM_OUTSIDE = {
@@ -30,6 +29,12 @@ VALIDATORS = {"field_validator", "model_validator", "field_serializer", "model_s
 
 def name_of(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """Parse every file of the package, not before a test needs it: collecting the tests would take longer."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def docstrings(tree: ast.Module) -> set[int]:
@@ -95,7 +100,7 @@ def words_outside_python() -> set[str]:
 @functools.cache
 def all_trees() -> list[ast.Module]:
     sources = [path for folder in ("tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py")]
-    return [*TREES.values(), *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
+    return [*trees().values(), *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
 
 
 def attributes(tree: ast.Module) -> Iterator[str]:
@@ -120,7 +125,7 @@ def read_names(tree: ast.Module) -> Iterator[str]:
 
 def test_every_attribute_is_read():
     read = words_outside_python().union(*map(read_names, all_trees()))
-    unread = [f"{name_of(path)}: {name}" for path, tree in TREES.items() for name in attributes(tree) if name not in read]
+    unread = [f"{name_of(path)}: {name}" for path, tree in trees().items() for name in attributes(tree) if name not in read]
     assert [each for each in unread if each not in READ_FROM_OUTSIDE] == []
 
 
@@ -129,7 +134,7 @@ def test_every_name_is_used():
     used = words_outside_python().union(*map(used_names, all_trees()))
     unused = [
         f"{name_of(path)}: {owner and owner + '.'}{name}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for _, owner, name, node in definitions(path, tree.body)
         if name not in used
         and not name.startswith("__")
@@ -140,7 +145,7 @@ def test_every_name_is_used():
 
 
 def constants(path: Path) -> Iterator[tuple[str, ast.stmt]]:
-    for node in TREES[path].body:
+    for node in trees()[path].body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             yield from ((name, node) for name in bound_names(node) if name.isupper())
 
@@ -165,7 +170,7 @@ def test_constants_are_commented_above_in_one_way(path):
     """By lines that begin with `#:`, which documentation tools read; not by a text below, a plain comment, or one behind."""
     lines = path.read_text(encoding="utf-8").splitlines()
     wrong = []
-    for body in [TREES[path].body, *(node.body for node in ast.walk(TREES[path]) if isinstance(node, ast.ClassDef))]:
+    for body in [trees()[path].body, *(node.body for node in ast.walk(trees()[path]) if isinstance(node, ast.ClassDef))]:
         for node, below in itertools.pairwise(body):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if is_text and isinstance(node, ast.Assign | ast.AnnAssign):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -88,30 +87,6 @@ def test_fields_are_measured_beside_groups(monkeypatch, tmp_path):
 def test_bad_values_are_usage_errors(capsys, option, value):
     assert cli.run(["bench", option, value]) == 2
     assert option in capsys.readouterr().err
-
-
-@pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="the only wheel of the real SDK is for Linux")
-def test_peers_are_compared_in_the_same_run(tmp_path):
-    """In a process of its own, as a user has it: the imports of the peers are not ours to keep free of warnings."""
-    report_file = tmp_path / "bench.json"
-    sizes = ["--sizes", "10", "--peer-size", "2000", "--peer-seeds", "3"]
-    command = [sys.executable, "-m", "pet", "bench", *sizes, "--backends", "portable", "--peers", "--json", str(report_file)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0, finished.stderr
-    peers = json.loads(report_file.read_text())["peers"]
-    real = [peer for peer in peers if peer["peer"].startswith("xaynet-sdk-python ")]
-    flower = [peer for peer in peers if peer["peer"].startswith("flwr ")]
-    assert len(real) == 3
-    tenseal = [peer for peer in peers if peer["peer"].startswith("tenseal ")]
-    assert len(flower) == 2 or "Not compared with flwr" in finished.stdout
-    assert len(tenseal) == 4 or "Not compared with tenseal" in finished.stdout
-    for peer in tenseal[:1]:
-        assert peer["pet_bytes"] < 7 < peer["peer_bytes"]
-    assert all(peer["length"] == 2000 and peer["peer_ns"] > 0 and peer["pet_ns"] > 0 for peer in peers)
-    masking, posting, _ = real
-    assert masking["peer_ns"] < posting["peer_ns"], "masking is a part of it"
-    assert "times faster" in finished.stdout
 
 
 def test_a_size_beyond_the_memory_is_refused_before_anything_is_allocated(capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pet import cli
 from pet.commands import serving
 from pet.coordinator.key_file import create_key_file
 from pet.errors import TransportError
@@ -30,6 +32,18 @@ sum = 0.4
 update = 0.9
 size = 7
 """
+
+
+def fail_to_start(monkeypatch, capsys, *arguments, **environ):
+    """Return the exit status of a start that fails before it listens, and what it says; no process is needed for it."""
+    for name in [name for name in os.environ if name.startswith(("PET_", "XAYNET_"))]:
+        monkeypatch.delenv(name)
+    for name, value in {"PET__API__BIND_ADDRESS": "127.0.0.1:0", "COLUMNS": "120", **environ}.items():
+        monkeypatch.setenv(name, value)
+    status = cli.run(["coordinator", *arguments])
+    out, err = capsys.readouterr()
+    assert "Listening" not in out
+    return status, err
 
 
 def start(*arguments, **environ):
@@ -123,18 +137,16 @@ def test_its_answers_are_signed_by_the_key_of_its_settings(config, folder):
         (b"", None, "readable file"),
     ],
 )
-def test_a_key_file_that_cannot_be_used_ends_the_start(config, folder, content, mode, message):
+def test_a_key_file_that_cannot_be_used_ends_the_start(config, folder, monkeypatch, capsys, content, mode, message):
     path = folder / "coordinator.key"
     if mode is not None:
         create_key_file(path)
         path.write_bytes(path.read_bytes() if content is None else content)
         path.chmod(mode)
-    process = start("-c", str(config), PET__SERVICE__COORDINATOR_KEY=str(path))
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 1
+    status, err = fail_to_start(monkeypatch, capsys, "-c", str(config), PET__SERVICE__COORDINATOR_KEY=str(path))
+    assert status == 1
     assert "PET__SERVICE__COORDINATOR_KEY (service.coordinator_key): " in err
     assert message in err
-    assert "Listening" not in out
 
 
 def test_its_url_comes_first_and_the_table_only_on_request(config):
@@ -203,20 +215,19 @@ def test_an_address_in_use_is_one_line(config):
     ],
     ids=["no file", "bad value", "two bad values", "no such files", "usage", "no memory", "no PEM"],
 )
-def test_what_is_wrong_is_said_and_the_status_tells(arguments, environ, status, message):
-    process = start(*arguments, **environ)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == status
+def test_what_is_wrong_is_said_and_the_status_tells(monkeypatch, capsys, arguments, environ, status, message):
+    found, err = fail_to_start(monkeypatch, capsys, *arguments, **environ)
+    assert found == status
     assert message in err
     assert "Traceback" not in err
     assert list(Path().iterdir()) == [], "a failed start leaves nothing behind"
 
 
-def test_a_failed_start_leaves_what_was_there(config, folder):
+def test_a_failed_start_leaves_what_was_there(config, folder, monkeypatch, capsys):
     (folder / "pet-state").mkdir()
     (folder / "pet-state" / "of-somebody").touch()
-    process = start("-c", str(config), PET__MODEL__LENGTH="4294967295", PET__DATA_TYPE="F64", PET__BOUND_TYPE="Bmax")
-    _, err = process.communicate(timeout=20)
+    too_large = {"PET__MODEL__LENGTH": "4294967295", "PET__DATA_TYPE": "F64", "PET__BOUND_TYPE": "Bmax"}
+    _, err = fail_to_start(monkeypatch, capsys, "-c", str(config), **too_large)
     assert "expected a model that fits into memory" in err
     assert (folder / "pet-state" / "of-somebody").exists()
 
@@ -263,15 +274,26 @@ def test_state_lies_beside_the_settings_and_is_nobody_elses(tmp_path):
     assert not (tmp_path / "pet-state").exists()
 
 
-def kill_in_a_round(config):
-    with running("-c", str(config)) as (process, url, _):
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Kill a coordinator in a round; give its folder and the parameters of the round."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "config.toml").write_text(FLAT)
+    with running("-c", str(folder / "config.toml")) as (process, url, _):
         parameters = httpx.get(f"{url}/params").content
         process.kill()
+    return folder, parameters
+
+
+@pytest.fixture
+def parameters(config, killed):
+    """Put what the killed coordinator left beside the settings; give the parameters of its round."""
+    folder, parameters = killed
+    shutil.copytree(folder / "pet-state", config.parent / "pet-state")
     return parameters
 
 
-def test_a_killed_coordinator_goes_on_with_its_round(config):
-    parameters = kill_in_a_round(config)
+def test_a_killed_coordinator_goes_on_with_its_round(config, parameters):
     with running("-c", str(config), PET__MODEL__LENGTH="8") as (process, url, printed):
         assert "Going on with round 1 in phase sum: 0 messages accepted, " in printed
         assert "It is waiting for 1 sum message of 1, for " in printed
@@ -285,16 +307,15 @@ def test_a_killed_coordinator_goes_on_with_its_round(config):
 
 
 @pytest.mark.parametrize(("arguments", "environ"), [(["--fresh"], {}), ([], {"PET__RESTORE__ENABLE": "false"})])
-def test_a_fresh_start_has_to_be_asked_for(config, arguments, environ):
-    parameters = kill_in_a_round(config)
+def test_a_fresh_start_has_to_be_asked_for(config, parameters, arguments, environ):
     with running("-c", str(config), *arguments, **environ) as (_, url, printed):
         assert "Nothing is stored" in printed
         assert httpx.get(f"{url}/params").content != parameters
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, None], ids=["of another program", "garbage", "a byte"])
-def test_state_that_is_not_a_coordinators_is_refused_until_fresh_is_said(config, damage):
-    kill_in_a_round(config)
+@pytest.mark.usefixtures("parameters")
+def test_state_that_is_not_a_coordinators_is_refused_until_fresh_is_said(config, monkeypatch, capsys, damage):
     database = config.parent / "pet-state" / "coordinator.sqlite"
     Path(f"{database}-wal").unlink(missing_ok=True)
     if damage == b"":
@@ -308,9 +329,8 @@ def test_state_that_is_not_a_coordinators_is_refused_until_fresh_is_said(config,
     else:
         database.write_bytes(damage)
     before = database.read_bytes()
-    process = start("-c", str(config))
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
+    status, err = fail_to_start(monkeypatch, capsys, "-c", str(config))
+    assert status == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "--fresh begins anew" in err
@@ -319,11 +339,10 @@ def test_state_that_is_not_a_coordinators_is_refused_until_fresh_is_said(config,
         assert httpx.get(f"{url}/params").status_code == 200
 
 
-def test_two_coordinators_do_not_share_a_folder(config):
+def test_two_coordinators_do_not_share_a_folder(config, monkeypatch, capsys):
     with running("-c", str(config)) as (_, url, _):
         for arguments in ([], ["--fresh"]):
-            process = start("-c", str(config), *arguments)
-            _, err = process.communicate(timeout=20)
-            assert process.returncode == 1
+            status, err = fail_to_start(monkeypatch, capsys, "-c", str(config), *arguments)
+            assert status == 1
             assert "another coordinator uses it" in err
         assert httpx.get(f"{url}/params").status_code == 200

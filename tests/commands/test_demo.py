@@ -16,40 +16,44 @@ from pet.mask_config import MaskConfigPair
 from pet.messages import RoundParameters
 from pet.protocol.events import RoundFailed, RoundReopened
 
-DATA = demo_data.load_data(demo.PARTICIPANT_COUNT, random_seed=7)
+
+@pytest.fixture(scope="module")
+def data():
+    """Deal out the samples; only who runs these tests imports scikit-learn for it."""
+    return demo_data.load_data(demo.PARTICIPANT_COUNT, random_seed=7)
 
 
-def test_every_training_sample_has_one_owner():
-    assert sum(len(samples) for samples in DATA.participants) == len(DATA.pooled)
-    assert sum(DATA.share(index) for index in range(demo.PARTICIPANT_COUNT)) == 1
-    assert np.array_equal(sum(samples.label_counts() for samples in DATA.participants), DATA.pooled.label_counts())
+def test_every_training_sample_has_one_owner(data):
+    assert sum(len(samples) for samples in data.participants) == len(data.pooled)
+    assert sum(data.share(index) for index in range(demo.PARTICIPANT_COUNT)) == 1
+    assert np.array_equal(sum(samples.label_counts() for samples in data.participants), data.pooled.label_counts())
 
 
-def test_the_split_is_uneven_in_number_and_by_label():
-    sizes = [len(samples) for samples in DATA.participants]
+def test_the_split_is_uneven_in_number_and_by_label(data):
+    sizes = [len(samples) for samples in data.participants]
     assert max(sizes) > 3 * min(sizes)
-    largest_label = [samples.label_counts().max() / len(samples) for samples in DATA.participants]
+    largest_label = [samples.label_counts().max() / len(samples) for samples in data.participants]
     assert np.mean(largest_label) > 0.25  # an even split has a tenth of each
 
 
-def test_training_learns():
+def test_training_learns(data):
     start = demo_data.initial_weights()
-    trained = demo_data.train(start, DATA.pooled, random_seed=0)
+    trained = demo_data.train(start, data.pooled, random_seed=0)
     assert not start.any()
-    assert demo_data.accuracy(trained, DATA.test) > 0.9
+    assert demo_data.accuracy(trained, data.test) > 0.9
 
 
-def test_one_alone_learns_less_than_all_together():
-    alone = [demo_data.initial_weights() for _ in DATA.participants]
+def test_one_alone_learns_less_than_all_together(data):
+    alone = [demo_data.initial_weights() for _ in data.participants]
     for number in range(3):
-        alone = [demo_data.train(model, own, number) for model, own in zip(alone, DATA.participants, strict=True)]
-    best_alone = max(demo_data.accuracy(model, DATA.test) for model in alone)
-    assert best_alone < demo_data.accuracy(demo_data.train(demo_data.initial_weights(), DATA.pooled, 0), DATA.test)
+        alone = [demo_data.train(model, own, number) for model, own in zip(alone, data.participants, strict=True)]
+    best_alone = max(demo_data.accuracy(model, data.test) for model in alone)
+    assert best_alone < demo_data.accuracy(demo_data.train(demo_data.initial_weights(), data.pooled, 0), data.test)
 
 
 @pytest.mark.parametrize("rounds", [2, 8, 10, 100])
-def test_two_drop_out_on_the_way(rounds):
-    drop_outs = demo._choose_drop_outs(DATA, rounds)
+def test_two_drop_out_on_the_way(rounds, data):
+    drop_outs = demo._choose_drop_outs(data, rounds)
     assert len(drop_outs) == 2
     assert all(1 < leaves_in <= rounds for leaves_in in drop_outs.values())
 
@@ -75,9 +79,9 @@ class Reporter:
         self.failed.append((round_id, reason))
 
 
-def test_rounds_may_fail_but_not_for_ever():
+def test_rounds_may_fail_but_not_for_ever(data):
     reporter = Reporter()
-    run = DemoRun(DATA, 3, {}, reporter)
+    run = DemoRun(data, 3, {}, reporter)
     failures = [RoundFailed(round_id=round_id, reason="timeout", description="nobody came") for round_id in range(1, 6)]
     failures.append(RoundReopened(round_id=6, description="nobody came"))
     for failure in failures[:5]:
@@ -113,8 +117,8 @@ class UnreliableParticipant:
         self.models.append(model)
 
 
-def test_a_global_model_that_cannot_be_had_is_asked_for_again():
-    participant = DemoParticipant(0, "http://127.0.0.1:1", DATA.participants[0], DATA.share(0), Ledger())
+def test_a_global_model_that_cannot_be_had_is_asked_for_again(data):
+    participant = DemoParticipant(0, "http://127.0.0.1:1", data.participants[0], data.share(0), Ledger())
     participant._participant.close()
     participant._participant = unreliable = UnreliableParticipant()
     for expected in (0, 0, 1):
@@ -127,6 +131,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(tmp_path
         demo._require_writable(tmp_path / "gone" / "pet-demo.png")
 
 
+@pytest.mark.long
 def test_the_demo_runs(tmp_path):
     code = "import sys; from pet.cli import main; main(sys.argv[1:])"
     answer = subprocess.run(

@@ -32,6 +32,7 @@ def run_demo(tmp_path, **environment):
     return subprocess.CompletedProcess(demo.args, demo.returncode, stdout, stderr)
 
 
+@pytest.mark.long
 def test_the_demo_merges_what_nobody_shows(tmp_path):
     server = require_program("nats-server")
     done = run_demo(tmp_path, PATH=str(Path(server).parent))

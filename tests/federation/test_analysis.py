@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from pet import Aggregation, mask_model, sum_masks
 from pet.errors import FederationValueError, StatisticsError
@@ -17,6 +16,8 @@ from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statist
 
 
 def diabetes():
+    from sklearn.datasets import load_diabetes  # takes a second that collecting the tests need not wait for
+
     data = load_diabetes(scaled=False)
     names = (*data.feature_names, "progression")
     rows = np.column_stack([data.data, data.target])
@@ -72,6 +73,8 @@ def test_the_regression_is_that_of_the_rows(federated):
 
 @pytest.mark.parametrize("federated", [False, True])
 def test_covariance_and_correlation_are_those_of_the_rows(federated):
+    from sklearn.datasets import load_breast_cancer
+
     data = load_breast_cancer()
     names = [*data.feature_names, "benign"]
     schema, rows = schema_of(names, np.column_stack([data.data, data.target]))

@@ -23,6 +23,9 @@ from pet.secret import Secret
 
 pytestmark = pytest.mark.long  # some twenty processes, one after the other
 
+#: Four servers and a dozen commands, each a process.
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent.parent
 HERE = "tests/federation/test_federation_walkthrough.py"
 PET = 'pet() { "$PYTHON" -c "from pet.cli import main; main()" "$@"; }\npython3() { "$PYTHON" "$@"; }\n'
