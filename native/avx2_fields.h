@@ -7,6 +7,7 @@
 #define PET_AVX2_FIELDS_H
 
 #include "avx2_rows.h"
+#include "streaming.h"
 
 enum { VECTOR_BYTES = 32, ROW_VECTORS = 1 };
 typedef __m256i lanes;
@@ -87,9 +88,9 @@ PET_INLINE int was_above(lanes seen, lanes limit, const int is_wide) {
 PET_INLINE lanes low_half(lanes x) { return _mm256_blend_epi32(x, _mm256_setzero_si256(), 0xaa); }
 /* The even words of one and the odd words of another. */
 PET_INLINE lanes blend_words(lanes even, lanes odd) { return _mm256_blend_epi32(even, odd, 0xaa); }
-/* table[x], for words below 8. */
-PET_INLINE lanes look_up(lanes x, const uint32_t table[8]) {
-    return _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)table), x);
+/* 5 * x + 5 for words below 8: what a high word is worth modulo 2^32 - 5, raised. */
+PET_INLINE lanes raised_multiples(lanes x) {
+    return _mm256_permutevar8x32_epi32(_mm256_set_epi32(40, 35, 30, 25, 20, 15, 10, 5), x);
 }
 
 /* a - b and a + b modulo 2^64 - 2^32 + 1, not reduced: what a borrow or a carry leaves is off by 2^32 - 1, and a comparison
@@ -150,6 +151,7 @@ PET_INLINE reals wide_half_differences(lanes x, uint64_t highest) {
     return (high - spread_real(0x1p84 + 0x1p63)) + (low - spread_real(0.5 * (double)(highest & 1)));
 }
 
+enum { STREAMS = 1 };
 /* Past the caches, where the address is aligned. */
 PET_INLINE void store_reals(uint8_t *bytes, reals x, const int data_type, const int streamed) {
     if (data_type == PET_F32) {

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include "streaming.h"
 #include "vectors.h"
 
 enum { BLOCKS = 16, VECTOR_BYTES = 64, ROW_VECTORS = 1 };
@@ -94,9 +95,9 @@ PET_INLINE lanes low_half(lanes x) { return _mm512_and_si512(x, spread(UINT32_MA
 PET_INLINE lanes to_high_half(lanes x) { return _mm512_slli_epi64(x, 32); }
 /* The even words of one and the odd words of another. */
 PET_INLINE lanes blend_words(lanes even, lanes odd) { return _mm512_mask_mov_epi32(even, 0xaaaa, odd); }
-/* table[x], for words below 8. */
-PET_INLINE lanes look_up(lanes x, const uint32_t table[8]) {
-    return _mm512_permutexvar_epi32(x, _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)table)));
+/* 5 * x + 5 for words below 8: what a high word is worth modulo 2^32 - 5, raised. */
+PET_INLINE lanes raised_multiples(lanes x) {
+    return _mm512_permutexvar_epi32(x, _mm512_castsi256_si512(_mm256_set_epi32(40, 35, 30, 25, 20, 15, 10, 5)));
 }
 
 /* a - b and a + b modulo 2^64 - 2^32 + 1, not reduced: what a borrow or a carry leaves is off by 2^32 - 1. */
@@ -144,6 +145,7 @@ PET_INLINE reals wide_half_differences(lanes x, uint64_t highest) {
     return _mm512_cvtepi64_pd(_mm512_sub_epi64(whole, low)) + low_part;
 }
 
+enum { STREAMS = 1 };
 /* Past the caches, where the address is aligned. */
 PET_INLINE void store_reals(uint8_t *bytes, reals x, const int data_type, const int streamed) {
     if (data_type == PET_F32) {

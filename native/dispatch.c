@@ -37,7 +37,7 @@ static const rung ladder[] = {
     {PET_VARIANT_AVX2, &pet_avx2_wide_kernels, NULL},
 #endif
 #ifdef PET_WITH_NEON
-    {PET_VARIANT_NEON, &pet_neon_kernels, &pet_portable_fields},
+    {PET_VARIANT_NEON, &pet_neon_kernels, &pet_neon_fields},
     {PET_VARIANT_NEON, &pet_neon_wide_kernels, NULL},
 #endif
     {PET_VARIANT_PORTABLE, &pet_portable_kernels, &pet_portable_fields},

@@ -76,13 +76,12 @@ static size_t find_above(const uint8_t *elements, size_t length, uint64_t highes
 /* old + x * factor modulo 2^32 - 5, where 2^32 is 5: products of 64 bits in even and odd words are folded once; the high word
  * that is left, 5 at most, says what to add to the low one. */
 PET_INLINE lanes multiply_add_narrow(lanes old, lanes x, lanes factor, const modulus *m) {
-    static const uint32_t raised[8] = {5, 10, 15, 20, 25, 30, 35, 40}; /* 5 * high + 2^32 - order */
     const lanes five = spread(5, 1);
     lanes even = add64(multiply32(x, factor), low_half(old)), odd = add64(multiply32(high_half(x), factor), high_half(old));
     even = add64(low_half(even), multiply32(high_half(even), five));
     odd = add64(low_half(odd), multiply32(high_half(odd), five));
     const lanes low = blend_words(even, to_high_half(odd)), high = blend_words(high_half(even), odd);
-    return plus_raised(low, look_up(high, raised), m, 0);
+    return plus_raised(low, raised_multiples(high), m, 0);
 }
 
 /* old + x * factor modulo 2^64 - 2^32 + 1, where 2^64 is 2^32 - 1 and 2^96 is -1. */

@@ -3,8 +3,6 @@
 #ifndef PET_FIELD_REALS_H
 #define PET_FIELD_REALS_H
 
-#include "streaming.h"
-
 enum { REALS = VECTOR_BYTES / 8, STEP = 2 * REALS }; /* a vector of narrow elements is two of doubles */
 
 PET_INLINE size_t weight_bytes(const int data_type) { return data_type == PET_F32 ? 4 : 8; }
@@ -106,7 +104,7 @@ PET_INLINE lanes decode_steps(uint8_t *model, const uint8_t *elements, size_t le
 PET_INLINE int decode_with(uint8_t *model, const uint8_t *elements, size_t length, const pet_mean *mean, const pet_field *field,
                            const int data_type, const int is_wide) {
     const size_t width = pet_field_width(is_wide), size = weight_bytes(data_type);
-    const int streamed = length * size >= STREAMED_MODEL_BYTES;
+    const int streamed = STREAMS && length * size >= STREAMED_MODEL_BYTES;
     /* Stores past the caches take whole aligned lines: what is before the first is portable code's. */
     size_t before = streamed ? -(uintptr_t)model % LINE_BYTES / size : 0;
     const size_t whole = (length - before) / STEP * STEP, after = before + whole;

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from pet.errors import AggregationError, UnmaskError
 from pet.kernels import Decoding, Encoding
 from pet.kernels._compiled import check, lib
 
@@ -67,7 +68,7 @@ def shared_driver(folder: Path) -> Path:
 def build_sanitized_driver(folder: Path) -> Path:
     """Compile everything with the address and undefined-behaviour sanitizers; their libraries come with the compiler."""
     driver = folder / "sanitized"
-    names = "dispatch", "neon", "portable", "masking", "unmasking", "fractions", "fields", "portable_fields"
+    names = "dispatch", "neon", "neon_fields", "portable", "masking", "unmasking", "fractions", "fields", "portable_fields"
     sources = [f"native/{name}.c" for name in names]
     flags = [
         "-std=gnu11",
@@ -218,6 +219,53 @@ class EmulatedBackend:
         data_type = DATA_TYPES[model.dtype.name]
         arguments = model, data_type, *planes(total)[:2], mask, len(mask), *decoding_parts(decoding), bad_index
         check(self.call("pet_unmask", *arguments), int(bad_index[0]))
+
+    def field_expand_add(self, vector: np.ndarray, first: int, keys: bytes, order: int, factor: int) -> None:
+        check(self.call("pet_field_expand_add", vector, first, len(vector), keys, len(keys) // 32, factor, order))
+
+    def field_encode(
+        self, elements: np.ndarray, weights: np.ndarray, scalar: float, bound: float, levels: int, order: int
+    ) -> int:
+        clipped_count, bad_index = np.zeros(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64)
+        arguments = *model(weights), bits(scalar), bits(bound), levels, order, clipped_count, bad_index
+        check(self.call("pet_field_encode", elements, *arguments), int(bad_index[0]))
+        return int(clipped_count[0])
+
+    def field_decode(self, out: np.ndarray, elements: np.ndarray, bound: float, highest: int, unit: int, order: int) -> None:
+        bad_index, data_type = np.zeros(1, dtype=np.uint64), DATA_TYPES[out.dtype.name]
+        arguments = elements, len(elements), bits(bound), highest, bits(float(unit)), order, bad_index
+        status = self.call("pet_field_decode", out, data_type, *arguments)
+        if status == lib.PET_OUT_OF_RANGE:
+            raise UnmaskError("out_of_range", f"weight {bad_index[0]}: expected a total of at most {highest}, got more")
+        check(status)
+
+    def field_add(self, total: np.ndarray, vector: np.ndarray, order: int) -> None:
+        self._change("pet_field_add", total, vector, order)
+
+    def field_subtract(self, total: np.ndarray, vector: np.ndarray, order: int) -> None:
+        self._change("pet_field_subtract", total, vector, order)
+
+    def _change(self, name: str, total: np.ndarray, vector: np.ndarray, order: int) -> None:
+        bad_index = np.zeros(1, dtype=np.uint64)
+        status = self.call(name, total, vector, len(vector), order, bad_index)
+        if status == lib.PET_INVALID_ELEMENT:
+            raise AggregationError("invalid_object", f"element {bad_index[0]} is not below the order of the group", 0)
+        check(status)
+
+    def field_multiply_add(self, total: np.ndarray, vector: np.ndarray, factor: int, order: int) -> None:
+        check(self.call("pet_field_multiply_add", total, vector, len(vector), factor, order))
+
+    def field_dot(self, left: np.ndarray, right: np.ndarray, order: int) -> int:
+        result = np.zeros(1, dtype=np.uint64)
+        check(self.call("pet_field_dot", result, left, right, len(left), order))
+        return int(result[0])
+
+    def field_find_above(self, elements: np.ndarray, highest: int, order: int) -> int:
+        return self.call("pet_field_find_above", elements, len(elements), highest, order)
+
+
+def bits(value: float) -> int:
+    return int(np.float64(value).view(np.uint64))
 
 
 def planes(total: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -75,6 +75,13 @@ static pet_decoding decoding(const argument *a) {
     return (pet_decoding){integer(a), integer(a + 1), integer(a + 2), integer(a + 3), integer(a + 4), integer(a + 5)};
 }
 
+#define IS(text) (strcmp(name, text) == 0)
+#define N(i) a[i].number
+#define B(i) a[i].bytes
+#define WORDS(i) ((uint64_t *)a[i].bytes)
+#define SIZES(i) ((size_t *)a[i].bytes)
+#define ORDER(i) a[i].bytes, a[i].size
+
 static uint64_t call_aggregate(const argument *a, int variant) {
     const uint8_t *vectors[MAX_VECTORS];
     size_t count = (size_t)a[4].number;
@@ -84,15 +91,34 @@ static uint64_t call_aggregate(const argument *a, int variant) {
                                    a[6].size, (size_t *)a[7].bytes);
 }
 
+/* A double travels as its bits. */
+static double real(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The kernels of pet-1. */
+static int call_field(const char *name, const argument *a, uint64_t *result) {
+    const int variant = (int)N(0);
+    if (IS("pet_field_expand_add")) *result = (uint64_t)pet_field_expand_add(variant, B(1), N(2), N(3), B(4), N(5), N(6), N(7));
+    else if (IS("pet_field_encode"))
+        *result = (uint64_t)pet_field_encode(variant, B(1), B(2), (int)N(3), N(4), real(N(5)), real(N(6)), N(7), N(8), WORDS(9),
+                                             SIZES(10));
+    else if (IS("pet_field_decode"))
+        *result = (uint64_t)pet_field_decode(variant, B(1), (int)N(2), B(3), N(4), real(N(5)), N(6), real(N(7)), N(8), SIZES(9));
+    else if (IS("pet_field_add")) *result = (uint64_t)pet_field_add(variant, B(1), B(2), N(3), N(4), SIZES(5));
+    else if (IS("pet_field_subtract")) *result = (uint64_t)pet_field_subtract(variant, B(1), B(2), N(3), N(4), SIZES(5));
+    else if (IS("pet_field_multiply_add")) *result = (uint64_t)pet_field_multiply_add(variant, B(1), B(2), N(3), N(4), N(5));
+    else if (IS("pet_field_dot")) *result = (uint64_t)pet_field_dot(variant, WORDS(1), B(2), B(3), N(4), N(5));
+    else if (IS("pet_field_find_above")) *result = (uint64_t)pet_field_find_above(variant, B(1), N(2), N(3), N(4));
+    else return 0;
+    return 1;
+}
+
 /* The first argument is the variant, the others are those of pet_kernels.h in their order; an encoding or a decoding is the
  * integers it holds, the order among them. */
 static uint64_t call(const char *name, const argument *a) {
-#define IS(text) (strcmp(name, text) == 0)
-#define N(i) a[i].number
-#define B(i) a[i].bytes
-#define WORDS(i) ((uint64_t *)a[i].bytes)
-#define SIZES(i) ((size_t *)a[i].bytes)
-#define ORDER(i) a[i].bytes, a[i].size
     const int variant = (int)a[0].number;
     if (IS("pet_variant_name")) {
         const char *found = pet_variant_name(variant);
@@ -121,8 +147,9 @@ static uint64_t call(const char *name, const argument *a) {
         const pet_decoding how = decoding(a + 7);
         return (uint64_t)pet_unmask(variant, B(1), (int)N(2), WORDS(3), N(4), B(5), N(6), &how, SIZES(13));
     }
-    fail(1, "expected the name of a kernel");
-    return 0;
+    uint64_t result;
+    if (!call_field(name, a, &result)) fail(1, "expected the name of a kernel");
+    return result;
 }
 
 int main(void) {
