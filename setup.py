@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: how the C code is compiled.
+"""What pyproject.toml cannot say: how the C code is compiled, and how the README reads on a package index.
 
 Each instruction set is its own static library, because its compiler flags must reach no other file. Where the C code does not
 compile the build fails, unless PET_ALLOW_PURE=1: then pet installs without it, on numba or Python integers, and says so.
@@ -8,6 +8,7 @@ _PYTHON_HOST_PLATFORM, as everywhere in Python: linux-aarch64, for example. docs
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,8 +41,28 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 X86_64 = {"avx512": AVX512, "avx2": AVX2}
 AARCH64 = {"neon": []}  # which every such machine has
 VARIANT_FLAGS = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(MACHINE, {})
+#: Where the repository is public, for links on the package index; empty until then. Set it with the first upload.
+REPOSITORY_URL = ""
 #: Beside the module or in place of it; pet/_installation.py has the same name.
 PURE_MARKER = "_pure.txt"
+
+
+def index_readme(text, url):
+    """Return the README for a package index, which has neither the other files of the repository nor anchors at headings.
+
+    Links to files become absolute; without the address of the repository they stay as text, and pictures are left out.
+    """
+
+    def link(found):
+        image, words, target = found.groups()
+        if target.startswith("http"):
+            return found[0]
+        if not url or target.startswith("#"):
+            return "" if image else words
+        return f"{image}[{words}]({url}/{'raw' if image else 'blob'}/HEAD/{target})"
+
+    text = re.sub(r"<!--.*?-->\n?", "", text)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(!?)\[([^\]]*)\]\(([^)]*)\)", link, text))
 
 
 def left_out():
@@ -191,6 +212,8 @@ class BdistWheel(bdist_wheel):
 
 
 setup(
+    long_description=index_readme(Path("README.md").read_text(encoding="utf-8"), REPOSITORY_URL),
+    long_description_content_type="text/markdown",
     cffi_modules=["native/build_native.py:ffibuilder"],
     cmdclass={"bdist_wheel": BdistWheel, "build": Build, "build_clib": BuildClib, "build_ext": BuildExt},
     # Linkers take what is missing from the libraries to the right.

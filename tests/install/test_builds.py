@@ -119,6 +119,17 @@ def test_a_source_distribution_has_the_sources_alone(archive):
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc", PURE_MARKER))]
 
 
+def test_the_readme_of_a_package_index_leads_nowhere_that_does_not_exist(archive):
+    """An index has no other file of the repository, and no anchors at headings."""
+    with tarfile.open(archive) as opened:
+        (name,) = [name for name in opened.getnames() if re.fullmatch(r"[^/]+/PKG-INFO", name)]
+        description = opened.extractfile(name).read().decode()
+    assert "Description-Content-Type: text/markdown" in description
+    assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
+    assert "<!--" not in description
+    assert "docs/security.md says who learns what." in description
+
+
 def test_a_source_distribution_has_all_that_its_test_command_reads():
     """Files that git has, and nothing else, are grafted: MANIFEST.in names every folder of them."""
     listed = (REPOSITORY / "MANIFEST.in").read_text()
