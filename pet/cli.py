@@ -40,6 +40,9 @@ def run(arguments: Sequence[str]) -> int:
         return _table.run(COMMANDS, arguments)
     except PetError as error:
         return _fail(str(error))
+    except KeyboardInterrupt:  # at any moment: while a command is only being imported, too
+        print("interrupted", file=sys.stderr)
+        return 130
     except SystemExit as end:
         # So the libraries for output end a process whose reader has read enough, as in `pet --help | head`.
         if isinstance(end.__context__, BrokenPipeError):

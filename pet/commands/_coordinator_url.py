@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def open_coordinator(
     coordinator_key: str | None = None,
     *,
     allow_insecure: bool = False,
+    on_received: Callable[[int, int | None], None] | None = None,
 ) -> Transport:
     """Return a transport; nothing is sent yet.
 
@@ -43,6 +45,7 @@ def open_coordinator(
         coordinator_key: public key whose signature every answer must have.
         allow_insecure: whether another machine may be talked to without TLS and without that key; if not given, the
             environment decides.
+        on_received: over http, called while an answer arrives; see `HttpTransport`.
 
     Raises:
         ConfigError: URL, key or certificate cannot be used, or the way would be insecure.
@@ -54,6 +57,7 @@ def open_coordinator(
             tls=TlsOptions(trusted_certificate=certificate, client_identity=identity),
             coordinator_key=coordinator_key,
             allow_insecure=allow_insecure or None,
+            on_received=on_received,
         )
     from pet.transports.nats.url import open_url  # needs an extra that http does without
 

@@ -87,23 +87,23 @@ class _LazyCommand(TyperCommand):
 
 
 def run(entries: Mapping[str, CommandEntry | GroupEntry], arguments: Sequence[str]) -> int:
-    """Parse a command line, run its command, and return the exit status; errors that are not usage errors come through."""
+    """Parse a command line, run its command, return the exit status; Ctrl-C and errors other than of usage come through."""
     try:
         status = _build(entries).main(args=list(arguments), prog_name="pet", standalone_mode=False)
     except ModuleNotFoundError as error:
         raise missing_extra(extra_of(entries, arguments), error) from error
     except _ParserError as error:
         return _misunderstood(error)
-    except KeyboardInterrupt:
-        return _interrupted()
     except typer.Abort as abort:
         # Of Ctrl-C at a question, or of the answer no.
         if isinstance(abort.__context__, KeyboardInterrupt):
-            return _interrupted()
+            raise KeyboardInterrupt from None
         print("nothing was changed", file=sys.stderr)
         return 1
     # 130 is how typer reports Ctrl-C, and shells: 128 and the number of the signal.
-    return _interrupted() if status == 130 else int(status or 0)
+    if status == 130:
+        raise KeyboardInterrupt
+    return int(status or 0)
 
 
 def _build(entries: Mapping[str, CommandEntry | GroupEntry]) -> TyperGroup:
@@ -153,8 +153,3 @@ def _misunderstood(error: Any) -> int:
     command = context.command_path if context is not None else "pet"
     print(f"error: {message.rstrip('.')} (see '{command} --help')", file=sys.stderr)
     return 2
-
-
-def _interrupted() -> int:
-    print("interrupted", file=sys.stderr)
-    return 130

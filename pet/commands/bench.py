@@ -20,6 +20,7 @@ from pet.commands.bench_ceiling import Ceilings
 from pet.commands.bench_comparison import Comparison
 from pet.commands.bench_fields import make_cases
 from pet.commands.bench_results import Result, cpu_model, report
+from pet.commands.terminal_progress import shown_progress
 from pet.mask_config import MaskConfig
 
 #: xaynet's usual config, and the fields of pet-1 with the weights that they suit.
@@ -74,12 +75,11 @@ def command(
     size_list = bench_options.parse_sizes(sizes, config_list)
     bench_options.require_plot_format(plot_file)
     bench_options.require_folders(json_file, plot_file)
-    console, progress = Console(highlight=False), Console(highlight=False, stderr=True)
-    ceilings = Ceilings()
-    results = _measure_all(progress, backend_list, config_list, size_list, threads, ceilings)
+    console, ceilings = Console(highlight=False), Ceilings()
+    results = _measure_all(backend_list, config_list, size_list, threads, ceilings)
     bench_tables.print_results(console, results)
     bench_tables.print_ceilings(console, ceilings)
-    comparisons = _compare(console, progress, peer_length, peer_seeds) if peers else []
+    comparisons = _compare(console, peer_length, peer_seeds) if peers else []
     if json_file is not None:
         json_file.write_text(json.dumps(report(results, ceilings.found, comparisons), indent=1) + "\n")
     if plot_file is not None:
@@ -87,7 +87,6 @@ def command(
 
 
 def _measure_all(
-    progress: Console,
     backends: Sequence[str],
     configs: Sequence[MaskConfig],
     sizes: Sequence[int],
@@ -100,17 +99,18 @@ def _measure_all(
     runs = [(config, size) for config in configs for size in sizes]
     thread_counts = sorted({1, threads})
     try:
-        for done, backend in enumerate(backends):
-            kernels.select_backend(backend)
-            with progress.status(f"{backend}: ceilings") as status:
+        with shown_progress("bench", len(backends) * (len(runs) + 2), "parts") as progress:
+            for number, backend in enumerate(backends):
+                kernels.select_backend(backend)
+                done = number * (len(runs) + 2)
+                progress.describe(f"{backend}: ceilings")
                 ceilings.measure(backend, thread_counts)
-                for number, (config, size) in enumerate(runs, done * len(runs) + 1):
-                    label = f"{number} of {len(backends) * len(runs)}: {backend}, {config}, {size:,} weights"
-                    status.update(label)
-                    for result in _measure(config, size, backend, threads):
-                        results.append(result)
-                        status.update(f"{label}, {result.kernel} done")
-                status.update(f"{backend}: ceilings once more")
+                for done, (config, size) in enumerate(runs, done + 1):  # noqa: B020  counts on
+                    progress.update(done)
+                    progress.describe(f"{backend}, {config}, {size:,} weights")
+                    results.extend(_measure(config, size, backend, threads))
+                progress.update(done + 1)
+                progress.describe(f"{backend}: ceilings once more")
                 ceilings.measure(backend, thread_counts)
     finally:
         kernels.select_backend(before)
@@ -123,15 +123,15 @@ def _measure(config: MaskConfig, size: int, backend: str, threads: int) -> Itera
         yield Result.of(case, config, backend, size, bench_kernels.measure(case))
 
 
-def _compare(console: Console, progress: Console, length: int, seed_count: int) -> list[Comparison]:
+def _compare(console: Console, length: int, seed_count: int) -> list[Comparison]:
     """Compare with every peer that is installed, and report which are not."""
     for name in bench_peers.missing_peers():
         console.print(f"Not compared with {name}, which is not installed.")
     comparisons = []
-    with progress.status("peers") as status:
+    with shown_progress("peers") as progress:
         for found in bench_peers.compare(length, seed_count):
             comparisons.append(found)
-            status.update(f"peers: {found.peer}, {found.what} done")
+            progress.describe(f"peers: {found.peer}, {found.what} done")
     if comparisons:
         bench_tables.print_comparisons(console, comparisons)
     return comparisons

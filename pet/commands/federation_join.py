@@ -24,6 +24,7 @@ from pet.commands.federation_client import (
 )
 from pet.commands.federation_members import print_members
 from pet.commands.federation_status import print_schema
+from pet.commands.terminal_progress import shown_progress
 
 
 def command(
@@ -64,15 +65,16 @@ def command(
     if name is not None:
         own["fed_peer_name"] = name
     with client_of(url, key_file, certificate, compat=compat) as client:
-        client.join(
-            project,
-            read_text(invitation).strip(),
-            password,
-            admin_key=admin_key,
-            accept_contracts=accept_contracts,
-            least_rows=least_rows,
-            **own,
-        )
+        with shown_progress("waiting for the broker and the admin"):
+            client.join(
+                project,
+                read_text(invitation).strip(),
+                password,
+                admin_key=admin_key,
+                accept_contracts=accept_contracts,
+                least_rows=least_rows,
+                **own,
+            )
         found, info = client.members(project), client.info(project)
     typer.echo(f"{project} is a peer now; let it learn rows, then start its pulse. The members are:")
     console = Console(highlight=False, markup=False, soft_wrap=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
+from pet.commands.terminal_progress import shown_progress
 from pet.errors import FederationValueError
 from pet.federation.formats.csv_table import CsvTable
 from pet.federation.formats.learning_records import Change
@@ -83,9 +84,9 @@ def _command(change: Change, done: str, description: str) -> Callable[..., None]
     ) -> None:
         with client_of(url, key_file, certificate, compat=compat) as client:
             call = client.learn if change is Change.LEARN else client.forget
-            with naming_file(file), _progress() as progress:
+            with naming_file(file), shown_progress(str(change), _about_rows(file), "rows") as progress:
                 table = table_of(file, encoding, separator, decimal)
-                count = call(project, table, progress=progress, again=again, request_id=request_id)
+                count = call(project, table, progress=progress.update, again=again, request_id=request_id)
             counts = client.row_counts(project)
         typer.echo(f"{project} {done} {count} rows; it has {counts['learned']}, of which the others hold {counts['shared']}")
         if (held := counts["heldBack"]) is not None:
@@ -114,19 +115,16 @@ forget: Final = _command(
 )
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
-    """Yield what shows how far a large file is, where somebody looks."""
-    is_shown = False
+def _about_rows(file: Path) -> int | None:
+    """Return about how many rows a file has, to say how much is left: counted where that is quick, and not parsed."""
+    if not sys.stderr.isatty():
+        return None  # nobody looks
+    if is_parquet(file):
+        with suppress(ImportError, OSError, ValueError):  # what is wrong with it is said when it is read
+            import pyarrow.parquet
 
-    def show(rows: int) -> None:
-        nonlocal is_shown
-        if sys.stderr.isatty():
-            is_shown = True
-            print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield show
-    finally:
-        if is_shown:
-            print(file=sys.stderr)
+            return int(pyarrow.parquet.read_metadata(file).num_rows)
+        return None
+    with suppress(OSError), file.open("rb") as lines:
+        return sum(block.count(b"\n") for block in iter(lambda: lines.read(1 << 20), b""))
+    return None

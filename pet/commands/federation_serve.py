@@ -89,24 +89,27 @@ def command(
         url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         with contextlib.closing(FederationStore(state)) as store:
             directory = UserDirectory(users)
-            authority = None if nats_authority is None else str(nats_authority.resolve(strict=True))
-            service = FederationService(
-                NatsFederationRuntime(confirm=confirm, allows_plaintext=compat),
-                store,
-                allows_compat=compat,
-                authority_file=authority,
-            )
-            app = create_app(
-                service,
-                Authenticator(directory, allows_compat=compat),
-                RestOptions(allows_state_changing_gets=changing_gets),
-            )
-            console.print(
-                f"Users: {', '.join(directory.names()) or f'none yet (pet federation user add, into {users})'}", soft_wrap=True
-            )
+            runtime = NatsFederationRuntime(confirm=confirm, allows_plaintext=compat)
+            service = _service(runtime, store, nats_authority, compat=compat)
+            options = RestOptions(allows_state_changing_gets=changing_gets)
+            app = create_app(service, Authenticator(directory, allows_compat=compat), options)
+            names = ", ".join(directory.names()) or f"none yet (pet federation user add, into {users})"
+            console.print(f"Users: {names}", soft_wrap=True)
             server = Server(_server_config(app, tls), f"Listening on {url} (Ctrl-C ends)", console)
             serve_until_a_signal(server, listener, url)
     console.print("Stopped.")
+
+
+def _service(
+    runtime: NatsFederationRuntime, store: FederationStore, authority: Path | None, *, compat: bool
+) -> FederationService:
+    """Return the service.
+
+    Raises:
+        OSError: the authority's file is not there.
+    """
+    authority_file = None if authority is None else str(authority.resolve(strict=True))
+    return FederationService(runtime, store, allows_compat=compat, authority_file=authority_file)
 
 
 def _set_up_logging() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from pet.commands.federation_client import DEFAULT_URL, Certificate, Compat, KeyFile, Project, Url, client_of
+from pet.commands.terminal_progress import shown_progress
 from pet.errors import FederationUnavailableError
 from pet.federation.client.client import Client
 
@@ -38,7 +39,9 @@ def command(
         if wait is None:
             typer.echo(f"the request is on its way; the result shows in `pet federation status {project}`")
             return
-        typer.echo(_wait(client, project, before, wait))
+        with shown_progress("waiting for the synchronisation"):
+            outcome = _wait(client, project, before, wait)
+        typer.echo(outcome)
 
 
 def _outcomes(client: Client, project: str) -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
+from pet.commands.terminal_progress import shown_progress
 from pet.errors import OtherRoundError, TransportError
 from pet.messages import RoundParameters
 from pet.model_formats import encode_npy, encode_safetensors
@@ -48,11 +49,20 @@ def command(
     if encode is None:
         expected = " or ".join(_ENCODERS)
         raise typer.BadParameter(f"expected a name that ends in {expected}, got {output.name!r}", param_hint="--output")
-    transport = open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)
-    try:
+    with (
+        shown_progress("downloading the model", unit="B") as progress,
+        contextlib.closing(
+            open_coordinator(
+                url,
+                certificate,
+                identity,
+                coordinator_key,
+                allow_insecure=allow_insecure,
+                on_received=progress.update,
+            )
+        ) as transport,
+    ):
         model = _fetch(transport, shown_url(url))
-    finally:
-        transport.close()
     output.write_bytes(encode(model))
     typer.echo(f"{output}: {len(model)} weights of {model.dtype}")
 

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from pet.commands._coordinator_status import what_it_waits_for
 from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
+from pet.commands.terminal_progress import shown_progress
 from pet.participant.test_drive import DummyFleet, FleetProgress
 from pet.urls import shown_url
 
@@ -67,8 +68,7 @@ def command(
     Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
     """
     console = Console(highlight=False)
-    transport = open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)
-    try:
+    with closing(open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)) as transport:
         fleet = DummyFleet(
             transport,
             count,
@@ -79,17 +79,34 @@ def command(
             waits_for_repair=wait,
         )
         console.print(f"{count} participants for {shown_url(url)}" + ("" if rounds else ", until Ctrl-C"))
-        with _stopped_by_signals(fleet), _warnings_only_printed():
-            progress = fleet.run(rounds, _ProgressPrinter(console, lambda: what_it_waits_for(transport, count)))
-    finally:
-        transport.close()
+        progress = _drive(fleet, rounds, _ProgressPrinter(console, lambda: what_it_waits_for(transport, count)))
+    _summarise(console, progress)
+    if rounds is not None and progress.rounds_finished < rounds:
+        raise typer.Exit(1)  # interrupted before it was done
+
+
+def _drive(fleet: DummyFleet, rounds: int | None, printer: _ProgressPrinter) -> FleetProgress:
+    """Let the fleet take part, and show how far it is."""
+    with (
+        _stopped_by_signals(fleet),
+        _warnings_only_printed(),
+        shown_progress("test drive", rounds, "rounds") as shown,
+    ):
+
+        def report(progress: FleetProgress) -> None:
+            printer(progress)
+            shown.describe(f"{progress.messages_delivered} messages")
+            shown.update(progress.rounds_finished)
+
+        return fleet.run(rounds, report)
+
+
+def _summarise(console: Console, progress: FleetProgress) -> None:
     console.print(
         f"{progress.rounds_finished} rounds finished, {progress.rounds_given_up} given up;"
         f" {progress.messages_delivered} messages for {progress.sum_tasks} sum and {progress.update_tasks} update tasks"
         + (f"; {progress.messages_late} more came too late" if progress.messages_late else "")
     )
-    if rounds is not None and progress.rounds_finished < rounds:
-        raise typer.Exit(1)  # interrupted before it was done
 
 
 class _ProgressPrinter:

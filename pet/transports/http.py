@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import base64
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pet.buffers import Buffer
 from pet.errors import TransportError
 from pet.model_formats import BINCODE, NPY
 from pet.transports.http_answers import (
+    announced_bytes,
     as_transport_error,
     library_errors,
     media_type,
@@ -68,6 +69,7 @@ class HttpTransport:
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
         coordinator_key: bytes | str | None = None,
         allow_insecure: bool | None = None,
+        on_received: Callable[[int, int | None], None] | None = None,
     ) -> None:
         """Prepare to talk to a coordinator; nothing is sent yet.
 
@@ -79,6 +81,7 @@ class HttpTransport:
             coordinator_key: public key of the coordinator, 32 bytes or their text: only answers that it signed are taken.
             allow_insecure: whether http:// to another machine may do without a coordinator key, though who sits on the way can
                 then answer in the coordinator's place and read every model; None takes the environment's PET_ALLOW_INSECURE.
+            on_received: called while an answer arrives, in the caller's thread: its bytes so far, and all that it announces.
 
         Raises:
             ConfigError: the URL, the key or a certificate cannot be used, or http:// would be insecure.
@@ -88,6 +91,7 @@ class HttpTransport:
         self._verifier = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
         require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
+        self._on_received = on_received
         self._httpx = load_httpx()
         of_client, of_transport = client_options(self._httpx, self._base, timeout_seconds, tls, credentials)
         from pet.transports.http_connections import Connections, EndableBackend  # needs an extra, as httpx does
@@ -180,6 +184,8 @@ class HttpTransport:
                     require_size(method, target, len(collected), limit)
                     if check is not None:
                         check.update(piece)
+                    if self._on_received is not None:
+                        self._on_received(len(collected), announced_bytes(response))
                 require_signed(check, target, response)
                 return None if response.status_code == 204 else (media_type(response), bytes(collected))
         except TransportError:

@@ -54,11 +54,16 @@ def require_expected(method: str, target: str, response: httpx.Response, limit: 
         raise _status_error(f"POST {target}: expected a status below 400, got {status}", response)
     if method == "GET" and status not in {200, 204}:
         raise _status_error(f"GET {target}: expected status 200 or 204, got {status}", response)
-    announced = response.headers.get("Content-Length", "")
-    require_size(method, target, int(announced) if announced.isdecimal() else 0, limit)
+    require_size(method, target, announced_bytes(response) or 0, limit)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise TransportError(f"{method} {target}: expected no content encoding, got {encoding}")
+
+
+def announced_bytes(response: httpx.Response) -> int | None:
+    """Return how many bytes an answer says that it has; None if it does not say."""
+    announced = response.headers.get("Content-Length", "")
+    return int(announced) if announced.isdecimal() else None
 
 
 def _status_error(text: str, response: httpx.Response) -> TransportError:

@@ -202,9 +202,22 @@ def test_help_imports_nothing_heavy():
     assert not HEAVY & set(answer.stdout.splitlines()[-1].split())
 
 
-def test_ctrl_c_ends_in_one_line():
+#: Says when a command is being imported, and gives the test time to interrupt it there.
+IMPORTING = """
+import sys, time
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "typer":
+            print("up", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize(("begins", "seconds"), [(IMPORTING, 0), ("print('up', flush=True); ", 4)], ids=["imports", "works"])
+def test_ctrl_c_ends_in_one_line(begins, seconds):
     process = subprocess.Popen(
-        [sys.executable, "-c", "print('up', flush=True); " + RUN, "bench", "--sizes", "1e6", "--backends", "reference"],
+        [sys.executable, "-c", begins + RUN, "bench", "--sizes", "1e6", "--backends", "reference"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -213,7 +226,7 @@ def test_ctrl_c_ends_in_one_line():
         assert process.stdout is not None
         process.stdout.readline()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=4)
+            process.wait(timeout=seconds)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     finally:

@@ -503,3 +503,15 @@ def test_a_missing_httpx_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingExtraError, match=r"httpx is not installed: pip install .*\[http\]'"):
         HttpTransport("http://127.0.0.1")
+
+
+@pytest.mark.parametrize("is_length_known", [True, False])
+def test_who_asks_is_told_how_much_of_an_answer_arrived(server, is_length_known):
+    body = bytes(300_000)
+    server.answers["/model"] = Answer(body=body, headers={"Content-Type": NPY}, is_length_known=is_length_known)
+    received = []
+    transport = HttpTransport(server.url, on_received=lambda done, total: received.append((done, total)))
+    assert transport.get_model() == (NPY, body)
+    transport.close()
+    assert received[-1] == (len(body), len(body) if is_length_known else None)
+    assert [done for done, _ in received] == sorted({done for done, _ in received})
