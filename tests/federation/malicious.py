@@ -14,11 +14,12 @@ from typing import Any
 from peer_driver import SCHEMA, Federation, Node
 
 from pet.errors import FederationError, PetError
+from pet.federation.peer.aggregates import AGGREGATE
 from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest, choose_sum_peers
 from pet.federation.peer.joining import Admission
 from pet.federation.peer.membership import TERMS
 from pet.federation.peer.messages import PeerMessage
-from pet.federation.peer.rounds import AGGREGATE, CALL, GO
+from pet.federation.peer.rounds import CALL, GO
 from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import Confirm, PeerIdentity
 from pet.federation.statistics.statistics import Statistics
@@ -42,8 +43,8 @@ class MaliciousAdmin:
         return self.started.admin
 
     @property
-    def _rounds(self) -> Any:
-        return self.node.peer._rounds
+    def _leadership(self) -> Any:
+        return self.node.peer._leadership
 
     @property
     def _context(self) -> Any:
@@ -56,16 +57,16 @@ class MaliciousAdmin:
             without: whom it does not call.
             check: whether it applies its own rules, as an honest leader does before it announces a round.
         """
-        rounds, context = self._rounds, self._context
-        manifest = await rounds._called(context.counters.round_id + 1, without)
+        leading, context = self._leadership, self._context
+        manifest = await leading._called(context.counters.round_id + 1, without)
         try:
             if check:
                 context.counters.ledger.require_aggregate(manifest.contributions, 0)
             context.counters.round_id = manifest.round_id
-            result = await rounds._run(manifest)
+            result = await leading._run(manifest)
         except PetError as error:
             return str(error)
-        total = Statistics.from_bytes(rounds._contributor.from_round(result.means, result.scalar_sum), SCHEMA)
+        total = Statistics.from_bytes(leading._contributor.from_round(result.means, result.scalar_sum), SCHEMA)
         self.withheld.append(total)
         return ""
 
@@ -112,23 +113,23 @@ class MaliciousAdmin:
         context = self._context
         context.counters.aggregate_round, context.counters.aggregate_contributors = round_id, dict(contributors)
         context.store.save_state(AGGREGATE, statistics.to_bytes())
-        await self._rounds.publish_aggregate()
+        await self.node.peer._aggregates.publish_again()
 
     @contextmanager
     def showing_without(self, peer: Node, hidden: Node) -> Any:
         """Announce rounds to one peer as if another one did not take part."""
-        rounds, announce = self._rounds, self._rounds._announce
+        leading, announce = self._leadership, self._leadership._announce
 
         async def announce_shorter(identity: PeerIdentity, fields: dict[str, Any]) -> None:
             if identity.uuid == peer.uuid:
                 fields = fields | {"enrolments": [one for one in fields["enrolments"] if one["peer"] != hidden.uuid]}
             await announce(identity, fields)
 
-        rounds._announce = announce_shorter
+        leading._announce = announce_shorter
         try:
             yield
         finally:
-            del rounds._announce
+            del leading._announce
 
     async def push_terms(self, peer: Node, **changes: Any) -> str:
         """Send a peer newer terms with some fields as it likes; returns the refusal, or nothing."""
@@ -170,7 +171,7 @@ class MaliciousAdmin:
 
     def lead_with_everybody(self) -> None:
         """Form rounds of all who enrol, whomever they have confirmed."""
-        self.node.peer._rounds._confirmed_together = lambda called: [one.enrolment for one in called]
+        self._leadership._confirmed_together = lambda called: [one.enrolment for one in called]
 
     async def show_members(self, victim: Node, members: tuple[PeerIdentity, ...]) -> None:
         """Send one peer a list of members that nobody else gets."""

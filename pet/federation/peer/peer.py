@@ -1,7 +1,7 @@
 """A running member of a federation over NATS: implements `pet.federation.runtime.FederationPeer`.
 
 This file is the frame: it connects, listens, lets the pulse beat, and hands everything else to the parts that know it
-(rounds.py, exchange.py, membership.py, projects.py). All of it runs in one event loop.
+(rounds.py, leading.py, exchange.py, membership.py, projects.py). All of it runs in one event loop.
 
 Source: docs/spec/federation.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
 """
@@ -32,10 +32,12 @@ from pet.errors import (
 )
 from pet.federation.formats.member_list import find_member
 from pet.federation.formats.schedule import Schedule
+from pet.federation.peer.aggregates import AGGREGATE, Aggregates
 from pet.federation.peer.confirmation import Confirmations
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contract_changes import ContractChanges
 from pet.federation.peer.exchange import WANT, PlainExchange
+from pet.federation.peer.leading import Leadership
 from pet.federation.peer.link import MINUTE_SECONDS, Handler, PeerLink, RequestLimit, Turns
 from pet.federation.peer.local_project import LocalProject
 from pet.federation.peer.membership import HELLO, LEAVE, REMOVED, TERMS, AdminRole, MemberRole
@@ -45,7 +47,7 @@ from pet.federation.peer.project import FederatedProject
 from pet.federation.peer.projects import PeerProjects
 from pet.federation.peer.pulse import Pulse
 from pet.federation.peer.round import end_task
-from pet.federation.peer.rounds import AGGREGATE, CALL, DEFAULT_PHASE_SECONDS, GO, Rounds
+from pet.federation.peer.rounds import CALL, DEFAULT_PHASE_SECONDS, GO, Rounds
 from pet.federation.records import ContractRecord, FederationRecord, MemberList, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.statistics.contract import Contract
 from pet.federation.statistics.schema import Schema
@@ -89,14 +91,13 @@ class NatsPeer:
         self._contracts: Final = ContractChanges(context)
         self._member: Final = MemberRole(context, self._link, self._subjects, self._contracts, self._terms_changed)
         self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
+        contributor = self._projects.contributor
         self._rounds: Final = Rounds(
-            context,
-            self._link,
-            nats,
-            self._subjects,
-            self._projects.contributor,
-            self._catch_up_at_tick,
-            phase_seconds=phase_seconds,
+            context, self._link, self._subjects, contributor, self._catch_up_at_tick, phase_seconds=phase_seconds
+        )
+        self._aggregates: Final = Aggregates(context, self._broadcasts, self._subjects, contributor)
+        self._leadership: Final = Leadership(
+            context, self._link, nats, self._subjects, contributor, self._rounds, self._aggregates
         )
         self._confirmations: Final = Confirmations(context)
         self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
@@ -241,7 +242,7 @@ class NatsPeer:
                 await self._exchange.close_gaps()
                 await self._exchange.publish()
             elif self._admin is not None:
-                await self._rounds.lead(is_manual=is_manual)
+                await self._leadership.lead(is_manual=is_manual)
         except PetError as error:
             self._context.log_error(f"Sync failed: {error}")
         except Exception:
@@ -259,7 +260,7 @@ class NatsPeer:
         if not self._context.record.is_pulsing:
             return
         if name == AGGREGATE and self._exchange is None and self._admin is None:
-            await self._rounds.take_event(payload)
+            await self._aggregates.take_event(payload)
         elif self._exchange is not None:
             await self._exchange.take_event(name, payload)
 
@@ -281,7 +282,7 @@ class NatsPeer:
         return {}
 
     async def _answer_aggregate(self, _message: PeerMessage) -> dict[str, Any]:
-        self._start_task(self._rounds.publish_aggregate())
+        self._start_task(self._aggregates.publish_again())
         return {}
 
     async def _answer_explore(self, message: PeerMessage) -> dict[str, Any]:
