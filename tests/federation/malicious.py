@@ -44,7 +44,7 @@ class MaliciousAdmin:
 
     @property
     def _leadership(self) -> Any:
-        return self.node.peer._leadership
+        return self.node.peer._syncs.leadership
 
     @property
     def _context(self) -> Any:
@@ -113,7 +113,7 @@ class MaliciousAdmin:
         context = self._context
         context.counters.aggregate_round, context.counters.aggregate_contributors = round_id, dict(contributors)
         context.store.save_state(AGGREGATE, statistics.to_bytes())
-        await self.node.peer._aggregates.publish_again()
+        await self.node.peer._syncs.aggregates.publish_again()
 
     @contextmanager
     def showing_without(self, peer: Node, hidden: Node) -> Any:

@@ -202,7 +202,7 @@ async def synchronise(started: Federation, *, nodes: list[Node] | None = None) -
     """One round at the admin's request; waits until everybody has its aggregate."""
     waiting = started.nodes if nodes is None else nodes
     before = {node.uuid: node.rounds() for node in waiting}
-    started.admin.peer._pulse.beat_now()  # what a request does, as often as a test likes
+    started.admin.peer._syncs.pulse.beat_now()  # what a request does, as often as a test likes
     try:
         await until(lambda: all(node.rounds() > before[node.uuid] for node in waiting))
     except AssertionError as error:

@@ -199,7 +199,7 @@ def test_the_plain_exchange_waits_for_confirmation_too(broker, tmp_path):
             sybil = await MaliciousAdmin(started).invent_member("sybil")
             await until(lambda: len(peer.peer.record.peers) == 3)
             await pulse(started)
-            await peer.peer._exchange.publish(whole=True)
+            await peer.peer._syncs.exchange.publish(whole=True)
             assert "held back until all members are confirmed: sybil" in peer.log()
             assert peer.peer.statistics.send_count == 0
             assert peer.peer.shared_rows == 0
@@ -207,7 +207,7 @@ def test_the_plain_exchange_waits_for_confirmation_too(broker, tmp_path):
             with pytest.raises(Exception, match="confirmed"):
                 await sybil.peer.explore(peer.uuid, "univariate", {"feature": "age"})
             await peer.peer.confirm_list((await peer.peer.members()).code)
-            await peer.peer._exchange.publish(whole=True)  # unless another peer's request was faster
+            await peer.peer._syncs.exchange.publish(whole=True)  # unless another peer's request was faster
             await until(lambda: peer.uuid in admin.peer._context.counters.applied)
             await until(lambda: admin.peer.federated_project.row_count == 81)
 

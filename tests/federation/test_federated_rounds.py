@@ -85,7 +85,7 @@ def test_rounds_that_would_give_somebody_away_are_refused(broker, tmp_path):
 
             async def refused(problem):
                 before = [node.log().count(problem) for node in started.nodes]
-                await admin.peer._leadership.lead()
+                await admin.peer._syncs.leadership.lead()
                 assert [node.log().count(problem) for node in started.nodes] == [count + 1 for count in before], "all know why"
 
             await refused("contributing peers: expected at least 3, got 2")
@@ -103,9 +103,9 @@ def test_rounds_that_would_give_somebody_away_are_refused(broker, tmp_path):
             await synchronise(started)
             assert admin.peer.federated_project.row_count == 98
             lines = admin.log()
-            assert (await admin.peer._leadership.lead()).kind is OutcomeKind.NOTHING_NEW
+            assert (await admin.peer._syncs.leadership.lead()).kind is OutcomeKind.NOTHING_NEW
             assert "Nothing new" not in dave.log(LogKind.SYNC), "a tick without news is nobody's business"
-            await admin.peer._leadership.lead(is_manual=True)
+            await admin.peer._syncs.leadership.lead(is_manual=True)
             assert "Nothing new to merge" in dave.log(LogKind.SYNC)
             assert admin.log() == lines
 
@@ -118,7 +118,7 @@ def test_a_peer_below_the_minimum_contributes_once_its_own_user_lowers_it(broker
             learn(started, (40, 30, 4))
             await pulse(started)
             poor = started.nodes[2]
-            assert (await started.admin.peer._leadership.lead()).text.endswith("expected at least 3, got 2")
+            assert (await started.admin.peer._syncs.leadership.lead()).text.endswith("expected at least 3, got 2")
             await poor.peer.set_least_rows(4)
             poor = await started.restart(poor)
             await until(lambda: poor.peer.is_running)

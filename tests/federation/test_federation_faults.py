@@ -126,7 +126,7 @@ def test_a_peer_that_dies_after_vectors_left_costs_the_others_a_wait(broker, tmp
                     await contribute(part, connection, subjects)
 
             monkeypatch.setattr(RoundPart, "run", contribute_or_die)
-            outcome = await started.admin.peer._leadership.lead()
+            outcome = await started.admin.peer._syncs.leadership.lead()
             assert outcome.kind is OutcomeKind.REFUSED
             assert f"to change together, got peer {gone.uuid} alone" in outcome.text
             for node in rest:
@@ -219,7 +219,7 @@ def test_a_peer_that_is_stopped_withdraws_at_once(broker, tmp_path, monkeypatch)
                 await contribute(part, connection, subjects)
 
             monkeypatch.setattr(RoundPart, "run", contribute_late)
-            await started.admin.peer._leadership.lead()
+            await started.admin.peer._syncs.leadership.lead()
             assert left == []
             assert not gone.peer.is_in_round
             assert gone.peer._context.counters.ledger.aggregates == []

@@ -48,7 +48,7 @@ def test_a_peer_may_join_without_knowing_the_admins_key(broker, tmp_path):
                 await started.join(terms=stranger)
             started.admin.peer.local_project.learn(some_rows(40, 1))
             await pulse(started)
-            started.admin.peer._pulse.beat_now()
+            started.admin.peer._syncs.pulse.beat_now()
             await until(lambda: all(node.rounds() for node in joined))
 
     run(work())

@@ -16,7 +16,7 @@ PLAIN = {"uses_smpc": False}
 async def tick(started, nodes=None):
     """Let a tick come at some peers."""
     for node in nodes or started.nodes:
-        node.peer._pulse.beat_now()
+        node.peer._syncs.pulse.beat_now()
 
 
 def has(node, *parts):

@@ -193,7 +193,7 @@ def test_a_federation_says_how_many_peers_left_a_pair_out_and_is_pandas_over_the
                 await synchronise(started)
             else:
                 for node in started.nodes:
-                    node.peer._pulse.beat_now()
+                    node.peer._syncs.pulse.beat_now()
                 await until(lambda: all(_has_all(node, 275) for node in started.nodes))
             for node in started.nodes:
                 require_pandas(node.peer.federated_project.snapshot(), tables)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from pet.errors import (
     FederationError,
     FederationStateError,
     FederationValueError,
+    PetError,
 )
 from pet.federation.formats.compat import SECRET_KEY_BYTES
 from pet.federation.formats.encoding import canonical_json, encode_base64
@@ -212,6 +214,13 @@ class MemberRole:
         if (terms := answer.fields.get("terms")) is not None:
             await self._apply(terms)
         return answer.number("round") > context.counters.aggregate_round
+
+    async def ask_for_members(self) -> bool:
+        """Ask the admin what was missed; returns whether the members are others now."""
+        before = self._context.record.peers
+        with suppress(PetError):
+            await self.say_hello()
+        return self._context.record.peers != before
 
     async def leave(self) -> None:
         """Tell the admin that this peer goes.

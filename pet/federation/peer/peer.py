@@ -1,7 +1,7 @@
 """A running member of a federation over NATS: implements `pet.federation.runtime.FederationPeer`.
 
-This file is the frame: it connects, listens, lets the pulse beat, and hands everything else to the parts that know it
-(rounds.py, leading.py, exchange.py, membership.py, projects.py). All of it runs in one event loop.
+This file is the frame: it listens, and hands everything to the parts that know it (broker_use.py, synchronising.py,
+membership.py, projects.py). All of it runs in one event loop.
 
 Source: docs/spec/federation.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
 """
@@ -9,9 +9,8 @@ Source: docs/spec/federation.md 1.2, 1.4, 1.5, 1.10, 2.8 - 2.16.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,47 +18,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import (
-    FederationError,
     FederationStateError,
     FederationUnavailableError,
     FederationValueError,
     NotAdministratorError,
-    PeerRefusedError,
-    PetError,
-    TooSoonError,
     TransportError,
-    UnreachableError,
 )
 from pet.federation.formats.member_list import find_member
 from pet.federation.formats.schedule import Schedule
-from pet.federation.peer.aggregates import AGGREGATE, Aggregates
+from pet.federation.peer.broker_use import BrokerUse
 from pet.federation.peer.confirmation import Confirmations
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contract_changes import ContractChanges
-from pet.federation.peer.exchange import WANT, PlainExchange
-from pet.federation.peer.leading import Leadership
-from pet.federation.peer.link import MINUTE_SECONDS, Handler, PeerLink, RequestLimit, Turns
+from pet.federation.peer.exploration import EXPLORE, Exploration
+from pet.federation.peer.link import Handler, PeerLink
 from pet.federation.peer.local_project import LocalProject
 from pet.federation.peer.membership import HELLO, LEAVE, REMOVED, TERMS, AdminRole, MemberRole
-from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.outcome import OUTCOME, OutcomeLog
 from pet.federation.peer.project import FederatedProject
 from pet.federation.peer.projects import PeerProjects
-from pet.federation.peer.pulse import Pulse
-from pet.federation.peer.round import end_task
-from pet.federation.peer.rounds import CALL, DEFAULT_PHASE_SECONDS, GO, Rounds
+from pet.federation.peer.rounds import CALL, DEFAULT_PHASE_SECONDS, GO
+from pet.federation.peer.synchronising import Synchronisation
 from pet.federation.records import ContractRecord, FederationRecord, MemberList, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.statistics.contract import Contract
 from pet.federation.statistics.schema import Schema
 from pet.transports.nats import Broadcasts, NatsConnection, NatsSettings, Subjects
-
-_logger: Final = logging.getLogger(__name__)
-
-SYNC: Final = "sync"
-EXPLORE: Final = "explore"
-#: The first and the longest wait before what the broker refused is tried again.
-_RETRY_SECONDS: Final = 1.0
-_MAX_RETRY_SECONDS: Final = 30.0
 
 
 class NatsPeer:
@@ -91,27 +74,20 @@ class NatsPeer:
         self._contracts: Final = ContractChanges(context)
         self._member: Final = MemberRole(context, self._link, self._subjects, self._contracts, self._terms_changed)
         self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
-        contributor = self._projects.contributor
-        self._rounds: Final = Rounds(
-            context, self._link, self._subjects, contributor, self._catch_up_at_tick, phase_seconds=phase_seconds
-        )
-        self._aggregates: Final = Aggregates(context, self._broadcasts, self._subjects, contributor)
-        self._leadership: Final = Leadership(
-            context, self._link, nats, self._subjects, contributor, self._rounds, self._aggregates
+        self._syncs: Final = Synchronisation(
+            context,
+            self._link,
+            nats,
+            self._subjects,
+            self._projects,
+            self._member,
+            self._contracts,
+            phase_seconds=phase_seconds,
         )
         self._confirmations: Final = Confirmations(context)
-        self._exchange: Final = None if context.terms.uses_smpc else self._make_exchange()
-        self._pulse: Final = Pulse(context, self._synchronise)
-        self._manual_syncs: Final = Turns(context.clock.now_seconds, "sync")
+        self._exploration: Final = Exploration(context, self._link, self._subjects, self._projects)
         self._is_started = False
-        self._trouble: PetError | None = None
-        self._coming_back: Final = asyncio.Lock()
-        connection.on_trouble(self._note_trouble)
-        self._tasks: Final[set[asyncio.Task[Any]]] = set()
-
-    def _make_exchange(self) -> PlainExchange:
-        projects = self._projects
-        return PlainExchange(self._context, self._link, self._subjects, projects.local, projects.federated)
+        self._broker: Final = BrokerUse(context, connection, self._use_connection)
 
     # ---- life ---------------------------------------------------------------------------------------------------------
 
@@ -122,19 +98,18 @@ class NatsPeer:
             TransportError: the broker cannot be used; nothing is left there.
         """
         await self._begin()
-        self._connection.on_restored(self._come_back)
+        self._broker.follow()
 
     def start_in_background(self) -> None:
         """Connect as soon as the broker can be reached and lets us, and start then."""
-        self._connection.on_restored(self._come_back)
+        self._broker.follow()
         self._connection.open_in_background()
 
     async def _begin(self) -> None:
         await self._listen()
-        self._pulse.start()
+        self._syncs.pulse.start()
         self._is_started = True
-        if self._admin is None:
-            self._start_task(self._catch_up())
+        self._syncs.catch_up()
 
     async def _listen(self) -> None:
         """Serve all subjects, or none."""
@@ -145,31 +120,14 @@ class NatsPeer:
                 undo.push_async_callback(self._broadcasts.delete_streams, await self._broadcasts.create_streams())
                 undo.push_async_callback(self._connection.unsubscribe, await self._admin.serve())
             undo.push_async_callback(self._link.close)
-            control: dict[str, Handler] = {CALL: self._rounds.answer_call, GO: self._rounds.answer_go}
+            control: dict[str, Handler] = {CALL: self._syncs.rounds.answer_call, GO: self._syncs.rounds.answer_go}
             control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
             control[OUTCOME] = OutcomeLog(context).take
             await self._link.serve(self._subjects.control(context.uuid), control)
             await self._link.serve(self._subjects.want(context.uuid), self._request_handlers())
-            await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._answer_explore})
-            await self._broadcasts.watch_events(self._take_event)
+            await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._exploration.answer})
+            await self._broadcasts.watch_events(self._syncs.take_event)
             undo.pop_all()
-
-    async def _come_back(self) -> None:
-        """Begin, or go on, with a connection that stands again: streams in memory may be gone, and messages were missed.
-
-        What the broker refuses now it may allow later, when it has room or other settings: this tries until the connection is
-        lost, and begins anew with the next one.
-        """
-        losses, wait = self._connection.losses, _RETRY_SECONDS
-        while self._connection.losses == losses:
-            try:
-                async with self._coming_back:
-                    await self._use_connection()
-                return
-            except (TransportError, FederationError) as error:
-                self._note_trouble(error)
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _MAX_RETRY_SECONDS)
 
     async def _use_connection(self) -> None:
         if not self._is_started:
@@ -177,117 +135,23 @@ class NatsPeer:
         elif self._admin is not None:
             await self._broadcasts.create_streams()
         else:
-            self._start_task(self._catch_up())
-        self._trouble = None
-
-    def _note_trouble(self, error: PetError) -> None:
-        """Remember why the broker cannot be used, and log it once; that it cannot be reached is nothing for this log."""
-        if str(error) != str(self._trouble) and not isinstance(error, UnreachableError):
-            self._context.log_error(f"The broker cannot be used, trying again: {error}")
-        self._trouble = error
+            self._syncs.catch_up()
 
     @property
     def broker_state(self) -> str:
         """Whether the broker can be used: "connected", or why not."""
-        trouble = self._connection.trouble or self._trouble
+        trouble = self._broker.trouble
         if trouble is None and self.is_running:
             return "connected"
         return f"not connected, trying again: {trouble or 'no answer yet'}"
 
     async def close(self) -> None:
         """Disconnect; what is stored stays."""
-        await self._pulse.close()
-        for task in list(self._tasks):
-            await end_task(task)
-        await self._rounds.close()
+        await self._syncs.close()
         if self._admin is not None:
             await self._admin.close()
         await self._link.close()
         await self._connection.aclose()
-
-    async def _catch_up(self) -> None:
-        """Ask for what was missed."""
-        with suppress(PetError):
-            if await self._member.say_hello():
-                await self._ask_admin(AGGREGATE)
-            if self._exchange is not None:
-                await asyncio.gather(*(self._exchange.ask_for_whole(peer) for peer in self._context.others))
-
-    async def _ask_admin(self, kind: str) -> None:
-        admin = self._context.admin()
-        await self._link.ask(self._subjects.want(admin.uuid), admin, kind, {})
-
-    async def _ask_admin_to_sync(self) -> None:
-        try:
-            await self._ask_admin(SYNC)
-        except PeerRefusedError as error:
-            if error.reason != TooSoonError.__name__:
-                raise
-            raise TooSoonError(str(error), MINUTE_SECONDS) from None
-
-    def _start_task(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    # ---- pulse --------------------------------------------------------------------------------------------------------
-
-    async def _synchronise(self, is_manual: bool) -> None:
-        """Do what a tick asks for; whatever goes wrong is a line in the log, and the next tick comes."""
-        try:
-            self._contracts.settle()
-            if self._admin is None:
-                await self._catch_up_at_tick()
-            if self._exchange is not None:
-                await self._exchange.close_gaps()
-                await self._exchange.publish()
-            elif self._admin is not None:
-                await self._leadership.lead(is_manual=is_manual)
-        except PetError as error:
-            self._context.log_error(f"Sync failed: {error}")
-        except Exception:
-            _logger.exception("a synchronisation failed")
-            self._context.log_error("Sync failed for a reason that is in the server's log")
-
-    async def _catch_up_at_tick(self) -> None:
-        try:
-            if await self._member.say_hello():
-                await self._ask_admin(AGGREGATE)
-        except PetError as error:
-            self._context.log_error(f"The admin did not answer: {error}")
-
-    async def _take_event(self, name: str, payload: bytes) -> None:
-        if not self._context.record.is_pulsing:
-            return
-        if name == AGGREGATE and self._exchange is None and self._admin is None:
-            await self._aggregates.take_event(payload)
-        elif self._exchange is not None:
-            await self._exchange.take_event(name, payload)
-
-    # ---- requests of others ---------------------------------------------------------------------------------------------
-
-    def _request_handlers(self) -> dict[str, Handler]:
-        handlers: dict[str, Handler] = {}
-        once_a_minute = RequestLimit(self._context)
-        if self._admin is not None:
-            handlers |= {HELLO: self._admin.answer_hello, LEAVE: self._admin.answer_leave}
-        if self._exchange is not None:
-            handlers[WANT] = once_a_minute(self._exchange.answer_want)
-        elif self._admin is not None:
-            handlers |= {SYNC: once_a_minute(self._answer_sync), AGGREGATE: once_a_minute(self._answer_aggregate)}
-        return handlers
-
-    async def _answer_sync(self, _message: PeerMessage) -> dict[str, Any]:
-        self._pulse.beat_now()
-        return {}
-
-    async def _answer_aggregate(self, _message: PeerMessage) -> dict[str, Any]:
-        self._start_task(self._aggregates.publish_again())
-        return {}
-
-    async def _answer_explore(self, message: PeerMessage) -> dict[str, Any]:
-        self._confirmations.require_all([message.sender], "exploration")
-        return {"result": self._projects.explore(message.text("function"), message.fields.get("arguments"))}
 
     @property
     def is_running(self) -> bool:
@@ -297,7 +161,11 @@ class NatsPeer:
     @property
     def is_in_round(self) -> bool:
         """Whether it contributes to a round just now."""
-        return self._rounds.is_playing
+        return self._syncs.rounds.is_playing
+
+    def _request_handlers(self) -> dict[str, Handler]:
+        members = {} if self._admin is None else {HELLO: self._admin.answer_hello, LEAVE: self._admin.answer_leave}
+        return members | self._syncs.request_handlers()
 
     # ---- FederationPeer -----------------------------------------------------------------------------------------------
 
@@ -338,16 +206,15 @@ class NatsPeer:
         context.counters.done_until_seconds = context.clock.now_seconds()
         context.save()
         context.set_record(replace(context.record, is_pulsing=True))
-        self._pulse.wake()
-        if self._admin is None:
-            self._start_task(self._catch_up())
+        self._syncs.pulse.wake()
+        self._syncs.catch_up()
 
     async def stop_pulse(self) -> None:
         """End pulsing, and withdraw: what has not left this peer yet stays here, and it is in no later aggregate."""
-        self._rounds.withdraw()
+        self._syncs.rounds.withdraw()
         if self.record.is_pulsing:
             self._context.set_record(replace(self.record, is_pulsing=False))
-            self._pulse.wake()
+            self._syncs.pulse.wake()
 
     async def new_schedule(self, text: str) -> None:
         """Change the schedule for all peers."""
@@ -360,14 +227,7 @@ class NatsPeer:
         """Ask for a synchronisation now: a round of the admin, or the statistics of each other peer."""
         if not self.record.is_pulsing:
             raise FederationStateError("sync: expected a peer that pulses, got one that does not")
-        with self._manual_syncs.turn():
-            if self._exchange is not None:
-                for peer in self._context.others:
-                    self._start_task(self._exchange.ask_for_whole(peer))
-            elif self._admin is not None:
-                self._pulse.beat_now()
-            else:
-                await self._ask_admin_to_sync()
+        await self._syncs.request()
 
     async def set_contract(self, lines: Sequence[str]) -> None:
         """Replace the contract of all peers."""
@@ -406,19 +266,7 @@ class NatsPeer:
 
     async def explore(self, peer_uuid: str, function: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have a function computed on another peer's local project; returns the entities of an answer."""
-        context = self._context
-        if context.terms.uses_smpc:
-            raise FederationStateError("exploration: expected a federation without SMPC; with it nobody's numbers are shown")
-        if (peer := context.members.get(peer_uuid)) is None:
-            raise FederationValueError("peer: expected a member of this federation, got another")
-        fields = {"function": function, "arguments": dict(arguments)}
-        answer = await self._link.ask(self._subjects.explore(peer_uuid), peer, EXPLORE, fields)
-        result = answer.fields.get("result")
-        if not isinstance(result, dict) or function not in result:
-            raise FederationStateError(
-                f"exploration: expected an answer with {function}, got another; does that peer run another version of pet?"
-            )
-        return result
+        return await self._exploration.ask(peer_uuid, function, arguments)
 
     async def leave(self) -> None:
         """Tell the admin, and end."""
@@ -426,7 +274,7 @@ class NatsPeer:
             raise FederationStateError("leave: the admin cannot leave; delete the federation instead")
         await self._member.leave()
         self._context.set_record(replace(self.record, peers=(), is_pulsing=False))
-        self._pulse.wake()
+        self._syncs.pulse.wake()
 
     async def remove_peer(self, member: str) -> None:
         """Remove another peer, by name, fingerprint or uuid, and give the rest a new federation key."""
@@ -447,16 +295,9 @@ class NatsPeer:
         try:
             await self._confirmations.confirm_list(code)
         except FederationStateError:
-            if self._admin is not None or not await self._asked_for_changes():
+            if self._admin is not None or not await self._member.ask_for_members():
                 raise
             await self._confirmations.confirm_list(code)
-
-    async def _asked_for_changes(self) -> bool:
-        """Ask the admin what was missed; returns whether the members are others now."""
-        before = self.record.peers
-        with suppress(PetError):
-            await self._member.say_hello()
-        return self.record.peers != before
 
     async def delete(self) -> None:
         """End the federation for everybody and remove its streams."""
@@ -491,9 +332,9 @@ class NatsPeer:
     async def _terms_changed(self) -> None:
         """Take over what new terms mean here."""
         self._projects.follow_terms()
-        if self._exchange is not None:
-            self._exchange.drop_former_members()
-        self._pulse.wake()
+        if self._syncs.exchange is not None:
+            self._syncs.exchange.drop_former_members()
+        self._syncs.pulse.wake()
 
     def _publish_schema_from_any_thread(self, schema: Schema) -> None:
         self._loop.call_soon_threadsafe(self._publish_schema, schema)
