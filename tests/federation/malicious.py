@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peer_driver import SCHEMA, Federation, Node
+from peer_driver import Federation, Node
 
 from pet.errors import FederationError, PetError
 from pet.federation.peer.aggregates import AGGREGATE
@@ -66,8 +66,7 @@ class MaliciousAdmin:
             result = await leading._run(manifest)
         except PetError as error:
             return str(error)
-        total = Statistics.from_bytes(leading._contributor.from_round(result.means, result.scalar_sum), SCHEMA)
-        self.withheld.append(total)
+        self.withheld.append(leading._contributor.from_round(result.means, result.scalar_sum))
         return ""
 
     def own_statistics(self) -> Statistics:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pet.errors import FederationStateError, PetError, RemoteProtocolError
 from pet.federation.formats.json_form import JsonForm, Whole
@@ -49,7 +49,7 @@ class Aggregates:
         contributor: its project.
     """
 
-    def __init__(self, context: PeerContext, broadcasts: Broadcasts, subjects: Subjects, contributor: Contributor) -> None:
+    def __init__(self, context: PeerContext, broadcasts: Broadcasts, subjects: Subjects, contributor: Contributor[Any]) -> None:
         self._context: Final = context
         self._broadcasts: Final = broadcasts
         self._subjects: Final = subjects
@@ -103,5 +103,6 @@ class Aggregates:
         if round_id <= context.counters.aggregate_round:
             return
         context.counters.ledger.record_versions(contributors)
-        if self._contributor.take(message.attachment, round_id, contributors, message.sender):
+        aggregate = self._contributor.decode(message.attachment)
+        if self._contributor.take(aggregate, round_id, contributors, message.sender):
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(contributors)} peers")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from pet.federation.peer.sharing_rules import Contribution
 from pet.federation.records import FailureAction, Mode
 from pet.federation.statistics.contract import Contract
 from pet.federation.statistics.statistics import Statistics
+
+_Aggregate = TypeVar("_Aggregate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,8 @@ class Offer:
     offered: Offered | None = None
 
 
-class Contributor(Protocol):
-    """A project as rounds see it."""
+class Contributor(Protocol[_Aggregate]):
+    """A project as rounds see it, with the kind of aggregate that they make of it."""
 
     @property
     def vector_length(self) -> int:
@@ -83,20 +85,28 @@ class Contributor(Protocol):
         """Note durably that an offer is about to leave this peer."""
         ...
 
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:
-        """Return the bytes of an aggregate from the result of a round.
+    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> _Aggregate:
+        """Return the aggregate from the result of a round.
 
         Raises:
             FederationStateError: it cannot be a true result.
         """
         ...
 
-    def take(self, aggregate: bytes, round_id: int, contributors: dict[str, int], sender: str) -> bool:
-        """Take an aggregate; False if the contract forbids it.
+    def encode(self, aggregate: _Aggregate) -> bytes:
+        """Return an aggregate as the other peers get it."""
+        ...
+
+    def decode(self, data: bytes) -> _Aggregate:
+        """Read an aggregate that another peer made.
 
         Raises:
             RemoteProtocolError: it is none.
         """
+        ...
+
+    def take(self, aggregate: _Aggregate, round_id: int, contributors: dict[str, int], sender: str) -> bool:
+        """Take an aggregate; False if the contract forbids it."""
         ...
 
 
@@ -151,15 +161,22 @@ class StatisticsContributor:
         assert offer.offered is not None, "an offer of statistics"
         self._local.note_shared(offer.offered)
 
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:
-        """Return the merged statistics as bytes."""
+    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> Statistics:
+        """Return the merged statistics."""
         # Without the number of peers, which the announcement of an aggregate names anyway; see `take`.
-        return Statistics.from_round(means, scalar_sum, self._local.snapshot().schema, peers=0).to_bytes()
+        return Statistics.from_round(means, scalar_sum, self._local.snapshot().schema, peers=0)
 
-    def take(self, aggregate: bytes, round_id: int, contributors: dict[str, int], sender: str) -> bool:
-        """Make an aggregate the federated project."""
-        context, counters = self._context, self._context.counters
-        statistics = Statistics.from_bytes(aggregate, self._local.snapshot().schema)
+    def encode(self, aggregate: Statistics) -> bytes:
+        """Return merged statistics as the other peers get them."""
+        return aggregate.to_bytes()
+
+    def decode(self, data: bytes) -> Statistics:
+        """Read merged statistics."""
+        return Statistics.from_bytes(data, self._local.snapshot().schema)
+
+    def take(self, aggregate: Statistics, round_id: int, contributors: dict[str, int], sender: str) -> bool:
+        """Make merged statistics the federated project."""
+        context, counters, statistics = self._context, self._context.counters, aggregate.copy()
         statistics.masked_peers = len(contributors)
         counters.aggregate_round = round_id
         context.count(receive_count=1)
@@ -204,20 +221,34 @@ class ModelContributor:
     def agree(self, offer: Offer) -> None:
         """Note nothing: versions of models are compared by the ledger alone."""
 
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> bytes:  # noqa: ARG002 - the interface's
-        """Return the average as bytes."""
-        return means.astype("<f8").tobytes()
+    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> NDArray[np.float64]:  # noqa: ARG002 - the interface's
+        """Return the average."""
+        return means
 
-    def take(self, aggregate: bytes, round_id: int, contributors: dict[str, int], sender: str) -> bool:  # noqa: ARG002
-        """Make an average the global model."""
-        if len(aggregate) != 8 * self._project.length:
+    def encode(self, aggregate: NDArray[np.float64]) -> bytes:
+        """Return an average as the other peers get it: little-endian float64."""
+        return aggregate.astype("<f8").tobytes()
+
+    def decode(self, data: bytes) -> NDArray[np.float64]:
+        """Read an average."""
+        if len(data) != 8 * self._project.length:
             raise RemoteProtocolError("malformed_model", f"model: expected {self._project.length} weights, got others")
-        model = np.frombuffer(aggregate, dtype="<f8").astype(np.float64)
+        model = np.frombuffer(data, dtype="<f8").astype(np.float64)
         if not np.isfinite(model).all():
             raise RemoteProtocolError("malformed_model", "model: expected finite weights")
+        return model
+
+    def take(
+        self,
+        aggregate: NDArray[np.float64],
+        round_id: int,
+        contributors: dict[str, int],
+        sender: str,  # noqa: ARG002 - the interface's
+    ) -> bool:
+        """Make an average the global model."""
         self._context.counters.aggregate_round = round_id
         self._context.count(receive_count=1)
-        self._project.set_average(model)
+        self._project.set_average(aggregate)
         _note_shared(self._context, contributors)
         return True
 

@@ -60,6 +60,7 @@ class PlainExchange:
         self._broadcasts: Final = Broadcasts(link.connection, subjects)
         #: What was sent last, if that was a whole: when, of which version, and its announcement.
         self._fresh: tuple[float, int, bytes] | None = None
+        self._last_sent: Statistics | None = None
         #: One message after the other: each has a sequence of its own.
         self._sending: Final = asyncio.Lock()
         #: The version that the log says is held back; once, and not at each tick.
@@ -94,6 +95,7 @@ class PlainExchange:
             self._local.note_shared(offered)
             await self._send(offered.statistics, None if whole else sent, offered.version)
             counters.shared_version, counters.shared_rows = offered.version, offered.statistics.rows
+            self._last_sent = offered.statistics
             context.store.save_state(_SENT, offered.statistics.to_bytes(with_residues=True))
             context.save()
             return True
@@ -109,11 +111,11 @@ class PlainExchange:
             return None
 
     def _sent(self, schema: Schema) -> Statistics | None:
-        saved = self._context.store.load_state(_SENT)
-        if saved is None:
-            return None
-        with StateError.reading("statistics that were sent last"):
-            return Statistics.from_bytes(saved, schema)
+        """Return the statistics that were sent last; those of an earlier process are read once."""
+        if self._last_sent is None and (saved := self._context.store.load_state(_SENT)) is not None:
+            with StateError.reading("statistics that were sent last"):
+                self._last_sent = Statistics.from_bytes(saved, schema)
+        return self._last_sent
 
     def _may_send(self, statistics: Statistics) -> bool:
         context = self._context
@@ -199,7 +201,10 @@ class PlainExchange:
             self._gaps.add(message.sender)
             await self.close_gaps()
             return
-        statistics = shown if not start or earlier is None else _settled(earlier + shown)
+        statistics = shown
+        if start and earlier is not None:
+            statistics = earlier + shown
+            statistics.require_possible()  # as if it had come in one message
         if (problem := check_contract(context, statistics)) is not None:
             context.count_receive_contract_error(message.sender)
             context.log_error(problem)
@@ -230,8 +235,3 @@ class PlainExchange:
             self._federated.set_latest(peer, None)
             del context.counters.applied[peer]
         context.save()
-
-
-def _settled(statistics: Statistics) -> Statistics:
-    """Return a sum as if it had come in one message: with all the checks."""
-    return Statistics.from_bytes(statistics.to_bytes(with_residues=True), statistics.schema)

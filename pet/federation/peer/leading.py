@@ -69,7 +69,7 @@ class Leadership:
         link: PeerLink,
         nats: NatsSettings,
         subjects: Subjects,
-        contributor: Contributor,
+        contributor: Contributor[Any],
         rounds: Rounds,
         aggregates: Aggregates,
     ) -> None:
@@ -136,7 +136,7 @@ class Leadership:
         taken = self._contributor.take(aggregate, manifest.round_id, versions, context.uuid)
         context.counters.aggregate_contributors = versions
         context.save()
-        await self._aggregates.publish(aggregate)
+        await self._aggregates.publish(self._contributor.encode(aggregate))
         if taken:
             context.log_sync(f"Sync completed successfully, round {manifest.round_id} with {len(versions)} peers")
         return True

@@ -64,7 +64,7 @@ class PeerProjects:
             (counters.shared_version, counters.shared_rows),
         )
 
-    def _make_contributor(self) -> Contributor:
+    def _make_contributor(self) -> Contributor[Any]:
         if self._model is not None:
             return ModelContributor(self._context, self._model)
         return StatisticsContributor(self._context, self.local, self.federated)

@@ -54,7 +54,7 @@ class Rounds:
         context: PeerContext,
         link: PeerLink,
         subjects: Subjects,
-        contributor: Contributor,
+        contributor: Contributor[Any],
         catch_up: Callable[[], Awaitable[None]],
         *,
         phase_seconds: float = DEFAULT_PHASE_SECONDS,

@@ -281,7 +281,7 @@ class Statistics:
         statistics._high = numbers[0]
         if parts == 2:
             statistics._low = numbers[1]
-        statistics._require_possible(is_difference=is_difference)
+        statistics.require_possible(is_difference=is_difference)
         return statistics
 
     def _header(self, *, has_residues: bool) -> StatisticsHeader:
@@ -294,7 +294,15 @@ class Statistics:
             forgotten_rows=self.forgotten_rows,
         )
 
-    def _require_possible(self, *, is_difference: bool) -> None:
+    def require_possible(self, *, is_difference: bool = False) -> None:
+        """Check statistics that come from somebody else.
+
+        Args:
+            is_difference: whether numbers may be below 0 as those of a difference are.
+
+        Raises:
+            RemoteProtocolError: they are not those of any rows (reason "impossible_statistics").
+        """
         try:
             if not is_difference:
                 self.validate()
