@@ -159,6 +159,20 @@ def test_no_class_name_stands_twice():
     assert not twice
 
 
+#: Lines. What is longer does two things, and each is easier to find, to read and to test in a file of its own.
+MAX_LINES = 350
+
+
+def test_no_file_of_the_federations_is_long():
+    lengths = {
+        module_name(path): path.read_text(encoding="utf-8").count("\n")
+        for path in FILES
+        if module_name(path).startswith("pet.federation")
+    }
+    assert len(lengths) > 50
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
 MAP = ROOT.parent / "docs/map.md"
 BEGIN, END = "<!-- layers: begin, made by tests/test_layers.py -->\n", "<!-- layers: end -->\n"
 

@@ -97,8 +97,7 @@ class ParticipantRound:
         #: Whether a message was refused for its size before: the chunks that were tried then are not made smaller again.
         self._was_split = False
         self._ephemeral_seed: bytes | None = None
-        #: What the next ephemeral key is made of, where the application knows it beforehand; serves once.
-        self._given_seed = options.ephemeral_seed
+        self._given_seed = options.ephemeral_seed  # of the next ephemeral key; serves once
         #: In which round a masked model was signed: the digest of its parameters.
         self._signed_round: bytes | None = None
         #: One of those whose sum keys the update was encrypted for.
