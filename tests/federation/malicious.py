@@ -182,7 +182,7 @@ class MaliciousAdmin:
 
     async def _ask(self, identity: Any, kind: str, fields: Mapping[str, Any]) -> PeerMessage:
         peer = self.node.peer
-        subject = peer._subjects.control(identity.uuid)
+        subject = peer._link.subjects.control(identity.uuid)
         return await peer._link.ask(subject, identity, kind, dict(fields))
 
 

@@ -508,8 +508,8 @@ def test_forged_announcements_change_nothing(broker, tmp_path):
         await pulse(started)
         peer, forger = started.nodes[1], started.nodes[2]
         before = peer.peer.statistics.receive_errors
-        broadcasts, context = forger.peer._broadcasts, forger.peer._context
-        subject = forger.peer._subjects.model("forged")
+        broadcasts, context = forger.peer._link.broadcasts, forger.peer._context
+        subject = forger.peer._link.subjects.model("forged")
         fields = {"round": 99, "contributors": {}, "sequence": 99, "from": 0}
         attachment = Statistics.of(some_rows(500, 5), SCHEMA).to_bytes()
 

@@ -145,7 +145,7 @@ def test_the_documented_broker_lets_peers_do_what_they_need_and_no_more(tmp_path
                 node.peer.local_project.learn(some_rows(30, 1))
             await pulse(started)
             await synchronise(started)
-            connection, subjects = started.nodes[1].peer._connection, started.nodes[1].peer._subjects
+            connection, subjects = started.nodes[1].peer._connection, started.nodes[1].peer._link.subjects
             for subject in (subjects.event("aggregate"), subjects.model("aggregate-1") + ".0"):
                 with pytest.raises(ForbiddenSubjectError):
                     await store_message(connection, subject, b"forged")

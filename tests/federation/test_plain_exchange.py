@@ -60,8 +60,9 @@ def test_what_is_sent_is_encrypted_where_the_admin_chose_so(broker, tmp_path):
             await pulse(started)
             await tick(started)
             await until(lambda: "Sync sent" in started.admin.log(LogKind.SYNC))
-            blob = await started.admin.peer._broadcasts._get(
-                started.admin.peer._subjects.broadcast_stream, started.admin.peer._subjects.sync(started.admin.uuid, 1) + ".0"
+            blob = await started.admin.peer._link.broadcasts._get(
+                started.admin.peer._link.subjects.broadcast_stream,
+                started.admin.peer._link.subjects.sync(started.admin.uuid, 1) + ".0",
             )
             assert (Statistics.of(part, SCHEMA).to_bytes() in blob) is expected
 
@@ -120,7 +121,7 @@ def test_a_peer_that_missed_a_change_asks_for_the_whole(broker, tmp_path):
             await until(lambda: has(back, *parts))
             with pytest.raises(PeerRefusedError, match="one request a minute"):
                 await back.peer._link.ask(
-                    back.peer._subjects.want(sender.uuid), back.peer._context.members[sender.uuid], "want", {}
+                    back.peer._link.subjects.want(sender.uuid), back.peer._context.members[sender.uuid], "want", {}
                 )
 
     run(work())

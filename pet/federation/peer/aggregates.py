@@ -16,8 +16,9 @@ from pet.errors import FederationStateError, PetError, RemoteProtocolError
 from pet.federation.formats.json_form import JsonForm, Whole
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor
+from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
-from pet.transports.nats import BlobReference, Broadcasts, Subjects
+from pet.transports.nats import BlobReference
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -44,15 +45,13 @@ class Aggregates:
 
     Args:
         context: of this peer.
-        broadcasts: to all peers.
-        subjects: of the federation.
+        link: to the others.
         contributor: its project.
     """
 
-    def __init__(self, context: PeerContext, broadcasts: Broadcasts, subjects: Subjects, contributor: Contributor[Any]) -> None:
+    def __init__(self, context: PeerContext, link: PeerLink, contributor: Contributor[Any]) -> None:
         self._context: Final = context
-        self._broadcasts: Final = broadcasts
-        self._subjects: Final = subjects
+        self._link: Final = link
         self._contributor: Final = contributor
         self._publishing: Final = asyncio.Lock()
 
@@ -70,20 +69,20 @@ class Aggregates:
     async def _publish(self, aggregate: bytes) -> None:
         context = self._context
         round_id = context.counters.aggregate_round
-        subject = self._subjects.model(f"aggregate-{round_id % _KEPT_AGGREGATES}")
+        subject = self._link.subjects.model(f"aggregate-{round_id % _KEPT_AGGREGATES}")
         fields = {"round": round_id, "contributors": context.counters.aggregate_contributors}
         data, _ = context.codec.make(
             context.terms, AGGREGATE, subject, context.clock.now_seconds(), fields, attachment=aggregate
         )
-        reference = await self._broadcasts.publish_blob(subject, data)
-        await self._broadcasts.publish_event(AGGREGATE, reference.to_bytes())
+        reference = await self._link.broadcasts.publish_blob(subject, data)
+        await self._link.broadcasts.publish_event(AGGREGATE, reference.to_bytes())
 
     async def take_event(self, payload: bytes) -> None:
         """Fetch and take an aggregate that was announced; one that was taken before changes nothing."""
         context = self._context
         try:
             reference = BlobReference.from_bytes(payload)
-            data = await self._broadcasts.fetch_blob(reference, 8 * self._contributor.vector_length + _SPARE_BYTES)
+            data = await self._link.broadcasts.fetch_blob(reference, 8 * self._contributor.vector_length + _SPARE_BYTES)
             message = context.codec.open(
                 bytes(data), context.terms, reference.subject, context.clock.now_seconds(), context.find_member
             )

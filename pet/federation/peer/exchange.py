@@ -24,7 +24,7 @@ from pet.federation.peer.row_guard import Offered
 from pet.federation.records import FailureAction, PeerIdentity
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
-from pet.transports.nats import BlobReference, Broadcasts, Subjects
+from pet.transports.nats import BlobReference
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -44,20 +44,15 @@ class PlainExchange:
     Args:
         context: of this peer.
         link: to the others.
-        subjects: of the federation.
         local: this peer's rows.
         federated: what it makes of the others'.
     """
 
-    def __init__(
-        self, context: PeerContext, link: PeerLink, subjects: Subjects, local: LocalProject, federated: FederatedProject
-    ) -> None:
+    def __init__(self, context: PeerContext, link: PeerLink, local: LocalProject, federated: FederatedProject) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._subjects: Final = subjects
         self._local: Final = local
         self._federated: Final = federated
-        self._broadcasts: Final = Broadcasts(link.connection, subjects)
         #: What was sent last, if that was a whole: when, of which version, and its announcement.
         self._fresh: tuple[float, int, bytes] | None = None
         self._last_sent: Statistics | None = None
@@ -132,13 +127,13 @@ class PlainExchange:
         fields = {"sequence": sequence, "from": 0 if earlier is None else counters.sequence}
         shown = statistics if earlier is None else statistics - earlier
         context.count(send_count=1)
-        subject = self._subjects.sync(context.uuid, sequence)
+        subject = self._link.subjects.sync(context.uuid, sequence)
         data, _ = context.codec.make(
             context.terms, _SYNC, subject, context.clock.now_seconds(), fields, attachment=shown.to_bytes()
         )
-        reference = await self._broadcasts.publish_blob(subject, data)
+        reference = await self._link.broadcasts.publish_blob(subject, data)
         announcement = canonical_json({"sequence": sequence, "reference": reference.to_bytes().decode()})
-        await self._broadcasts.publish_event(_EVENT + context.uuid, announcement.encode())
+        await self._link.broadcasts.publish_event(_EVENT + context.uuid, announcement.encode())
         now = context.clock.now_seconds()
         self._fresh = (now, version, announcement.encode()) if earlier is None else None
         counters.sequence = sequence
@@ -156,7 +151,7 @@ class PlainExchange:
         now, fresh = self._context.clock.now_seconds(), self._fresh
         offered = self._offered()
         if fresh is not None and offered is not None and now - fresh[0] < _FRESH_SECONDS and fresh[1] == offered.version:
-            await self._broadcasts.publish_event(_EVENT + self._context.uuid, fresh[2])
+            await self._link.broadcasts.publish_event(_EVENT + self._context.uuid, fresh[2])
         else:
             await self.publish(whole=True)
         return {}
@@ -176,7 +171,7 @@ class PlainExchange:
                 raise RemoteProtocolError("unknown_sender", f"message: expected a member, got one from {sender[:32]!r}")
             reference = BlobReference.from_bytes(str(announcement.get("reference")).encode())
             limit = 8 * self._local.snapshot().schema.layout.length + _SPARE_BYTES
-            data = await self._broadcasts.fetch_blob(reference, limit)
+            data = await self._link.broadcasts.fetch_blob(reference, limit)
             message = context.codec.open(
                 bytes(data), context.terms, reference.subject, context.clock.now_seconds(), context.find_member
             )
@@ -219,7 +214,7 @@ class PlainExchange:
     async def ask_for_whole(self, peer: PeerIdentity) -> None:
         """Ask a peer to send everything."""
         try:
-            await self._link.ask(self._subjects.want(peer.uuid), peer, WANT, {}, timeout_seconds=_ASK_SECONDS)
+            await self._link.ask(self._link.subjects.want(peer.uuid), peer, WANT, {}, timeout_seconds=_ASK_SECONDS)
         except (FederationError, TransportError) as error:
             _logger.debug("peer %s was not asked: %s", peer.name, error)
 

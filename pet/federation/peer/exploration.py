@@ -14,7 +14,6 @@ from pet.federation.peer.context import PeerContext
 from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.projects import PeerProjects
-from pet.transports.nats import Subjects
 
 EXPLORE: Final = "explore"
 
@@ -25,14 +24,12 @@ class Exploration:
     Args:
         context: of this peer.
         link: to the others.
-        subjects: of the federation.
         projects: of this peer.
     """
 
-    def __init__(self, context: PeerContext, link: PeerLink, subjects: Subjects, projects: PeerProjects) -> None:
+    def __init__(self, context: PeerContext, link: PeerLink, projects: PeerProjects) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._subjects: Final = subjects
         self._projects: Final = projects
         self._confirmations: Final = Confirmations(context)
 
@@ -49,7 +46,7 @@ class Exploration:
         if (peer := context.members.get(peer_uuid)) is None:
             raise FederationValueError("peer: expected a member of this federation, got another")
         fields = {"function": function, "arguments": dict(arguments)}
-        answer = await self._link.ask(self._subjects.explore(peer_uuid), peer, EXPLORE, fields)
+        answer = await self._link.ask(self._link.subjects.explore(peer_uuid), peer, EXPLORE, fields)
         result = answer.fields.get("result")
         if not isinstance(result, dict) or function not in result:
             raise FederationStateError(

@@ -27,7 +27,6 @@ from pet.federation.peer.round import RoundLeader, RoundResult
 from pet.federation.peer.rounds import CALL, GO, Rounds
 from pet.federation.peer.terms_update import MAX_PEERS
 from pet.federation.records import PeerIdentity
-from pet.transports.nats import NatsSettings, Subjects
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -56,27 +55,16 @@ class Leadership:
     Args:
         context: of this peer.
         link: to the others.
-        nats: how to reach the broker; each round has a connection of its own.
-        subjects: of the federation.
         contributor: its project.
         rounds: its own part in them.
         aggregates: where a result goes.
     """
 
     def __init__(
-        self,
-        context: PeerContext,
-        link: PeerLink,
-        nats: NatsSettings,
-        subjects: Subjects,
-        contributor: Contributor[Any],
-        rounds: Rounds,
-        aggregates: Aggregates,
+        self, context: PeerContext, link: PeerLink, contributor: Contributor[Any], rounds: Rounds, aggregates: Aggregates
     ) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._nats: Final = nats
-        self._subjects: Final = subjects
         self._contributor: Final = contributor
         self._rounds: Final = rounds
         self._aggregates: Final = aggregates
@@ -159,7 +147,7 @@ class Leadership:
         """Let a peer know why there is no new aggregate; who is away does without."""
         fields = {"kind": outcome.kind.value, "text": outcome.text}
         try:
-            await self._link.ask(self._subjects.control(peer.uuid), peer, OUTCOME, fields, timeout_seconds=_REPORT_SECONDS)
+            await self._link.ask(self._link.subjects.control(peer.uuid), peer, OUTCOME, fields, timeout_seconds=_REPORT_SECONDS)
         except FederationError as error:
             _logger.debug("peer %s was not informed of an outcome: %s", peer.name, error)
 
@@ -185,7 +173,7 @@ class Leadership:
     async def _call_one(self, peer: PeerIdentity, round_id: int) -> _Called | None:
         context = self._context
         try:
-            subject = self._subjects.control(peer.uuid)
+            subject = self._link.subjects.control(peer.uuid)
             fields = {"round": round_id, "terms": context.counters.terms_version}
             answer = await self._link.ask(subject, peer, CALL, fields, timeout_seconds=_CALL_SECONDS)
             called = _CALLED.receive(answer.fields, "malformed_enrolment", "answer to a call")
@@ -202,7 +190,7 @@ class Leadership:
 
     async def _run(self, manifest: Manifest) -> RoundResult:
         length = self._contributor.vector_length
-        leader = RoundLeader(self._nats, self._subjects, manifest, length, self._rounds.phase_seconds)
+        leader = RoundLeader(self._link.connection.settings, self._link.subjects, manifest, length, self._rounds.phase_seconds)
         async with leader:
             fields = manifest.to_fields() | {"parameters": leader.parameters.hex()}
             try:
@@ -220,6 +208,6 @@ class Leadership:
 
     async def _announce(self, peer: PeerIdentity, fields: dict[str, Any]) -> None:
         try:
-            await self._link.ask(self._subjects.control(peer.uuid), peer, GO, fields, timeout_seconds=_CALL_SECONDS)
+            await self._link.ask(self._link.subjects.control(peer.uuid), peer, GO, fields, timeout_seconds=_CALL_SECONDS)
         except FederationError as error:
             raise RoundError(f"peer {peer.name}: expected to take part, got: {error}", {peer.uuid}) from None

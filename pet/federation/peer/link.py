@@ -27,7 +27,7 @@ from pet.errors import (
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.messages import PeerMessage
 from pet.federation.records import PeerIdentity
-from pet.transports.nats import NatsConnection, Subscription
+from pet.transports.nats import Broadcasts, NatsConnection, Subjects, Subscription
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -47,11 +47,19 @@ class PeerLink:
     Args:
         context: of this peer.
         connection: to the broker.
+
+    Attributes:
+        connection: as given.
+        subjects: of the federation.
+        broadcasts: to all peers.
     """
 
     def __init__(self, context: PeerContext, connection: NatsConnection) -> None:
         self._context: Final = context
         self.connection: Final = connection
+        self.subjects: Final = Subjects(context.terms.federation_id)
+        # Streams keep things for an hour whatever the schedule, which may change: who missed more asks for it.
+        self.broadcasts: Final = Broadcasts(connection, self.subjects)
         self._subscriptions: Final[list[Subscription]] = []
 
     async def ask(

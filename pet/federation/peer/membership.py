@@ -34,7 +34,7 @@ from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import Confirm, FederationRecord, PeerIdentity
 from pet.secret import Secret
-from pet.transports.nats import Subjects, Subscription
+from pet.transports.nats import Subscription
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -53,19 +53,17 @@ class AdminRole:
     Args:
         context: of the admin.
         link: to the others.
-        subjects: of the federation.
     """
 
-    def __init__(self, context: PeerContext, link: PeerLink, subjects: Subjects) -> None:
+    def __init__(self, context: PeerContext, link: PeerLink) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._subjects: Final = subjects
         self._admission: Final = Admission(context, self.require_room, self._announce)
         self._telling: Final[set[asyncio.Task[None]]] = set()
 
     async def serve(self) -> Subscription:
         """Let peers in from now on."""
-        return await self._link.connection.serve(self._subjects.join, self._admission.answer)
+        return await self._link.connection.serve(self._link.subjects.join, self._admission.answer)
 
     async def close(self) -> None:
         """Stop telling."""
@@ -149,7 +147,7 @@ class AdminRole:
 
     async def _tell(self, peer: PeerIdentity, kind: str, fields: dict[str, Any]) -> None:
         try:
-            await self._link.ask(self._subjects.control(peer.uuid), peer, kind, fields, timeout_seconds=_TELL_SECONDS)
+            await self._link.ask(self._link.subjects.control(peer.uuid), peer, kind, fields, timeout_seconds=_TELL_SECONDS)
         except FederationError as error:
             _logger.debug("peer %s was not informed of %s: %s", peer.name, kind, error)
 
@@ -167,22 +165,15 @@ class MemberRole:
     Args:
         context: of this peer.
         link: to the others.
-        subjects: of the federation.
         contracts: decide when a changed contract counts.
         on_terms: called after new terms were taken, and after this peer was removed.
     """
 
     def __init__(
-        self,
-        context: PeerContext,
-        link: PeerLink,
-        subjects: Subjects,
-        contracts: ContractChanges,
-        on_terms: Callable[[], Awaitable[None]],
+        self, context: PeerContext, link: PeerLink, contracts: ContractChanges, on_terms: Callable[[], Awaitable[None]]
     ) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._subjects: Final = subjects
         self._contracts: Final = contracts
         self._on_terms: Final = on_terms
         self._refused_version = 0
@@ -210,7 +201,7 @@ class MemberRole:
         """
         context, admin = self._context, self._context.admin()
         fields = {"terms": context.counters.terms_version, "round": context.counters.aggregate_round}
-        answer = await self._link.ask(self._subjects.want(admin.uuid), admin, HELLO, fields, timeout_seconds=_TELL_SECONDS)
+        answer = await self._link.ask(self._link.subjects.want(admin.uuid), admin, HELLO, fields, timeout_seconds=_TELL_SECONDS)
         if (terms := answer.fields.get("terms")) is not None:
             await self._apply(terms)
         return answer.number("round") > context.counters.aggregate_round
@@ -229,7 +220,7 @@ class MemberRole:
             FederationError: the admin does not answer.
         """
         admin = self._context.admin()
-        await self._link.ask(self._subjects.want(admin.uuid), admin, LEAVE, {})
+        await self._link.ask(self._link.subjects.want(admin.uuid), admin, LEAVE, {})
 
     def _require_admin(self, message: PeerMessage) -> None:
         if message.sender != self._context.admin().uuid:

@@ -110,7 +110,7 @@ class NatsFederationRuntime:
                 len(strangers),
             )
         connection = NatsConnection(self._settings(record), record.keys.uuid, keeps_trying=True)
-        peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
+        peer = NatsPeer(context, connection, phase_seconds=self._phase_seconds)
         peer.start_in_background()
         return peer
 
@@ -127,7 +127,7 @@ class NatsFederationRuntime:
     async def _start(self, context: PeerContext, connection: NatsConnection | None = None) -> NatsPeer:
         connection = connection or await self._connect(context.record)
         try:
-            peer = NatsPeer(context, connection, connection.settings, phase_seconds=self._phase_seconds)
+            peer = NatsPeer(context, connection, phase_seconds=self._phase_seconds)
             await peer.start()
         except TransportError as error:
             await connection.aclose()

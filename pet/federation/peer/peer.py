@@ -42,7 +42,7 @@ from pet.federation.peer.synchronising import Synchronisation
 from pet.federation.records import ContractRecord, FederationRecord, MemberList, ProjectKind, ScheduleRecord, SyncStatistics
 from pet.federation.statistics.contract import Contract
 from pet.federation.statistics.schema import Schema
-from pet.transports.nats import Broadcasts, NatsConnection, NatsSettings, Subjects
+from pet.transports.nats import NatsConnection
 
 
 class NatsPeer:
@@ -51,41 +51,25 @@ class NatsPeer:
     Args:
         context: record, store, clock.
         connection: to the broker; closed with the peer.
-        nats: how to reach it again, for the connection of a round.
         phase_seconds: how long each phase of a round waits.
     """
 
     def __init__(
-        self,
-        context: PeerContext,
-        connection: NatsConnection,
-        nats: NatsSettings,
-        *,
-        phase_seconds: float = DEFAULT_PHASE_SECONDS,
+        self, context: PeerContext, connection: NatsConnection, *, phase_seconds: float = DEFAULT_PHASE_SECONDS
     ) -> None:
         self._context: Final = context
         self._connection: Final = connection
         self._loop: Final = asyncio.get_running_loop()
-        self._subjects: Final = Subjects(context.terms.federation_id)
-        # Streams keep things for an hour whatever the schedule, which may change: who missed more asks for it.
-        self._broadcasts: Final = Broadcasts(connection, self._subjects)
         self._link: Final = PeerLink(context, connection)
-        self._admin: Final = AdminRole(context, self._link, self._subjects) if context.record.is_admin else None
+        self._admin: Final = AdminRole(context, self._link) if context.record.is_admin else None
         self._contracts: Final = ContractChanges(context)
-        self._member: Final = MemberRole(context, self._link, self._subjects, self._contracts, self._terms_changed)
+        self._member: Final = MemberRole(context, self._link, self._contracts, self._terms_changed)
         self._projects: Final = PeerProjects(context, self._publish_schema_from_any_thread)
         self._syncs: Final = Synchronisation(
-            context,
-            self._link,
-            nats,
-            self._subjects,
-            self._projects,
-            self._member,
-            self._contracts,
-            phase_seconds=phase_seconds,
+            context, self._link, self._projects, self._member, self._contracts, phase_seconds=phase_seconds
         )
         self._confirmations: Final = Confirmations(context)
-        self._exploration: Final = Exploration(context, self._link, self._subjects, self._projects)
+        self._exploration: Final = Exploration(context, self._link, self._projects)
         self._is_started = False
         self._broker: Final = BrokerUse(context, connection, self._use_connection)
 
@@ -117,23 +101,23 @@ class NatsPeer:
         async with AsyncExitStack() as undo:
             if self._admin is not None:
                 self._admin.require_room(context.record)
-                undo.push_async_callback(self._broadcasts.delete_streams, await self._broadcasts.create_streams())
+                undo.push_async_callback(self._link.broadcasts.delete_streams, await self._link.broadcasts.create_streams())
                 undo.push_async_callback(self._connection.unsubscribe, await self._admin.serve())
             undo.push_async_callback(self._link.close)
             control: dict[str, Handler] = {CALL: self._syncs.rounds.answer_call, GO: self._syncs.rounds.answer_go}
             control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
             control[OUTCOME] = OutcomeLog(context).take
-            await self._link.serve(self._subjects.control(context.uuid), control)
-            await self._link.serve(self._subjects.want(context.uuid), self._request_handlers())
-            await self._link.serve(self._subjects.explore(context.uuid), {EXPLORE: self._exploration.answer})
-            await self._broadcasts.watch_events(self._syncs.take_event)
+            await self._link.serve(self._link.subjects.control(context.uuid), control)
+            await self._link.serve(self._link.subjects.want(context.uuid), self._request_handlers())
+            await self._link.serve(self._link.subjects.explore(context.uuid), {EXPLORE: self._exploration.answer})
+            await self._link.broadcasts.watch_events(self._syncs.take_event)
             undo.pop_all()
 
     async def _use_connection(self) -> None:
         if not self._is_started:
             await self._begin()
         elif self._admin is not None:
-            await self._broadcasts.create_streams()
+            await self._link.broadcasts.create_streams()
         else:
             self._syncs.catch_up()
 
@@ -305,7 +289,7 @@ class NatsPeer:
         await self.stop_pulse()
         await admin.dissolve()
         try:
-            await self._broadcasts.delete_streams()
+            await self._link.broadcasts.delete_streams()
         except TransportError as error:
             raise FederationUnavailableError(
                 f"delete: expected a broker to remove the streams from, got none: {error}"

@@ -21,7 +21,6 @@ from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest, RoundK
 from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.round import RoundPart, end_task
-from pet.transports.nats import Subjects
 
 CALL: Final = "call"
 GO: Final = "go"
@@ -43,7 +42,6 @@ class Rounds:
     Args:
         context: of this peer.
         link: to the others.
-        subjects: of the federation.
         contributor: its project.
         catch_up: asks the admin for what was missed.
         phase_seconds: how long each phase of a round waits for those who were announced.
@@ -53,7 +51,6 @@ class Rounds:
         self,
         context: PeerContext,
         link: PeerLink,
-        subjects: Subjects,
         contributor: Contributor[Any],
         catch_up: Callable[[], Awaitable[None]],
         *,
@@ -61,7 +58,6 @@ class Rounds:
     ) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._subjects: Final = subjects
         self._contributor: Final = contributor
         self._catch_up: Final = catch_up
         self.phase_seconds: Final = phase_seconds
@@ -164,7 +160,7 @@ class Rounds:
         # Each phase waits once; a peer that has not finished by then is in a round that is over.
         limit = 4 * self.phase_seconds
         self._playing = asyncio.create_task(
-            self._logged(asyncio.wait_for(part.run(self._link.connection, self._subjects), limit))
+            self._logged(asyncio.wait_for(part.run(self._link.connection, self._link.subjects), limit))
         )
         self._pending = None  # keys and statistics of a round serve once
 

@@ -26,7 +26,6 @@ from pet.federation.peer.projects import PeerProjects
 from pet.federation.peer.pulse import Pulse
 from pet.federation.peer.round import end_task
 from pet.federation.peer.rounds import Rounds
-from pet.transports.nats import Broadcasts, NatsSettings, Subjects
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -39,8 +38,6 @@ class Synchronisation:
     Args:
         context: of this peer.
         link: to the others.
-        nats: how to reach the broker again, for the connection of a round.
-        subjects: of the federation.
         projects: what is synchronised.
         member: asks the admin.
         contracts: decide when a changed contract counts.
@@ -56,8 +53,6 @@ class Synchronisation:
         self,
         context: PeerContext,
         link: PeerLink,
-        nats: NatsSettings,
-        subjects: Subjects,
         projects: PeerProjects,
         member: MemberRole,
         contracts: ContractChanges,
@@ -66,15 +61,14 @@ class Synchronisation:
     ) -> None:
         self._context: Final = context
         self._link: Final = link
-        self._subjects: Final = subjects
         self._member: Final = member
         self._contracts: Final = contracts
-        contributor, broadcasts = projects.contributor, Broadcasts(link.connection, subjects)
-        self.rounds: Final = Rounds(context, link, subjects, contributor, self._catch_up_at_tick, phase_seconds=phase_seconds)
-        self.aggregates: Final = Aggregates(context, broadcasts, subjects, contributor)
-        self.leadership: Final = Leadership(context, link, nats, subjects, contributor, self.rounds, self.aggregates)
+        contributor = projects.contributor
+        self.rounds: Final = Rounds(context, link, contributor, self._catch_up_at_tick, phase_seconds=phase_seconds)
+        self.aggregates: Final = Aggregates(context, link, contributor)
+        self.leadership: Final = Leadership(context, link, contributor, self.rounds, self.aggregates)
         self.exchange: Final = (
-            None if context.terms.uses_smpc else PlainExchange(context, link, subjects, projects.local, projects.federated)
+            None if context.terms.uses_smpc else PlainExchange(context, link, projects.local, projects.federated)
         )
         self.pulse: Final = Pulse(context, self._synchronise)
         self._manual_syncs: Final = Turns(context.clock.now_seconds, "sync")
@@ -187,7 +181,7 @@ class Synchronisation:
 
     async def _ask_admin(self, kind: str) -> None:
         admin = self._context.admin()
-        await self._link.ask(self._subjects.want(admin.uuid), admin, kind, {})
+        await self._link.ask(self._link.subjects.want(admin.uuid), admin, kind, {})
 
     def _start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
