@@ -18,6 +18,8 @@ from documents import PAGES, ROOT, blocks, snippets
 from programs import free_port, require_program
 
 import pet
+from pet.cli import run
+from pet.commands.entries import COMMANDS, GroupEntry
 from pet.errors import TransportError
 from pet.protocol import Phase, PhaseWindow, RoundSettings
 
@@ -181,3 +183,33 @@ def test_no_snippet_is_forgotten():
     assert run == left
     others = [block for page in PAGES for block in blocks(page) if block.language in ("", "text", "bash", "shell", "console")]
     assert [(block.page, block.line) for block in others if COMMAND.search(block.code)] == []
+
+
+def command_of(words):
+    """Return the words that name a command: groups first."""
+    found, entry = [], GroupEntry("", COMMANDS)
+    for word in words:
+        if isinstance(entry, GroupEntry) and word in entry.commands:
+            found.append(word)
+            entry = entry.commands[word]
+    return tuple(found), entry
+
+
+def test_commands_in_a_sentence_exist(capsys):
+    """With their options. Those that do not run are commands as well."""
+    wanted = {}
+    for page in PAGES:
+        for text in re.findall(r"`pet ((?!coordinator answer )[a-z-][^`]*)`", (ROOT / page).read_text()):
+            command, entry = command_of(text.split())
+            assert command, (page, text)
+            options = re.findall(r"(?<=\s)--?[a-z][a-z-]*", text)
+            if isinstance(entry, GroupEntry):
+                assert text.split() in ([*command], [*command, "--help"]), (page, text)
+            else:
+                wanted.setdefault(command, set()).update(options)
+    assert len(wanted) > 10
+    for command, options in wanted.items():
+        if options:
+            run([*command, "--help"])
+            shown = capsys.readouterr().out
+            assert {option for option in options if option not in shown} == set(), command

@@ -1,5 +1,8 @@
 """The notebooks run from top to bottom, and are notebooks."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +20,17 @@ def test_it_runs(path, tmp_path):
     if path.stem == "three_hospitals":
         require_program("nats-server")
     command = [sys.executable, "-W", "error", str(path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) > 2
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # servers of a notebook that failed
+        process.wait()
+    assert process.returncode == 0, err
+    assert len(out.splitlines()) > 2
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -22,8 +22,8 @@ import numpy as np
 
 from pet.federation import Client, Feature, Kind, Schema
 
-folder = Path(tempfile.mkdtemp())
 stack = contextlib.ExitStack()
+folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
 
 def start(command, text):
