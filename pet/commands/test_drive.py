@@ -36,8 +36,14 @@ def command(
         int | None, typer.Option("--length", "-l", min=1, help="Length of the models; what the coordinator says if not given.")
     ] = None,
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, help="How many participants; fewer than 4 are never enough for a round.")
-    ] = 10,
+        int,
+        typer.Option(
+            "--count",
+            "-n",
+            min=1,
+            help="How many participants; of fewer than 20 some rounds draw too few, and 4 are the least.",
+        ),
+    ] = 20,
     max_length: Annotated[
         int | None,
         typer.Option(
