@@ -1,5 +1,6 @@
 """Shares of a mask: any plan's parts give the exact mean, and wrong shares are named (docs/spec/profile.md 5 and 11)."""
 
+import contextlib
 from fractions import Fraction
 
 import numpy as np
@@ -197,3 +198,59 @@ def test_any_plan_gives_the_exact_mean_or_totals(plan, field, is_integer, source
     for got, column in zip(model.to_fractions(), zip(*rows, strict=True), strict=True):
         exact = sum(s * Fraction(w) for s, w in zip(scalars, column, strict=True)) / sum(scalars)
         assert abs(got - exact) <= model.masking_error
+
+
+def shifted(plan, slot, share, honest, scale):
+    """Return a share plus a multiple of the polynomial that vanishes at `honest`, threshold - 1 slots: as colluders would.
+
+    Shares that are changed like this lie on one polynomial with those of `honest`.
+    """
+    order = share.config.vect.order
+    for other in honest:
+        scale = scale * (slot - other) % order
+    values = [(value + scale * (k + 1)) % order for k, value in enumerate([*reference.to_list(share.vect), share.unit])]
+    vect = share.vect.copy()
+    reference.write(vect, values[:-1])
+    return pet.Mask(share.config, vect, values[-1])
+
+
+@settings(deadline=None, max_examples=40)
+@given(plans(most_parts=20), st.sampled_from(["z32", "z64"]), st.booleans(), st.data())
+def test_wrong_shares_of_any_plan_are_named_as_far_as_the_specification_says(plan, field, do_collude, data):
+    """Of r answers of a group, up to (r - threshold) / 2 wrong ones are named, up to r - threshold noticed (11), at least."""
+    config = pet.MaskConfig.parse(f"pet-1/{field},int,models=5")
+    seeds = seeds_of(plan, 1)
+    expected, shares, wrong, unchecked = total_mask(config, 2, seeds), {}, [], []
+    are_named, result = True, None
+    for group in range(plan.groups):
+        slots = data.draw(st.permutations(plan.group_slots(group)))
+        answers = slots[: data.draw(st.integers(plan.threshold, plan.members))]
+        spare = len(answers) - plan.threshold
+        bad, honest = [], answers
+        if spare:
+            count = data.draw(st.integers(0, spare))
+            bad, honest = answers[:count], answers[count:]
+        are_named = are_named and 2 * len(bad) <= spare
+        own = shares_of(plan, config, 2, seeds, answers)
+        for slot in bad:
+            if do_collude:
+                own[slot] = shifted(plan, slot, own[slot], honest[: plan.threshold - 1], 5)
+            else:
+                own[slot] = spoiled(own[slot], slot % 2, data.draw(st.integers(1, config.order - 1)))
+        shares.update(own)
+        wrong += bad
+        unchecked += [] if spare else [group]
+    if not are_named and not do_collude:
+        with pytest.raises(UnmaskError) as caught:
+            recover_mask(plan, shares)
+        assert caught.value.reason == "wrong_share"
+        return
+    with contextlib.nullcontext() if are_named else contextlib.suppress(UnmaskError):
+        result = recover_mask(plan, dict(reversed(shares.items())))
+    if not are_named:  # colluders who outvote the others: nobody can tell who lies, but that somebody does
+        assert result is None or result.wrong_slots
+        return
+    assert result is not None
+    assert sorted(result.wrong_slots) == sorted(wrong)
+    assert result.unchecked_groups == tuple(unchecked)
+    assert result.mask == expected
