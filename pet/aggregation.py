@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Final, Self, SupportsIndex
 
@@ -13,7 +13,7 @@ from pet.field_model import FieldModel
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import Mask, MaskedModel, validate_count
-from pet.packed_object import validate_length
+from pet.packed_object import resolve_piece, validate_length
 from pet.totals import FieldTotal, PlaneTotal
 
 _MAGIC: Final = b"pet aggregation 1\n"
@@ -99,7 +99,7 @@ class Aggregation:
         """
         self.add_many([masked_model], threads=threads)
 
-    def add_many(self, masked_models: Sequence[MaskedModel], *, threads: SupportsIndex | None = None) -> None:
+    def add_many(self, masked_models: Iterable[MaskedModel], *, threads: SupportsIndex | None = None) -> None:
         """Add several masked models, up to eight in one pass over the total; all of them or, on an error, none.
 
         Args:
@@ -107,13 +107,17 @@ class Aggregation:
             threads: as `add`.
 
         Raises:
+            ModelError: not several, or one is no MaskedModel.
             AggregationError: as `add`; nothing has changed.
             ConfigError: as `add`.
         """
-        for masked_model in masked_models:
-            self.check(masked_model, len(masked_models))
-        self._total.add([masked_model.vect for masked_model in masked_models], threads)
-        for masked_model in masked_models:
+        if not isinstance(masked_models, Iterable):
+            raise ModelError(f"masked models: expected several, got {type(masked_models).__name__}")
+        listed = list(masked_models)
+        for masked_model in listed:
+            self.check(masked_model, len(listed))
+        self._total.add([masked_model.vect for masked_model in listed], threads)
+        for masked_model in listed:
             self._count(masked_model, 1, masked_model.seed_count)
 
     def subtract(self, masked_model: MaskedModel, *, threads: SupportsIndex | None = None) -> None:
@@ -146,12 +150,15 @@ class Aggregation:
             threads: as `add`.
 
         Raises:
+            ModelError: not an Aggregation.
             AggregationError: as `check`; nothing has changed.
             ConfigError: as `add`.
         """
+        if not isinstance(other, Aggregation):
+            raise ModelError(f"aggregation: expected an Aggregation, got {type(other).__name__}")
+        self._check_fit(other.config, len(other), other.count)
         if other.count == 0:
             return
-        self._check_fit(other.config, len(other), other.count)
         self._total.merge(other._total, threads)  # type: ignore[arg-type]  # of the same kind, as the configs are the same
         self._count(other, other.count, other.seed_count)
 
@@ -160,6 +167,18 @@ class Aggregation:
         self._unit = (self._unit + unit) % self.config.unit.order
         self.count += count
         self.seed_count = None if self.seed_count is None or seed_count is None else self.seed_count + seed_count
+
+    def __getitem__(self, piece: slice) -> Aggregation:
+        """Return the aggregation of a range of the weights, a copy: unmasked with the same range of the mask, `mask[a:b]`.
+
+        Raises:
+            ModelError: not a slice, or one with a step.
+        """
+        own = resolve_piece(piece, len(self))
+        taken = Aggregation(self.config, own.stop - own.start)
+        taken._total = self._total.copy(own)
+        taken._unit, taken.count, taken.seed_count = self._unit, self.count, self.seed_count
+        return taken
 
     def to_masked_model(self) -> MaskedModel:
         """Return the sum as a masked model of its own."""

@@ -184,7 +184,7 @@ def iter_sum_masks(
 ) -> Iterator[Mask]:
     """Yield the sum of the masks of all seeds in pieces, never whole in memory: `mask[0:piece_length]` and so on.
 
-    Each piece unmasks the same piece of an aggregation: `Aggregation.to_masked_model()[a:b]`, or one of `b - a` weights.
+    Each piece unmasks the same piece of an aggregation, `aggregation[a:b].unmask(piece)`, or an aggregation of `b - a` weights.
 
     Args:
         seeds: as `sum_masks`.
@@ -199,7 +199,7 @@ def iter_sum_masks(
         ConfigError: as `sum_masks`.
     """
     pair, raw = _prepare(seeds, config, length)
-    validate_length(piece_length)
+    validate_length(piece_length, "piece_length")
     if piece_length < 1:
         raise ModelError(f"piece_length: expected 1 or more, got {piece_length}")
     masks = SummedMasks(raw, pair, length)
@@ -216,8 +216,7 @@ def _prepare(
     seeds: Iterable[MaskSeed], config: MaskConfig | MaskConfigPair, length: int
 ) -> tuple[MaskConfigPair, Sequence[bytes]]:
     pair = MaskConfigPair.of(config)
-    seeds = list(seeds)
-    validate_seeds(seeds)
+    seeds = validate_seeds(seeds)
     validate_length(length)
     if not isinstance(pair.vect, FieldConfig):
         validate_count(pair, len(seeds))
@@ -230,15 +229,19 @@ def _require_bytes(seed: Any) -> Buffer:
     raise CryptoError(f"mask seed: expected {MASK_SEED_BYTES} bytes, got {type(seed).__name__}")
 
 
-def validate_seeds(seeds: Sequence[Any]) -> None:
-    """Check that seeds are mask seeds.
+def validate_seeds(seeds: Any) -> list[MaskSeed]:
+    """Return seeds of any iterable as a list.
 
     Raises:
-        ModelError: one is something else.
+        ModelError: not several, or one is something else than a mask seed.
     """
-    for seed in seeds:
+    if not isinstance(seeds, Iterable):
+        raise ModelError(f"seeds: expected several MaskSeed objects, got {type(seeds).__name__}")
+    listed = list(seeds)
+    for seed in listed:
         if not isinstance(seed, MaskSeed):
             raise ModelError(f"seeds: expected MaskSeed objects, got {type(seed).__name__}")
+    return listed
 
 
 def validate_count(config: MaskConfigPair, model_count: int) -> None:

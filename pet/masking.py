@@ -198,7 +198,7 @@ class ShareWeight:
     max_weight: Scalar
 
     def __post_init__(self) -> None:
-        if to_exact_scalar(self.max_weight) == 0:
+        if to_exact_scalar(self.max_weight, "max_weight") == 0:
             raise ModelError("max_weight: expected more than 0, got 0")
 
     def __call__(self, weight: Scalar) -> Fraction:
@@ -207,7 +207,7 @@ class ShareWeight:
         Raises:
             ModelError: not a finite number from 0 to `max_weight`.
         """
-        share = to_exact_scalar(weight) / to_exact_scalar(self.max_weight)
+        share = to_exact_scalar(weight, "weight") / to_exact_scalar(self.max_weight)
         if share > 1:
             raise ModelError(f"weight: expected at most {self.max_weight}, got {weight}")
         return share
@@ -238,7 +238,10 @@ def as_array(weights: object, dtype: np.dtype[Any]) -> NDArray[Any]:
         return weights
     if not hasattr(weights, "__dlpack__") or not hasattr(weights, "__dlpack_device__"):
         raise ModelError(f"weights: expected a NumPy array of {dtype}, or one with __dlpack__, got {type(weights).__name__}")
-    device, _ = weights.__dlpack_device__()
+    try:
+        device, _ = weights.__dlpack_device__()
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise ModelError(f"weights: expected an array on the CPU, got {type(weights).__name__}: {error}") from error
     if device != _DLPACK_CPU:
         raise ModelError(f"weights: expected an array on the CPU, got one on device type {int(device)} of DLPack: call .cpu()")
     try:
@@ -263,21 +266,21 @@ def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
         raise ModelError(f"weights: expected {expected} of one dimension, got {weights.dtype} of shape {weights.shape}")
 
 
-def to_exact_scalar(scalar: Scalar) -> Fraction:
-    """Return a scalar as an exact fraction.
+def to_exact_scalar(scalar: Scalar, name: str = "scalar") -> Fraction:
+    """Return a scalar as an exact fraction; `name` is for errors.
 
     Raises:
         ModelError: negative, NaN, infinite, not a number, or a fraction of more than 2048 bits.
     """
     if not isinstance(scalar, (int, float, Fraction, np.integer, np.floating)):
-        raise ModelError(f"scalar: expected an int, float or Fraction, got {type(scalar).__name__}")
+        raise ModelError(f"{name}: expected an int, float or Fraction, got {type(scalar).__name__}")
     if isinstance(scalar, (float, np.floating)) and not math.isfinite(scalar):
-        raise ModelError(f"scalar: expected a finite number, got {scalar}")
+        raise ModelError(f"{name}: expected a finite number, got {scalar}")
     # A NumPy float not through float(), which would round a long double.
     exact = Fraction(int(scalar)) if isinstance(scalar, np.integer) else Fraction(*scalar.as_integer_ratio())
     bits = max(exact.numerator.bit_length(), exact.denominator.bit_length())
     if bits > _MAX_SCALAR_BITS:
-        raise ModelError(f"scalar: expected a fraction of at most {_MAX_SCALAR_BITS} bits, got {bits}")
+        raise ModelError(f"{name}: expected a fraction of at most {_MAX_SCALAR_BITS} bits, got {bits}")
     if exact < 0:
-        raise ModelError(f"scalar: expected 0 or more, got {scalar}")
+        raise ModelError(f"{name}: expected 0 or more, got {scalar}")
     return exact

@@ -48,11 +48,16 @@ class MaskObject:
         self, config: MaskConfig | MaskConfigPair, vect: NDArray[np.uint8], unit: int, seed_count: int | None = None
     ) -> None:
         self.config = MaskConfigPair.of(config)
+        if not isinstance(vect, np.ndarray):
+            raise ModelError(f"vect: expected a NumPy array, got {type(vect).__name__}")
         expected_bytes = self.config.vect.element_bytes
         if vect.dtype != np.uint8 or vect.ndim != 2 or vect.shape[1] != expected_bytes or not vect.flags.c_contiguous:
             raise ModelError(
                 f"vect: expected contiguous uint8 of shape (length, {expected_bytes}), got {vect.dtype} of shape {vect.shape}"
             )
+        if not isinstance(unit, (int, np.integer)):
+            raise ModelError(f"unit: expected a whole number, got {shown_value(unit)}")
+        unit = int(unit)
         if not 0 <= unit < 256**self.config.unit.element_bytes:
             raise ModelError(
                 f"unit: expected {self.config.unit.element_bytes} bytes without sign, got {unit.bit_length()} bits"
@@ -197,7 +202,7 @@ def resolve_piece(piece: object, length: int) -> slice:
     return slice(start, max(start, stop))
 
 
-def validate_length(length: object) -> None:
+def validate_length(length: object, name: str = "length") -> None:
     """Check a number of weights.
 
     Raises:
@@ -205,7 +210,7 @@ def validate_length(length: object) -> None:
     """
     is_whole = isinstance(length, (int, np.integer)) and not isinstance(length, bool)
     if not is_whole or not 0 <= length <= MAX_LENGTH:  # type: ignore[operator]
-        raise ModelError(f"length: expected a whole number of 0 or more and at most {MAX_LENGTH}, got {shown_value(length)}")
+        raise ModelError(f"{name}: expected a whole number of 0 or more and at most {MAX_LENGTH}, got {shown_value(length)}")
 
 
 def _require_field(config: MaskConfigPair) -> FieldConfig:

@@ -130,8 +130,12 @@ class Plan:
             order: of the field.
 
         Raises:
-            PlanError: fewer answers, or of several groups (reason "unknown_slot").
+            PlanError: fewer answers, or of several groups (reason "unknown_slot"); fingerprints without numbers, or not of as
+                many (reason "uneven_fingerprints").
         """
+        counts = {len(numbers) for numbers in fingerprints.values()}
+        if fingerprints and (len(counts) != 1 or 0 in counts):
+            raise PlanError("uneven_fingerprints", f"fingerprints: expected as many numbers of each slot, got {sorted(counts)}")
         slots = sorted(fingerprints)
         if len({self._place(slot)[0] for slot in slots}) != 1 or len(slots) < self.threshold:
             raise PlanError("unknown_slot", f"slots: expected {self.threshold} or more of one group, got {slots}")

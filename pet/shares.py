@@ -11,7 +11,7 @@ Source: docs/spec/profile.md 5 and 11.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, SupportsIndex
 
@@ -48,7 +48,7 @@ class RecoveredMask:
 def derive_share(
     plan: Plan,
     slot: int,
-    seeds: Mapping[int, Sequence[MaskSeed]],
+    seeds: Mapping[int, Iterable[MaskSeed]],
     config: MaskConfig | MaskConfigPair,
     length: int,
     *,
@@ -76,16 +76,15 @@ def derive_share(
     pair, field = _require_field(config)
     validate_length(length)
     held = plan.held_parts(slot)
-    if sorted(seeds) != list(held):
-        raise ModelError(f"seeds: expected those of the parts {list(held)} that slot {slot} holds, got {sorted(seeds)}")
-    counts = {len(seeds[part]) for part in held}
+    _require_parts("seeds", seeds, held, slot)
+    listed = {part: validate_seeds(seeds[part]) for part in held}
+    counts = {len(own) for own in listed.values()}
     if len(counts) != 1:
         raise ModelError(f"seeds: expected as many for each part, got {sorted(counts)}")
     share = parallel_fields.new_vector(length, field.order)
     unit = parallel_fields.new_vector(1, field.order)
     for part, factor in zip(held, plan.share_factors(slot, field.order), strict=True):
-        validate_seeds(seeds[part])
-        keys = b"".join(seed.to_bytes() for seed in seeds[part])
+        keys = b"".join(seed.to_bytes() for seed in listed[part])
         parallel_fields.expand_add(share, 0, keys, field.order, threads, factor)
         fields.expand_add(unit, length, keys, field.order, factor)
     return Mask(pair, share, int.from_bytes(unit.tobytes(), "little"), counts.pop() * len(held))
@@ -107,8 +106,7 @@ def combine_parts(plan: Plan, slot: int, masks: Mapping[int, Mask], *, threads: 
         ConfigError: as `derive_share`.
     """
     held = plan.held_parts(slot)
-    if sorted(masks) != list(held):
-        raise ModelError(f"masks: expected those of the parts {list(held)} that slot {slot} holds, got {sorted(masks)}")
+    _require_parts("masks", masks, held, slot)
     chosen = [masks[part] for part in held]
     _validate_alike(chosen, threads)
     _, field = _require_field(chosen[0].config)
@@ -137,10 +135,11 @@ def recover_mask(
         PlanError: no such slot.
         UnmaskError: fewer than `threshold` answers of a group (reason "too_few_members"), or more wrong ones than can be named
             (reason "wrong_share").
-        ModelError: shares that do not have one config and length.
+        ModelError: shares that do not have one config and length; no keys, or one that has not 32 bytes.
         AggregationError: an element of a share is not below the order (reason "invalid_object").
         ConfigError: as `derive_share`.
     """
+    _require_mapping("shares", shares)
     answers = [{slot: shares[slot] for slot in plan.group_slots(group) if slot in shares} for group in range(plan.groups)]
     for slot in shares:
         plan.held_parts(slot)  # refuses slots that there are not
@@ -151,6 +150,7 @@ def recover_mask(
     _validate_alike(list(shares.values()), threads)
     _, field = _require_field(next(iter(shares.values())).config)
     random = [os.urandom(fields.KEY_BYTES) for _ in range(FINGERPRINT_COUNT[field.order])] if keys is None else list(keys)
+    _validate_keys(random)
     used: list[int] = []
     wrong: list[int] = []
     for group, own in enumerate(answers):
@@ -174,9 +174,15 @@ def fingerprints(
 
     Args:
         shares: valid, of one config and length.
-        keys: 32 bytes each.
+        keys: one or more, 32 bytes each.
         threads: as `derive_share`.
+
+    Raises:
+        ModelError: no keys, or one that has not 32 bytes.
     """
+    _validate_keys(keys)
+    if not shares:
+        return {}
     slots, vectors = list(shares), [share.vect for share in shares.values()]
     _, field = _require_field(next(iter(shares.values())).config)
     length = len(vectors[0])
@@ -223,6 +229,26 @@ def _validate_alike(masks: Sequence[Mask], threads: SupportsIndex | None) -> Non
             raise ModelError(f"share: expected {expected}, as the first, got {got}")
         _require_field(mask.config)
         mask.validate(threads=threads)
+
+
+def _require_mapping(name: str, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise ModelError(f"{name}: expected a dictionary, got {type(given).__name__}")
+
+
+def _require_parts(name: str, given: Mapping[int, object], held: Sequence[int], slot: int) -> None:
+    _require_mapping(name, given)
+    if set(given) != set(held):
+        raise ModelError(f"{name}: expected those of the parts {list(held)} that slot {slot} holds, got {list(given)}")
+
+
+def _validate_keys(keys: Sequence[bytes]) -> None:
+    """Refuse keys that compare nothing, or not what they seem to: without any, every answer would fit."""
+    for key in keys:
+        if not isinstance(key, bytes) or len(key) != fields.KEY_BYTES:
+            raise ModelError(f"keys: expected {fields.KEY_BYTES} bytes each, got another")
+    if not keys:
+        raise ModelError("keys: expected one or more, got none")
 
 
 def _require_field(config: MaskConfig | MaskConfigPair) -> tuple[MaskConfigPair, FieldConfig]:

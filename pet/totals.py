@@ -86,6 +86,12 @@ class PlaneTotal:
         parallel.split(add, len(self), threads)
         self._bound += 1
 
+    def copy(self, piece: slice) -> PlaneTotal:
+        """Return the total of a range of the elements, with memory of its own."""
+        taken = PlaneTotal(0, self._order)
+        taken._planes, taken._bound = self._planes[:, piece].copy(), self._bound
+        return taken
+
     def pack(self) -> kernels.Packed:
         """Return the sum as packed elements of its own."""
         self._reduce(None)
@@ -157,6 +163,12 @@ class FieldTotal:
     def merge(self, other: FieldTotal, threads: SupportsIndex | None) -> None:
         """Add another total, which stays what it is."""
         parallel_fields.add(self._vector, other._vector, self._order, threads)
+
+    def copy(self, piece: slice) -> FieldTotal:
+        """Return the total of a range of the elements, with memory of its own."""
+        taken = FieldTotal(0, self._order)
+        taken._vector = self._vector[piece].copy()
+        return taken
 
     def pack(self) -> kernels.Packed:
         """Return the sum as packed elements of its own."""

@@ -175,7 +175,7 @@ def test_pieces_and_slices_that_cannot_be():
         with pytest.raises(ModelError, match="expected a slice"):
             mask[piece]
     for piece_length in (0, -1, 2.5):
-        with pytest.raises(ModelError):
+        with pytest.raises(ModelError, match="piece_length: expected"):
             pet.iter_sum_masks(SEEDS, Z32, 10, piece_length=piece_length)
     with pytest.raises(ModelError, match="expected a slice"):
         SEEDS[0].derive_mask(Z32, 10, piece=3)
@@ -288,10 +288,10 @@ def test_weights_become_scalars():
     assert np.allclose(model.to_array(), (500 * 0.5 - 100 * 0.25) / 600, atol=1e-6)
     assert share.total(model.scalar_sum) == pytest.approx(600, abs=0.01)
     for bad in (501, -1, float("nan"), "1"):
-        with pytest.raises(ModelError):
+        with pytest.raises(ModelError, match=r"^weight: expected"):
             share(bad)
     for bad in (0, -1, float("inf"), None):
-        with pytest.raises(ModelError):
+        with pytest.raises(ModelError, match=r"^max_weight: expected"):
             pet.ShareWeight(bad)
 
 
@@ -321,6 +321,9 @@ def test_what_offers_dlpack_is_masked_without_a_copy(config, monkeypatch):
         pet.mask_model(Tensor(weights, (2, 0)), config)
     with pytest.raises(ModelError, match="expected float32 of one dimension, got float64"):
         pet.mask_model(Tensor(weights.astype(np.float64)), config)
+    for device in (None, "cpu", (1,)):
+        with pytest.raises(ModelError, match="expected an array on the CPU, got Tensor"):
+            pet.mask_model(Tensor(weights, device), config)
     with pytest.raises(ModelError, match="expected an array that NumPy can share, got Tensor"):
         pet.mask_model(Tensor(np.zeros(2, dtype=">f4")), config)
 
@@ -399,10 +402,48 @@ def test_merging_in_place_for_any_number_of_threads(config, small_pieces):
         left.merge(pet.Aggregation(config, 600))
         assert left.count == 3
     for other in (pet.Aggregation(config, 599), pet.Aggregation(pet.MaskConfig.parse("pet-1/z64,f32,bound=3,models=3"), 600)):
-        other.count = 1
         with pytest.raises(AggregationError):
             left.merge(other)
     assert left.to_masked_model() == expected.to_masked_model()
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, XAYNET], ids=str)
+def test_an_aggregation_is_unmasked_piece_by_piece(config):
+    total = pet.Aggregation(config, 70)
+    for k, seed in enumerate(SEEDS[:2]):
+        total.add(pet.mask_model(weights_for(config, 70, k), config, seed=seed)[1])
+    whole = total.unmask(pet.sum_masks(SEEDS[:2], config, 70)).to_array()
+    pieces = []
+    for number, mask in enumerate(pet.iter_sum_masks(SEEDS[:2], config, 70, piece_length=30)):
+        part = total[30 * number : 30 * (number + 1)]
+        assert (part.count, part.seed_count, len(part)) == (2, 2, len(mask))
+        pieces.append(part.unmask(mask).to_array())
+        part.add(pet.MaskedModel(config, np.zeros((len(part), config.element_bytes), np.uint8), 0))  # changes its own memory
+    assert np.concatenate(pieces).tobytes() == whole.tobytes()
+    assert total[10:60][5:9].to_masked_model() == total.to_masked_model()[15:19]
+    assert total.unmask(pet.sum_masks(SEEDS[:2], config, 70)).to_array().tobytes() == whole.tobytes()
+    with pytest.raises(ModelError, match="expected a slice"):
+        total[3]
+
+
+@pytest.mark.parametrize("config", [Z32, XAYNET], ids=str)
+def test_what_can_be_added_and_merged(config):
+    masked = [pet.mask_model(weights_for(config, 4, k), config, seed=seed)[1] for k, seed in enumerate(SEEDS[:2])]
+    total = pet.Aggregation(config, 4)
+    total.add_many(iter(masked))
+    assert total.count == 2
+    for bad in (None, masked[0]):
+        with pytest.raises(ModelError, match=f"masked models: expected several, got {type(bad).__name__}"):
+            total.add_many(bad)
+    with pytest.raises(ModelError, match="expected a MaskedModel, got NoneType"):
+        total.add_many([masked[0], None])
+    for bad in (None, masked[0]):
+        with pytest.raises(ModelError, match="aggregation: expected an Aggregation, got"):
+            total.merge(bad)
+    for other in (pet.Aggregation(config, 3), pet.Aggregation(INTEGERS, 4)):  # empty, and still not of the same kind
+        with pytest.raises(AggregationError, match="expected"):
+            total.merge(other)
+    assert total.count == 2
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

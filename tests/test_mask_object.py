@@ -22,6 +22,13 @@ def test_seeds_may_come_from_any_iterable():
     assert pet.sum_masks(iter(SEEDS), CONFIG, 5) == pet.sum_masks(SEEDS, CONFIG, 5)
 
 
+@pytest.mark.parametrize("seeds", [None, 5, SEEDS[0]], ids=["None", "int", "MaskSeed"])
+def test_several_seeds_are_asked_for(seeds):
+    for call in (pet.sum_masks, pet.iter_sum_masks):
+        with pytest.raises(pet.ModelError, match=f"seeds: expected several MaskSeed objects, got {type(seeds).__name__}"):
+            call(seeds, CONFIG, 5)
+
+
 def test_other_things_than_seeds_are_refused():
     with pytest.raises(pet.ModelError, match="seeds: expected MaskSeed objects, got bytes"):
         pet.sum_masks([bytes(32)], CONFIG, 5)
@@ -48,6 +55,12 @@ def test_a_mask_object_has_whole_elements_and_a_unit_that_fits(text):
     for vect in (good.view(np.int8), good[:, :-1], good[::2], good[0]):
         with pytest.raises(pet.ModelError, match=r"vect: expected contiguous uint8 of shape \(length, "):
             pet.Mask(config, vect, 0)
+    with pytest.raises(pet.ModelError, match="vect: expected a NumPy array, got bytes"):
+        pet.Mask(config, bytes(12), 0)
+    for unit in (None, 1.0, "1"):
+        with pytest.raises(pet.ModelError, match="unit: expected a whole number, got"):
+            pet.Mask(config, good, unit)
+    assert pet.Mask(config, good, np.uint16(5)).to_bytes() == pet.Mask(config, good, 5).to_bytes()
     for unit in (-1, 256**config.element_bytes):
         with pytest.raises(pet.ModelError, match=f"unit: expected {config.element_bytes} bytes without sign"):
             pet.MaskedModel(config, good, unit)

@@ -64,6 +64,10 @@ def test_numbers_slots_and_parts_that_cannot_be():
     for slots in ([0], [0, 0], [0, 3], [0, 1, 2]):
         with pytest.raises(pet.PlanError, match="expected 2 different ones of one group"):
             plan.interpolation_factors(slots, fields.Z32)
+    for prints in ({0: (1, 2), 1: (1,), 2: (1, 2)}, {0: (), 1: (), 2: ()}):
+        with pytest.raises(pet.PlanError, match="expected as many numbers of each slot, got") as caught:
+            plan.find_consistent(prints, fields.Z32)
+        assert caught.value.reason == "uneven_fingerprints"
     for prints in ({}, {0: (1,)}, {0: (1,), 4: (1,)}):
         with pytest.raises(pet.PlanError, match="expected 2 or more of one group"):
             plan.find_consistent(prints, fields.Z32)

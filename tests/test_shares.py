@@ -131,6 +131,19 @@ def test_answers_that_cannot_be_used():
         assert caught.value.reason == "too_few_members"
     with pytest.raises(UnmaskError):
         recover_mask(PLAN, {})
+    with pytest.raises(ModelError, match="shares: expected a dictionary, got list"):
+        recover_mask(PLAN, list(shares.values()))
+    # Without random vectors every answer fits every other, and nothing would say that nothing was compared.
+    for keys, words in (
+        ([], "one or more, got none"),
+        ([b"1"], "32 bytes each"),
+        ([bytes(64)], "32 bytes"),
+        (["a" * 32], "32"),
+    ):
+        for call in (recover_mask, lambda plan, shares, keys: fingerprints(shares, keys)):
+            with pytest.raises(ModelError, match=f"keys: expected .*{words}"):
+                call(PLAN, shares, keys=keys)
+    assert fingerprints({}, [bytes(32)]) == {}
     with pytest.raises(PlanError, match="slot: expected 0 to 9"):
         recover_mask(PLAN, {**shares, 10: shares[0]})
     invalid = pet.Mask(Z32, np.full((5, 4), 255, np.uint8), 0)
@@ -153,11 +166,17 @@ def test_seeds_and_masks_that_do_not_make_a_share():
         ({**own, 99: own[first]}, "expected those of the parts"),
         ({**own, first: own[first][:1]}, "expected as many for each part"),
         ({**own, first: [bytes(32)] * 2}, "expected MaskSeed objects"),
+        ({**own, first: own[first][0]}, "expected several MaskSeed objects, got MaskSeed"),
+        ({str(part): mine for part, mine in own.items()}, "expected those of the parts"),
+        (None, "seeds: expected a dictionary, got NoneType"),
     ):
         with pytest.raises(ModelError, match=words):
             derive_share(PLAN, 0, wrong, Z32, 5)
-    with pytest.raises(ModelError, match="expected those of the parts"):
-        combine_parts(PLAN, 0, {})
+    once = {part: iter(mine) for part, mine in own.items()}
+    assert derive_share(PLAN, 0, once, Z32, 5) == derive_share(PLAN, 0, own, Z32, 5)
+    for masks, words in (({}, "expected those of the parts"), (list(own), "masks: expected a dictionary, got list")):
+        with pytest.raises(ModelError, match=words):
+            combine_parts(PLAN, 0, masks)
     with pytest.raises(ConfigError):
         derive_share(PLAN, 0, own, pet.MaskConfig.parse("prime-f32-b0-m3"), 5)
 
