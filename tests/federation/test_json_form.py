@@ -1,18 +1,21 @@
 """Records as JSON has them: strict about every value, and silent about what came."""
 
 import copy
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 from test_federation_store import RECORDS
 
+import pet.federation
 from pet.errors import FederationValueError, RemoteProtocolError, StateError
-from pet.federation.formats.json_form import Amount, AsList, Base64UrlText, Flag, JsonForm, Whole
+from pet.federation.formats.json_form import Amount, AsList, Base64UrlText, Flag, JsonForm, Rules, Whole
 from pet.federation.formats.record_codec import decode_record, encode_record
 from pet.federation.peer.context import Counters
 from pet.federation.peer.sharing_rules import AggregateLedger
@@ -109,6 +112,19 @@ def test_no_value_stands_for_another(change, problem):
     assert raised.value.__context__ is None
 
 
+@dataclass(frozen=True)
+class Names:
+    known: Annotated[frozenset[str], Rules(max_length=2)]
+
+
+def test_sets_are_lists_with_a_largest_length():
+    form = JsonForm(Names)
+    assert form.read({"known": ["a", "b"]}) == Names(frozenset("ab"))
+    for known, problem in (("ab", "a list, got str"), (["a", "b", "c"], "fewer items, got list"), ([5], "text, got int")):
+        with pytest.raises(FederationValueError, match=f"expected {problem}"):
+            form.read({"known": known})
+
+
 def test_errors_say_what_is_missing_and_never_show_a_value():
     with pytest.raises(FederationValueError, match=r"^round: expected a value, got none$"):
         FORM.read({})
@@ -121,6 +137,44 @@ def test_errors_say_what_is_missing_and_never_show_a_value():
     with pytest.raises(FederationValueError) as long:
         FORM.read(FIELDS | {"counts": {"x" * 10_000: None}})
     assert len(str(long.value)) <= 256
+
+
+def forms():
+    """Yield every form that a module of the federations has."""
+    for found in pkgutil.walk_packages(pet.federation.__path__, "pet.federation."):
+        for value in vars(importlib.import_module(found.name)).values():
+            if isinstance(value, JsonForm):
+                yield value
+
+
+def lax_types(hint, place, is_strict=False):
+    """Yield where in a type a number or flag has no strict rule."""
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        if not any(isinstance(mark, JsonForm | Base64UrlText) for mark in marks):
+            yield from lax_types(inner, place, any(getattr(mark, "_rules", {}).get("strict") for mark in marks))
+    elif hint in (int, float, bool):
+        if not is_strict:
+            yield place
+    elif is_dataclass(hint):
+        for name, inner in get_type_hints(hint, include_extras=True).items():
+            yield from lax_types(inner, f"{place}.{name}")
+    else:
+        for inner in get_args(hint):
+            yield from lax_types(inner, place)
+
+
+def test_every_number_and_flag_of_every_record_is_strict():
+    @dataclass
+    class Lax:
+        number: int
+        flags: tuple[bool, ...]
+        strict: dict[str, Whole]
+
+    assert list(lax_types(Lax, "Lax")) == ["Lax.number", "Lax.flags"]
+    kinds = {form._kind for form in forms()}
+    assert len(kinds) > 8
+    assert [place for kind in kinds for place in lax_types(kind, kind.__name__)] == []
 
 
 def others_of(value):

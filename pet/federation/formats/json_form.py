@@ -28,9 +28,11 @@ _EXPECTED: Final = {
     "dataclass_type": "an object",
     "dict_type": "an object",
     "float_type": "a number",
+    "frozen_set_type": "a list",
     "int_type": "a whole number",
     "secret_type": "text",
     "string_type": "text",
+    "too_long": "fewer items",
     "tuple_type": "a list",
 }
 _MAX_PROBLEM: Final = 256
