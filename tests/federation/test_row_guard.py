@@ -113,9 +113,10 @@ def test_what_left_is_remembered_through_a_restart(storage):
     assert again.has(25).shares() == (20, 1, False)
     offered = again.guard.offered(again.now, again.version)
     np.testing.assert_array_equal(offered.statistics.values, first.values)
-    storage.save_state("shared_counts", b"[1, nonsense]")
-    with pytest.raises(StateError, match="what was shared"):
-        new_guard(storage)
+    for damaged in (b"[1, nonsense]", b'["8"]', b"[8.5]", b"[true]", b"[-1]", b'{"8": 8}'):
+        storage.save_state("shared_counts", damaged)
+        with pytest.raises(StateError, match="what was shared"):
+            new_guard(storage)
 
 
 def test_a_death_between_the_two_steps_of_a_note_never_shows_two_statistics_under_one_version(storage, monkeypatch):

@@ -107,8 +107,8 @@ class JsonForm(Generic[_Record]):
     It is also the mark of a field that holds such a record.
 
     Args:
-        kind: a dataclass. Numbers and flags in it have the types above; text, enumerations, `Secret` and other such records
-            are strict by themselves.
+        kind: a dataclass, or a list of something. Numbers and flags in it have the types above; text, enumerations, `Secret`
+            and other such records are strict by themselves.
         names: what JSON calls a field, where that is not its name.
     """
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pet.errors import StateError
+from pet.federation.formats.json_form import JsonForm, Whole
 from pet.federation.peer_store import PeerStore
 from pet.federation.runtime import HeldBack
 from pet.federation.statistics.schema import Schema
@@ -29,6 +30,7 @@ _LAST: Final = "shared_last"
 #: Where earlier releases kept what the plain exchange sent last, without its version.
 _SENT: Final = "sent"
 _VERSION: Final = struct.Struct(">Q")
+_ROW_COUNTS: Final = JsonForm(list[Whole])
 #: With an hour between two versions that is eleven years; what is beyond is held back.
 MAX_SHARED_VERSIONS: Final = 100_000
 
@@ -65,7 +67,7 @@ class RowGuard:
         self._counts: list[int] = [rows] if self._version else []
         with StateError.reading("what was shared"):
             if (saved := store.load_state(_COUNTS)) is not None:
-                self._counts = sorted(map(int, json.loads(saved)))
+                self._counts = sorted(_ROW_COUNTS.read(json.loads(saved)))
             if (saved := store.load_state(_LAST)) is not None:
                 self._version = _VERSION.unpack_from(saved)[0]
 

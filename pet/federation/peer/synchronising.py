@@ -45,6 +45,8 @@ class Synchronisation:
 
     Attributes:
         rounds: its part in them.
+        aggregates: what comes of them.
+        leadership: what it does beside where it leads them.
         exchange: where there are no rounds.
         pulse: when it is due.
     """
