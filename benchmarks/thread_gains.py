@@ -31,7 +31,7 @@ class Data:
         self.config, self.length = config, length
         generator = np.random.default_rng(3)
         self.seeds = [pet.MaskSeed(generator.bytes(32)) for _ in range(seed_count)]
-        self.weights = [generator.uniform(-1, 1, length).astype(config.data_type.dtype) for _ in range(ROTATION)]
+        self.weights = [generator.uniform(-1, 1, length).astype(config.dtype) for _ in range(ROTATION)]
         pairs = [pet.mask_model(weights, config) for weights in self.weights]
         self.masked_models = [masked_model for _, masked_model in pairs]
         self.totals = [pet.Aggregation(config, length) for _ in range(ROTATION)]

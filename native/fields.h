@@ -20,9 +20,8 @@ typedef struct {
     uint64_t highest;
 } pet_mean;
 
-/* What a batch of 16 blocks of keystream holds, and a slice of a vector that stays in the first-level cache while key after key
- * is added to it. */
-enum { PET_BATCH_BLOCKS = 16, PET_BATCH_BYTES = 64 * PET_BATCH_BLOCKS, PET_SLICE_BYTES = 16 * PET_BATCH_BYTES };
+/* What a batch of 16 blocks of keystream holds. */
+enum { PET_BATCH_BLOCKS = 16, PET_BATCH_BYTES = 64 * PET_BATCH_BLOCKS };
 
 /* One variant. Where an element or a weight is refused, fields.c finds the first one and restores what has to be. */
 typedef struct {
