@@ -22,7 +22,8 @@ from pet.federation.formats.encoding import decode_base64
 from pet.federation.formats.secure import SignedParts, new_nonce
 from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.server import rest
-from pet.federation.statistics.schema import Feature, Schema
+from pet.federation.statistics.feature import Feature
+from pet.federation.statistics.schema import Schema
 
 #: Requests of each operation and kind, well-formed ones and others. More were tried: they found nothing else.
 EXAMPLES = 8
