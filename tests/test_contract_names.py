@@ -47,6 +47,7 @@ FEDERATION_COMMANDS = [
     "stop",
     "sync",
     "status",
+    "page",
     "log",
     "accept-contract",
     "members",
