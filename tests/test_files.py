@@ -441,7 +441,7 @@ def test_an_abandoned_temporary_folder_is_removed_by_the_next(tmp_path, monkeypa
 # ---- Everywhere -------------------------------------------------------------------------------------------------------
 
 _WITHOUT_POSIX = """
-import importlib, importlib.abc, os, sys
+import importlib, importlib.abc, os, signal, socket, ssl, subprocess, sys
 absent = {"fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog"}
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -450,8 +450,12 @@ class Refuse(importlib.abc.MetaPathFinder):
 for name in absent:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Refuse())
-for name in ("O_TMPFILE", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "fchmod", "fdatasync", "geteuid", "sched_getaffinity"):
-    delattr(os, name)
+for name in ("O_TMPFILE", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_DIRECTORY", "fchmod", "fchown", "fdatasync", "geteuid",
+             "getuid", "getegid", "getgid", "fork", "pread", "pwrite", "sysconf", "sched_getaffinity", "posix_fallocate"):
+    if hasattr(os, name):
+        delattr(os, name)
+for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM", "SIGPIPE", "pthread_sigmask"):
+    delattr(signal, name)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 assert not absent & set(sys.modules)
@@ -465,6 +469,39 @@ MODULES = [found.name for found in pkgutil.walk_packages(pet.__path__, "pet.") i
 def test_modules_are_imported_where_posix_modules_are_missing(names):
     """As on Windows, where participants run too; a module is loaded by the call that needs it, if there is no other way."""
     subprocess.run([sys.executable, "-c", _WITHOUT_POSIX, *names], check=True)
+
+
+_PARTICIPANT = """
+import types
+msvcrt = types.ModuleType("msvcrt")
+msvcrt.LK_LOCK, msvcrt.LK_NBLCK, msvcrt.locking = 1, 2, lambda *_: None
+sys.modules["msvcrt"] = msvcrt
+import numpy as np
+import pet
+from pet.participant import Participant, spawn_participant
+class Idle(Participant):
+    def train_round(self, training_input):
+        raise AssertionError
+import httpx
+httpx.Client().close()  # loads what chooses by the platform, of which only ours shall be deceived
+sys.platform = "win32"
+thread = spawn_participant("http://127.0.0.1:9", Idle, state_file="participant.state")
+state = thread.stop()
+again = spawn_participant("http://127.0.0.1:9", Idle, state_file="participant.state")
+assert again.stop() == state
+config = pet.MaskConfig.parse("prime-f32-b0-m3")
+total, model = pet.Aggregation(config, length=5), np.full(5, 0.5, np.float32)
+seed, masked_model = pet.mask_model(model, config)
+total.add(masked_model)
+assert np.allclose(total.unmask(pet.sum_masks([seed], config, length=5)).to_array(), model)
+"""
+
+
+def test_a_participant_works_where_posix_calls_are_missing(tmp_path):
+    """Its state file, its lock and a round of the library; the module that locks on Windows is a stand-in here."""
+    code = _WITHOUT_POSIX.replace("assert not absent & set(sys.modules)\n", "") + _PARTICIPANT
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert (tmp_path / "participant.state").exists()
 
 
 #: Who may open descriptors and create folders by hand: what is temporary, or no file at all.
