@@ -23,7 +23,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError, CompileError
 
 #: Fortified functions check what they know the size of: level 3 is level 2 where the compiler or the C library is older.
-HARDENED = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-fPIC", "-fvisibility=hidden"]
+#: Compilers for Windows have neither those checks nor -fPIC: all code there can be moved.
+HARDENED = ["-fvisibility=hidden"]
+if not sysconfig.get_platform().startswith("win"):
+    HARDENED += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-fPIC"]
 #: -g0 because Python's own flags ask for debug symbols: 4 MB of them. -ffp-contract=off because a product and the sum after it
 #: are rounded apart: what pet-1 encodes is the same bits everywhere (docs/spec/profile.md 4.1).
 COMMON = ["-std=c11", "-O3", "-ffp-contract=off", "-g0", "-Wall", "-Wextra", "-Wshadow", *HARDENED]
@@ -168,6 +171,11 @@ class BuildExt(build_ext):
         module.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("pet was built without its compiled kernels: PET_ALLOW_PURE=1, and the C code did not compile.\n")
         self.warn(f"PET_ALLOW_PURE=1: pet installs without its kernels, and will be slow: {reason_of(self.error)}")
+
+    def get_ext_filename(self, fullname):
+        """Return the file of the module; Python for Windows finds no other than .pyd."""
+        path = super().get_ext_filename(fullname)
+        return re.sub(r"(\.abi3)?\.so$", ".pyd", path) if PLATFORM.startswith("win") else path
 
     def get_outputs(self):
         """Return what was built."""

@@ -69,6 +69,8 @@ def check_wheel(wheel: Path, target: Target) -> None:
         raise Mismatch(f"{wheel.name}: expected a module of at most {MAX_MODULE_BYTES} bytes, got {len(module)}")
     if target.zig.startswith("aarch64-macos"):
         _check_macos(wheel.name, module)
+    if target.is_windows:
+        _check_windows(wheel.name, module)
     strangers = [name for name in names if not name.startswith(("pet/", "pet_protocol-"))]
     if strangers:
         raise Mismatch(f"{wheel.name}: expected the package pet alone, got {', '.join(strangers)}")
@@ -94,3 +96,40 @@ def _check_macos(name: str, module: bytes) -> None:
         raise Mismatch(f"{name}: expected the system library alone, got {', '.join(libraries)}")
     if _CODE_SIGNATURE not in commands:
         raise Mismatch(f"{name}: expected a signed module, got one without a signature")
+
+
+def _check_windows(name: str, module: bytes) -> None:
+    """Hold a PE file to x86-64, and to Python's stable interface and what every Windows has since 10."""
+    try:
+        libraries = _imported_libraries(module)
+    except (struct.error, ValueError) as error:
+        raise Mismatch(f"{name}: expected a module for Windows on x86-64, got a damaged one: {error}") from None
+    strangers = [
+        one for one in libraries if one not in ("python3.dll", "kernel32.dll") and not one.startswith("api-ms-win-crt-")
+    ]
+    if strangers or "python3.dll" not in libraries:
+        raise Mismatch(f"{name}: expected python3.dll and libraries of the system alone, got {', '.join(libraries)}")
+
+
+def _imported_libraries(module: bytes) -> list[str]:
+    """Return the libraries of the import table of a PE file, in lower case.
+
+    Source: PE Format (Microsoft), "Optional Header Data Directories", "Import Directory Table".
+    """
+    (header,) = struct.unpack_from("<I", module, 0x3C)
+    signature, machine, section_count, option_bytes = struct.unpack_from("<4sHH12xH", module, header)
+    if (signature, machine) != (b"PE\0\0", 0x8664):
+        raise ValueError(f"machine {machine:#x}")
+    options = header + 24
+    (table,) = struct.unpack_from("<I", module, options + 120)
+    sections = [struct.unpack_from("<4I", module, options + option_bytes + 40 * number + 8) for number in range(section_count)]
+
+    def place(address: int) -> int:
+        return next(raw + address - begin for size, begin, _, raw in sections if begin <= address < begin + size)
+
+    libraries, entry = [], place(table)
+    while name := struct.unpack_from("<I", module, entry + 12)[0]:
+        begin = place(name)
+        libraries.append(module[begin : module.index(b"\0", begin)].decode("ascii").lower())
+        entry += 20
+    return libraries

@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from windows_python import write_python
+
 #: Runs zig's compiler or archiver as CC or AR, which setuptools splits at blanks in some places and not in others.
 _WRAPPER = '#!/bin/sh\nexec "{python}" -m ziglang {command} "$@"\n'
 
@@ -35,13 +37,22 @@ class Target:
     zig: str = ""
     link_flags: str = ""
 
+    @property
+    def is_windows(self) -> bool:
+        """Whether the system is Windows."""
+        return self.host_platform.startswith("win-")
+
     def environment(self, folder: Path) -> dict[str, str]:
         """Return the environment variables of a build; wrappers of zig are written into a folder."""
         if self.compiler is not None:
             gcc, archiver = f"{self.compiler}gcc", f"{self.compiler}ar"
             return {"_PYTHON_HOST_PLATFORM": self.host_platform, "CC": gcc, "AR": archiver, "LDSHARED": f"{gcc} -shared"}
         folder.mkdir()
-        for tool, command in (("cc", f"cc -target {self.zig}"), ("ar", "ar")):
+        compile_flags, link_flags = "", self.link_flags
+        if self.is_windows:
+            headers, library = write_python(folder / "python")
+            compile_flags, link_flags = f" -I{headers}", f"{link_flags} {library}"
+        for tool, command in (("cc", f"cc -target {self.zig}{compile_flags}"), ("ar", "ar")):
             wrapper = folder / tool
             wrapper.write_text(_WRAPPER.format(python=sys.executable, command=command))
             wrapper.chmod(0o700)
@@ -49,7 +60,7 @@ class Target:
             "_PYTHON_HOST_PLATFORM": self.host_platform,
             "CC": str(folder / "cc"),
             "AR": str(folder / "ar"),
-            "LDSHARED": f"{folder / 'cc'} -shared {self.link_flags}".strip(),
+            "LDSHARED": f"{folder / 'cc'} -shared {link_flags}".strip(),
             "ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR", str(folder / "cache")),
         }
 
@@ -84,6 +95,15 @@ TARGETS = {
             "macosx_11_0_arm64",
             zig="aarch64-macos.11.0",
             link_flags="-undefined dynamic_lookup",
+        ),
+        Target(
+            "windows-amd64",
+            "win-amd64",
+            "pet/kernels/_native.pyd",
+            b"MZ",
+            "win_amd64",
+            zig="x86_64-windows-gnu",
+            link_flags="-s",
         ),
     )
 }
