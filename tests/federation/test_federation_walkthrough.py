@@ -133,11 +133,12 @@ def walk(folder, commands):
     return out, err, logs
 
 
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory):
-    """Walk once; return the folder and everything that was printed."""
-    folder = tmp_path_factory.mktemp("walk")
-    return folder, *walk(folder, script())
+def test_it_works_says_what_goes_wrong_and_prints_nothing_secret(tmp_path):
+    """One test, because one walk takes ten seconds of CPU."""
+    out, err, logs = walk(tmp_path, script())
+    check_the_regression(tmp_path, out)
+    check_refusals(out, err, logs)
+    check_that_nothing_secret_was_printed(tmp_path, out, err, logs)
 
 
 def test_pasted_whole_it_works_with_a_broker_and_servers_that_start_slowly(tmp_path):
@@ -148,8 +149,8 @@ def test_pasted_whole_it_works_with_a_broker_and_servers_that_start_slowly(tmp_p
     assert err == ""
 
 
-def test_the_federated_regression_is_the_pooled_one(walked):
-    folder, out, _, _ = walked
+def check_the_regression(folder, out):
+    """It is that of the pooled table."""
     rows = np.vstack([np.loadtxt(folder / f"{name}.csv", delimiter=",", skiprows=1) for name in ("alice", "bob", "carol")])
     design = np.column_stack([np.ones(len(rows)), rows[:, 0], rows[:, 2]])
     intercept, age, smoker = np.linalg.lstsq(design, rows[:, 1], rcond=None)[0]
@@ -159,8 +160,7 @@ def test_the_federated_regression_is_the_pooled_one(walked):
     assert "Sync completed" in out
 
 
-def test_what_goes_wrong_is_said(walked):
-    _, out, err, logs = walked
+def check_refusals(out, err, logs):
     refused = [line for line in out.splitlines() if line.startswith("refused: ")]
     for line, text in zip(refused, REFUSALS, strict=True):
         assert text in line
@@ -197,8 +197,7 @@ def secrets_of(folder):
         yield from path.read_text().splitlines()[1:]
 
 
-def test_nothing_secret_was_printed(walked):
-    folder, out, err, logs = walked
+def check_that_nothing_secret_was_printed(folder, out, err, logs):
     assert set(logs) == {"nats.log", "alice.log", "bob.log", "carol.log"}
     assert all("pet.federation" in text for name, text in logs.items() if name != "nats.log")
     printed = "\n".join([out, err, *logs.values()])
