@@ -24,9 +24,9 @@
  *     by another thread during the call.
  *   - Buffers do not overlap unless it says so. No alignment is asked of uint8_t buffers; uint64_t and model buffers are
  *     aligned as their type.
- *   - On any error every output is as it was on entry, but for two outputs that a single pass over the data writes while it
- *     checks: masked after PET_NOT_FINITE of pet_mask_weights, model after PET_OUT_OF_RANGE of pet_unmask. Their contents are then
- *     undefined (and the elements are lost where masked was the same buffer).
+ *   - On any error every output is as it was on entry, but for outputs that a single pass over the data writes while it checks:
+ *     masked or elements after PET_NOT_FINITE (pet_mask_weights, pet_field_encode), model after PET_OUT_OF_RANGE (pet_unmask,
+ *     pet_field_decode). Their contents are then undefined (and the elements are lost where masked was the same buffer).
  *   - Secret values steer no branch and no index, with two exceptions, marked where they happen: whether a draw is rejected
  *     (part of the specification, and independent of the accepted value), and the correction of a rounding in masking.
  *
