@@ -63,7 +63,9 @@ def settings_table(loaded: LoadedSettings) -> Table:
     table.add_column("from", overflow="fold")
     for name, value in setting_values(loaded.settings):
         if name in loaded.origins or (value is not None and name not in UNUSED):
-            table.add_row(name, _show(name, value), loaded.origins.get(name, "default"))
+            # The name that the file has is worth telling only if it is another one.
+            origin = loaded.origins.get(name, "default").removeprefix(f"{name} in ")
+            table.add_row(name, _show(name, value), origin)
     return table
 
 
