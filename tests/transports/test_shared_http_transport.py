@@ -7,6 +7,7 @@ import collections
 import contextlib
 import itertools
 import os
+import select
 import socket
 import threading
 import time
@@ -102,6 +103,52 @@ def message(caller: int, number: int) -> bytes:
 
 
 ONCE = {message(caller, number): 1 for caller in range(CALLERS) for number in range(REQUESTS)}
+
+
+def test_a_caller_does_not_close_the_connection_that_another_begins_to_use(server):
+    """The second looks at the connections between the moment the first is given one and the moment it reads its answer."""
+    begins, looks, is_done = threading.Event(), threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    def hold(frame: types.FrameType, event: str, _: object) -> None:
+        if event != "call" or "httpcore" not in frame.f_code.co_filename:
+            return
+        match threading.current_thread().name, frame.f_code.co_name:
+            case "first", "wait_for_connection":
+                begins.set()
+                looks.wait(60)
+            case "first", "read":
+                is_done.wait(60)
+            case "second", "get_extra_info" if frame.f_locals["info"] == "is_readable":
+                looks.set()
+                select.select([frame.f_locals["self"]._sock], [], [], 1)  # until the answer of the first is there
+
+    def send(body: bytes) -> None:
+        try:
+            transport.send_message(body)
+        except Exception as error:
+            errors.append(error)
+
+    def send_second() -> None:
+        send(b"second/1")
+        looks.set()
+        is_done.set()
+
+    with contextlib.closing(HttpTransport(server)) as transport:
+        transport.send_message(b"a connection that is kept")
+        threading.settrace(hold)
+        try:
+            first = threading.Thread(target=send, args=(b"first/1",), name="first")
+            second = threading.Thread(target=send_second, name="second")
+            first.start()
+            assert begins.wait(60)
+            second.start()
+        finally:
+            threading.settrace(None)
+        first.join(60)
+        second.join(60)
+    assert errors == []
+    assert set(Counting.arrived.values()) == {1}
 
 
 @pytest.mark.usefixtures("one_core")
