@@ -90,7 +90,7 @@ ARGUMENTS: dict[Any, Any] = {
     str | None: "name",
     int | None: 3,
     float | None: 2.5,
-    Iterable[str]: ["alice", "bob"],
+    Iterable[str]: ["alice"],  # of two, a set that was pickled may show the other first
     Mapping[str, Any] | None: {"key": [1, None]},
     Mapping[str, str] | None: {"retry-after": "2"},
 }

@@ -51,6 +51,7 @@ from pet.protocol.participant_state import (
 )
 from pet.protocol.participant_work import TaskSignatures, UpdateWork, build_sum, build_sum2, build_update
 from pet.protocol.strategies import TaskChoice
+from pet.secret import hidden
 
 _SEED_BYTES: Final = 32
 #: Events nobody reads must not pile up; a step emits at most four.
@@ -67,7 +68,7 @@ class ParticipantOptions:
     threads: int | None
     choose_task: TaskChoice
     on_clip: Literal["count", "raise"]
-    ephemeral_seed: bytes | None = field(default=None, repr=False)
+    ephemeral_seed: bytes | None = hidden(default=None)
 
 
 class ParticipantRound:

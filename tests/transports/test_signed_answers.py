@@ -151,7 +151,7 @@ def test_a_key_is_bytes_or_their_text():
 
 def test_a_transport_without_signatures_cannot_be_pinned():
     with pytest.raises(ConfigError, match="expected a transport that carries signatures, got InProcessTransport"):
-        pin(InProcessTransport(None), KEY.public_key, None)
+        pin(InProcessTransport(None), KEY.public_key, None, None)
 
 
 def test_a_read_belongs_to_the_round_that_it_is_signed_for():
