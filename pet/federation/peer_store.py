@@ -5,10 +5,14 @@ How they are kept is not known here (pet/federation/server/store.py), nor what a
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from pet.federation.formats.learning_records import Change, DoneRequest
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
+
+#: How the names of blobs begin that say what of a peer's rows left it. They outlast its membership: a peer that comes back to
+#: the same federation must not show what changed meanwhile.
+SHARED_BLOBS: Final = "shared_"
 
 
 class PeerStore(Protocol):

@@ -133,7 +133,7 @@ class Federation:
         self.admin.storage.issue_token(token, os.urandom(16), self.admin.clock.now_seconds() + lifespan_seconds)
         return Secret(token)
 
-    async def join(self, token: Secret | None = None, **changes: Any) -> Node:
+    async def join(self, token: Secret | None = None, *, store: FederationStore | None = None, **changes: Any) -> Node:
         keys = PeerKeys.generate()
         record = FederationRecord(
             customer_id="c1",
@@ -144,7 +144,7 @@ class Federation:
             is_admin=False,
             peers=(),
         )
-        return await self._add(replace(record, **changes), token or self.invite())
+        return await self._add(replace(record, **changes), token or self.invite(), store)
 
     async def restart(self, node: Node) -> Node:
         """End a peer and start it again from its store, as after the death of its process."""
@@ -162,9 +162,9 @@ class Federation:
             await node.peer.close()
             node.store.close()
 
-    async def _add(self, record: FederationRecord, token: Secret | None) -> Node:
+    async def _add(self, record: FederationRecord, token: Secret | None, store: FederationStore | None = None) -> Node:
         clock, folder = FixedClock(), self.folder / record.project_id
-        store = FederationStore(folder, clock.now_seconds)
+        store = store or FederationStore(folder, clock.now_seconds)
         storage = store.add(record, persist=True)
         try:
             runtime = self.runtime(clock)

@@ -14,6 +14,7 @@ from peer_driver import SCHEMA, federation, pulse, some_rows, synchronise, until
 
 from pet.federation.peer.enrolment import Manifest, choose_sum_peers
 from pet.federation.peer.rounds import Rounds
+from pet.federation.peer.row_guard import RowGuard
 from pet.federation.records import LogKind
 from pet.federation.statistics.feature import Kind
 from pet.federation.statistics.schema import Schema
@@ -206,8 +207,8 @@ def test_a_leader_that_shows_one_peer_another_list_subtracts_nobody(broker, tmp_
     run(work())
 
 
-def test_a_peer_that_joins_again_shows_what_changed_meanwhile(broker, tmp_path):
-    """What is stated: it is a new peer, which knows nothing of what left before. An admin may remove and invite it."""
+def test_a_peer_that_was_removed_and_joins_again_does_not_show_what_changed_meanwhile(broker, tmp_path):
+    """An admin may remove and invite it as often as it likes: what left it before is remembered beyond its membership."""
 
     async def work():
         async with federation(broker.url, tmp_path) as started:
@@ -217,12 +218,51 @@ def test_a_peer_that_joins_again_shows_what_changed_meanwhile(broker, tmp_path):
             victim, member = started.nodes[1], MaliciousMember(started.nodes[2])
             member.look()
             await started.admin.peer.remove_peer(victim.uuid)
-            again = await started.join(project_id="again")
-            again.peer.local_project.learn(some_rows(60, 1))
-            again.peer.local_project.learn(some_rows(1, 9))
+            await victim.peer.close()
+            victim.store.remove(victim.peer.record.customer_id, victim.peer.record.project_id)
+            again = await started.join(store=victim.store, project_id="again")
+            local, least = again.peer.local_project, SCHEMA.least_rows
+            assert local.offered() is None, "it has learned nothing yet, and its former rows are its user's alone"
+            local.learn(some_rows(60, 1))
+            assert (local.held_back.rows, local.held_back.least) == (0, least)
+            local.learn(some_rows(1, 9))
+            assert (local.held_back.rows, local.held_back.least) == (1, least)
             await again.peer.start_pulse()
             await synchronise(started, nodes=[started.admin, member.node, again])
             member.look()
-            assert member.difference().rows == 1
+            assert member.difference().rows == 0
+            local.learn(some_rows(least - 1, 10))
+            assert local.held_back is None
+            started.admin.peer.local_project.learn(some_rows(least, 11))  # nobody's change is merged alone
+            await synchronise(started, nodes=[started.admin, member.node, again])
+            member.look()
+            assert member.difference().rows == 2 * least
+
+    run(work())
+
+
+def test_what_left_a_peer_says_nothing_in_another_federation_or_under_another_schema(broker, tmp_path):
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            await synchronise(started)
+            victim = started.nodes[1]
+            await started.admin.peer.remove_peer(victim.uuid)
+            await victim.peer.close()
+            own, wide = (
+                victim.peer.record,
+                Schema(tuple(replace(one, scale=1e12) if one.kind is Kind.CONTINUOUS else one for one in SCHEMA.features)),
+            )
+            victim.store.remove(own.customer_id, own.project_id)
+            other = replace(own, terms=replace(own.terms, federation_id="0123456789abcdef"))
+            kept = victim.store.add(other, persist=True)
+            assert kept.load_state("shared_counts") is None
+            victim.store.remove(own.customer_id, own.project_id)
+            storage = victim.store.add(own, persist=True)
+            guard = RowGuard(storage, lambda schema: schema.least_rows)
+            statistics = Statistics.of(some_rows(61, 1), wide)
+            assert guard.held_back(statistics, guard.first_version + 1).rows == 1
+            assert guard.offered(statistics, guard.first_version + 1) is None
 
     run(work())

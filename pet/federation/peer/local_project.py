@@ -66,7 +66,7 @@ class LocalProject(StatisticsView):
         self._lock: Final = threading.Lock()
         self._pending: Final = PendingUnits()
         self._statistics = None if schema is None else Statistics(schema, device=device)
-        self.version = 0
+        self.version = 0 if guard is None else guard.first_version
         if schema is not None and (saved := store.load_state(_LOCAL)) is not None:
             with StateError.reading("statistics of this peer"):
                 self.version = _VERSION.unpack_from(saved)[0]

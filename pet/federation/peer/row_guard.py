@@ -22,6 +22,7 @@ from pet.errors import StateError
 from pet.federation.formats.json_form import JsonForm, Whole
 from pet.federation.peer_store import PeerStore
 from pet.federation.runtime import HeldBack
+from pet.federation.statistics.header import StatisticsHeader
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
@@ -70,6 +71,11 @@ class RowGuard:
                 self._counts = sorted(_ROW_COUNTS.read(json.loads(saved)))
             if (saved := store.load_state(_LAST)) is not None:
                 self._version = _VERSION.unpack_from(saved)[0]
+
+    @property
+    def first_version(self) -> int:
+        """The version of statistics without any rows: 0, or beyond all that left an earlier peer in the same federation."""
+        return self._version + 1 if self._version else 0
 
     def held_back(self, statistics: Statistics, version: int) -> HeldBack | None:
         """Return what the rule keeps from the others of the newest statistics; None if it lets them pass, or they left."""
@@ -131,9 +137,11 @@ class RowGuard:
         return min(abs(rows - count) for count in self._counts[max(0, place - 1) : place + 1])
 
     def _last(self, schema: Schema) -> Statistics | None:
-        """Return the statistics that left last."""
+        """Return the statistics that left last; None also if they were of another schema, in an earlier membership."""
         with StateError.reading("what was shared"):
             if (saved := self._store.load_state(_LAST)) is not None:
+                if StatisticsHeader.from_bytes(saved[_VERSION.size :]).digest != schema.digest:
+                    return None
                 return Statistics.from_bytes(saved[_VERSION.size :], schema)
             if self._version and (saved := self._store.load_state(_SENT)) is not None:
                 return Statistics.from_bytes(saved, schema)

@@ -22,6 +22,7 @@ from pet.crypto import EncryptionKeyPair, hash_sha256
 from pet.errors import ProjectExistsError, StateError, TokenRefusedError
 from pet.federation.formats.learning_records import Change, DoneRequest
 from pet.federation.formats.record_codec import decode_record, encode_record
+from pet.federation.peer_store import SHARED_BLOBS
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 from pet.federation.server import row_ledger
 from pet.federation.server.database import Database, open_file
@@ -67,6 +68,8 @@ class FederationStore:
     def add(self, record: FederationRecord, *, persist: bool) -> PeerStorage:
         """Save a new peer and return its part of the store. Until it is confirmed, a restart forgets it.
 
+        What of its rows left an earlier peer of the same customer in the same federation is there again.
+
         Raises:
             ProjectExistsError: the customer has a project of that name.
         """
@@ -80,7 +83,22 @@ class FederationStore:
             )
             if added.rowcount != 1:
                 raise ProjectExistsError(record.project_id)
-        return PeerStorage(database, record.customer_id, record.project_id, self._clock)
+        storage = PeerStorage(database, record.customer_id, record.project_id, self._clock)
+        for name, data in self._shared_blobs(record).items():
+            storage.save_state(name, data)
+        return storage
+
+    def _shared_blobs(self, record: FederationRecord) -> dict[str, bytes]:
+        """Return what earlier peers of a customer in a federation shared, whether they are there still or were removed."""
+        same = [other for other, _ in self.peers() if _membership(other) == _membership(record)]
+        places = [_membership(record), *(other.project_id for other in same if other.project_id != record.project_id)]
+        found: dict[str, bytes] = {}
+        for database in self._databases():
+            with database.transaction() as connection:
+                for place in places:
+                    query = "SELECT name, data FROM blob WHERE cid = ? AND pid = ? AND substr(name, 1, ?) = ?"
+                    found |= connection.execute(query, (record.customer_id, place, len(SHARED_BLOBS), SHARED_BLOBS)).fetchall()
+        return found
 
     def record(self, customer_id: str, project_id: str) -> FederationRecord | None:
         """Return a peer's record, or None."""
@@ -98,9 +116,15 @@ class FederationStore:
         ]
 
     def remove(self, customer_id: str, project_id: str) -> None:
-        """Forget a peer with everything it stored."""
+        """Forget a peer with everything it stored, but what of its rows left it, in case it comes back."""
+        record = self.record(customer_id, project_id)
         for database in self._databases():
             with database.transaction() as connection:
+                if record is not None:
+                    connection.execute(
+                        "UPDATE OR REPLACE blob SET pid = ? WHERE cid = ? AND pid = ? AND substr(name, 1, ?) = ?",
+                        (_membership(record), customer_id, project_id, len(SHARED_BLOBS), SHARED_BLOBS),
+                    )
                 for table in ("project", "blob", "log", "token", "learned", "request"):
                     connection.execute(
                         f"DELETE FROM {table} WHERE cid = ? AND pid = ?",  # noqa: S608  the names above
@@ -129,6 +153,12 @@ class FederationStore:
                     {"cid": customer_id, "pid": project_id},
                 ).fetchall()
             yield from ((database, decode_record(text)) for (text,) in rows)
+
+
+def _membership(record: FederationRecord) -> str:
+    """Return where the blobs of a former peer lie: no project can have that name, and the admin's key cannot be pretended."""
+    admin = b"" if record.terms.admin is None else record.terms.admin.signing_key
+    return f"former peer of {record.terms.federation_id} {admin.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
