@@ -48,6 +48,14 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     kernels.select_backend(None)
 
 
+@pytest.fixture(params=kernels.available_backends())
+def measured_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test on every back-end of this machine as it is: what is measured must compute everything."""
+    kernels.select_backend(request.param)
+    yield request.param
+    kernels.select_backend(None)
+
+
 @pytest.fixture
 def browser() -> Iterator[Any]:
     """A headless Chromium."""

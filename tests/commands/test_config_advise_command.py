@@ -60,18 +60,18 @@ def test_times_can_be_measured(capsys):
 
 
 @pytest.mark.parametrize("derivation", [["--xaynet"], []], ids=["xaynet", "pet-1"])
-def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, backend, derivation):
+def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, measured_backend, derivation):
     """Held against expanding a mask of the very config that is listed; a busy machine may be four times slower in between."""
     assert cli.run([*USUAL, "--limit", "1", *derivation]) == 0
     text = plain(capsys)
-    assert f"measured on this machine (back-end {backend})" in text
+    assert f"measured on this machine (back-end {measured_backend})" in text
     row = next(line.split() for line in text.splitlines() if " 100% " in line or "-f32-" in line)
     name, shown = row[0], row[2]
     measured = config_advise.measure_expansion(MaskConfig.parse(name))
     assert measured / 4 < float(shown) < 4 * measured
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("measured_backend")
 @pytest.mark.parametrize("name", ["prime-f32-b0-m3", "pet-1/z32,f32,bound=1,models=1000"])
 def test_the_probe_is_short(name):
     """In CPU time, which others cannot take; numba compiles before."""

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 from pet.errors import MissingExtraError, RemoteProtocolError, TransportError
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
+from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict, decode_chunk, has_bit, set_bit
 from pet.transports.nats.spool import SpoolRoom, UploadSpool
 from pet.transports.nats.subjects import Subjects
@@ -134,7 +135,7 @@ class UploadReceiver:
             await self._end_uploads()
         finally:  # also when this is cancelled
             if self._room is not None:
-                await asyncio.to_thread(self._room.close)
+                await finish_in_thread(self._room.close)
 
     async def _end_uploads(self) -> None:
         if self._subscription is not None:
@@ -307,7 +308,7 @@ class _Receiving:
             if not self._verdict.done():
                 self._verdict.set_result(None)
                 if self._spool is not None:
-                    await asyncio.to_thread(self._spool.close)
+                    await finish_in_thread(self._spool.close)
             # Who still waits for an answer gets it before the subjects go away.
             await asyncio.sleep(0)
             for subscription in subscriptions:
@@ -366,7 +367,7 @@ class _Receiving:
         """Check the digest and give the upload to the handler."""
         body = await asyncio.to_thread(spool.take, sha256)
         if body is None:
-            await asyncio.to_thread(spool.discard)
+            await finish_in_thread(spool.discard)
             return Verdict(is_accepted=False, reason="wrong_digest")
         reason = await self._handler.handle(self.peer, self._offer, body)
         return Verdict(is_accepted=reason is None, reason=reason or "")

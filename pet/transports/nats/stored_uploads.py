@@ -20,6 +20,7 @@ from pet.buffers import Buffer
 from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError, ServiceBusyError, TransportError
 from pet.transports.body import SealedBody
 from pet.transports.nats.connection import NatsConnection
+from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import UploadOffer, decode_chunk
 from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, UploadHandler
 from pet.transports.nats.retry import RetryPeriod
@@ -188,10 +189,10 @@ class StoredUploads:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for spool in self._spools.values():
-            await asyncio.to_thread(spool.close)
+            await finish_in_thread(spool.close)
         self._spools.clear()
         if self._room is not None:
-            await asyncio.to_thread(self._room.close)
+            await finish_in_thread(self._room.close)
 
     async def _make_consumer(self) -> None:
         stream = self._subjects.upload_stream
@@ -289,7 +290,7 @@ class StoredUploads:
         for key in [key for key, touched in self._touched.items() if touched < long_ago and key not in self._finished]:
             _logger.warning("stored upload of %s given up: nothing came for %g s", key[0], ABANDONED_SECONDS)
             self._touched.pop(key)
-            await asyncio.to_thread(self._spools.pop(key).discard)
+            await finish_in_thread(self._spools.pop(key).discard)
         taken = sum(spool.offer.size_bytes for spool in self._spools.values())
         if taken + size_bytes > self._max_spool_bytes:
             raise NoRoomError(f"expected room for {size_bytes} bytes, {taken} of {self._max_spool_bytes} are taken")
@@ -317,12 +318,7 @@ class StoredUploads:
             _logger.exception("a stored upload of %s could not be handled", peer)
         self._spools.pop(key, None)
         self._touched.pop(key, None)
-        discarding = asyncio.ensure_future(asyncio.to_thread(spool.discard))
-        try:
-            await asyncio.shield(discarding)
-        except asyncio.CancelledError:
-            await asyncio.wait({discarding})  # what was handled must not be handled again by the next receiver
-            raise
+        await finish_in_thread(spool.discard)  # what was handled must not be handled again by the next receiver
 
     async def _handle(self, peer: str, offer: UploadOffer, body: SealedBody) -> str | None:
         """Give a body to the handler, again and again while it is busy: nobody would send it once more.
