@@ -31,8 +31,8 @@ HERE = "tests/federation/test_federation_walkthrough.py"
 PET = 'pet() { "$PYTHON" -c "from pet.cli import main; main()" "$@"; }\npython3() { "$PYTHON" "$@"; }\n'
 #: The broker and the servers as on a machine that has much else to do. Who pastes all commands at once does not wait for them.
 SLOW = """
-nats-server() { sleep 13; command nats-server "$@"; }
-pet() { case "$2" in serve) sleep 8;; esac; "$PYTHON" -c "from pet.cli import main; main()" "$@"; }
+nats-server() { sleep 5; command nats-server "$@"; }
+pet() { case "$2" in serve) sleep 3;; esac; "$PYTHON" -c "from pet.cli import main; main()" "$@"; }
 """
 
 #: Files that later commands of the documents read.

@@ -21,7 +21,7 @@ def build(folder: Path, optimisation: list[str]) -> Path:
 
     variants = ("avx2", "avx512", "neon")
     absent = [name for name in variants if name not in kernels.available_backends()]
-    sources = [path for path in sorted((ROOT / "native").glob("*.c")) if path.stem.removesuffix("_memory") not in absent]
+    sources = [path for path in sorted((ROOT / "native").glob("*.c")) if path.stem.partition("_")[0] not in absent]
     program = folder / "fuzz_kernels"
     left_out = [f"-DPET_WITHOUT_{name.upper()}" for name in absent]
 

@@ -33,7 +33,7 @@ def copy_kernel_tests(folder: Path) -> Path:
     """Copy the sources and the tests of the kernels, without those that build something themselves."""
     copy_sources(folder)
     ignored = shutil.ignore_patterns(
-        "__pycache__", "test_kernel_sanitizers.py", "test_kernel_memory_use.py", "test_kernel_neon.py"
+        "__pycache__", "test_kernel_sanitizers.py", "test_kernel_memory_use.py", "test_kernel_neon*.py"
     )
     for name in ("kernels", "vectors", "install"):
         shutil.copytree(REPOSITORY / "tests" / name, folder / "tests" / name, ignore=ignored)
