@@ -441,7 +441,7 @@ def test_an_abandoned_temporary_folder_is_removed_by_the_next(tmp_path, monkeypa
 # ---- Everywhere -------------------------------------------------------------------------------------------------------
 
 _WITHOUT_POSIX = """
-import importlib, importlib.abc, os, signal, socket, ssl, subprocess, sys
+import asyncio, importlib, importlib.abc, os, signal, socket, ssl, subprocess, sys  # of the library: what we look at is ours
 absent = {"fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog"}
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
