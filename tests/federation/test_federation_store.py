@@ -162,6 +162,27 @@ def test_nothing_comes_back_for_a_peer_that_was_removed(store):
     assert storage.log_lines(LogKind.SYNC) == []
 
 
+def test_what_was_shared_is_there_again_for_the_same_user_in_the_same_federation(store):
+    one, other = record("p", "alice"), record("p", "bob")
+    in_other = dataclasses.replace(other, customer_id="alice", project_id="q")
+    store.add(one, persist=True).save_state("shared_counts", b"[60]")
+    store.add(other, persist=True).save_state("shared_counts", b"[7]")
+    assert store.add(in_other, persist=True).load_state("shared_counts") is None, "neither bob's, nor of another federation"
+    store.remove("alice", "p")
+    again = store.add(dataclasses.replace(one, project_id="r"), persist=True)
+    assert again.load_state("shared_counts") == b"[60]"
+
+
+@pytest.mark.parametrize("persists", [(True, False, True), (False, True, False)])
+def test_the_newest_of_what_was_shared_is_remembered_however_often_a_peer_comes_back(store, persists):
+    one = record()
+    for number, persist in enumerate(persists):
+        storage = store.add(one, persist=persist)
+        assert storage.load_state("shared_counts") == (b"%d" % number if number else None)
+        storage.save_state("shared_counts", b"%d" % (number + 1))
+        store.remove("c1", "p")
+
+
 def joined(storage, token, keys=None):
     keys = keys or PeerKeys.generate()
     before = record()

@@ -86,12 +86,17 @@ class FederationStore:
         storage = PeerStorage(database, record.customer_id, record.project_id, self._clock)
         for name, data in self._shared_blobs(record).items():
             storage.save_state(name, data)
+        for kept in self._databases():  # only now, and not twice: an older copy must not come back in place of a newer one
+            with kept.transaction() as connection:
+                place = (record.customer_id, _membership(record))
+                connection.execute("DELETE FROM blob WHERE cid = ? AND pid = ?", place)
         return storage
 
     def _shared_blobs(self, record: FederationRecord) -> dict[str, bytes]:
         """Return what earlier peers of a customer in a federation shared, whether they are there still or were removed."""
-        same = [other for other, _ in self.peers() if _membership(other) == _membership(record)]
-        places = [_membership(record), *(other.project_id for other in same if other.project_id != record.project_id)]
+        former = _membership(record)
+        own = [other for other, _ in self.peers() if other.customer_id == record.customer_id and _membership(other) == former]
+        places = [former, *(other.project_id for other in own if other.project_id != record.project_id)]
         found: dict[str, bytes] = {}
         for database in self._databases():
             with database.transaction() as connection:
