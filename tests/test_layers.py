@@ -33,6 +33,7 @@ LAYERS = [
     ["pet.messages"],
     ["pet.protocol"],
     ["pet.files"],
+    ["pet.bodies"],
     ["pet.transports"],
     ["pet.coordinator", "pet.participant"],
     ["pet.federation.formats.encoding", "pet.federation.failure_limit"],

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from pet.bodies.body import SealedBody
 from pet.coordinator.journal import Journal
 from pet.coordinator.model_store import ModelStore
 from pet.coordinator.restore import restore
@@ -26,7 +27,6 @@ from pet.protocol.events import Event, ModelPublished, ParametersPublished, Phas
 from pet.protocol.phases import ACCEPTED_TAG
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
-from pet.transports.body import SealedBody
 
 #: How often the time that a phase has lasted is written when nothing else is: a crash gives the phase at most so much back.
 HEARTBEAT_SECONDS: Final = 1.0

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pet.bodies.body import SealedBody, as_sealed_body
 from pet.buffers import Buffer
 from pet.coordinator.durable import DurableCoordinator
 from pet.coordinator.model_store import ModelStore
@@ -53,7 +54,6 @@ from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.threads import occupy
 from pet.transports.base import PublishedModel
-from pet.transports.body import SealedBody, as_sealed_body
 
 _logger: Final = logging.getLogger(__name__)
 

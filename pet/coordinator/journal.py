@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
 from pet.coordinator.storage.base import Blob, Storage, Transaction
 from pet.errors import StateError
@@ -27,7 +28,6 @@ from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Entry, Sum2Entry, UpdateEntry, encode_entry
 from pet.protocol.phases import Phase
 from pet.protocol.saved_state import save_state
-from pet.transports.body import SealedBody
 
 #: How many masked models are kept before the total takes their place: what is written for totals is an eighth of the models.
 FOLD_COUNT: Final = 8

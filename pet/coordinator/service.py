@@ -17,20 +17,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from pet.bodies.body import SealedBody, as_sealed_body
+from pet.bodies.chunk_file import ChunkFile
+from pet.bodies.incoming import SMALL_BODY_BYTES, Intake
+from pet.bodies.memory_budget import MemoryBudget
+from pet.bodies.spool import Spool
 from pet.buffers import Buffer
 from pet.coordinator.allow_list import read_allow_list
-from pet.coordinator.byte_budget import ByteBudget
-from pet.coordinator.chunk_file import ChunkFile
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog, WaitLog
-from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
 from pet.coordinator.settings import Settings
-from pet.coordinator.spool import Spool
 from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
-from pet.transports.body import SealedBody, as_sealed_body
 from pet.transports.service import IncomingBody
 
 _logger: Final = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class CoordinatorService:
         self.workers: Final = workers or os.cpu_count() or 1
         if max_spool_bytes is None:
             max_spool_bytes = max(MIN_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
-        self._budget: Final = ByteBudget(max_bytes_in_flight, stall_seconds)
+        self._budget: Final = MemoryBudget(max_bytes_in_flight, stall_seconds)
         self.spool: Final = Spool(spool_folder, max_spool_bytes, expects_keeping=engine.is_durable)
         self._large_turn: Final = asyncio.Semaphore(_LARGE_MESSAGES_OPEN)
         self._intake: Intake | None = None

@@ -1,6 +1,6 @@
 """Where the pieces of unfinished messages lie: an interface, and the memory behind it.
 
-A coordinator with a disk keeps them in a file instead (pet/coordinator/chunk_file.py). What a piece is part of, and how many
+A coordinator with a disk keeps them in a file instead (pet/bodies/chunk_file.py). What a piece is part of, and how many
 there may be, is for pet/messages/chunks.py.
 """
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
-from pet.transports.body import SealedBody
 
 
 @runtime_checkable

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pet.bodies.body import MemoryBody
 from pet.buffers import Buffer
 from pet.errors import AnswerTooLargeError, MessageTooLargeError, StorageError, TransportError
 from pet.model_formats import NPY, encode_npy
 from pet.transports.base import Endpoint
-from pet.transports.body import MemoryBody
 
 
 class InProcessTransport:

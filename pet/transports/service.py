@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
 from pet.transports.base import Endpoint
-from pet.transports.body import SealedBody
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -14,11 +14,11 @@ from asgi_server import serving
 from redis_server import redis_server
 from sealed_rounds import SealedRound
 
+from pet.bodies.spool import Spool
 from pet.coordinator import journal
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import FolderModelStore, MemoryModelStore
 from pet.coordinator.service import CoordinatorService
-from pet.coordinator.spool import Spool
 from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.redis import RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage

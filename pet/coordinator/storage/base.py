@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
 from pet.errors import StateError
 from pet.secret import hidden
-from pet.transports.body import SealedBody
 
 #: What is to be stored under a name: buffers in order, or a body, which may lie in a file that only has to be kept.
 Blob: TypeAlias = Sequence[Buffer] | SealedBody

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
 from pet.errors import StateError, StorageError
 from pet.files import make_private_folder, shown_fault, sync_folder, touch_private, write_new
-from pet.transports.body import SealedBody
 
 DATABASE_NAME: Final = "coordinator.sqlite"
 BLOB_FOLDER_NAME: Final = "blobs"

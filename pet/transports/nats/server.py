@@ -19,11 +19,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
 
+from pet.bodies.body import SealedBody
 from pet.crypto import PUBLIC_KEY_BYTES, hash_sha256
 from pet.errors import MissingError, TransportError
 from pet.model_formats import NPY, npy_header
 from pet.transports.base import PublishedModel
-from pet.transports.body import SealedBody
 from pet.transports.nats.answers import (
     ASK_SEEDS,
     ASK_STATUS,

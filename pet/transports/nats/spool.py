@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
+from pet.bodies.body import MemoryBody, SealedBody
 from pet.errors import RemoteProtocolError
 from pet.files import TemporaryFolder, create_private, link_or_copy, make_folder, open_private
-from pet.transports.body import MemoryBody, SealedBody
 from pet.transports.nats.frames import ChunkHeader, UploadOffer, has_bit, set_bit
 
 #: A file that nobody has written to for this long belongs to a sender that has given up.

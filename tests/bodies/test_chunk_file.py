@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pet.coordinator.chunk_file import BLOCK_BYTES, ChunkFile
+from pet.bodies.chunk_file import BLOCK_BYTES, ChunkFile
 from pet.messages import ChunkCollector, ChunkLimits, MemoryChunkStore, Tag, split_payload
 
 LIMITS = ChunkLimits(max_bytes_per_participant=10**8, max_bytes=10**8, max_messages=100, patience_seconds=60)
@@ -92,7 +92,7 @@ def test_a_piece_that_cannot_be_written_leaves_the_others(store, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pet.coordinator.chunk_file.write_all", fail)
+        patch.setattr("pet.bodies.chunk_file.write_all", fail)
         with pytest.raises(OSError, match="disk full"):
             pile.append(b"second")
     assert pile.append(b"third") == 5

@@ -31,7 +31,7 @@ class Reservation:
         size_bytes: what it is charged for now.
     """
 
-    def __init__(self, budget: ByteBudget, most_bytes: int, lease: asyncio.Timeout) -> None:
+    def __init__(self, budget: MemoryBudget, most_bytes: int, lease: asyncio.Timeout) -> None:
         self.most_bytes = most_bytes
         self.size_bytes = 0
         self._budget = budget
@@ -76,7 +76,7 @@ class Reservation:
         self._milestone_seconds = asyncio.get_running_loop().time()
 
 
-class ByteBudget:
+class MemoryBudget:
     """A number of bytes, lent and given back.
 
     Args:

@@ -6,9 +6,9 @@ import tempfile
 import numpy as np
 import pytest
 
-from pet.coordinator.spool import Spool
+from pet.bodies.body import MemoryBody, SealedBody
+from pet.bodies.spool import Spool
 from pet.errors import NoRoomError
-from pet.transports.body import MemoryBody, SealedBody
 
 DATA = os.urandom(3000)
 

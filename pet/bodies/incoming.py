@@ -1,6 +1,6 @@
 """Where bodies go while they arrive: small ones into memory, larger ones through two small pieces of memory into the spool.
 
-Memory is lent as bytes arrive (pet/coordinator/byte_budget.py), at most `SMALL_BODY_BYTES` for each body. Room in the spool is
+Memory is lent as bytes arrive (pet/bodies/memory_budget.py), at most `SMALL_BODY_BYTES` for each body. Room in the spool is
 set aside for a whole body, but only when its first `SMALL_BODY_BYTES` have come: a sender that announces 150 MB and sends
 nothing holds nothing. A body that then grows slowly loses its room if another one is refused for want of it. For one event
 loop; knows nothing of HTTP.
@@ -15,10 +15,10 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from pet.coordinator.byte_budget import PROGRESS_SHARE, ByteBudget, Reservation
-from pet.coordinator.spool import Spool, SpooledBody
+from pet.bodies.body import MemoryBody, SealedBody
+from pet.bodies.memory_budget import PROGRESS_SHARE, MemoryBudget, Reservation
+from pet.bodies.spool import Spool, SpooledBody
 from pet.errors import NoRoomError, ServiceBusyError
-from pet.transports.body import MemoryBody, SealedBody
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Intake:
         patience_seconds: the time in which a spooled body must grow by a sixteenth of its size while others are refused.
     """
 
-    def __init__(self, budget: ByteBudget, spool: Spool, threads: Executor, patience_seconds: float) -> None:
+    def __init__(self, budget: MemoryBudget, spool: Spool, threads: Executor, patience_seconds: float) -> None:
         self._budget = budget
         self._spool = spool
         self._threads = threads

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from pet.bodies.spool import read_exactly, write_all
 from pet.buffers import Buffer
-from pet.coordinator.spool import read_exactly, write_all
 from pet.files import make_folder, open_unnamed
 from pet.messages.chunk_store import Extent
 

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pet.coordinator.byte_budget import ByteBudget
-from pet.coordinator.incoming import SMALL_BODY_BYTES, Intake
-from pet.coordinator.spool import Spool, SpooledBody
+from pet.bodies.body import MemoryBody
+from pet.bodies.incoming import SMALL_BODY_BYTES, Intake
+from pet.bodies.memory_budget import MemoryBudget
+from pet.bodies.spool import Spool, SpooledBody
 from pet.errors import ReservationLostError, ServiceBusyError
-from pet.transports.body import MemoryBody
 
 MIB = 2**20
 DATA = os.urandom(5 * MIB)
@@ -28,7 +28,7 @@ class Place:
 
     def __init__(self, folder, spool_bytes=20 * MIB, patience_seconds=30.0):
         self.spool = Spool(folder, spool_bytes)
-        self.budget = ByteBudget(8 * MIB)
+        self.budget = MemoryBudget(8 * MIB)
         self.threads = ThreadPoolExecutor(1)
         self.intake = Intake(self.budget, self.spool, self.threads, patience_seconds)
 

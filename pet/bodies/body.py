@@ -1,7 +1,7 @@
 """A sealed message on its way to a coordinator: bytes that lie in memory or in a file, and can be opened and kept.
 
 A transport makes bodies and an endpoint uses them up, without either knowing where the bytes lie: a small body is in memory, a
-large one in a file (pet/coordinator/spool.py). Opening one leaves it as it is, so that a coordinator can still keep the sealed
+large one in a file (pet/bodies/spool.py). Opening one leaves it as it is, so that a coordinator can still keep the sealed
 bytes of what it accepted. What they mean is for pet/messages/.
 """
 
