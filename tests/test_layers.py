@@ -32,6 +32,7 @@ LAYERS = [
     ["pet"],
     ["pet.messages"],
     ["pet.protocol"],
+    ["pet.profile"],
     ["pet.files"],
     ["pet.bodies"],
     ["pet.transports"],

@@ -22,7 +22,7 @@ from pet.commands.demo_data import DemoData
 from pet.commands.demo_plot import plot_demo
 from pet.commands.demo_run import CONFIG, DemoRound, DemoRun
 from pet.errors import PetError
-from pet.messages import Tag
+from pet.messages import MessageTag, Tag
 from pet.protocol.phases import Phase
 
 PARTICIPANT_COUNT: Final = 20
@@ -127,10 +127,10 @@ class _ConsoleReporter:
         self._phase_text = _PHASE_TEXTS[phase]
         self._progress.update(self._task, round=f"round {round_id}", description=self._phase_text)
 
-    def message_accepted(self, accepted: int, tag: Tag) -> None:
+    def message_accepted(self, accepted: int, tag: MessageTag) -> None:
         """Count what came in this phase."""
-        what = {Tag.SUM: "keys", Tag.UPDATE: "updates", Tag.SUM2: "masks"}[tag]
-        self._progress.update(self._task, description=f"{self._phase_text} ({accepted} {what})")
+        what: dict[MessageTag, str] = {Tag.SUM: "keys", Tag.UPDATE: "updates", Tag.SUM2: "masks"}
+        self._progress.update(self._task, description=f"{self._phase_text} ({accepted} {what[tag]})")
 
     def round_finished(self, result: DemoRound) -> None:
         """Print the line of a round."""

@@ -23,7 +23,7 @@ from pet.commands.demo_server import open_listener, running_coordinator, url_of
 from pet.errors import PetError, TransportError
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.messages import Tag
+from pet.messages import MessageTag, Tag
 from pet.model_formats import decode_bincode
 from pet.protocol.events import (
     Event,
@@ -74,7 +74,7 @@ class Reporter(Protocol):
     def phase_entered(self, round_id: int, phase: Phase) -> None:
         """The coordinator is in a new phase."""
 
-    def message_accepted(self, accepted: int, tag: Tag) -> None:
+    def message_accepted(self, accepted: int, tag: MessageTag) -> None:
         """How many messages of a kind were accepted in this round."""
 
     def round_finished(self, result: DemoRound) -> None:
@@ -93,7 +93,7 @@ class _Round:
 
     round_id: int = 0
     seed: bytes = b""
-    accepted: dict[Tag, list[bytes]] = field(default_factory=lambda: {tag: [] for tag in Tag})
+    accepted: dict[MessageTag, list[bytes]] = field(default_factory=lambda: {tag: [] for tag in Tag})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class DemoRun:
     def __init__(self, data: DemoData, round_count: int, drop_outs: dict[int, int], reporter: Reporter) -> None:
         self.results: Final[list[DemoRound]] = []
         self.drop_out_rounds: Final[dict[int, int]] = {}
-        self.accepted_counts: Final = dict.fromkeys(Tag, 0)
+        self.accepted_counts: Final[dict[MessageTag, int]] = dict.fromkeys(Tag, 0)
         self.model: NDArray[np.float64] = demo_data.initial_weights().astype(np.float64)
         self._data: Final = data
         self._round_count: Final = round_count

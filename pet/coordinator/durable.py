@@ -24,7 +24,6 @@ from pet.messages import Chunk, ChunkStore, Message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Sum2Entry
 from pet.protocol.events import Event, ModelPublished, ParametersPublished, PhaseEntered
-from pet.protocol.phases import ACCEPTED_TAG
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 
@@ -193,7 +192,7 @@ class DurableCoordinator:
 
     @property
     def _has_heartbeat(self) -> bool:
-        return self._journal is not None and self.protocol.phase in ACCEPTED_TAG
+        return self._journal is not None and self.protocol.accepted_tag is not None
 
     def _seconds_until_heartbeat(self, now_seconds: float) -> float:
         return self._saved_seconds + HEARTBEAT_SECONDS - now_seconds if self._has_heartbeat else HEARTBEAT_SECONDS

@@ -33,7 +33,7 @@ from pet.messages import (
     MIN_BODY_BYTES,
     ChunkStore,
     Message,
-    Tag,
+    MessageTag,
     encode_seed_dictionary,
     encode_sum_dictionary,
     open_message,
@@ -68,7 +68,7 @@ class _Gate:
     """What a body is opened with; replaced as a whole whenever the phase changes."""
 
     keys: EncryptionKeyPair | None
-    accepted_tag: Tag | None
+    accepted_tag: MessageTag | None
 
 
 class _QueuedMessage:
@@ -221,7 +221,7 @@ class CoordinatorEngine:
         if gate.keys is None:
             raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
         with occupy():  # so that the threads of other calls leave this one its core
-            message = open_message(buffer, gate.keys, gate.accepted_tag)
+            message = open_message(buffer, gate.keys, gate.accepted_tag, codec=self._protocol.profile.codec)
         self._wait_for_turn(_QueuedMessage(message, body))
 
     def _receive(self, waiting: _QueuedMessage) -> None:

@@ -13,7 +13,7 @@ import math
 import threading
 from typing import Any, Final
 
-from pet.messages import Tag
+from pet.messages import MessageTag, Tag
 from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import CoordinatorState, Status, Waiting
@@ -64,7 +64,7 @@ class Sightings:
             else:
                 self._missing = {key: None for key in current.sum_dictionary if key not in current.votes.voters}
 
-    def note_accepted(self, tag: Tag, public_key: bytes, now_seconds: float) -> None:
+    def note_accepted(self, tag: MessageTag, public_key: bytes, now_seconds: float) -> None:
         """Note that a message was accepted, and with it the signature of its sender."""
         with self._lock:
             self._last_accepted = now_seconds
@@ -87,7 +87,7 @@ class Sightings:
         with self._lock:
             return None if self._missing is None else len(self._missing)
 
-    def seen_seconds(self, kind: Tag) -> float | None:
+    def seen_seconds(self, kind: MessageTag) -> float | None:
         """Return when a participant that the phase is about was last seen; None if none was, or not since the start.
 
         In Sum and Update it is the sender of the last accepted message, in Sum2 a sum participant whose mask is missing.

@@ -3,6 +3,7 @@
 from pet.messages.chunk_collector import CHUNK_OVERHEAD_BYTES, ChunkCollector, ChunkLimits
 from pet.messages.chunk_store import ChunkPile, ChunkStore, MemoryChunkStore
 from pet.messages.chunks import MIN_MAX_MESSAGE_SIZE, Chunk, max_payload_bytes, split_payload
+from pet.messages.codec import XAYNET_PAYLOADS, AnyVariantPayload, PayloadCodec
 from pet.messages.dictionaries import (
     ENCRYPTED_SEED_BYTES,
     LocalSeedDictionary,
@@ -13,7 +14,7 @@ from pet.messages.dictionaries import (
     encode_seed_dictionary,
     encode_sum_dictionary,
 )
-from pet.messages.header import HEADER_BYTES, Header, Tag
+from pet.messages.header import HEADER_BYTES, Header, MessageTag, Tag
 from pet.messages.message import (
     MIN_BODY_BYTES,
     AnyPayload,
@@ -26,7 +27,6 @@ from pet.messages.message import (
 )
 from pet.messages.parameters import ROUND_PARAMETERS_BYTES, RoundParameters
 from pet.messages.payloads import Payload, Sum2Payload, SumPayload, UpdatePayload, update_payload_bytes
-from pet.messages.profile import PET_PROFILE, Profile
 
 __all__ = [
     "CHUNK_OVERHEAD_BYTES",
@@ -34,9 +34,10 @@ __all__ = [
     "HEADER_BYTES",
     "MIN_BODY_BYTES",
     "MIN_MAX_MESSAGE_SIZE",
-    "PET_PROFILE",
     "ROUND_PARAMETERS_BYTES",
+    "XAYNET_PAYLOADS",
     "AnyPayload",
+    "AnyVariantPayload",
     "Chunk",
     "ChunkCollector",
     "ChunkLimits",
@@ -46,8 +47,9 @@ __all__ = [
     "LocalSeedDictionary",
     "MemoryChunkStore",
     "Message",
+    "MessageTag",
     "Payload",
-    "Profile",
+    "PayloadCodec",
     "RoundParameters",
     "SeedDictionary",
     "Sum2Payload",

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from pet.errors import RemoteProtocolError
 from pet.messages.chunk_store import ChunkPile, ChunkStore, Extent, MemoryChunkStore
 from pet.messages.chunks import Chunk
-from pet.messages.header import Tag
+from pet.messages.header import MessageTag
 
 #: What a collected chunk is counted for beside its data: about an entry of a dictionary and its two objects. Without it,
 #: empty chunks would cost nothing.
@@ -69,7 +69,7 @@ class ChunkCollector:
         """Return the number of incomplete payloads."""
         return len(self._payloads)
 
-    def add(self, public_key: bytes, tag: Tag, chunk: Chunk, now_seconds: float = 0.0) -> bytearray | None:
+    def add(self, public_key: bytes, tag: MessageTag, chunk: Chunk, now_seconds: float = 0.0) -> bytearray | None:
         """Take one chunk of a participant; its data is copied.
 
         Returns:
@@ -113,7 +113,7 @@ class ChunkCollector:
         for key in list(self._payloads):
             self._remove(key).close()
 
-    def _begin(self, tag: Tag, chunk: Chunk) -> _IncompletePayload:
+    def _begin(self, tag: MessageTag, chunk: Chunk) -> _IncompletePayload:
         payload = _IncompletePayload(tag, self._store.create())
         try:
             payload.take(chunk)
@@ -163,7 +163,7 @@ class ChunkCollector:
 class _IncompletePayload:
     """The chunks of one payload that have come so far: where each lies in the pile, by its id."""
 
-    tag: Tag
+    tag: MessageTag
     pile: ChunkPile
     extents: dict[int, Extent] = field(default_factory=dict)
     size_bytes: int = 0
@@ -176,7 +176,7 @@ class _IncompletePayload:
         # No id above the last is ever taken, so that many different ones are all of them.
         return self._last_id is not None and len(self.extents) == self._last_id + 1
 
-    def require_agreement(self, tag: Tag, chunk: Chunk) -> None:
+    def require_agreement(self, tag: MessageTag, chunk: Chunk) -> None:
         """Refuse a chunk that contradicts those before it."""
         if tag is not self.tag:
             raise RemoteProtocolError("chunk_conflict", f"chunk: expected tag {self.tag.name} as before, got {tag.name}")

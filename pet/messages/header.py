@@ -18,8 +18,15 @@ from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from pet.errors import RemoteProtocolError
 
 
-class Tag(enum.IntEnum):
-    """What a message is about; the numbers are those of the wire. A chunk carries the tag of the message it is part of."""
+class MessageTag(enum.IntEnum):
+    """What a message is about; the numbers are those of the wire. A chunk carries the tag of the message it is part of.
+
+    Each variant of the protocol has tags of its own, which are members of a subclass.
+    """
+
+
+class Tag(MessageTag):
+    """The tags of PET as xaynet speaks it."""
 
     SUM = 1
     UPDATE = 2
@@ -50,13 +57,17 @@ class Header:
     participant_public_key: bytes
     coordinator_public_key: bytes
     length: int
-    tag: Tag
+    tag: MessageTag
     is_multipart: bool = False
     reserved: bytes = bytes(2)
 
     @classmethod
-    def decode(cls, message: Buffer) -> Header:
+    def decode(cls, message: Buffer, tags: type[MessageTag] = Tag) -> Header:
         """Read the header of a whole message. Flags without a meaning are ignored, as the reference does.
+
+        Args:
+            message: its bytes, and no others.
+            tags: those that the variant of the protocol knows.
 
         Raises:
             RemoteProtocolError: "message_too_short", "length_mismatch" (the length field is not the size of the message) or
@@ -71,9 +82,10 @@ class Header:
         if length != len(message):
             raise RemoteProtocolError("length_mismatch", f"message: its length field says {length} bytes, got {len(message)}")
         try:
-            tag = Tag(tag)
+            tag = tags(tag)
         except ValueError:
-            raise RemoteProtocolError("unknown_tag", f"message tag: expected 1, 2 or 3, got {tag}") from None
+            known = ", ".join(str(int(each)) for each in tags)
+            raise RemoteProtocolError("unknown_tag", f"message tag: expected one of {known}, got {tag}") from None
         return cls(
             participant_public_key=participant_public_key,
             coordinator_public_key=coordinator_public_key,

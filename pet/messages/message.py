@@ -26,11 +26,10 @@ from pet.crypto import (
 )
 from pet.errors import CryptoError, LocalProtocolError, RemoteProtocolError
 from pet.messages.chunks import Chunk, max_payload_bytes, split_payload
-from pet.messages.header import HEADER_BYTES, MAX_MESSAGE_BYTES, Header, Tag
-from pet.messages.payloads import Payload, SumPayload
-from pet.messages.profile import PET_PROFILE, Profile
+from pet.messages.codec import XAYNET_PAYLOADS, AnyVariantPayload, PayloadCodec
+from pet.messages.header import HEADER_BYTES, MAX_MESSAGE_BYTES, Header, MessageTag
 
-AnyPayload: TypeAlias = Payload | Chunk
+AnyPayload: TypeAlias = AnyVariantPayload | Chunk
 
 #: A sealed body of fewer bytes cannot hold a message.
 MIN_BODY_BYTES: Final = SEAL_BYTES + HEADER_BYTES
@@ -45,14 +44,14 @@ class Message:
         coordinator_public_key: X25519 key of the coordinator in this round.
         payload: what it says, or a chunk of that.
         tag: what the payload is, or is part of.
-        signed_bytes: a whole Sum message as it came, signature first; None for all others. The coordinator keeps these, so
-            that participants can be shown the keys that were really sent.
+        signed_bytes: a whole message of a kind that is published, as it came, signature first; None for all others. Sum
+            messages are, so that participants can be shown the keys that were really sent.
     """
 
     participant_public_key: bytes
     coordinator_public_key: bytes
     payload: AnyPayload
-    tag: Tag
+    tag: MessageTag
     signed_bytes: bytes | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -108,24 +107,27 @@ def seal_message(message: Message, key: SigningKeyPair) -> bytearray:
     return body
 
 
-def decode_payload(tag: Tag, is_multipart: bool, data: Buffer, profile: Profile = PET_PROFILE) -> AnyPayload:
+def decode_payload(tag: MessageTag, is_multipart: bool, data: Buffer, codec: PayloadCodec = XAYNET_PAYLOADS) -> AnyPayload:
     """Read a payload; masks and masked models, and the data of a chunk, are views of the buffer.
 
     Args:
         tag: what the payload is, or is part of.
         is_multipart: whether it is a chunk. What a ChunkCollector has put together is none.
         data: the payload's bytes and no others.
-        profile: the variant of the protocol.
+        codec: the payloads of the variant of the protocol.
 
     Raises:
         RemoteProtocolError: whatever reason the payload's decoder gives.
     """
     if is_multipart:
         return Chunk.decode(data)
-    return profile.payload_decoders[tag](data)
+    payload: AnyVariantPayload = codec.decoders[tag](data)
+    return payload
 
 
-def open_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Tag | None, *, profile: Profile = PET_PROFILE) -> Message:
+def open_message(
+    body: Buffer, keys: EncryptionKeyPair, accepted_tag: MessageTag | None, *, codec: PayloadCodec = XAYNET_PAYLOADS
+) -> Message:
     """Decrypt, check and read the body of a request (spec 9.1, up to payload parsing).
 
     Everything that can be refused cheaply is refused before the signature is verified, and that before the payload is read.
@@ -135,7 +137,7 @@ def open_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Tag | None
             is a view of it; a read-only one is copied once.
         keys: the coordinator's key pair of this round.
         accepted_tag: the tag that the phase accepts; None if it accepts none.
-        profile: the variant of the protocol.
+        codec: the payloads of the variant of the protocol.
 
     Raises:
         RemoteProtocolError: with the first of these reasons that applies: "decryption", "message_too_short",
@@ -149,7 +151,7 @@ def open_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Tag | None
         signed = open_sealed_in_place(box, keys).toreadonly()
     except CryptoError as error:
         raise RemoteProtocolError("decryption", str(error)) from None
-    header = Header.decode(signed)
+    header = Header.decode(signed, codec.tags)
     if header.tag is not accepted_tag:
         expected = "no message" if accepted_tag is None else accepted_tag.name
         raise RemoteProtocolError("unexpected_message", f"message: expected {expected} in this phase, got {header.tag.name}")
@@ -160,14 +162,14 @@ def open_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Tag | None
             "wrong_coordinator_key",
             f"message: expected coordinator key {keys.public_key.hex()}, got {header.coordinator_public_key.hex()}",
         )
-    payload = decode_payload(header.tag, header.is_multipart, signed[HEADER_BYTES:], profile)
+    payload = decode_payload(header.tag, header.is_multipart, signed[HEADER_BYTES:], codec)
     return Message(
         participant_public_key=header.participant_public_key,
         coordinator_public_key=header.coordinator_public_key,
         payload=payload,
         tag=header.tag,
         # Small, and not part of the round's large messages: worth a copy, so that the body need not be kept for it.
-        signed_bytes=bytes(signed) if isinstance(payload, SumPayload) else None,
+        signed_bytes=bytes(signed) if header.tag in codec.published_tags and not header.is_multipart else None,
     )
 
 

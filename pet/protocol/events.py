@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from pet.global_model import GlobalModel
-from pet.messages import RoundParameters, Tag
+from pet.messages import MessageTag, RoundParameters
 from pet.protocol.phases import Phase
 
 
@@ -123,7 +123,7 @@ class MessageAccepted:
     """A whole message (reassembled, if it came in chunks) was taken into the round."""
 
     round_id: int
-    tag: Tag
+    tag: MessageTag
     participant_public_key: bytes
 
 
@@ -152,16 +152,12 @@ class MessageDiscarded:
     phase: Phase
 
 
-Event: TypeAlias = (
-    PhaseEntered
-    | ParametersPublished
-    | SumDictionaryPublished
-    | SeedDictionaryPublished
-    | DictionariesWithdrawn
-    | ModelPublished
-    | RoundFailed
-    | RoundReopened
-    | MessageAccepted
-    | MessageRefused
-    | MessageDiscarded
+#: What happens in the rounds of every variant of the protocol.
+MachineEvent: TypeAlias = PhaseEntered | RoundFailed | RoundReopened | MessageAccepted | MessageRefused | MessageDiscarded
+
+#: What is published in rounds of xaynet's profile.
+Publication: TypeAlias = (
+    ParametersPublished | SumDictionaryPublished | SeedDictionaryPublished | DictionariesWithdrawn | ModelPublished
 )
+
+Event: TypeAlias = MachineEvent | Publication

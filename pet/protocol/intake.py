@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pet.crypto import is_low_order
 from pet.errors import AggregationError, RemoteProtocolError
-from pet.messages import Message, Payload, Sum2Payload, SumPayload, Tag, UpdatePayload
+from pet.messages import Message, MessageTag, Payload, Sum2Payload, SumPayload, Tag, UpdatePayload
 from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_entry
 from pet.protocol.round_state import RoundState
 from pet.protocol.votes import digest_mask
@@ -44,7 +44,7 @@ def take_payload(state: RoundState, message: Message, payload: Payload) -> Entry
     return entry
 
 
-def require_first(state: RoundState, participant_public_key: bytes, tag: Tag) -> None:
+def require_first(state: RoundState, participant_public_key: bytes, tag: MessageTag) -> None:
     """Refuse a participant whose message of that kind is in the round already.
 
     Raises:

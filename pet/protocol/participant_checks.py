@@ -19,7 +19,13 @@ from pet import crypto
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.masking import validate_weights
-from pet.messages import MIN_MAX_MESSAGE_SIZE, RoundParameters, decode_seed_dictionary, decode_sum_dictionary
+from pet.messages import (
+    ENCRYPTED_SEED_BYTES,
+    MIN_MAX_MESSAGE_SIZE,
+    RoundParameters,
+    decode_seed_dictionary,
+    decode_sum_dictionary,
+)
 from pet.messages.parameters import MAX_MODEL_LENGTH
 
 #: The largest masked vector that a participant makes without being asked for more: a coordinator announces the length, and a
@@ -28,7 +34,7 @@ MAX_VECTOR_BYTES: Final = 1 << 30
 #: The largest sum dictionary, of 2^20 entries: an update holds 112 bytes, and takes some 50 us, for each of them.
 MAX_SUMS_BYTES: Final = 8 + 80 * (1 << 20)
 #: An entry of a published seed dictionary: two lengths, a public key, an encrypted seed (spec 5.5), after a count.
-_SEED_ENTRY_BYTES: Final = 8 + 32 + 8 + 80
+_SEED_ENTRY_BYTES: Final = 8 + 32 + 8 + ENCRYPTED_SEED_BYTES
 _COUNT_BYTES: Final = 8
 #: The size of chunks after a message was refused for its size: below the limits in common use, and few for a large model.
 _SPLIT_BYTES: Final = 1 << 18

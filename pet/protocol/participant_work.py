@@ -19,7 +19,7 @@ from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import CryptoError, UnusableSeedsError
 from pet.mask_object import MASK_SEED_BYTES, MaskSeed, sum_masks
 from pet.masking import mask_model
-from pet.messages import PET_PROFILE, RoundParameters, Sum2Payload, SumPayload, UpdatePayload
+from pet.messages import ENCRYPTED_SEED_BYTES, RoundParameters, Sum2Payload, SumPayload, UpdatePayload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,4 +110,4 @@ def _encrypt_seed(seed: MaskSeed, ephemeral_public_key: bytes, entropy: Callable
     except CryptoError:
         # A key of low order: nobody could open a box for it, and xaynet's participants send no usable one either. The entry
         # must be there nevertheless, or the coordinator refuses the whole message (spec 9.3).
-        return entropy(PET_PROFILE.encrypted_seed_bytes)
+        return entropy(ENCRYPTED_SEED_BYTES)

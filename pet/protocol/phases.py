@@ -16,6 +16,8 @@ and then `TRANSITIONS` alone says where the coordinator goes.
 A pair that is missing from the table cannot happen; asking for it is an error of the caller. The diagram in docs/protocol.md is
 drawn from this table. This file parses nothing and knows neither messages' content nor time.
 
+The table is that of PET as xaynet speaks it. Other variants have tables of their own, with the same phases or fewer.
+
 Source: docs/spec/pet.md 1.3.
 """
 
@@ -23,11 +25,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from pet.errors import LocalProtocolError
-from pet.messages import Tag
+from pet.messages import MessageTag, Tag
 
 
 class Phase(enum.Enum):
@@ -86,14 +89,36 @@ ACCEPTED_TAG: Final[Mapping[Phase, Tag]] = MappingProxyType(
 )
 
 
-def next_phase(phase: Phase, trigger: Trigger) -> Phase:
-    """Look up where a trigger leads.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTable:
+    """Which phases a variant of the protocol has, and what moves it between them.
 
-    Raises:
-        LocalProtocolError: the trigger cannot happen in this phase.
+    In every variant Idle, Unmask and Failure are passed through, and Shutdown is the end; which phases collect messages, and in
+    which order, is the variant's own.
+
+    Attributes:
+        transitions: where a trigger leads from a phase.
+        accepted_tags: the kind of message that each collecting phase takes; all other phases take none.
     """
-    try:
-        return TRANSITIONS[phase, trigger]
-    except KeyError:
-        known = ", ".join(known.value for start, known in TRANSITIONS if start is phase) or "nothing"
-        raise LocalProtocolError(f"phase {phase.value}: expected {known}, got {trigger.value!r}") from None
+
+    transitions: Mapping[tuple[Phase, Trigger], Phase]
+    accepted_tags: Mapping[Phase, MessageTag]
+
+    def next_phase(self, phase: Phase, trigger: Trigger) -> Phase:
+        """Look up where a trigger leads.
+
+        Raises:
+            LocalProtocolError: the trigger cannot happen in this phase.
+        """
+        try:
+            return self.transitions[phase, trigger]
+        except KeyError:
+            known = ", ".join(known.value for start, known in self.transitions if start is phase) or "nothing"
+            raise LocalProtocolError(f"phase {phase.value}: expected {known}, got {trigger.value!r}") from None
+
+    def reopens(self, phase: Phase) -> bool:
+        """Return whether a round that nobody has joined in this phase is opened anew at its time-out, and does not fail."""
+        return (phase, Trigger.NOBODY_JOINED) in self.transitions
+
+
+XAYNET_PHASES: Final = PhaseTable(transitions=TRANSITIONS, accepted_tags=ACCEPTED_TAG)

@@ -90,7 +90,7 @@ def apply_step(coordinator: Coordinator, step: Step) -> list[Event]:
     assert keys is not None, "time has passed, so a round has begun"
     if step.body is not None:
         try:
-            message = open_message(step.body, keys, coordinator.accepted_tag)
+            message = open_message(step.body, keys, coordinator.accepted_tag, codec=coordinator.profile.codec)
         except RemoteProtocolError as error:
             coordinator.refuse(error.reason)
         else:

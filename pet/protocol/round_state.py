@@ -1,22 +1,23 @@
 """The state of a coordinator as a value: what has to be kept between two calls, and nothing else.
 
 It can be copied and saved, and a coordinator goes on from a copy exactly as from the original. These records only hold; what is
-allowed to change them is in pet/protocol/coordinator.py and pet/protocol/intake.py.
+allowed to change them is in pet/protocol/round_machine.py and pet/protocol/intake.py. `RoundState` is xaynet's; a round of
+another variant of the protocol holds something else, in the same `MachineState`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeAlias
 
 from pet.aggregation import Aggregation
 from pet.crypto import EncryptionKeyPair
-from pet.messages import ChunkCollector, ChunkStore, RoundParameters, Tag
-from pet.protocol.phases import ACCEPTED_TAG, Phase
+from pet.messages import ChunkCollector, ChunkStore, MessageTag, RoundParameters
+from pet.protocol.phases import Phase
+from pet.protocol.profile import CollectingWindow, RoundT
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.votes import MaskVotes
-from pet.protocol.windows import PhaseWindow
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class PhaseCounters:
 
 
 @dataclass(slots=True)
-class CoordinatorState:
+class MachineState(Generic[RoundT]):
     """A whole coordinator.
 
     Attributes:
@@ -98,16 +99,15 @@ class CoordinatorState:
     phase_started_seconds: float
     round_id: int
     seed: bytes
-    round: RoundState | None = None
+    round: RoundT | None = None
     counters: PhaseCounters = field(default_factory=PhaseCounters)
     rounds_completed: int = 0
     rounds_failed: int = 0
     rounds_reopened: int = 0
 
-    @property
-    def reopens_at_time_out(self) -> bool:
-        """Whether a time-out now would open the round anew rather than let it fail: nobody has joined it."""
-        return self.phase is Phase.SUM and self.counters.accepted == 0
+
+#: The state of a coordinator of xaynet's profile.
+CoordinatorState: TypeAlias = MachineState[RoundState]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class Waiting:
         reopens_at_time_out: what a time-out would do now: open the round anew, or let it fail.
     """
 
-    kind: Tag
+    kind: MessageTag
     needed: int
     present: int
     seconds: float
@@ -174,17 +174,31 @@ class Status:
     waiting: Waiting | None
 
     @classmethod
-    def of(cls, state: CoordinatorState, window: PhaseWindow | None, now_seconds: float) -> Self:
-        """Read it off a state; `window` is that of the current phase, None if the phase takes no messages."""
+    def of(
+        cls,
+        state: MachineState[RoundT],
+        now_seconds: float,
+        collecting: tuple[MessageTag, CollectingWindow] | None,
+        reopens_at_time_out: bool,
+    ) -> Self:
+        """Read it off a state.
+
+        Args:
+            state: of a coordinator.
+            now_seconds: the time now.
+            collecting: what the current phase takes and until when; None if it takes no messages.
+            reopens_at_time_out: whether a time-out now would open the round anew.
+        """
         seconds_left = waiting = None
-        if window is not None:
+        if collecting is not None:
+            kind, window = collecting
             seconds_left = max(0.0, state.phase_started_seconds + window.max_seconds - now_seconds)
             waiting = Waiting(
-                kind=ACCEPTED_TAG[state.phase],
+                kind=kind,
                 needed=window.min_count,
                 present=state.counters.accepted,
                 seconds=max(0.0, now_seconds - state.phase_started_seconds),
-                reopens_at_time_out=state.reopens_at_time_out,
+                reopens_at_time_out=reopens_at_time_out,
             )
         return cls(
             round_id=state.round_id,

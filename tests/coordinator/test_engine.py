@@ -352,7 +352,7 @@ def test_a_message_that_memory_does_not_suffice_for_is_counted(clock, monkeypatc
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("pet.protocol.coordinator.take_payload", run_out_of_memory)
+        patch.setattr("pet.protocol.xaynet.take_payload", run_out_of_memory)
         engine.handle_message(round_.sum(key))
     assert engine.status()["rejected"] == {"internal_error": 1}
     assert "a message could not be handled" in caplog.text

@@ -21,6 +21,7 @@ from pet.federation.formats.schedule import Schedule
 from pet.federation.formats.secure import parse_authorization
 from pet.federation.statistics.contract import Contract
 from pet.messages import (
+    XAYNET_PAYLOADS,
     Header,
     RoundParameters,
     Tag,
@@ -30,7 +31,6 @@ from pet.messages import (
     encode_seed_dictionary,
     encode_sum_dictionary,
 )
-from pet.messages.profile import PET_PROFILE
 from pet.model_formats import decode_bincode, decode_npy, decode_safetensors
 from pet.protocol.entries import decode_entry
 from pet.protocol.participant_state import SavedParticipant
@@ -57,7 +57,7 @@ def fuzz_payload(data: bytes) -> None:
     tag = list(Tag)[data[0] % 3]
     with contextlib.suppress(RemoteProtocolError):
         is_chunk = bool(data[0] & 0x80)
-        payload = decode_payload(tag, is_chunk, data[1:], PET_PROFILE)
+        payload = decode_payload(tag, is_chunk, data[1:], XAYNET_PAYLOADS)
         encoded, first = b"".join(payload.encode_parts()), 8 if is_chunk else 0  # a chunk's header has bits without a meaning
         assert encoded[first:] == data[1 + first :]
 

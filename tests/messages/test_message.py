@@ -19,13 +19,13 @@ from pet.mask_config import MaskConfig
 from pet.mask_object import Mask, MaskedModel
 from pet.messages import (
     MIN_BODY_BYTES,
-    PET_PROFILE,
+    XAYNET_PAYLOADS,
     Chunk,
     ChunkCollector,
     ChunkLimits,
     Header,
     Message,
-    Profile,
+    PayloadCodec,
     Sum2Payload,
     SumPayload,
     Tag,
@@ -266,13 +266,14 @@ def test_a_message_beyond_its_length_field_is_refused_before_it_is_built() -> No
         encode_message(message, PARTICIPANT)
 
 
-def test_a_profile_decides_what_payloads_look_like() -> None:
-    long_seeds = Profile(
-        name="long seeds",
-        payload_decoders={**PET_PROFILE.payload_decoders, Tag.UPDATE: lambda data: UpdatePayload.decode(data, 100)},
-        encrypted_seed_bytes=100,
+def test_a_codec_decides_what_payloads_look_like() -> None:
+    long_seeds = PayloadCodec(
+        tags=Tag,
+        decoders={**XAYNET_PAYLOADS.decoders, Tag.UPDATE: lambda data: UpdatePayload.decode(data, 100)},
+        published_tags=frozenset({Tag.UPDATE}),
     )
     payload = replace(UPDATE.payload, local_seed_dictionary={KEYS[0]: bytes(100)}, encrypted_seed_bytes=100)
     message = replace(UPDATE, payload=payload)
-    assert open_message(seal_message(message, PARTICIPANT), COORDINATOR, Tag.UPDATE, profile=long_seeds) == message
-    assert PET_PROFILE.encrypted_seed_bytes == 80
+    opened = open_message(seal_message(message, PARTICIPANT), COORDINATOR, Tag.UPDATE, codec=long_seeds)
+    assert opened == message
+    assert opened.signed_bytes == encode_message(message, PARTICIPANT)

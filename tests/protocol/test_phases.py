@@ -11,7 +11,7 @@ from coordinator_messages import BAD
 from pet.errors import LocalProtocolError
 from pet.messages import Tag
 from pet.protocol.coordinator import DISCARDED, FAILURE_REASONS
-from pet.protocol.phases import ACCEPTED_TAG, TRANSITIONS, Phase, Trigger, next_phase
+from pet.protocol.phases import ACCEPTED_TAG, TRANSITIONS, XAYNET_PHASES, Phase, Trigger
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,10 +20,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize("trigger", Trigger)
 def test_each_trigger_moves_as_the_table_says_or_is_refused(phase: Phase, trigger: Trigger) -> None:
     if (phase, trigger) in TRANSITIONS:
-        assert next_phase(phase, trigger) is TRANSITIONS[phase, trigger]
+        assert XAYNET_PHASES.next_phase(phase, trigger) is TRANSITIONS[phase, trigger]
     else:
         with pytest.raises(LocalProtocolError, match=f"phase {phase.value}: expected .*, got '{trigger.value}'"):
-            next_phase(phase, trigger)
+            XAYNET_PHASES.next_phase(phase, trigger)
 
 
 def test_all_phases_can_be_reached_and_only_shutdown_is_never_left() -> None:
@@ -34,7 +34,7 @@ def test_all_phases_can_be_reached_and_only_shutdown_is_never_left() -> None:
 def test_a_round_that_works_runs_through_the_phases_in_order() -> None:
     phase, seen = Phase.IDLE, []
     for trigger in (Trigger.PARAMETERS_DRAWN, *[Trigger.ENOUGH_MESSAGES] * 3, Trigger.MODEL_UNMASKED):
-        phase = next_phase(phase, trigger)
+        phase = XAYNET_PHASES.next_phase(phase, trigger)
         seen.append(phase)
     assert seen == [Phase.SUM, Phase.UPDATE, Phase.SUM2, Phase.UNMASK, Phase.IDLE]
 
@@ -67,7 +67,7 @@ def test_the_documents_list_every_reason_of_a_refusal_and_of_a_failure() -> None
     listed = {reason for row in re.findall(r"^\| (`.*?`) \|", document, re.MULTILINE) for reason in re.findall(r"`(\w+)`", row)}
     raised = {
         reason
-        for name in ("wire", "mask_object", "messages/*", "protocol/coordinator", "protocol/intake", "protocol/strategies")
+        for name in ("wire", "mask_object", "messages/*", "protocol/round_machine", "protocol/intake", "protocol/strategies")
         for path in (DOCS.parent / "pet").glob(f"{name}.py")
         for reason in re.findall(r'RemoteProtocolError\(\s*"(\w+)"', path.read_text(encoding="utf-8"))
     }

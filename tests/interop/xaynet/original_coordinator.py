@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 from pet.crypto import EncryptionKeyPair, derive_round_seed
 from pet.errors import CryptoError, RemoteProtocolError, UnmaskError
 from pet.messages import (
-    PET_PROFILE,
+    XAYNET_PAYLOADS,
     Chunk,
     RoundParameters,
     encode_seed_dictionary,
@@ -216,7 +216,7 @@ class OriginalCoordinator:
             whole = current.chunks.add(message.participant_public_key, message.tag, payload)
             if whole is None:
                 return "chunk"
-            payload = PET_PROFILE.payload_decoders[message.tag](whole)
+            payload = XAYNET_PAYLOADS.decoders[message.tag](whole)
         check_task_by_signature(message.participant_public_key, payload, current.parameters)
         if self._window is None or self._window.is_full(self._accepted):
             return "discarded"
