@@ -21,3 +21,20 @@ def test_nothing_is_lost(script, arguments):
     assert process.returncode == 0, process.stderr
     assert "lost: nothing" in process.stdout
     assert "peak memory of the coordinator" in process.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["update", "sum"])
+def test_coordinators_stand_beside_each_other(kind):
+    command = f"{sys.executable} -m pet coordinator -c {{settings}}"
+    arguments = ["--kind", kind, "--messages", "20", "--length", "100", "--rounds", "2", "--connections", "1", "4"]
+    process = subprocess.run(
+        [sys.executable, BENCHMARKS / "beside_another_coordinator.py", f"one={command}", f"other={command}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert [line.split()[0] for line in lines if "messages/s  CPU" in line] == ["one", "other"] * 2
+    assert len([line for line in lines if "beside one: " in line]) == 2
