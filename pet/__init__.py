@@ -39,7 +39,10 @@ from pet.layout import Layout, flatten
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
 from pet.mask_object import Mask, MaskedModel, MaskSeed, iter_sum_masks, sum_masks
 from pet.masking import ShareWeight, mask_model
+from pet.packing import Packing, pack
 from pet.plan import Plan
+from pet.updates import clip_norm, delta
+from pet.vectors import MaskedVectors, VectorAggregation, mask_vectors
 
 __version__ = "0.2.0"
 
@@ -60,9 +63,11 @@ __all__ = [
     "MaskConfigPair",
     "MaskSeed",
     "MaskedModel",
+    "MaskedVectors",
     "MissingExtraError",
     "ModelError",
     "ModelType",
+    "Packing",
     "PetError",
     "Plan",
     "PlanError",
@@ -73,12 +78,17 @@ __all__ = [
     "StateError",
     "TransportError",
     "UnmaskError",
+    "VectorAggregation",
     "__version__",
+    "clip_norm",
+    "delta",
     "errors",
     "flatten",
     "iter_sum_masks",
     "kernels",
     "mask_model",
+    "mask_vectors",
+    "pack",
     "shares",
     "sum_masks",
 ]

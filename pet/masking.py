@@ -77,8 +77,9 @@ def mask_model(
     """Scale a model, encode it and hide it under a mask (docs/spec/pet.md 3.4; docs/spec/profile.md 4).
 
     Args:
-        weights: one dimension, of the config's data type (config.vect.dtype). An array of NumPy, or whatever offers
-            `__dlpack__` and lies in the memory of the CPU; it is not copied.
+        weights: one dimension, of the config's data type (config.vect.dtype); with a config for integers of pet-1 also signed
+            ones of that size, none of them negative. An array of NumPy, or whatever offers `__dlpack__` and lies in the memory
+            of the CPU; it is not copied.
         config: mask config, or a pair for vector and scalar.
         scalar: the model's weight in the mean, 0 or more, exact; for example the participant's share of the samples. With a
             config of pet-1 at most 1 (see `ShareWeight`), with one for integers a whole number of 1 or more.
@@ -154,8 +155,14 @@ def _mask_in_field(
 
 
 def _integers(weights: NDArray[Any], config: FieldConfig, threads: SupportsIndex | None) -> kernels.Packed:
-    """Return integers as packed elements, in an array of their own."""
+    """Return integers as packed elements, in an array of their own.
+
+    Raises:
+        ModelError: one is negative, or too large for the number of models.
+    """
     width = config.element_bytes
+    if weights.dtype.kind == "i" and len(weights) and weights.min() < 0:
+        raise ModelError(f"weights: expected integers of 0 to {config.levels}, got {weights.min()}")
     vect = weights.astype(f"<u{width}").view(np.uint8).reshape(-1, width)
     index = parallel_fields.find_above(vect, config.levels, config.order, threads)
     if index is not None:
@@ -258,12 +265,18 @@ def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
         ModelError: they are not an array, have missing values, another dtype or more than one dimension.
     """
     expected = config.dtype
+    # What counts is signed in most frameworks; that none is negative is checked with the values.
+    allowed = {expected, np.dtype(f"i{expected.itemsize}")} if _is_for_integers(config) else {expected}
     if not isinstance(weights, np.ndarray):
         raise ModelError(f"weights: expected a NumPy array of {expected}, got {type(weights).__name__}")
     if isinstance(weights, np.ma.MaskedArray):
         raise ModelError("weights: expected an array without missing values, got a numpy.ma.MaskedArray: fill them first")
-    if weights.dtype != expected or weights.ndim != 1:
+    if weights.dtype not in allowed or weights.ndim != 1:
         raise ModelError(f"weights: expected {expected} of one dimension, got {weights.dtype} of shape {weights.shape}")
+
+
+def _is_for_integers(config: MaskConfig) -> bool:
+    return isinstance(config, FieldConfig) and config.values is FieldValues.INT
 
 
 def to_exact_scalar(scalar: Scalar, name: str = "scalar") -> Fraction:

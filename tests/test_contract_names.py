@@ -33,6 +33,9 @@ SIGNATURES = {
     "Mask.from_bytes": ["data"],
     "flatten": ["arrays"],
     "Layout.unflatten": ["vector"],
+    "pack": ["arrays"],
+    "Packing.unpack": ["weights", "counts"],
+    "clip_norm": ["vector", "bound"],
     "kernels.active_backend": [],
 }
 COMMANDS = ["coordinator", "demo", "test-drive", "model get", "key new", "key show", "bench", "config check", "config advise"]

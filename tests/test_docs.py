@@ -132,6 +132,11 @@ def test_statistics_without_a_federation(runner):
     assert run_page("docs/statistics.md", runner) == 1
 
 
+def test_models_of_several_dtypes(runner, capsys):
+    assert run_page("docs/packing.md", runner) == 3
+    assert "120 True\n0.5\n" in capsys.readouterr().out
+
+
 @pytest.mark.long
 def test_the_readme(runner, capsys):
     require_program("curl")

@@ -268,8 +268,8 @@ def test_weights_and_scalars_that_cannot_be(small_pieces):
             pet.mask_model(np.zeros(2, np.float32), Z32, scalar=scalar)
     with pytest.raises(ModelError, match="whole number from 1"):
         pet.mask_model(np.zeros(2, np.uint64), INTEGERS, scalar=Fraction(3, 2))
-    with pytest.raises(ModelError, match="expected uint64 of one dimension, got int64"):
-        pet.mask_model(np.zeros(2, np.int64), INTEGERS)
+    with pytest.raises(ModelError, match="expected uint64 of one dimension, got int32"):
+        pet.mask_model(np.zeros(2, np.int32), INTEGERS)
     with pytest.raises(ModelError, match="got a larger one at index 1"):
         pet.mask_model(np.array([0, SMALL_INTEGERS.levels + 1], dtype=np.uint32), SMALL_INTEGERS)
     with pytest.raises(ModelError, match="got 1 of 3 outside"):
