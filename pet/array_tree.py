@@ -1,7 +1,7 @@
 """Structures of arrays: walked through in one order on every machine, rebuilt as what they were.
 
 Frameworks keep a model as dictionaries, lists and tuples of arrays. What is taken here comes back exactly, or is refused: the
-containers and their types, the keys and their order. What becomes of an array is its caller's (pet/layout.py, pet/packing.py).
+containers and their types, the keys and their order. Callers say what an array turns into (pet/layout.py, pet/packing.py).
 """
 
 from __future__ import annotations

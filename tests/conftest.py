@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from browsers import chromium
 from open_databases import check_connections
@@ -25,6 +26,10 @@ from pet.kernels._reference_keystream import chacha20_block
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 check_connections()
+
+# How long an example takes, or is made, says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 @functools.lru_cache(maxsize=40_000)

@@ -134,7 +134,7 @@ def test_statistics_without_a_federation(runner):
 
 def test_models_of_several_dtypes(runner, capsys):
     assert run_page("docs/packing.md", runner) == 3
-    assert "120 True\n0.5\n" in capsys.readouterr().out
+    assert "120 True\n0.125\n" in capsys.readouterr().out
 
 
 @pytest.mark.long
