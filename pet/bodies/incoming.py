@@ -2,8 +2,8 @@
 
 Memory is lent as bytes arrive (pet/bodies/memory_budget.py), at most `SMALL_BODY_BYTES` for each body. Room in the spool is
 set aside for a whole body, but only when its first `SMALL_BODY_BYTES` have come: a sender that announces 150 MB and sends
-nothing holds nothing. A body that then grows slowly loses its room if another one is refused for want of it. For one event
-loop; knows nothing of HTTP.
+nothing holds nothing. A body that then grows slowly loses its room if another one is refused for want of it, and the newest one
+of who holds most loses it to one of somebody who holds less. For one event loop; knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -53,19 +53,23 @@ class Intake:
         del freed
 
     @asynccontextmanager
-    async def receive_body(self, most_bytes: int) -> AsyncIterator[SpoolingBody]:
+    async def receive_body(self, most_bytes: int, holder: str = "") -> AsyncIterator[SpoolingBody]:
         """Begin a body of at most `most_bytes`.
+
+        Args:
+            most_bytes: its size at most.
+            holder: who sends it; see pet/bodies/holders.py.
 
         Raises:
             ServiceBusyError: there is no room for it now.
-            ReservationLostError: the body was too slow while others waited.
+            ReservationLostError: the body was too slow while others waited, or its room was given to somebody who had less.
         """
-        if self._budget.is_short:
+        if self._budget.is_short_for(holder):
             raise ServiceBusyError("body: expected free memory, got others that wait for some")
-        if most_bytes > SMALL_BODY_BYTES and not self._spool.has_room(most_bytes):
+        if most_bytes > SMALL_BODY_BYTES and not self._spool.has_room(most_bytes, holder):
             raise self._refuse(f"body: expected room for {most_bytes} bytes in the spool, got less")
-        async with self._budget.reserve(min(most_bytes, SMALL_BODY_BYTES)) as reservation:
-            body = SpoolingBody(self, reservation, most_bytes)
+        async with self._budget.reserve(min(most_bytes, SMALL_BODY_BYTES), holder) as reservation:
+            body = SpoolingBody(self, reservation, most_bytes, holder)
             try:
                 yield body
             finally:
@@ -74,7 +78,7 @@ class Intake:
 
     def _create_file(self, body: SpoolingBody, most_bytes: int) -> SpooledBody:
         try:
-            file = self._spool.create(most_bytes)
+            file = self._spool.create(most_bytes, body.holder, body.lose)
         except NoRoomError as error:
             raise self._refuse(str(error)) from None
         except OSError as error:
@@ -95,10 +99,12 @@ class SpoolingBody:
 
     Attributes:
         size_bytes: what has come so far.
+        holder: who sends it.
     """
 
-    def __init__(self, intake: Intake, reservation: Reservation, most_bytes: int) -> None:
+    def __init__(self, intake: Intake, reservation: Reservation, most_bytes: int, holder: str) -> None:
         self.size_bytes = 0
+        self.holder: Final = holder
         self._intake = intake
         self._reservation = reservation
         self._most_bytes = most_bytes
@@ -131,6 +137,7 @@ class SpoolingBody:
 
         Raises:
             ServiceBusyError: the disk does not take it.
+            ReservationLostError: its room was given to somebody else at the last moment.
         """
         if self._file is None:
             self._reservation.finish()
@@ -138,6 +145,7 @@ class SpoolingBody:
         await self._write_pending(self._file)
         await self._wait_for_writing()
         self._reservation.finish()
+        self._file.finish()
         self._intake._spooling.discard(self)
         body, self._file = self._file, None
         return body
@@ -153,9 +161,13 @@ class SpoolingBody:
                 self._file = None
 
     def lose_if_slow(self, since_seconds: float) -> None:
-        """Evict the body if it has stalled since then; reading it raises ReservationLostError."""
+        """Evict the body if it has stalled since then."""
         if self._milestone_seconds < since_seconds:
-            self._reservation.lose()
+            self.lose()
+
+    def lose(self) -> None:
+        """Evict the body; reading it raises ReservationLostError."""
+        self._reservation.lose()
 
     def _keep_piece(self, piece: bytes) -> None:
         """Keep a piece for the next write; a large one as it is."""

@@ -2,7 +2,8 @@
 
 The files have no name, so that nothing is left of them whatever happens: the system frees them with the process, also if that
 is killed. A body that is to outlive the process gets its name when it is whole and on the disk (`SpooledBody.keep`), without
-a copy. The disk space that is out at the same time is bounded. Knows no message and no event loop; any thread may call.
+a copy. The disk space that is out at the same time is bounded, and shared between those who send (pet/bodies/holders.py).
+Knows no message and no event loop; any thread may call.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from pet.bodies.holders import HolderTable, Holding
 from pet.buffers import Buffer
 from pet.errors import NoRoomError
 from pet.files import make_folder, name_file, open_unnamed, sync_data
@@ -31,46 +33,70 @@ class Spool:
         capacity_bytes: the most bytes that may be out at the same time.
         expects_keeping: bodies will mostly be kept, so that writing one to the disk begins when it is opened: what decrypting
             and verifying take is then not lost.
+        reserve_bytes: what one sender leaves to others; None means an eighth.
     """
 
-    def __init__(self, folder: Path | None, capacity_bytes: int, *, expects_keeping: bool = False) -> None:
+    def __init__(
+        self, folder: Path | None, capacity_bytes: int, *, expects_keeping: bool = False, reserve_bytes: int | None = None
+    ) -> None:
         self.expects_keeping: Final = expects_keeping
         self.folder: Final = make_folder(folder)
-        self.capacity_bytes = capacity_bytes
-        self.used_bytes = 0
+        self.capacity_bytes: Final = capacity_bytes
+        self._holders: Final = HolderTable(capacity_bytes, reserve_bytes)
         self._buffers: Final = _Buffers()
         self._lock: Final = threading.Lock()
+
+    @property
+    def used_bytes(self) -> int:
+        """What is out now."""
+        return self._holders.used
 
     def prepare(self, size_bytes: int) -> None:
         """Get a buffer for bodies of that size ready, so that the first one need not wait for fresh memory."""
         with self._buffers.lend(size_bytes) as buffer:
             np.frombuffer(buffer, dtype=np.uint8).fill(0)
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Return whether a body of that size would be taken now. One that is larger than the spool must have it to itself."""
-        return self.used_bytes == 0 or self.used_bytes + size_bytes <= self.capacity_bytes
+    def has_room(self, size_bytes: int, holder: str = "") -> bool:
+        """Return whether a body of that size would be taken now. One that is larger than the spool must have it to itself.
 
-    def create(self, most_bytes: int) -> SpooledBody:
+        Args:
+            size_bytes: of the body.
+            holder: who sends it.
+        """
+        with self._lock:
+            return self._holders.has_room(holder, size_bytes)
+
+    def create(self, most_bytes: int, holder: str = "", evict: Callable[[], None] | None = None) -> SpooledBody:
         """Begin a body; reserves `most_bytes` until it is closed.
+
+        Args:
+            most_bytes: its size at most.
+            holder: who sends it: as long as others ask for room, those with less get it first.
+            evict: called from another call of `create`, when that took the room away: must arrange for the body to be closed
+                soon. None for a body that cannot be evicted; nor can one that is whole (`SpooledBody.finish`).
 
         Raises:
             NoRoomError: that many are not left.
             OSError: the file cannot be made.
         """
         with self._lock:
-            if not self.has_room(most_bytes):
-                free_bytes = self.capacity_bytes - self.used_bytes
-                raise NoRoomError(f"spool: expected room for {most_bytes} bytes, got {free_bytes} left")
-            self.used_bytes += most_bytes
+            holding = self._holders.take(holder, most_bytes, evict)
+            if holding is None:
+                left_bytes = self._holders.left_for(holder)
+                raise NoRoomError(f"spool: expected room for {most_bytes} bytes, got {left_bytes} left")
         try:
-            return SpooledBody(self, open_unnamed(self.folder), most_bytes, self._buffers)
+            return SpooledBody(self, open_unnamed(self.folder), most_bytes, holding, self._buffers)
         except BaseException:
-            self._give_back(most_bytes)
+            self._give_back(holding)
             raise
 
-    def _give_back(self, size_bytes: int) -> None:
+    def _keep_room(self, holding: Holding) -> None:
         with self._lock:
-            self.used_bytes -= size_bytes
+            self._holders.keep(holding)
+
+    def _give_back(self, holding: Holding) -> None:
+        with self._lock:
+            self._holders.release(holding)
 
 
 class SpooledBody:
@@ -80,8 +106,9 @@ class SpooledBody:
         size_bytes: what was written so far.
     """
 
-    def __init__(self, spool: Spool, file: io.FileIO, most_bytes: int, buffers: _Buffers) -> None:
+    def __init__(self, spool: Spool, file: io.FileIO, most_bytes: int, holding: Holding, buffers: _Buffers) -> None:
         self.size_bytes = 0
+        self._holding = holding
         self._spool = spool
         self._file = file
         self._most_bytes = most_bytes
@@ -105,6 +132,10 @@ class SpooledBody:
                 with memoryview(piece) as view:
                     write_all(self._file, view)
         self.size_bytes = size_bytes
+
+    def finish(self) -> None:
+        """Say that the body is whole: nobody can evict it any longer."""
+        self._spool._keep_room(self._holding)
 
     @contextmanager
     def open(self) -> Iterator[memoryview]:
@@ -139,7 +170,7 @@ class SpooledBody:
         with self._lock:
             if not self._file.closed:
                 self._file.close()
-                self._spool._give_back(self._most_bytes)
+                self._spool._give_back(self._holding)
 
 
 class _Buffers:

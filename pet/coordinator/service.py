@@ -197,7 +197,7 @@ class CoordinatorService:
         """What answers: the engine."""
         return self.engine
 
-    def receive_body(self, most_bytes: int) -> AbstractAsyncContextManager[IncomingBody]:
+    def receive_body(self, most_bytes: int, holder: str = "") -> AbstractAsyncContextManager[IncomingBody]:
         """Begin a body of at most `most_bytes`; see `Intake.receive_body`.
 
         Raises:
@@ -205,7 +205,7 @@ class CoordinatorService:
         """
         if self._intake is None:
             raise LocalProtocolError(_NOT_RUNNING)
-        return self._intake.receive_body(most_bytes)
+        return self._intake.receive_body(most_bytes, holder)
 
     async def handle_message(self, body: SealedBody | Buffer) -> None:
         """Give one sealed message to the engine, in a worker thread, and close it.

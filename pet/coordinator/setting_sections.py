@@ -90,7 +90,9 @@ class ServiceSettings(Section):
     max_bytes_in_flight: Annotated[Whole, Field(ge=65_536)] = setting(
         64 * 2**20,
         "a whole number of bytes, at least 65536",
-        "Bytes of request bodies in memory at the same time; a body takes at most 1 MiB of them.",
+        "Bytes of request bodies in memory at the same time; a body takes at most 1 MiB of them. "
+        "One address (of IPv6: one /64 network) gets seven eighths, bodies above 64 KiB six; if there is too little, the "
+        "address that holds most loses its newest body (503) to one that holds less.",
     )
     spool_folder: OptionalPath = setting(
         None,
@@ -103,7 +105,8 @@ class ServiceSettings(Section):
         None,
         _BYTES,
         "Bytes of such bodies on disk at the same time; beyond that, requests are answered with 503 and Retry-After before "
-        "they are read.",
+        "they are read. One address gets seven eighths, and its newest body makes room (503) for one of an address that holds "
+        "less.",
         absent="room for 16 of the largest messages, or 1 GiB",
     )
     max_connections: Count = setting(

@@ -28,6 +28,7 @@ from pet.transports.accept import choose_media_type
 from pet.transports.asgi_signing import Headers, SignedReads
 from pet.transports.base import PublishedModel
 from pet.transports.body_reader import STATUS_OF, declared_length, read_body
+from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
 from pet.transports.signed_answers import AnswerSigner
@@ -100,7 +101,7 @@ class _Routes:
         try:
             declared = declared_length(request.headers.get("content-length"), limit_bytes)
             most_bytes = limit_bytes if declared is None else declared
-            async with service.receive_body(most_bytes) as incoming:
+            async with service.receive_body(most_bytes, peer_of(request.scope.get("client"))) as incoming:
                 await read_body(request.receive, incoming, most_bytes, service.stall_seconds)
                 await service.handle_message(await incoming.finish())
         except tuple(STATUS_OF) as error:

@@ -8,7 +8,6 @@ answers are not this file's business (pet/transports/asgi.py), nor is TLS (pet/t
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from pet.errors import MissingExtraError
 from pet.transports.line_limit import LineLimit
+from pet.transports.peers import peer_of
 
 with MissingExtraError.naming("http"):
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -42,19 +42,6 @@ class ConnectionLimits:
     max_connections_per_peer: int
     header_seconds: float
     max_header_bytes: int
-
-
-def peer_of(client: tuple[str, int] | None) -> str:
-    """Return whom to count an address for: itself, or the /64 network of an IPv6 address, which one host can use up alone."""
-    if client is None:
-        return ""
-    try:
-        address = ipaddress.ip_address(client[0])
-    except ValueError:
-        return client[0]
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.IPv6Network((address, 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 class OpenConnections:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pet.errors import MissingExtraError
-from pet.transports.guarded_http import peer_of
+from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
 
 with MissingExtraError.naming("http"):

@@ -56,12 +56,17 @@ class Service(Protocol):
         """Whether the service runs and time passes in it."""
         ...
 
-    def receive_body(self, most_bytes: int) -> AbstractAsyncContextManager[IncomingBody]:
+    def receive_body(self, most_bytes: int, holder: str = "") -> AbstractAsyncContextManager[IncomingBody]:
         """Begin a body of at most `most_bytes`.
+
+        Args:
+            most_bytes: its size at most.
+            holder: who sends it, as the transport tells peers apart: room is shared between those that ask for it.
 
         Raises:
             ServiceBusyError: there is no room for it now; nothing needs to be read.
-            ReservationLostError: at any `await` before `finish`, if the body is too slow while others wait.
+            ReservationLostError: at any `await` before `finish`, if the body is too slow while others wait, or its sender holds
+                more than others.
         """
         ...
 

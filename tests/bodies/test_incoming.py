@@ -11,7 +11,7 @@ import pytest
 
 from pet.bodies.body import MemoryBody
 from pet.bodies.incoming import SMALL_BODY_BYTES, Intake
-from pet.bodies.memory_budget import MemoryBudget
+from pet.bodies.memory_budget import SMALL_MESSAGE_BYTES, MemoryBudget
 from pet.bodies.spool import Spool, SpooledBody
 from pet.errors import ReservationLostError, ServiceBusyError
 
@@ -27,7 +27,7 @@ class Place:
     """An intake with its spool and its budget."""
 
     def __init__(self, folder, spool_bytes=20 * MIB, patience_seconds=30.0):
-        self.spool = Spool(folder, spool_bytes)
+        self.spool = Spool(folder, spool_bytes, reserve_bytes=0)
         self.budget = MemoryBudget(8 * MIB)
         self.threads = ThreadPoolExecutor(1)
         self.intake = Intake(self.budget, self.spool, self.threads, patience_seconds)
@@ -161,17 +161,20 @@ def test_a_body_that_does_not_come_on_gives_way(tmp_path):
 
 def test_when_others_wait_for_memory_new_bodies_are_refused(tmp_path):
     async def scenario(place):
-        place.budget.free_bytes = 0
-        async with place.intake.receive_body(10) as incoming:
+        async with contextlib.AsyncExitStack() as stack:
+            for size in [MIB] * 6 + [SMALL_MESSAGE_BYTES] * 16:
+                await (await stack.enter_async_context(place.budget.reserve(size))).grow(size)
+            incoming = await stack.enter_async_context(place.intake.receive_body(10))
             waiting = asyncio.create_task(incoming.append(b"x"))
             await asyncio.sleep(0)
             with pytest.raises(ServiceBusyError, match="others that wait"):
                 async with place.intake.receive_body(10):
                     pass
+            async with place.intake.receive_body(10, "somebody else") as of_another:
+                await of_another.append(b"x")
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await waiting
-        place.budget.free_bytes = 8 * MIB
 
     with Place(tmp_path) as place:
         run(scenario(place))

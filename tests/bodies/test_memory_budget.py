@@ -20,7 +20,7 @@ async def settle():
 
 def test_an_announced_body_costs_nothing_until_it_comes():
     async def scenario():
-        budget = MemoryBudget(100)
+        budget = MemoryBudget(100, reserve_bytes=0)
         async with budget.reserve(100), budget.reserve(100), budget.reserve(100) as third:
             assert budget.free_bytes == 100
             await third.grow(100)
@@ -32,7 +32,7 @@ def test_an_announced_body_costs_nothing_until_it_comes():
 
 def test_a_body_waits_for_what_another_one_needs_to_become_whole():
     async def scenario():
-        budget = MemoryBudget(100)
+        budget = MemoryBudget(100, reserve_bytes=0)
         async with budget.reserve(80) as second:
             async with budget.reserve(80) as first:
                 await first.grow(60)
@@ -53,7 +53,7 @@ def test_a_body_waits_for_what_another_one_needs_to_become_whole():
 
 def test_more_than_everything_gets_on_with_everything():
     async def scenario():
-        budget = MemoryBudget(100)
+        budget = MemoryBudget(100, reserve_bytes=0)
         async with budget.reserve(1000) as reservation:
             await reservation.grow(1000)
             assert (reservation.size_bytes, reservation.missing_bytes, budget.free_bytes) == (100, 0, 0)
@@ -67,7 +67,7 @@ def test_bodies_of_any_size_all_become_whole(seed):
     generator = random.Random(seed)
 
     async def scenario():
-        budget = MemoryBudget(100)
+        budget = MemoryBudget(100, reserve_bytes=0)
 
         async def send(size):
             async with budget.reserve(size) as reservation:
@@ -86,7 +86,7 @@ def test_bodies_of_any_size_all_become_whole(seed):
 
 def test_whoever_holds_bytes_and_stands_still_loses_them_to_others():
     async def scenario():
-        budget = MemoryBudget(100, patience_seconds=0.05)
+        budget = MemoryBudget(100, patience_seconds=0.05, reserve_bytes=0)
         lost = []
 
         async def stand_still(size, most):
@@ -113,7 +113,7 @@ def test_whoever_holds_bytes_and_stands_still_loses_them_to_others():
 
 def test_who_comes_on_or_is_whole_keeps_its_bytes():
     async def scenario():
-        budget = MemoryBudget(100, patience_seconds=0.05)
+        budget = MemoryBudget(100, patience_seconds=0.05, reserve_bytes=0)
         async with budget.reserve(40) as whole, budget.reserve(60) as coming:
             await whole.grow(40)
             whole.finish()
@@ -133,7 +133,7 @@ def test_who_comes_on_or_is_whole_keeps_its_bytes():
 
 def test_cancelled_waiters_leave_no_trace():
     async def scenario():
-        budget = MemoryBudget(100)
+        budget = MemoryBudget(100, reserve_bytes=0)
 
         async def wait_for_room():
             async with budget.reserve(80) as reservation:
@@ -157,7 +157,7 @@ def test_cancelled_waiters_leave_no_trace():
 
 def test_errors_give_bytes_back_and_stay_what_they_are():
     async def scenario():
-        budget = MemoryBudget(100)
+        budget = MemoryBudget(100, reserve_bytes=0)
 
         async def fail(error):
             async with budget.reserve(50) as reservation:

@@ -16,8 +16,8 @@ DATA = os.urandom(3000)
 class ClosingSpool(Spool):
     """Closes at the end what a test has not closed."""
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
         self.made = []
 
     def create(self, most_bytes):
@@ -27,7 +27,7 @@ class ClosingSpool(Spool):
 
 @pytest.fixture
 def spool(tmp_path):
-    spool = ClosingSpool(tmp_path / "spool", 10_000)
+    spool = ClosingSpool(tmp_path / "spool", 10_000, reserve_bytes=0)
     yield spool
     for body in spool.made:
         body.close()

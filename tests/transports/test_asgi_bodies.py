@@ -12,6 +12,7 @@ import pytest
 from asgi_server import serving, wait_until
 from sealed_rounds import SealedRound
 
+from pet.bodies.memory_budget import MemoryBudget
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
 from pet.errors import BodyAbortedError, BodyStalledError, BodyTooLargeError
@@ -81,7 +82,7 @@ def test_chunked_bodies_are_messages_too(app, url):
 def test_a_stalled_body_is_given_up(app, url, head):
     with connect(url) as connection:
         connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
-        wait_until(lambda: app.state.service._budget._reservations)
+        wait_until(lambda: app.state.service._budget._all.reservations)
         assert free_bytes(app) == 65_536
         started = time.monotonic()
         assert status_of(connection) == 408
@@ -109,7 +110,7 @@ def test_a_sender_that_goes_away_leaves_nothing(app, url):
 def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
     """Two bodies of 3000 bytes do not fit 4096: the second waits for its last part, `/params` does not."""
     app = create_app(Settings(service={"stall_seconds": 30}))
-    app.state.service._budget.capacity_bytes = app.state.service._budget.free_bytes = 4096
+    app.state.service._budget = MemoryBudget(4096, reserve_bytes=0)
     with serving(app) as url, connect(url) as first:
         first.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + bytes(2000))
         wait_until(lambda: free_bytes(app) == 2096)
@@ -128,13 +129,12 @@ def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
 def test_bodies_that_were_announced_and_do_not_come_hold_nobody_up():
     app = create_app(Settings(model={"length": 1_000_000}, service={"stall_seconds": 60}))
     limit = app.state.service.endpoint.max_body_bytes()
-    budget = app.state.service._budget
-    budget.capacity_bytes = budget.free_bytes = 2 * limit
+    budget = app.state.service._budget = MemoryBudget(2 * limit, reserve_bytes=0)
     with serving(app) as url:
         idle = [connect(url) for _ in range(20)]
         for connection in idle:
             connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: {limit}\r\n\r\nabc".encode())
-        wait_until(lambda: len(budget._reservations) == 20)
+        wait_until(lambda: len(budget._all.reservations) == 20)
         assert httpx.post(f"{url}/message", content=bytes(limit), timeout=10).status_code == 200
         for connection in idle:
             connection.close()
@@ -142,9 +142,7 @@ def test_bodies_that_were_announced_and_do_not_come_hold_nobody_up():
 
 def test_bodies_that_fill_the_memory_and_stop_have_to_give_way():
     app = create_app(Settings(service={"stall_seconds": 60}))
-    budget = app.state.service._budget
-    budget.capacity_bytes = budget.free_bytes = 4096
-    budget._patience_seconds = 0.3
+    app.state.service._budget = MemoryBudget(4096, 0.3, reserve_bytes=0)
     with serving(app) as url, connect(url) as slow:
         slow.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n" + bytes(3900))
         wait_until(lambda: free_bytes(app) == 196)
@@ -178,14 +176,14 @@ def test_large_messages_go_through_the_spool_and_count():
 def test_a_full_spool_is_said_before_the_body_is_read():
     app = create_app(Settings(model={"length": 1_000_000}))
     limit, spool = app.state.service.endpoint.max_body_bytes(), app.state.service.spool
-    spool.used_bytes = spool.capacity_bytes - limit + 1
+    filling = spool.create(spool.capacity_bytes - limit + 1, "another peer")
     with serving(app) as url:
         with connect(url) as connection:
             connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: {limit}\r\n\r\n".encode())
             answer = connection.recv(4096)
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nretry-after: 1\r\n" in answer
-        spool.used_bytes -= 1
+        filling.close()
         assert httpx.post(f"{url}/message", content=bytes(limit)).status_code == 200
 
 

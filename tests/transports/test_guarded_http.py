@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 from asgi_server import serving, wait_until
 
-from pet.transports.guarded_http import ConnectionLimits, OpenConnections, guarded_protocol, peer_of
+from pet.transports.guarded_http import ConnectionLimits, OpenConnections, guarded_protocol
+from pet.transports.peers import peer_of
 
 LARGE = 32 * 2**20
 

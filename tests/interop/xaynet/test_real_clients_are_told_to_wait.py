@@ -33,12 +33,12 @@ def test_refused_parts_are_sent_again(monkeypatch):
     receive_body, numbers = service.receive_body, itertools.count()
     refused = 0
 
-    def receive_every_second_body(most_bytes):
+    def receive_every_second_body(most_bytes, holder):
         nonlocal refused
         if next(numbers) % 2 == 0:
             refused += 1
             raise ServiceBusyError("full")
-        return receive_body(most_bytes)
+        return receive_body(most_bytes, holder)
 
     monkeypatch.setattr(service, "receive_body", receive_every_second_body)
     with serving(app) as url, contextlib.ExitStack() as stack:
