@@ -15,5 +15,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         callspec = getattr(item, "callspec", None)
         parameters = "" if callspec is None else repr(sorted(callspec.params.items()))
+        parameters += repr(getattr(item.function, "turns", ""))
         lines.append(re.sub(r" at 0x[0-9a-f]+|0x[0-9a-f]{8,}", "", f"{item.nodeid} {parameters}").replace("\n", " "))
     Path(os.environ["COLLECTED_TESTS"]).write_text("\n".join(lines))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from in_turn import in_turn
 
 import pet
 
@@ -78,7 +79,7 @@ def test_citations_are_found_in_all_their_forms(text, expected):
     assert [f"{page.removesuffix('.md')} {number}" for page, number in cited_in(text, "own")] == expected
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@in_turn("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_is_cited_exists(path):
     missing = [f"docs/spec/{page} {number}" for page, number in cited(path) if number not in KNOWN[page]]
     missing += [page for page in PAGE.findall(path.read_text(encoding="utf-8")) if not (ROOT / page).exists()]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_turn import in_turn
 
 import pet
 from pet import errors
@@ -43,7 +44,7 @@ def is_exception(name: str) -> bool:
     return name.endswith(("Error", "Exception"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@in_turn("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_exceptions_are_in_one_file_and_one_tree(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.ClassDef):
@@ -116,8 +117,8 @@ def fail(cls: type[PetError]) -> None:
     raise make(cls)
 
 
-EVERY = pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
-HOW = pytest.mark.parametrize("how", [{}, {"all_arguments": False}, {"by_name": True}], ids=["full", "least", "by name"])
+EVERY = in_turn("cls", TREE, ids=lambda cls: cls.__name__)
+HOW = in_turn("how", [{}, {"all_arguments": False}, {"by_name": True}])
 
 
 @EVERY

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-import pytest
+from in_turn import in_turn
 
 import pet
 
@@ -108,7 +108,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = {module_name(path) for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
+@in_turn("path", FILES, ids=module_name)
 def test_imports_point_one_way(path):
     own = layer_of(module_name(path))
     for name in imported(path):
@@ -150,7 +150,7 @@ def test_cycles_are_found():
     assert strongly_connected(graph) == [["a", "b", "c"], ["d", "e"]]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if module_name(path).startswith("pet.protocol")], ids=module_name)
+@in_turn("path", [path for path in FILES if module_name(path).startswith("pet.protocol")], ids=module_name)
 def test_the_protocol_does_no_io(path):
     roots = {name.split(".")[0] for name in imported(path)}
     assert not roots & FORBIDDEN_IN_PROTOCOL

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from in_turn import in_turn
 from vector_files import load_vectors
 
 from pet import BoundType, ConfigError, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType, _orders, mask_codec
@@ -18,7 +19,7 @@ def test_catalogue_is_complete():
     assert len({config_of(entry) for entry in CATALOGUE}) == 240
 
 
-@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: str(config_of(entry)))
+@in_turn("entry", CATALOGUE, ids=lambda entry: str(config_of(entry)))
 def test_numbers_of_every_config(entry):
     config = config_of(entry)
     assert config.order == int(entry["order"])

@@ -3,11 +3,11 @@
 Origin of the vectors: tests/vectors/README.md.
 """
 
-import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from vector_files import load_vectors
 
 import pet
@@ -24,16 +24,37 @@ def read_weights(texts: list[str], dtype: np.dtype) -> np.ndarray:
     return np.array([int(text, 16) for text in texts], dtype=f"u{dtype.itemsize}").view(dtype)
 
 
-def pairs():
-    """Yield every vector with every back-end. Python integers take most of the time: in a plain run they do one in four."""
-    for entry, backend in itertools.product(VECTORS, kernels.available_backends()):
-        is_long = backend == "reference" and (entry["config"][3] != "M3" or entry["config"][1:3] == ["F64", "Bmax"])
-        name = "-".join([backend, *entry["config"]]).lower()
-        yield pytest.param(entry, backend, id=name, marks=[pytest.mark.long] if is_long else [])
+def is_quick(entry: dict) -> bool:
+    """Return whether a plain run does a vector with Python integers too, which take most of the time: one in four."""
+    return entry["config"][3] == "M3" and entry["config"][1:3] != ["F64", "Bmax"]
 
 
-@pytest.mark.parametrize(("entry", "backend"), list(pairs()), indirect=["backend"])
+def name_of(entry: dict) -> str:
+    return "-".join(entry["config"]).lower()
+
+
+@pytest.mark.parametrize("backend", [name for name in kernels.available_backends() if name != "reference"], indirect=True)
+@in_turn("entry", VECTORS, ids=name_of)
 def test_vectors(entry, backend):
+    assert_vector_holds(entry)
+
+
+@pytest.mark.parametrize("backend", ["reference"], indirect=True)
+@in_turn("entry", filter(is_quick, VECTORS), ids=name_of)
+def test_vectors_of_integers(entry, backend):
+    assert_vector_holds(entry)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("group", sorted({entry["config"][0] for entry in VECTORS}))
+@pytest.mark.parametrize("backend", ["reference"], indirect=True)
+def test_other_vectors_of_integers(group, backend):
+    for entry in VECTORS:
+        if entry["config"][0] == group and not is_quick(entry):
+            assert_vector_holds(entry)
+
+
+def assert_vector_holds(entry: dict) -> None:
     config = pet.MaskConfig.parse("-".join(entry["config"]))
     total = pet.Aggregation(config, LENGTH)
     seeds = []

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from in_turn import in_turn
 
 import pet
 
@@ -150,7 +150,7 @@ def constants(path: Path) -> Iterator[tuple[str, ast.stmt]]:
             yield from ((name, node) for name in bound_names(node) if name.isupper())
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@in_turn("path", FILES, ids=name_of)
 def test_bounds_are_called_max_and_min(path):
     """Not MOST_, LARGEST_, LONGEST_ or _MAX at the end."""
     words = "MOST|LEAST|LARGEST|SMALLEST|LONGEST|SHORTEST|HIGHEST|LOWEST|FEWEST|GREATEST"
@@ -165,7 +165,7 @@ def test_bounds_of_the_kernels_are_called_so_too():
     assert [name for path in sources for name in found.findall(path.read_text(encoding="utf-8"))] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@in_turn("path", FILES, ids=name_of)
 def test_constants_are_commented_above_in_one_way(path):
     """By lines that begin with `#:`, which documentation tools read; not by a text below, a plain comment, or one behind."""
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from in_turn import in_turn
 
 from pet.errors import FederationValueError, PetError, RowError
 from pet.federation.formats import csv_table
@@ -31,11 +32,11 @@ def refused(text, **form):
     return raised.value
 
 
-@pytest.mark.parametrize("end", LINE_ENDS)
-@pytest.mark.parametrize("last", [True, False])
-@pytest.mark.parametrize("quote", ["", '"'])
-@pytest.mark.parametrize("separator", csv_table.SEPARATORS)
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
+@in_turn("end", LINE_ENDS)
+@in_turn("last", [True, False])
+@in_turn("quote", ["", '"'])
+@in_turn("separator", csv_table.SEPARATORS)
+@in_turn("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
 def test_every_form_is_read(end, last, quote, separator, encoding):
     lines = [["größe", "x", "note"], ["1", "2.5", "ü"], ["3", "-4e2", f"a{quote and separator}b"]]
     fields = [separator.join(f"{quote}{field}{quote}" for field in line) for line in lines]

@@ -16,7 +16,6 @@ from kernel_cases import (
     config_orders,
     keystream_bytes,
     unaligned,
-    width,
 )
 
 from pet import kernels, parallel, parallel_draws
@@ -32,6 +31,8 @@ KEYSTREAM_LIMITS = [pytest.param(200_000, id="200kB"), pytest.param(2_000_000, i
 #: Of a vector, for the emulated kernels: still dozens of the batches that their loops run over.
 EMULATED_SHARE = 5
 THREADS = (1, 2, 3, 7)
+#: Tests for each kind of vectors: every one does a share of the configs, so that several processes have something to do.
+SHARES = 6
 CONFIGS = [
     MaskConfig(group, data, bound, model)
     for group in GroupType
@@ -39,6 +40,11 @@ CONFIGS = [
     for bound in BoundType
     for model in ModelType
 ]
+
+
+def in_shares(values):
+    """Give each test every sixth of the values: cheap and dear ones stand apart."""
+    return pytest.mark.parametrize("share", [values[share::SHARES] for share in range(SHARES)], ids=range(SHARES))
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +84,13 @@ def unit_position(order: int) -> int:
     return kernels.expand(SEED, 2**80 + order % 97, 1)[1]
 
 
-@pytest.mark.parametrize("order", config_orders(), ids=width)
-def test_masks(order, portable, backends, length_for):
+@in_shares(config_orders())
+def test_masks(share, portable, backends, length_for):
+    for order in share:
+        check_masks(order, portable, backends, length_for)
+
+
+def check_masks(order, portable, backends, length_for):
     length = length_for(keystream_bytes(order))
     expected = np.empty((length, kernels.element_bytes(order)), dtype=np.uint8)
     position = unit_position(order)
@@ -99,8 +110,13 @@ def test_masks(order, portable, backends, length_for):
         assert np.array_equal(parallel.expand(SEED, order, length, position, threads), expected)
 
 
-@pytest.mark.parametrize("order", config_orders(), ids=width)
-def test_sums_of_masks(order, portable, backends, length_for):
+@in_shares(config_orders())
+def test_sums_of_masks(share, portable, backends, length_for):
+    for order in share:
+        check_sums_of_masks(order, portable, backends, length_for)
+
+
+def check_sums_of_masks(order, portable, backends, length_for):
     seeds, positions = SEED + bytes(32) + b"\1" * 32, np.array([0, 3, 16], dtype=np.uint64)
     for length in (*LENGTHS[:9], max(LENGTHS[-1], length_for(keystream_bytes(order)) // 12)):
         expected, ends = larger_total(length, order), positions.copy()
@@ -124,9 +140,14 @@ def larger_total(length: int, order: int) -> np.ndarray:
     return larger
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_models(config, portable, backends, length_for):
+@in_shares(CONFIGS)
+def test_models(share, portable, backends, length_for):
     """Masking, adding, taking away and unmasking, with weights a little beyond the bound."""
+    for config in share:
+        check_models(config, portable, backends, length_for)
+
+
+def check_models(config, portable, backends, length_for):
     encoding = encoding_of(config, Fraction(1, 3))
     length = length_for(config.mean_keystream_bytes)
     position = unit_position(config.order)

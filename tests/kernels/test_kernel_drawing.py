@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import (
     EDGE_ORDERS,
     LENGTHS,
@@ -30,7 +31,7 @@ CHEAP_ORDERS = tuple(order for order in EDGE_ORDERS if keystream_bytes(order) < 
 POSITIONS = (0, 1, 15, 16, 17, 63, 64, 65, 127, 16 * 2**32 - 3, 2**40 + 5)
 
 
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_expand_edge_orders(backend, order):
     length = 17 if order in CHEAP_ORDERS else 2
     expected, after = drawn(SEED, 5, order, length)
@@ -48,8 +49,8 @@ def test_expand_orders_of_all_configs(backend):
             assert (reference.to_integers(elements), position) == (expected, after)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("order", [2**32 - 5, 3 * 2**42, 2**64, 2**80 - 1], ids=width)
+@in_turn("length", LENGTHS)
+@in_turn("order", [2**32 - 5, 3 * 2**42, 2**64, 2**80 - 1], ids=width)
 def test_expand_lengths(backend, order, length):
     expected, after = drawn(SEED, 1, order, length)
     elements, memory = unaligned((length, kernels.element_bytes(order)))
@@ -58,8 +59,8 @@ def test_expand_lengths(backend, order, length):
     assert_untouched(memory, elements)
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("order", [3 * 2**42, 2**65, 7 * 2**100], ids=width)
+@in_turn("position", POSITIONS)
+@in_turn("order", [3 * 2**42, 2**65, 7 * 2**100], ids=width)
 def test_expand_starts_at_any_word(backend, order, position):
     expected, after = drawn(SEED, position, order, 3)
     elements, moved = kernels.expand(SEED, order, 3, position)
@@ -73,7 +74,7 @@ def test_expand_many(backend, order):
     assert (reference.to_integers(elements), position) == (expected, after)
 
 
-@pytest.mark.parametrize("order", [257, 20_000_000_000_021, 2**64, 2**127 - 1, 2**301 - 5], ids=width)
+@in_turn("order", [257, 20_000_000_000_021, 2**64, 2**127 - 1, 2**301 - 5], ids=width)
 def test_expand_in_pieces_equals_one_piece(backend, order):
     whole, end = kernels.expand(SEED, order, 60)
     position, pieces = 0, []
@@ -90,7 +91,7 @@ def test_expand_follows_the_seed(backend):
     assert (first != second).any()
 
 
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_sum_masks_edge_orders(backend, order):
     length = 9 if order in CHEAP_ORDERS else 1
     seeds, positions = [SEED, bytes(32), b"\x01" * 32], [0, 3, 16]
@@ -105,8 +106,8 @@ def test_sum_masks_edge_orders(backend, order):
     assert_rest_untouched(larger, length)
 
 
-@pytest.mark.parametrize("length", [0, 1, 17, 1027])
-@pytest.mark.parametrize("seed_count", [0, 1, 2, 9])
+@in_turn("length", [0, 1, 17, 1027])
+@in_turn("seed_count", [0, 1, 2, 9])
 def test_sum_masks_counts(backend, length, seed_count):
     """Two elements fill the plane of this order, so sums are reduced again and again; 1027 is more than one piece."""
     if backend == "reference" and length * seed_count > 3000:

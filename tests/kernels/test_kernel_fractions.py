@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import EDGE_ORDERS, assert_close, pack_integers, random_integers, width
 
 from pet import kernels
@@ -64,7 +65,7 @@ def floats(dtype: np.dtype) -> np.ndarray:
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_differences_in_lowest_terms(backend, order):
     differences = [*random_integers(7, order), order // 2, order // 6 * 2]
     ratios = [(1, 1), (1, 10**10), (6, 4), (10**45, 3 * 10**44), (2**70, 3**80), (3**90 * 2**64, 3**80 * 2**70)]
@@ -78,8 +79,8 @@ def test_differences_in_lowest_terms(backend, order):
             assert output.tobytes() == expected
 
 
-@pytest.mark.parametrize("order", [20_000_000_000_021, 2**64 - 59, 2**78 - 93, 2**127 - 1], ids=width)
-@pytest.mark.parametrize(
+@in_turn("order", [20_000_000_000_021, 2**64 - 59, 2**78 - 93, 2**127 - 1], ids=width)
+@in_turn(
     "denominator",
     [
         *(1, 2**63, 3**40, 10**10, 10**19, 10**20, 7 * 251**3, 2**126),
@@ -138,8 +139,8 @@ def test_only_whole_fractions_are_written(backend):
     assert kernels.encode_floats(nothing, values[:0]) == (0, 0)
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@in_turn("dtype", FLOATS, ids=str)
+@in_turn("bad", [np.nan, np.inf, -np.inf])
 def test_floats_must_be_finite(backend, dtype, bad):
     output = np.full(200, 0xA5, dtype=np.uint8)
     with pytest.raises(ModelError, match="index 2"):
@@ -214,8 +215,8 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("name", MALFORMED)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@in_turn("name", MALFORMED)
+@in_turn("dtype", DTYPES, ids=str)
 def test_malformed_fractions_are_refused(backend, dtype, name):
     data = as_array(record(Fraction(1, 2)) + MALFORMED[name] + bytes(100))
     model = np.full(2, 7, dtype=dtype)

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import LENGTHS, SEED, assert_untouched, drawn, pack_integers, random_integers, unaligned
 
 from pet import kernels
@@ -96,7 +97,7 @@ def assert_masks_exactly(backend: str, weights: np.ndarray, encoding: Encoding) 
     assert_untouched(memory, masked)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@in_turn("config", CONFIGS)
 def test_edge_weights_and_scalars(backend, config):
     config = MaskConfig.parse(config)
     for scalar in SCALARS:
@@ -104,9 +105,7 @@ def test_edge_weights_and_scalars(backend, config):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    "order", [2, 3, 257, 2**61, 2**62, 2**64, 2**128 + 1, 256**272 - 1], ids=lambda order: f"{order.bit_length()}bits"
-)
+@in_turn("order", [2, 3, 257, 2**61, 2**62, 2**64, 2**128 + 1, 256**272 - 1], ids=lambda order: f"{order.bit_length()}bits")
 def test_any_data_type_meets_any_order(backend, order, dtype):
     offsets = {0, order // 4, (order - 1) // 2}
     scales = (Fraction(1), Fraction(order, 7), Fraction(1, order), Fraction(2) ** -160, Fraction(3**100, 2**60))
@@ -130,8 +129,8 @@ def test_a_group_a_hair_too_small_wraps(backend):
         assert_masks_exactly(backend, weights, Encoding(order, 100, 100, 1))
 
 
-@pytest.mark.parametrize("length", [*LENGTHS, 2051])
-@pytest.mark.parametrize("config", ["prime-f32-b0-m3", "power2-f64-b0-m3", "prime-i32-b0-m3", "power2-f32-bmax-m3"])
+@in_turn("length", [*LENGTHS, 2051])
+@in_turn("config", ["prime-f32-b0-m3", "power2-f64-b0-m3", "prime-i32-b0-m3", "power2-f32-bmax-m3"])
 def test_lengths(backend, config, length):
     if backend == "reference" and length > 100:
         length = 100
@@ -196,9 +195,9 @@ def test_update_of_many_weights(backend):
     assert (after, clipped_count) == (position, clipped)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("index", [0, 8, 32])
-@pytest.mark.parametrize("config", ["prime-f32-b0-m3", "prime-f64-b0-m3", "prime-f64-bmax-m3"])
+@in_turn("bad", [np.nan, np.inf, -np.inf])
+@in_turn("index", [0, 8, 32])
+@in_turn("config", ["prime-f32-b0-m3", "prime-f64-b0-m3", "prime-f64-bmax-m3"])
 def test_weights_must_be_finite(backend, config, index, bad):
     config = MaskConfig.parse(config)
     encoding = encoding_of(config, Fraction(1))

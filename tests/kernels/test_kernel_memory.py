@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import SEED, assert_untouched, unaligned
 
 from pet import kernels
@@ -114,10 +115,8 @@ def awkward_weights(dtype: np.dtype, bound: float) -> np.ndarray:
     return np.concatenate([edges, random, np.round(random * 4) / 4, huge])
 
 
-@pytest.mark.parametrize(
-    "scalar", [Fraction(1), Fraction(1, 3), Fraction(1, 1024), Fraction(7, 10**6), Fraction(1, 10**9)], ids=str
-)
-@pytest.mark.parametrize(
+@in_turn("scalar", [Fraction(1), Fraction(1, 3), Fraction(1, 1024), Fraction(7, 10**6), Fraction(1, 10**9)], ids=str)
+@in_turn(
     "config",
     [
         *("prime-f32-b0-m3", "prime-f32-b2-m3", "prime-f32-b4-m6", "prime-f32-b6-m3", "power2-f32-b0-m12"),
@@ -151,8 +150,8 @@ def test_every_product_a_whole_number(vector_backend, portable):
     assert (masked == expected).all()
 
 
-@pytest.mark.parametrize("bound", [1, 2, 1000, 2**32 - 1])
-@pytest.mark.parametrize("order", [2, 3, 257, 2**31 + 11, *ORDERS, 2**62 - 57, 2**63, 2**63 + 29, 2**95 - 17, 2**127 - 1])
+@in_turn("bound", [1, 2, 1000, 2**32 - 1])
+@in_turn("order", [2, 3, 257, 2**31 + 11, *ORDERS, 2**62 - 57, 2**63, 2**63 + 29, 2**95 - 17, 2**127 - 1])
 def test_reduction(vector_backend, portable, order, bound):
     """Values at the edges of every multiple of the order that fits, and anywhere between them."""
     bound = min(bound, kernels.capacity(order))
@@ -169,12 +168,12 @@ def test_reduction(vector_backend, portable, order, bound):
     assert (total == expected).all()
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int64])
-@pytest.mark.parametrize(
-    ("numerator", "denominator"),
+@in_turn("dtype", [np.int32, np.int64])
+@in_turn(
+    "numerator, denominator",
     [(1, 10**10), (1, 1), (7, 3), (10**10, 3 * 10**10 + 1), (2**63 - 25, 2**62 - 57), (1, 2**62), (2**40, 3), (3, 2**70)],
 )
-@pytest.mark.parametrize("order", [257, 20_000_000_000_021, 2**63])
+@in_turn("order", [257, 20_000_000_000_021, 2**63])
 def test_integers_are_truncated_exactly(vector_backend, portable, order, numerator, denominator, dtype):
     """Differences around every multiple of a step, where an estimate of the quotient is wrong by one."""
     offset = order // 3
@@ -191,8 +190,8 @@ def test_integers_are_truncated_exactly(vector_backend, portable, order, numerat
     assert (model == expected).all()
 
 
-@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 7, 8, 9, 31, 32, 33, 1003])
-@pytest.mark.parametrize("order", [2**128 + 51, 2**191 + 1, 2**289 - 31, 2**512, 2**512 + 75, 256**268 - 5, 256**272 - 1])
+@in_turn("length", [0, 1, 3, 4, 5, 7, 8, 9, 31, 32, 33, 1003])
+@in_turn("order", [2**128 + 51, 2**191 + 1, 2**289 - 31, 2**512, 2**512 + 75, 256**268 - 5, 256**272 - 1])
 def test_wide_elements(vector_backend, portable, order, length):
     """Elements of many limbs: added, checked, and taken away again where one is invalid."""
     elements, _ = kernels.expand(SEED, order, 3 * length)

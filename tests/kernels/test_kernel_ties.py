@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import pack_integers, random_integers
 
 from pet import kernels
@@ -45,8 +46,8 @@ def assert_masked(backend: str, weights: np.ndarray, encoding: Encoding) -> None
 
 
 @pytest.mark.parametrize(("name", "dtype", "bits"), WEIGHTS, ids=[name for name, _, _ in WEIGHTS])
-@pytest.mark.parametrize("planes", [1, 2])
-@pytest.mark.parametrize("denominator", [3, 7, 479, 2**20 - 3, 2**45 - 55])
+@in_turn("planes", [1, 2])
+@in_turn("denominator", [3, 7, 479, 2**20 - 3, 2**45 - 55])
 def test_ties_and_near_ties(backend, name, dtype, bits, planes, denominator):
     source = random.Random(f"{name} {planes} {denominator}")
     order = ORDERS[planes]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import (
     EDGE_ORDERS,
     LENGTHS,
@@ -26,7 +27,7 @@ from pet.kernels import _reference as reference
 LOOSE_ORDERS = tuple(order for order in EDGE_ORDERS if order < 256 ** kernels.element_bytes(order))
 
 
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_aggregate(backend, order):
     vector_count = min(kernels.capacity(order) - 1, 11)
     start = random_integers(9, order, 2)
@@ -37,8 +38,8 @@ def test_aggregate(backend, order):
     assert_rest_untouched(larger, 9)
 
 
-@pytest.mark.parametrize("length", [*LENGTHS, 1003])
-@pytest.mark.parametrize("order", [20_000_000_000_021, 2**63, 2**80 - 1, 2**200], ids=width)
+@in_turn("length", [*LENGTHS, 1003])
+@in_turn("order", [20_000_000_000_021, 2**63, 2**80 - 1, 2**200], ids=width)
 def test_total_lengths(backend, order, length):
     """One vector in, one out again, and the rest as packed bytes."""
     first, second = random_integers(length, order, 1), random_integers(length, order, 2)
@@ -62,7 +63,7 @@ def test_totals_in_orders_of_all_configs(backend):
         assert reference.to_integers(elements) == second
 
 
-@pytest.mark.parametrize("order", LOOSE_ORDERS, ids=width)
+@in_turn("order", LOOSE_ORDERS, ids=width)
 def test_invalid_elements_are_found(backend, order):
     largest = 256 ** kernels.element_bytes(order) - 1
     for invalid in (order, largest):
@@ -74,7 +75,7 @@ def test_invalid_elements_are_found(backend, order):
     assert kernels.find_invalid(random_elements(0, order), order) is None
 
 
-@pytest.mark.parametrize("order", LOOSE_ORDERS, ids=width)
+@in_turn("order", LOOSE_ORDERS, ids=width)
 def test_an_invalid_element_leaves_the_total_alone(backend, order):
     vectors = [random_elements(33, order, k) for k in range(10)]
     for bad_vector, index in ((0, 0), (3, 17), (8, 31), (9, 32)):
@@ -89,7 +90,7 @@ def test_an_invalid_element_leaves_the_total_alone(backend, order):
         assert (larger == before).all()
 
 
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_reduce_to_the_capacity(backend, order):
     capacity = kernels.capacity(order)
     room = 2 ** (64 * kernels.plane_count(order))
@@ -102,7 +103,7 @@ def test_reduce_to_the_capacity(backend, order):
         assert_rest_untouched(larger, len(values))
 
 
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_subtract_pack_and_unmask_elements(backend, order):
     values, mask = random_integers(17, order, 1), random_integers(17, order, 2)
     mask[0], values[0] = order - 1, 0

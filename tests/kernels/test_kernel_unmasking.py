@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import (
     EDGE_ORDERS,
     LENGTHS,
@@ -38,7 +39,7 @@ def expected_weights(differences: list[int], decoding: Decoding, dtype: np.dtype
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("order", EDGE_ORDERS, ids=width)
+@in_turn("order", EDGE_ORDERS, ids=width)
 def test_edge_orders(backend, order, dtype):
     differences = [*random_integers(9, order), order // 2, order // 3, min(order - 1, order // 2 + 1)]
     for numerator, denominator in ((1, 1), (1, 10**10), (7, 3), (10**50, 3**70), (1, max(1, order // 1000)), (3**200, 2**1100)):
@@ -48,7 +49,7 @@ def test_edge_orders(backend, order, dtype):
             assert_close(model, expected_weights(differences, decoding, dtype))
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "config",
     [
         "prime-f32-b0-m3",
@@ -59,7 +60,7 @@ def test_edge_orders(backend, order, dtype):
         "prime-i64-bmax-m3",
     ],
 )
-@pytest.mark.parametrize("model_count", [1, 3, 1000])
+@in_turn("model_count", [1, 3, 1000])
 def test_configs(backend, config, model_count):
     config = MaskConfig.parse(config)
     offset = model_count * config.add_shift * config.exp_shift
@@ -97,9 +98,9 @@ def test_exact_results_are_exact(backend):
     assert model.tolist() == np.array(wanted, dtype=np.float32).tolist()
 
 
-@pytest.mark.parametrize("length", [*LENGTHS, 1003])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("order", [20_000_000_000_021, 2**80 - 1], ids=width)
+@in_turn("length", [*LENGTHS, 1003])
+@in_turn("dtype", DTYPES, ids=str)
+@in_turn("order", [20_000_000_000_021, 2**80 - 1], ids=width)
 def test_lengths(backend, order, dtype, length):
     differences = random_integers(length, order)
     decoding = Decoding(order, order // 2, 3, order // 2**20, 0, order - 1)
@@ -107,8 +108,8 @@ def test_lengths(backend, order, dtype, length):
     assert_close(model, expected_weights(differences, decoding, dtype))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("order", [257, 20_000_000_000_021, 2**127 - 1, 2**301 - 5], ids=width)
+@in_turn("dtype", DTYPES, ids=str)
+@in_turn("order", [257, 20_000_000_000_021, 2**127 - 1, 2**301 - 5], ids=width)
 def test_bounds(backend, order, dtype):
     low, high = order // 4, order // 2
     decoding = Decoding(order, order // 3, 1, 2**260, low, high)

@@ -6,6 +6,7 @@ the orders, lengths and positions here reach all of them. Masks drawn in pieces 
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import SEED, assert_rest_untouched, assert_untouched, random_integers, total_range, unaligned, width
 
 from pet import kernels
@@ -44,7 +45,7 @@ def drawn_by(backend, length, position, order):
     return elements, after
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("order", ORDERS, ids=width)
 def test_every_length(fast, portable, order):
     for length in (*range(36), 1023, 1024, 1025, 2500):
         expected, end = drawn_by(portable, length, 3, order)
@@ -53,7 +54,7 @@ def test_every_length(fast, portable, order):
         assert after == (end if length else 3)
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("order", ORDERS, ids=width)
 def test_every_position(fast, portable, order):
     for position in POSITIONS:
         expected, end = drawn_by(portable, 11, position, order)
@@ -62,7 +63,7 @@ def test_every_position(fast, portable, order):
         assert after == end
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("order", ORDERS, ids=width)
 def test_pieces(fast, portable, order):
     """The position after each piece is behind its last draw, so the next piece begins with the next attempt."""
     whole, end = drawn_by(portable, 300, 2, order)
@@ -74,8 +75,8 @@ def test_pieces(fast, portable, order):
     assert position == end
 
 
-@pytest.mark.parametrize("length", [1, 5, 8, 1027])
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("length", [1, 5, 8, 1027])
+@in_turn("order", ORDERS, ids=width)
 def test_sums(fast, portable, order, length):
     seeds, positions = SEED + bytes(32) + b"\x07" * 32, np.array([0, 17, 511], dtype=np.uint64)
     start = random_integers(length, order)

@@ -5,6 +5,7 @@ Every vector variant is held against the portable one, which the other tests hol
 
 import numpy as np
 import pytest
+from in_turn import in_turn
 from kernel_cases import SEED, assert_rest_untouched, assert_untouched, total_range, unaligned, width
 
 from pet import kernels
@@ -52,7 +53,7 @@ def drawn_by(backend, length, position, order, seed=SEED):
     return elements, after
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("order", ORDERS, ids=width)
 def test_every_length(fast, portable, order):
     expected, _ = drawn_by(portable, 41, 3, order)
     for length in range(41):
@@ -61,7 +62,7 @@ def test_every_length(fast, portable, order):
         assert after == (drawn_by(portable, length, 3, order)[1] if length else 3)
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("order", ORDERS, ids=width)
 def test_every_position(fast, portable, order):
     for position in (*POSITIONS, *range(200, 270)):
         expected, end = drawn_by(portable, 9, position, order)
@@ -70,7 +71,7 @@ def test_every_position(fast, portable, order):
         assert after == end
 
 
-@pytest.mark.parametrize("order", [*ORDERS, 256**16 + 9, 2 * 256**36 + 1, 256**264, 9 * 256**267], ids=width)
+@in_turn("order", [*ORDERS, 256**16 + 9, 2 * 256**36 + 1, 256**264, 9 * 256**267], ids=width)
 def test_many(fast, portable, order):
     length = 1003 if order in ORDERS else 60
     expected, end = drawn_by(portable, length, 5, order)
@@ -79,8 +80,8 @@ def test_many(fast, portable, order):
     assert after == end
 
 
-@pytest.mark.parametrize("length", [1, 3, 4, 5, 7, 8, 9, 48, 57, 700])
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("length", [1, 3, 4, 5, 7, 8, 9, 48, 57, 700])
+@in_turn("order", ORDERS, ids=width)
 def test_sums(fast, portable, order, length):
     seeds, positions = SEED + bytes(32) + b"\x07" * 32, np.array([0, 17, 511], dtype=np.uint64)
     start = [order - 1 - i % 2 for i in range(length)]
@@ -94,7 +95,7 @@ def test_sums(fast, portable, order, length):
     assert_rest_untouched(larger, length)
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=width)
+@in_turn("order", ORDERS, ids=width)
 def test_sums_carry_through_all_planes(fast, order):
     """The largest total takes a carry through every plane of ones, and a total of 0 none."""
     drawn, _ = drawn_by(fast, 33, 0, order)
@@ -107,8 +108,8 @@ def test_sums_carry_through_all_planes(fast, order):
         assert sums == [(a + b) % order for a, b in zip(begin, values, strict=True)]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64], ids=lambda dtype: np.dtype(dtype).name)
-@pytest.mark.parametrize("order", [ORDERS[0], ORDERS[1], ORDERS[6], ORDERS[7]], ids=width)
+@in_turn("dtype", [np.float32, np.float64, np.int32, np.int64], ids=lambda dtype: np.dtype(dtype).name)
+@in_turn("order", [ORDERS[0], ORDERS[1], ORDERS[6], ORDERS[7]], ids=width)
 def test_updates(fast, portable, order, dtype):
     """More than one piece, from the middle of a batch."""
     weights = np.random.default_rng(3).uniform(-1000, 1000, 1040).astype(dtype)
