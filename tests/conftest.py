@@ -13,6 +13,8 @@ from open_databases import check_connections
 from programs import require_program
 
 # Named twice, so that the linter sees that these are for pytest to find.
+from session import pytest_collection as pytest_collection
+from session import pytest_collection_finish as pytest_collection_finish
 from session import pytest_collection_modifyitems as pytest_collection_modifyitems
 from session import pytest_terminal_summary as pytest_terminal_summary
 from session import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
