@@ -15,7 +15,7 @@ from peer_driver import Federation, Node
 
 from pet.errors import FederationError, PetError
 from pet.federation.peer.aggregates import AGGREGATE
-from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest, choose_sum_peers
+from pet.federation.peer.enrolment import ENROLMENT, Manifest, PeerEnrolment, choose_sum_peers
 from pet.federation.peer.joining import Admission
 from pet.federation.peer.membership import TERMS
 from pet.federation.peer.messages import PeerMessage
@@ -73,7 +73,7 @@ class MaliciousAdmin:
         """What it contributes itself, and so can subtract."""
         return self.node.peer.local_project.snapshot().copy()
 
-    async def call(self, peer: Node, round_id: int) -> Enrolment | None:
+    async def call(self, peer: Node, round_id: int) -> PeerEnrolment | None:
         """Call one peer to a round of any number; returns its enrolment, or None for a refusal."""
         identity, fields = self._context.members[peer.uuid], {"round": round_id, "terms": 0}
         try:

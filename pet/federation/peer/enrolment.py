@@ -37,7 +37,7 @@ _LOTTERY: Final = b"pet/v1/fed-sum-role\0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
+class PeerEnrolment:
     """A peer's part in one round: the public half.
 
     Attributes:
@@ -85,7 +85,7 @@ class Enrolment:
 
 
 #: An enrolment in messages; its signature is not looked at.
-ENROLMENT: Final = JsonForm(Enrolment, {"round_id": "round", "last_round": "last"})
+ENROLMENT: Final = JsonForm(PeerEnrolment, {"round_id": "round", "last_round": "last"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +120,9 @@ class RoundKeys:
         last_round: int,
         *,
         schema: bytes,
-    ) -> Enrolment:
+    ) -> PeerEnrolment:
         """Sign the public half."""
-        unsigned = Enrolment(
+        unsigned = PeerEnrolment(
             peer=keys.uuid,
             round_id=round_id,
             last_round=last_round,
@@ -147,7 +147,7 @@ class Manifest:
 
     round_id: Whole
     leader: str
-    enrolments: tuple[Annotated[Enrolment, ENROLMENT], ...]
+    enrolments: tuple[Annotated[PeerEnrolment, ENROLMENT], ...]
 
     @property
     def contributions(self) -> dict[str, Contribution]:

@@ -20,7 +20,7 @@ from pet.federation.peer.aggregates import Aggregates
 from pet.federation.peer.confirmation import Confirmations, confirmed_together, some
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor
-from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest
+from pet.federation.peer.enrolment import ENROLMENT, Manifest, PeerEnrolment
 from pet.federation.peer.link import PeerLink
 from pet.federation.peer.outcome import OUTCOME, Outcome, OutcomeKind, log_outcome
 from pet.federation.peer.round import RoundLeader, RoundResult
@@ -41,7 +41,7 @@ _RETRY_SECONDS: Final = 1.0
 class _Called:
     """A peer's answer to a call: how it enrols, and whom it has confirmed; None of an earlier version, which does not say."""
 
-    enrolment: Annotated[Enrolment, ENROLMENT]
+    enrolment: Annotated[PeerEnrolment, ENROLMENT]
     # Of a thousand fingerprints it is 35 kB; more are not read.
     confirmed: Annotated[frozenset[str], Rules(max_length=MAX_PEERS)] | None = None
 
@@ -160,7 +160,7 @@ class Leadership:
             answers = [_Called(own, frozenset(self._confirmations.to_field())), *answers]
         return [one for one in answers if one is not None]
 
-    def _confirmed_together(self, called: list[_Called]) -> list[Enrolment]:
+    def _confirmed_together(self, called: list[_Called]) -> list[PeerEnrolment]:
         """Leave out whom not all others have confirmed: they would refuse the round."""
         enrolments = {one.enrolment.peer: one.enrolment for one in called}
         peers = [peer for peer in self._context.record.peers if peer.uuid in enrolments]

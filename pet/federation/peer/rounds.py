@@ -17,7 +17,7 @@ from pet.errors import FederationStateError, NothingNewError, PetError, RemotePr
 from pet.federation.peer.confirmation import Confirmations
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor, Offer
-from pet.federation.peer.enrolment import ENROLMENT, Enrolment, Manifest, RoundKeys
+from pet.federation.peer.enrolment import ENROLMENT, Manifest, PeerEnrolment, RoundKeys
 from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.round import RoundPart, end_task
@@ -31,7 +31,7 @@ DEFAULT_PHASE_SECONDS: Final = 60.0
 class _Pending:
     """What this peer enrolled with."""
 
-    enrolment: Enrolment
+    enrolment: PeerEnrolment
     keys: RoundKeys
     offer: Offer
 
@@ -97,7 +97,7 @@ class Rounds:
             context.log_error(f"Sync refused: {error}")
             raise
 
-    def enrol_as_leader(self, round_id: int) -> Enrolment | None:
+    def enrol_as_leader(self, round_id: int) -> PeerEnrolment | None:
         """Enrol for a round that this peer leads; None if it has nothing to contribute."""
         try:
             return self._enrol(round_id, is_leader=True)
@@ -132,7 +132,7 @@ class Rounds:
             raise RemoteProtocolError("bad_manifest", str(error)) from None
         return {}
 
-    def _enrol(self, round_id: int, *, is_leader: bool) -> Enrolment:
+    def _enrol(self, round_id: int, *, is_leader: bool) -> PeerEnrolment:
         context, offer = self._context, self._contributor.offer()
         keys = RoundKeys.generate(is_leader=is_leader)
         last_round, federation_id = context.counters.round_id, context.terms.federation_id
