@@ -40,6 +40,7 @@ from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConf
 from pet.mask_object import Mask, MaskedModel, MaskSeed, iter_sum_masks, sum_masks
 from pet.masking import ShareWeight, mask_model
 from pet.packing import Packing, pack
+from pet.pet1.enrolment import Enrolment
 from pet.plan import Plan
 from pet.updates import clip_norm, delta
 from pet.vectors import MaskedVectors, VectorAggregation, mask_vectors
@@ -54,6 +55,7 @@ __all__ = [
     "ConfigError",
     "CryptoError",
     "DataType",
+    "Enrolment",
     "GlobalModel",
     "GroupType",
     "Layout",

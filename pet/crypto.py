@@ -9,6 +9,8 @@ One exception: a large message is signed by OpenSSL where `cryptography` is inst
 one right signature for a key and a message, so nobody can tell which of the two made it. Verifying stays libsodium's: the two
 disagree about what hostile keys and signatures are worth.
 
+The group of Ed25519 itself, points and scalars, is pet/edwards.py.
+
 This file must never know a message, a mask or a phase.
 
 Source: docs/spec/pet.md 1.1, 1.5, 1.7; docs/spec/federation.md 4.1, 4.2.

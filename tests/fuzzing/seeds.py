@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from pet1_targets import pet1_seeds
 
 import pet
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
@@ -99,6 +100,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         yield "federation_texts", text.encode()
     yield "nats_stream", b"\x07PING\r\nMSG a 1 b 3\r\nabc\r\nMSG a.b 2 65537\r\n\xfe1\r\nPONG\r\n"
     yield "nats_stream", b"\x50HMSG a 1 r 12 65548\r\nNATS/1.0\r\n\r\n\xfe\r\nMSG a 1 65536\r\n\xfe\r\nMSG a 1 1\r\nx\r\n"
+    yield from pet1_seeds()
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from pet1_targets import PET1_DECODERS
 
 from pet import Aggregation, MaskConfig, MaskedModel
 from pet.coordinator.engine import CoordinatorEngine
@@ -250,6 +251,7 @@ DECODERS: Mapping[str, Target] = {
     "nats_chunk": fuzz_nats_chunk,
     "nats_stream": fuzz_nats_stream,
     "federation_texts": fuzz_federation_texts,
+    **PET1_DECODERS,
 }
 
 
