@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from participant_driver import wait_until, weights
+from participant_driver import signing_key, wait_until, weights
 from served_rounds import Others, Served, served_over
 
-from pet.participant import AsyncParticipant, BackOff, Participant, TickParticipant, spawn_participant, test_drive
+from pet.participant import AsyncParticipant, BackOff, Participant, Task, TickParticipant, spawn_participant, test_drive
 from pet.participant.test_drive import DummyFleet
 from pet.protocol.events import MessageAccepted, MessageRefused
 from pet.protocol.phases import Phase
+from pet.transports.nats import server
 
 QUICK = BackOff(initial_seconds=0.005, max_seconds=0.02)
 
@@ -83,6 +84,22 @@ def test_an_asyncio_participant_says_that_its_update_is_late(served, others):
             return participant.status.models_sent, participant.status.messages_late
 
     assert asyncio.run(take_part()) == (0, 1)
+    assert served.outcomes[MessageRefused] == 1
+
+
+def test_a_sum_message_is_late_whose_phase_the_broker_does_not_know_to_be_over_yet(monkeypatch, tmp_path):
+    monkeypatch.setattr(server, "_POLL_SECONDS", 3600.0)  # the coordinator publishes only what a confirmed message needs
+    with served_over("NATS", tmp_path) as served, contextlib.closing(served.open()) as transport:
+        participants = [TickParticipant(transport, signing_key=signing_key(number)) for number in range(20)]
+        for participant in participants:
+            wait_until(lambda one=participant: one.tick() is None or one.parameters is not None)
+            participant.tick()
+        punctual, late = [one for one in participants if one.task is Task.SUM][:2]
+        for participant in (punctual, late):
+            wait_until(lambda one=participant: one.tick() is None or one.status.phase == "sum2")
+            if participant is punctual:
+                served.pass_phase()
+    assert (punctual.status.messages_late, late.status.messages_late) == (0, 1)
     assert served.outcomes[MessageRefused] == 1
 
 

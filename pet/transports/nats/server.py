@@ -10,11 +10,12 @@ Source: docs/spec/federation.md 5.2, 5.4; the order of what is published is that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
@@ -52,6 +53,9 @@ PET_MESSAGE: Final = "pet"
 #: How often the coordinator is asked what it publishes; asking costs three attribute reads.
 _POLL_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0
+#: How long an upload is not confirmed because what the round announced is not at the broker yet; a broker that takes longer has
+#: the sender learn less, and must not make it send again.
+_RECEIPT_SECONDS: Final = 2.0
 
 
 class NatsServer:
@@ -90,7 +94,7 @@ class NatsServer:
         self._broadcasts: Final = Broadcasts(connection, subjects)
         self._creates_streams: Final = creates_streams
         self._publishes_model: Final = publishes_model
-        handler = _UploadHandler(service)
+        handler = _UploadHandler(service, self._wait_until_published)
         self._receiver: Final = UploadReceiver(connection, subjects, handler, directory=directory, slots=slots)
         self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory)
         self._asking: Subscription | None = None
@@ -100,6 +104,9 @@ class NatsServer:
         self._has_streams = False
         self._signer: Final = signer
         self._stored_model: tuple[PublishedModel, BlobReference] | None = None
+        #: Set to look at once for what is new, and whenever that was done.
+        self._looks_now: Final = asyncio.Event()
+        self._has_looked: Final = asyncio.Condition()
 
     async def start(self) -> None:
         """Make the streams and serve from now on.
@@ -143,9 +150,13 @@ class NatsServer:
 
     async def _keep_publishing(self) -> None:
         while True:
-            await asyncio.sleep(_POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._looks_now.wait(), _POLL_SECONDS)
+            self._looks_now.clear()
             try:
                 await self._publish_changes()
+                async with self._has_looked:
+                    self._has_looked.notify_all()
             except TransportError as error:
                 _logger.warning("not published yet: %s", error)
                 self._has_streams = self._has_streams and not isinstance(error, MissingError)
@@ -176,6 +187,22 @@ class NatsServer:
         await self._publish(MODEL, model, None if model is None else await self._store_model(model), parameters)
         await self._publish(PARAMETERS, parameters, parameters, parameters)
         await self._publish(SUMS, sums, sums, parameters)
+
+    async def _wait_until_published(self) -> None:
+        """Wait until the broker has the round and the sum dictionary that the coordinator announces; not for long.
+
+        Who sent a message asks the broker at once whether it came in time: what is there must not be older than the message.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_RECEIPT_SECONDS, self._connection.settings.request_timeout_seconds / 2)):
+                async with self._has_looked:
+                    while not self._is_published():
+                        self._looks_now.set()
+                        await self._has_looked.wait()
+
+    def _is_published(self) -> bool:
+        announced = {PARAMETERS: self._endpoint.parameters(), SUMS: self._endpoint.sums()}
+        return all(name in self._published and self._published[name][0] is source for name, source in announced.items())
 
     def _published_in(self, name: str) -> object:
         """Return the parameters of the round in which an event was published last."""
@@ -230,8 +257,9 @@ class NatsServer:
 class _UploadHandler:
     """Gives uploads to the service; implements `UploadHandler`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, wait_until_published: Callable[[], Awaitable[None]]) -> None:
         self._service: Final = service
+        self._wait_until_published: Final = wait_until_published
 
     @property
     def stall_seconds(self) -> float:
@@ -243,6 +271,7 @@ class _UploadHandler:
     async def handle(self, _peer: str, _offer: UploadOffer, body: SealedBody) -> str | None:
         """Hand it over. What the protocol thinks of it stays with the coordinator, as over HTTP (docs/spec/pet.md 9.3)."""
         await self._service.handle_message(body)
+        await self._wait_until_published()
         return None
 
 
