@@ -21,11 +21,22 @@ UVICORN_METHODS = {
     "connection_made": ["self", "transport"],
     "connection_lost": ["self", "exc"],
     "data_received": ["self", "data"],
+    "on_message_begin": ["self"],
+    "on_header": ["self", "name", "value"],
     "on_headers_complete": ["self"],
     "on_body": ["self", "body"],
+    "on_message_complete": ["self"],
+    "on_response_complete": ["self"],
+    "pause_writing": ["self"],
+    "resume_writing": ["self"],
+    "send_400_response": ["self", "msg"],
     "timeout_keep_alive_handler": ["self"],
 }
-UVICORN_VALUES = ["client", "connections", "cycle", "loop", "timeout_keep_alive", "timeout_keep_alive_task", "transport"]
+UVICORN_VALUES = ["client", "connections", "cycle", "flow", "headers", "loop", "parser", "transport"]
+UVICORN_VALUES += ["timeout_keep_alive", "timeout_keep_alive_task"]
+#: Of a request that is answered, and of what pauses a connection.
+UVICORN_CYCLE = ["body", "keep_alive", "more_body", "response_complete"]
+UVICORN_FLOW = ["pause_reading", "resume_reading"]
 #: What session.py and wire.py override, call, and replace in a client of nats-py.
 NATS_METHODS = {
     "_process_msg": ["self", "sid", "subject", "reply", "data", "headers"],
@@ -49,7 +60,8 @@ def parameters(function):
 def test_uvicorn():
     pytest.importorskip("uvicorn", reason="without uvicorn (extra http)")
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.http.flow_control import FlowControl
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
     from uvicorn.server import ServerState
 
     for name, expected in UVICORN_METHODS.items():
@@ -65,6 +77,10 @@ def test_uvicorn():
     made = asyncio.run(connection())
     for name in UVICORN_VALUES:
         assert hasattr(made, name), f"uvicorn {uvicorn.__version__}: a connection has no {name}"
+    assigned = set(re.findall(r"self\.(\w+)\b.* = ", inspect.getsource(RequestResponseCycle.__init__)))
+    assert assigned >= set(UVICORN_CYCLE), f"uvicorn {uvicorn.__version__}: of a request"
+    for name in UVICORN_FLOW:
+        assert parameters(getattr(FlowControl, name)) == ["self"], f"uvicorn {uvicorn.__version__}: {name}"
 
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1", "https://127.0.0.1:1"])

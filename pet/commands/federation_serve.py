@@ -25,8 +25,9 @@ from pet.federation.server.authentication import Authenticator
 from pet.federation.server.rest import RestOptions, create_app
 from pet.federation.server.service import FederationService
 from pet.federation.server.store import FederationStore
-from pet.transports.guarded_http import ConnectionLimits, guarded_protocol
+from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
+from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
 
 _logger: Final = logging.getLogger("pet.federation")
@@ -34,7 +35,6 @@ _logger: Final = logging.getLogger("pet.federation")
 _GRACE_SECONDS: Final = 5
 #: A federation has tens of members, each with a few clients: far fewer than a coordinator's participants.
 _MAX_CONNECTIONS: Final = 512
-_MAX_CONNECTIONS_PER_PEER: Final = 128
 _HEADER_SECONDS: Final = 10.0
 _MAX_HEADER_BYTES: Final = 1 << 16
 _MAX_REQUESTS_PER_SECOND: Final = 100.0
@@ -129,7 +129,6 @@ def _tls_context(certificate: Path | None, key: Path | None) -> ServingContext |
 def _server_config(app: Any, tls: ServingContext | None) -> uvicorn.Config:
     limits = ConnectionLimits(
         max_connections=_MAX_CONNECTIONS,
-        max_connections_per_peer=_MAX_CONNECTIONS_PER_PEER,
         header_seconds=_HEADER_SECONDS,
         max_header_bytes=_MAX_HEADER_BYTES,
     )

@@ -18,8 +18,8 @@ from pet.coordinator.stores import Stores
 from pet.coordinator.surroundings import NATS_NAME
 from pet.errors import MissingExtraError
 from pet.transports import asgi
-from pet.transports.guarded_http import ConnectionLimits
 from pet.transports.live_page import live_routes
+from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
 from pet.transports.signed_answers import AnswerSigner
 
@@ -106,6 +106,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         max_connections=max(1, min(limits.max_connections, raise_file_limit() - SPARE_FILES)),
         max_connections_per_peer=limits.max_connections_per_peer,
         header_seconds=limits.header_seconds,
+        stall_seconds=limits.stall_seconds,
         max_header_bytes=MAX_HEADER_BYTES,
     )
 

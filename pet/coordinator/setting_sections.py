@@ -112,14 +112,21 @@ class ServiceSettings(Section):
     max_connections: Count = setting(
         10_000,
         _COUNT,
-        "Connections at the same time, as far as the system lets a process have as many; further ones get 503 and are closed.",
+        "Connections at the same time, as far as the system lets a process have as many; further ones get 503 and are closed, "
+        "or the newest one of the address that has most is, if it has more than theirs.",
     )
-    max_connections_per_peer: Count = setting(2000, _COUNT, "The same from one address (of IPv6: from one /64 network).")
+    max_connections_per_peer: Count | None = setting(
+        None,
+        _COUNT,
+        "The same from one address (of IPv6: from one /64 network).",
+        absent="seven eighths of service.max_connections",
+    )
     header_seconds: Positive = setting(
         10.0,
         _SECONDS,
-        "How long the headers of a request may take, and a connection may wait for its first one; together they may have "
-        "64 KiB.",
+        "How long the headers of a request may take, and a connection may wait for its first one, or for the end of its TLS "
+        "handshake. Request line and headers may have 64 KiB and 128 lines; all above 4 KiB that are kept at the same time "
+        "have 16 MiB, of which one address gets seven eighths.",
     )
     max_requests_per_second: Positive = setting(
         1000.0,
@@ -151,8 +158,8 @@ class ServiceSettings(Section):
         30.0,
         _SECONDS,
         "How long a body may make no progress before its request is ended: with 408, or with 503 where others wait for the "
-        "memory it holds (then a body must advance by a sixteenth of its size in this time); also how long a reader of "
-        "`/model` may take nothing.",
+        "memory it holds (then a body must advance by a sixteenth of its size in this time); also how long a reader may take "
+        "for the next 64 KiB of an answer.",
     )
     allowed_participants: OptionalPath = setting(
         None,

@@ -1,94 +1,61 @@
-"""uvicorn's HTTP protocol with what it lacks against bad peers: bounds on connections, on headers, and on the time for them.
+"""uvicorn's HTTP protocol with what it lacks against bad peers: bounds on connections, headers, time, and on what lies around.
 
-uvicorn waits for ever for a request to begin and for its headers to end, and keeps headers of any size. Here a connection has
-a deadline whenever no request is being answered, and what is neither a whole header nor a body is bounded. Bodies, routes and
-answers are not this file's business (pet/transports/asgi.py), nor is TLS (pet/transports/guarded_tls.py).
+uvicorn waits for ever for a request to begin and for its headers to end, keeps headers of any size, and parses requests that
+follow on one that is still answered. Here a connection has a deadline whenever no request is being answered; parsing stops
+while one is, and what comes meanwhile stays in the socket but for a few kilobytes; a body is received no faster than it is
+taken; an answer that nobody takes ends the connection. Bodies, routes and answers are not this file's business
+(pet/transports/asgi.py), nor are the shares of addresses (pet/transports/open_connections.py) and TLS
+(pet/transports/guarded_tls.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any, Final
 
+from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError
-from pet.transports.line_limit import LineLimit
-from pet.transports.peers import peer_of
+from pet.transports.open_connections import ConnectionLimits, OpenConnections
 
 with MissingExtraError.naming("http"):
+    import httptools
+    from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _logger: Final = logging.getLogger(__name__)
 
-#: Received at once: twice what asyncio takes by itself, so that a large body takes half as many turns of its loop.
-_RECEIVE_BYTES: Final = 1 << 19
+#: Received at once while a body is taken as fast as it comes: twice what asyncio takes by itself, so that a large body takes
+#: half as many turns of its loop.
+_MAX_RECEIVE_BYTES: Final = 1 << 19
+#: Received of a body of which nothing was taken yet. It may double with what was taken: so all that lies here, and is not yet
+#: in the memory budget, is about as much as what is.
+_MIN_RECEIVE_BYTES: Final = 1 << 13
+#: Received at once where a request begins: what comes behind the headers may be the next request, which has to be kept.
+_HEAD_RECEIVE_BYTES: Final = 1 << 12
+#: Kept of what comes while a request is answered. It is received to learn that the peer has gone.
+_MAX_REST_BYTES: Final = 1 << 12
+#: Header lines of one request: each takes a hundred bytes more than it has.
+_MAX_HEADER_LINES: Final = 128
+#: What a reader must take in `stall_seconds`, if it does not take all.
+_PROGRESS_BYTES: Final = 1 << 16
+_END_OF_HEADERS: Final = b"\r\n\r\n"
 _REFUSAL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """What connections may take.
-
-    Attributes:
-        max_connections: connections at the same time.
-        max_connections_per_peer: the same from one address.
-        header_seconds: the time for the headers of a request, from the connection or from their first byte on.
-        max_header_bytes: bytes of headers, and of everything else that is no body.
-    """
-
-    max_connections: int
-    max_connections_per_peer: int
-    header_seconds: float
-    max_header_bytes: int
+class _RefusedError(Exception):
+    """Raised through the parser, which has no other way to be stopped."""
 
 
-class OpenConnections:
-    """How many connections are open, by peer.
+class _HeldFlow(FlowControl):
+    """Lets nobody resume reading while it is held: uvicorn does whenever an application asks for more of a body."""
 
-    Attributes:
-        lines: bounds what peers cause to be logged.
-    """
+    is_held = False
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self.lines: Final = LineLimit()
-        self._limits = limits
-        self._counts: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        """Return how many peers have a connection."""
-        return len(self._counts)
-
-    def count(self, peer: str) -> int:
-        """Return how many connections a peer has."""
-        return self._counts.get(peer, 0)
-
-    def admit(self, client: tuple[str, int] | None, open_count: int) -> str | None:
-        """Count a new connection.
-
-        Args:
-            client: its address and port.
-            open_count: open connections with this one.
-
-        Returns:
-            What `release` takes; None for a connection beyond the limits, which is not counted.
-        """
-        peer = peer_of(client)
-        limits, count = self._limits, self.count(peer)
-        if open_count > limits.max_connections or count >= limits.max_connections_per_peer:
-            text = "connection refused: %d are open, %d by its peer"
-            self.lines.log(_logger, logging.INFO, peer, text, open_count - 1, count)
-            return None
-        self._counts[peer] += 1
-        return peer
-
-    def release(self, peer: str | None) -> None:
-        """Count the end of a connection; None is one that was not admitted."""
-        if peer is not None:
-            self._counts[peer] -= 1
-            if not self._counts[peer]:
-                del self._counts[peer]
+    def resume_reading(self) -> None:
+        """Resume, unless held."""
+        if not self.is_held:
+            super().resume_reading()
 
 
 def guarded_protocol(connection_limits: ConnectionLimits) -> type[GuardedProtocol]:
@@ -97,7 +64,7 @@ def guarded_protocol(connection_limits: ConnectionLimits) -> type[GuardedProtoco
     class BoundProtocol(GuardedProtocol):
         limits = connection_limits
         open_connections = OpenConnections(connection_limits)
-        _buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        _buffer = memoryview(bytearray(_MAX_RECEIVE_BYTES))
 
     return BoundProtocol
 
@@ -115,17 +82,39 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._peer: str | None = None
+        self._holding: Holding | None = None
+        self._header_holding: Holding | None = None
         self._header_timer: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
-        self._made_progress = False
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        #: Of the request that is received: bytes that are no body, lines, and the end of what was parsed of its headers.
+        self._header_bytes = 0
+        self._header_lines = 0
+        self._header_end = b""
+        #: Whether its body is received, what is still to come (None if it has no length), and what came.
+        self._is_in_body = False
+        self._body_left: int | None = 0
+        self._body_bytes = 0
+        self._made_progress = False
+        self._reason = ""
+        #: What came while a request was answered.
+        self._rest = bytearray()
+
+    @property
+    def _peer(self) -> str:
+        return "" if self._holding is None else self._holding.holder
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request was received whole, and not its answer sent."""
+        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 and close it."""
         super().connection_made(transport)
-        self._peer = self.open_connections.admit(self.client, len(self.connections))
-        if self._peer is None:
+        self.flow = _HeldFlow(transport)
+        self._holding = self.open_connections.admit(self.client, self._make_room)
+        if self._holding is None:
             transport.write(_REFUSAL)
             transport.close()
             return
@@ -134,48 +123,180 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give everything back."""
         self._stop_expecting()
+        self._stop_watching()
         self._unset_keepalive_if_required()
-        self.open_connections.release(self._peer)
-        self._peer = None
+        self.open_connections.release(self._holding, self._header_holding)
+        self._holding = self._header_holding = None
+        self._rest.clear()
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - it is asyncio's
-        """Say where to put what is received."""
-        return self._buffer
+        """Say where to put what is received: no more than can be used now."""
+        if self._is_answering:
+            return self._buffer[: max(1, _MAX_REST_BYTES - len(self._rest))]
+        if not self._is_in_body:
+            return self._buffer[:_HEAD_RECEIVE_BYTES]
+        size = self._allowance_bytes()
+        return self._buffer[: size if self._body_left is None else max(1, min(size, self._body_left))]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Read what was received."""
         self.data_received(self._buffer[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
-        """Read as uvicorn does, within the bounds."""
-        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_headers()
-        self._made_progress = False
-        super().data_received(data)  # type: ignore[arg-type]  # any buffer will do
-        self._header_bytes = 0 if self._made_progress else self._header_bytes + len(data)
-        if self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
-            self._abort(f"expected headers of at most {self.limits.max_header_bytes} bytes")
+        """Parse up to the end of a request; what follows waits for its answer."""
+        if self._rest:
+            data = b"".join([self._rest, data])
+            self._rest.clear()
+        view = memoryview(data)
+        while view and not self.transport.is_closing():
+            if self._is_answering:
+                self._keep(view)
+                return
+            size = self._piece_bytes(view)
+            self._parse(view[:size])
+            view = view[size:]
+
+    def on_message_begin(self) -> None:
+        """Note that headers begin, unless it is behind a body without a length, of which only the parser knows the end."""
+        if self._is_answering:
+            raise _RefusedError
+        self._header_lines = 0
+        self.open_connections.release(self._header_holding)
+        self._header_holding = None
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self._header_lines += 1
+        if self._header_lines > _MAX_HEADER_LINES:
+            self._reason = f"expected at most {_MAX_HEADER_LINES} headers"
+            raise _RefusedError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Note that a request has begun."""
         self._made_progress = True
         self._stop_expecting()
+        lengths = [int(value) for name, value in self.headers if name == b"content-length"]
+        self._is_in_body, self._body_left, self._body_bytes = True, lengths[0] if lengths else None, 0
+        self._header_bytes, self._header_end = 0, b""
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Note that a body made progress; nothing of it is kept once there is an answer."""
+        """Note that a body made progress; nothing of it is kept once there is an answer, and not much before it is taken."""
         self._made_progress = True
+        self._body_bytes += len(body)
         super().on_body(body)
+        if not self.cycle.response_complete and len(self.cycle.body) >= self._allowance_bytes():
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """Note that what follows is another request."""
+        self._is_in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with what came meanwhile."""
+        assert isinstance(self.flow, _HeldFlow)
+        self.flow.is_held = False
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_unsent()  # a reader that takes nothing would keep it closing for ever
+        elif self._rest:
+            self.loop.call_soon(self._parse_rest)
+
+    def pause_writing(self) -> None:
+        """Note that a peer does not take its answer as fast as it is made."""
+        super().pause_writing()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        """Note that it does."""
+        super().resume_writing()
+        self._stop_watching()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection on which nothing happens, unless its peer still takes an answer bit by bit."""
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if unsent_bytes and unsent_bytes != self._unsent_bytes and not self.transport.is_closing():
-            self._unsent_bytes = unsent_bytes
+        if self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            self._watch_unsent()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         else:
             self.transport.abort()
+
+    def _keep(self, view: memoryview) -> None:
+        """Keep what came while a request is answered, and receive no more of it."""
+        self._rest += view
+        if len(self._rest) >= _MAX_REST_BYTES:
+            self._hold()
+
+    def _hold(self) -> None:
+        assert isinstance(self.flow, _HeldFlow)
+        self.flow.pause_reading()
+        self.flow.is_held = True
+
+    def _parse_rest(self) -> None:
+        if self._rest and not self._is_answering:
+            self.data_received(b"")
+
+    def _piece_bytes(self, view: memoryview) -> int:
+        """Return how much of what was received is of the same request, as far as its headers tell."""
+        if self._is_in_body:
+            return len(view) if self._body_left is None else min(len(view), self._body_left)
+        end = (self._header_end + bytes(view)).find(_END_OF_HEADERS)
+        return len(view) if end < 0 else end + len(_END_OF_HEADERS) - len(self._header_end)
+
+    def _parse(self, piece: memoryview) -> None:
+        self._unset_keepalive_if_required()
+        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_headers()
+        self._made_progress = False
+        if not self._is_in_body:
+            self._header_end = (self._header_end + bytes(piece[-len(_END_OF_HEADERS) :]))[1 - len(_END_OF_HEADERS) :]
+        elif self._body_left is not None:
+            self._body_left -= len(piece)
+        self._header_bytes += len(piece)
+        if not self._is_in_body and not self._admit_headers():
+            return
+        self._feed(piece)
+        if self._made_progress:
+            self._header_bytes = 0
+        elif self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
+            self._abort(f"expected headers of at most {self.limits.max_header_bytes} bytes")
+
+    def _feed(self, piece: memoryview) -> None:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            _logger.debug("a peer asked for another protocol")
+        except httptools.HttpParserCallbackError:
+            if self._reason:
+                self._abort(self._reason)
+            else:
+                self.cycle.keep_alive = False
+                self._hold()
+        except httptools.HttpParserError:
+            self.open_connections.log(self._peer, "connection closed: expected HTTP/1.1")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _admit_headers(self) -> bool:
+        """Bound headers: those of one request, and all of more than a few kilobytes together."""
+        size = self._header_bytes
+        if size > self.limits.max_header_bytes:
+            self._abort(f"expected headers of at most {self.limits.max_header_bytes} bytes")
+            return False
+        if size <= _HEAD_RECEIVE_BYTES:
+            return True
+        self._header_holding = self.open_connections.admit_headers(self._peer, self._header_holding, size, self._make_room)
+        if self._header_holding is None:
+            self.transport.write(_REFUSAL)
+            self.transport.close()
+        return self._header_holding is not None
+
+    def _allowance_bytes(self) -> int:
+        """Return how much of a body may wait here to be taken."""
+        taken = self._body_bytes - (0 if self.cycle.response_complete else len(self.cycle.body))
+        return max(_MIN_RECEIVE_BYTES, min(_MAX_RECEIVE_BYTES, taken))
 
     def _expect_headers(self) -> None:
         self._header_timer = self.loop.call_later(self.limits.header_seconds, self._give_up)
@@ -188,6 +309,28 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _give_up(self) -> None:
         self._abort(f"expected a request within {self.limits.header_seconds:g} s")
 
+    def _watch_unsent(self) -> None:
+        """From now on, until everything is sent, something has to be taken."""
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        if self._unsent_bytes and self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(self.limits.stall_seconds, self._look_at_unsent)
+
+    def _look_at_unsent(self) -> None:
+        self._stall_timer = None
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes > max(0, self._unsent_bytes - _PROGRESS_BYTES):
+            self._abort(f"expected an answer to be taken within {self.limits.stall_seconds:g} s")
+        else:
+            self._watch_unsent()
+
+    def _stop_watching(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _make_room(self) -> None:
+        self._abort("others, with fewer, need the room")
+
     def _abort(self, reason: str) -> None:
-        self.open_connections.lines.log(_logger, logging.INFO, self._peer or "", "connection closed: %s", reason)
+        self.open_connections.log(self._peer, "connection closed: %s", reason)
         self.transport.abort()

@@ -16,8 +16,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
-from pet.transports.guarded_http import ConnectionLimits, GuardedProtocol, guarded_protocol
+from pet.transports.guarded_http import GuardedProtocol, guarded_protocol
 from pet.transports.line_limit import LineLimit
+from pet.transports.open_connections import ConnectionLimits
 from pet.transports.tls import load_authority, load_identity
 
 _logger: Final = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ class TlsGate(asyncio.Protocol):
         self._transport = transport
         address = transport.get_extra_info("peername")
         self._address = str(address[0]) if address else "an unknown address"
-        self._peer = self._http.open_connections.admit(address, len(self._connections) + 1)
-        if self._peer is None:
+        self._holding = self._http.open_connections.admit(address, transport.abort)
+        if self._holding is None:
             transport.abort()  # there is no TLS yet in which to answer
             return
         transport.pause_reading()
@@ -165,7 +166,7 @@ class TlsGate(asyncio.Protocol):
             _logger.debug("no TLS with %s: %s", self._address, error)
         finally:
             self._connections.discard(self)
-            self._http.open_connections.release(self._peer)
+            self._http.open_connections.release(self._holding)
         if upgraded is None or self._is_lost:
             return  # asyncio has closed the connection
         connection = self._http(**self._keywords)
@@ -176,7 +177,7 @@ class TlsGate(asyncio.Protocol):
 
     def _report(self, reason: str) -> None:
         text = "TLS handshake with %s failed: %s"
-        self._lines.log(_logger, logging.WARNING, self._peer or "", text, self._address, reason)
+        self._lines.log(_logger, logging.WARNING, self._holding.holder if self._holding else "", text, self._address, reason)
 
 
 def _reason_of(error: ssl.SSLError) -> str:

@@ -18,11 +18,11 @@ from pet import cli
 from pet.errors import CertificateError, CredentialsError, PetError, TransportConfigError, TransportRefusedError
 from pet.participant import AsyncParticipant, BackOff, Participant, TickParticipant, spawn_participant
 from pet.transports.base import Transport
-from pet.transports.guarded_http import ConnectionLimits
 from pet.transports.guarded_tls import guarded_tls_protocol, serving_context
 from pet.transports.http import AsyncHttpTransport, HttpTransport
 from pet.transports.http_options import TlsOptions
 from pet.transports.nats import NatsSettings, NatsTransport
+from pet.transports.open_connections import ConnectionLimits
 
 TLS = Path(__file__).parents[1] / "vectors" / "tls"
 AUTHORITY = TLS / "authority.pem"

@@ -1,27 +1,45 @@
-"""Bad peers over raw sockets: slow headers, endless headers, too many connections, answers that nobody takes."""
+"""Bad peers over raw sockets: slow or endless headers, too many connections and requests, answers that nobody takes."""
 
+import asyncio
 import contextlib
+import gc
 import logging
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
 import pytest
 from asgi_server import serving, wait_until
 
-from pet.transports.guarded_http import ConnectionLimits, OpenConnections, guarded_protocol
+from pet.bodies.holders import HolderTable
+from pet.transports.guarded_http import guarded_protocol
+from pet.transports.open_connections import ConnectionLimits, OpenConnections
 from pet.transports.peers import peer_of
 
 LARGE = 32 * 2**20
+#: What was asked for since a test began, and what those wait for that asked for /wait.
+PATHS: list[str] = []
+GO_ON = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _start_anew():
+    PATHS.clear()
+    GO_ON.clear()
 
 
 async def app(scope, receive, send):
-    """Answer at once with a byte, or with many at /large; at /body with as many as came."""
+    """Answer at once with a byte, or with many at /large; at /body after all of it came, at /wait when the test lets it."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
+    PATHS.append(scope["path"])
+    if scope["path"] == "/wait":
+        while not GO_ON.is_set():
+            await asyncio.sleep(0.01)
     body = bytes(LARGE) if scope["path"] == "/large" else b"x"
     if scope["path"] == "/body":
         message = {"more_body": True}
@@ -158,7 +176,7 @@ def test_connections_of_one_peer_are_counted():
 
 
 def test_an_answer_that_nobody_takes_is_given_up_and_a_slow_reader_is_not():
-    with guarded(keep_alive=0.4) as (port, protocol):
+    with guarded(keep_alive=0.4, stall_seconds=1.0) as (port, protocol):
         with connect(port) as idle, connect(port) as slow:
             for connection in (idle, slow):
                 connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -188,8 +206,169 @@ def test_refused_connections_do_not_fill_the_log(caplog):
     caplog.set_level(logging.INFO)
     limits = ConnectionLimits(max_connections=3, max_connections_per_peer=1, header_seconds=1, max_header_bytes=1)
     connections = OpenConnections(limits)
-    assert connections.admit(("10.0.0.1", 1), 1) == "10.0.0.1"
+    for number in range(3):
+        assert connections.admit((f"10.0.0.{number}", 1), lambda: None) is not None
     for port in range(1000):
-        assert connections.admit(("10.0.0.1", port), 2) is None
-        assert connections.admit(("10.0.0.2", port), 4) is None
+        assert connections.admit(("10.0.0.1", port), lambda: None) is None
+        assert connections.admit(("10.0.0.4", port), lambda: None) is None
     assert len(caplog.records) == 2
+
+
+def only_connection(protocol):
+    """Return the one connection that there is."""
+    found = [one for one in gc.get_objects() if isinstance(one, protocol) and one.parser is not None]
+    assert len(found) == 1
+    return found[0]
+
+
+def receive_all(connection):
+    """Return everything up to the end of a connection."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65_536):
+            received += piece
+    return received
+
+
+def test_pipelined_requests_are_answered_one_after_the_other():
+    with guarded(header_seconds=60) as (port, _), connect(port) as connection:
+        requests = b"".join(
+            b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (n, n % 7, b"\r\n\r\n\r\n"[: n % 7])
+            for n in range(300)
+        )
+        connection.sendall(requests + GET.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        assert receive_all(connection).count(b"HTTP/1.1 200 OK\r\n") == 301
+        assert [f"/{n}" for n in range(300)] + ["/"] == PATHS
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /wait HTTP/1.1\r\nContent-Length: 2\r\n\r\nxx"]
+)
+def test_while_a_request_is_answered_what_follows_stays_in_the_socket(first):
+    requests = b"GET / HTTP/1.1\r\n\r\n" * 500_000
+    with guarded(header_seconds=60) as (port, protocol), connect(port) as connection:
+        connection.sendall(first)
+        wait_until(lambda: PATHS)
+        server_side = only_connection(protocol)
+        connection.setblocking(False)
+        sent, deadline = 0, time.monotonic() + 1
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                sent += connection.send(requests[sent : sent + 2**16])
+        assert sent < len(requests), "expected the socket to fill up"
+        assert PATHS == ["/wait"]
+        assert len(server_side._rest) <= 4096
+        assert not server_side.pipeline
+        connection.setblocking(True)
+        GO_ON.set()
+        wait_until(lambda: len(PATHS) > 100)
+        assert len(server_side._rest) <= 4096
+
+
+def test_requests_behind_a_body_without_a_length_are_not_answered_and_the_first_one_is():
+    chunked = b"POST /wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    with guarded(header_seconds=60) as (port, _), connect(port) as connection:
+        connection.sendall(chunked + GET * 100)
+        wait_until(lambda: PATHS)
+        GO_ON.set()
+        answer = receive_all(connection)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close" in answer
+        assert PATHS == ["/wait"]
+
+
+@pytest.mark.parametrize(("surplus", "answers"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_headers_may_have_exactly_what_is_documented(surplus, answers, at_once):
+    limit = 20_000
+    beginning, end = b"GET / HTTP/1.1\r\nConnection: close\r\na: ", b"\r\n\r\n"
+    request = beginning + b"x" * (limit + surplus - len(beginning + end)) + end
+    with guarded(header_seconds=60, max_header_bytes=limit) as (port, protocol), connect(port) as connection:
+        with contextlib.suppress(ConnectionError):
+            if at_once:
+                connection.sendall(request)
+            else:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for start in range(0, len(request), 999):
+                    connection.sendall(request[start : start + 999])
+        assert receive_all(connection).count(b"HTTP/1.1 200 OK") == answers
+        wait_until(lambda: not protocol.open_connections._headers.used)
+
+
+def test_many_header_lines_are_refused():
+    for count, answers in ((127, 1), (128, 0)):
+        with guarded(header_seconds=60) as (port, _), connect(port) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n" + b"a: b\r\n" * count + b"\r\n")
+            assert receive_all(connection).count(b"HTTP/1.1 200 OK") == answers
+
+
+def test_all_headers_together_are_bounded_and_shared():
+    """One address fills what there is for large headers; another one's are taken at its expense."""
+    head = b"GET /wait HTTP/1.1\r\na: " + b"x" * 50_000 + b"\r\n\r\n"
+    limits = {"header_seconds": 60, "max_connections": 60, "max_connections_per_peer": 50, "max_header_bytes": 2**16}
+    with guarded(**limits) as (port, protocol), contextlib.ExitStack() as stack:
+        connections = protocol.open_connections
+        connections._headers = HolderTable(10 * len(head), len(head))
+        held = [stack.enter_context(connect(port)) for _ in range(9)]
+        for connection in held:
+            connection.sendall(head)
+        wait_until(lambda: len(PATHS) == 9)
+        with connect(port) as further:
+            further.sendall(head)
+            assert further.recv(1000).startswith(b"HTTP/1.1 503 ")
+        for number in (2, 3, 4):
+            other = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10, (f"127.0.0.{number}", 0)))
+            other.sendall(head)
+        wait_until(lambda: len(PATHS) == 12)
+        assert connections._headers.held_by("127.0.0.1") == 7 * len(head)
+        assert sum(is_closed(connection) for connection in held[-2:]) == 2
+        GO_ON.set()
+
+
+def test_a_body_that_is_not_taken_is_not_received():
+    """What lies before the application is in no budget, so there is little of it, for each of many connections."""
+    with guarded(header_seconds=60) as (port, protocol), connect(port) as connection:
+        connection.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        wait_until(lambda: PATHS)
+        server_side = only_connection(protocol)
+        connection.setblocking(False)
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                connection.send(bytes(2**16))
+        assert 0 < len(server_side.cycle.body) <= 2**14
+        GO_ON.set()
+
+
+def test_a_large_body_is_received_in_large_pieces():
+    size = 8 * 2**20
+    with guarded(header_seconds=60) as (port, _), connect(port) as connection:
+        connection.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        assert is_answered(connection)
+
+
+@pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
+def test_who_takes_nothing_of_an_answer_is_disconnected(end):
+    with guarded(header_seconds=60, stall_seconds=0.3) as (port, protocol), connect(port) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n" + end + b"\r\n")
+        wait_until(lambda: PATHS)
+        wait_until(lambda: not protocol.open_connections)
+        assert len(receive_all(connection)) < LARGE
+
+
+def test_another_address_gets_a_connection_though_one_has_all_it_can_get():
+    limits = {"header_seconds": 60, "max_connections": 16, "max_connections_per_peer": None}
+    with guarded(**limits) as (port, protocol), contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(port)) for _ in range(14)]
+        wait_until(lambda: protocol.open_connections.count("127.0.0.1") == 14)
+        with connect(port) as further:
+            assert further.recv(1000).startswith(b"HTTP/1.1 503 ")
+        for number in range(2, 7):
+            other = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10, (f"127.0.0.{number}", 0)))
+            other.sendall(GET)
+            assert is_answered(other)
+        assert protocol.open_connections.count("127.0.0.1") == 11
+        assert all(is_closed(connection) for connection in held[-3:])
+        held[0].sendall(GET)
+        assert is_answered(held[0])

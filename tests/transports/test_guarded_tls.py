@@ -16,9 +16,9 @@ from programs import require_program
 from test_guarded_http import GET, app, is_answered
 
 from pet.errors import ConfigError
-from pet.transports.guarded_http import ConnectionLimits
 from pet.transports.guarded_tls import guarded_tls_protocol, serving_context
 from pet.transports.line_limit import LineLimit
+from pet.transports.open_connections import ConnectionLimits
 
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
 AUTHORITY, SERVER, CLIENT = TLS / "authority.pem", TLS / "server.pem", TLS / "client.pem"
