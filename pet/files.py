@@ -16,7 +16,6 @@ import errno
 import io
 import os
 import secrets
-import shutil
 import stat
 import sys
 import tempfile
@@ -302,46 +301,6 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class TemporaryFolder:
-    """A private folder that is removed when it is closed; what a killed process left is removed when the next one is made.
-
-    Args:
-        prefix: of its name in the system's temporary folder.
-
-    Attributes:
-        path: of the folder.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-            # One that is another user's, is in use or is gone already stays as it is.
-            with contextlib.suppress(OSError):
-                _remove_abandoned(left)
-        self._folder: Final = tempfile.TemporaryDirectory(prefix=prefix)
-        self.path: Final = Path(self._folder.name)
-        # Locked before it gets its name, so that nobody can find it unlocked; Windows renames no open file.
-        is_renamed = os.name != "nt"
-        self._lock: Final = FileLock(self.path / ("unlocked" if is_renamed else "lock"))
-        if is_renamed:
-            (self.path / "unlocked").rename(self.path / "lock")
-
-    def close(self) -> None:
-        """Remove it."""
-        if os.name == "nt":  # no open file can be removed there
-            self._lock.close()
-        self._folder.cleanup()
-        self._lock.close()
-
-
-def _remove_abandoned(folder: Path) -> None:
-    if hasattr(os, "geteuid") and folder.lstat().st_uid != os.geteuid():
-        return
-    if not (folder / "lock").exists():
-        return
-    with FileLock(folder / "lock"):
-        shutil.rmtree(folder)
 
 
 def _lock(descriptor: int, *, waits: bool) -> None:

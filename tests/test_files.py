@@ -20,7 +20,7 @@ from pet.coordinator.model_store import FolderModelStore
 from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
 from pet.errors import StateError, StorageError
 from pet.federation.server.store import FederationStore
-from pet.files import FileLock, TemporaryFolder
+from pet.files import FileLock
 
 OLD, NEW = b"the old content", b"the new content"
 
@@ -420,22 +420,6 @@ def test_locks_of_windows_are_held_by_one_too(tmp_path, monkeypatch):
     with FileLock(tmp_path / "lock"), pytest.raises(BlockingIOError):
         FileLock(tmp_path / "lock")
     FileLock(tmp_path / "lock", waits=True).close()
-
-
-def test_an_abandoned_temporary_folder_is_removed_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    first = TemporaryFolder("pet-test-")
-    assert mode_of(first.path) == 0o700
-    abandoned = tmp_path / "pet-test-abandoned"
-    abandoned.mkdir()
-    (abandoned / "lock").touch()
-    starting = tmp_path / "pet-test-starting"
-    starting.mkdir()
-    second = TemporaryFolder("pet-test-")
-    assert set(tmp_path.iterdir()) == {first.path, second.path, starting}
-    first.close()
-    second.close()
-    assert list(tmp_path.iterdir()) == [starting]
 
 
 # ---- Everywhere -------------------------------------------------------------------------------------------------------

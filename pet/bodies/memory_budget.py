@@ -14,7 +14,7 @@ wait for must make progress (`PROGRESS_SHARE`), or its memory is reclaimed. For 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -67,12 +67,12 @@ class Reservation:
     pools: tuple[_Pool, ...]
     holding: Holding
 
-    def __init__(self, budget: MemoryBudget, most_bytes: int, holder: str, lease: asyncio.Timeout) -> None:
+    def __init__(self, budget: MemoryBudget, most_bytes: int, holder: str, end: Callable[[], None]) -> None:
         self.most_bytes = most_bytes
         self.size_bytes = 0
         self.holder: Final = holder
         self._budget = budget
-        self._lease = lease
+        self._end = end
         self._is_finished = False
         self._is_lost = False
         self._milestone_bytes = 0
@@ -106,8 +106,12 @@ class Reservation:
         self._require_kept()
         self._is_finished = True
         self.most_bytes = self.size_bytes
-        self._lease.reschedule(None)
         self._budget._keep(self)
+
+    def give_back(self) -> None:
+        """Give all bytes back; calling it twice does no harm."""
+        self._budget._take_back(self)
+        self._budget._grant()
 
     def lose_if_slow(self, since_seconds: float) -> None:
         """Reclaim the bytes if the body has made no progress since then; reading it raises ReservationLostError."""
@@ -118,7 +122,7 @@ class Reservation:
         """Take the bytes away, unless the body is whole."""
         if not self._is_finished:
             self._is_lost = True
-            self._lease.reschedule(0)
+            self._end()
 
     def _require_kept(self) -> None:
         if self._is_lost:
@@ -161,6 +165,10 @@ class MemoryBudget:
         """Return whether somebody waits for bytes, and nobody holds more than `holder`."""
         return bool(self._waiters) and self._holders.is_largest(holder)
 
+    def has_room(self, size_bytes: int, holder: str) -> bool:
+        """Return whether `try_reserve` would probably succeed now: what bodies on their way may still need is not looked at."""
+        return not self.is_short_for(holder) and self._holders.has_room(holder, min(size_bytes, self.capacity_bytes))
+
     @asynccontextmanager
     async def reserve(self, most_bytes: int, holder: str = "") -> AsyncIterator[Reservation]:
         """Announce a body of at most `most_bytes`. Nothing is charged yet; at the end of the `async with` all is given back.
@@ -173,14 +181,7 @@ class MemoryBudget:
             ReservationLostError: the body was too slow while others waited, or its bytes were given to somebody who had less.
         """
         lease = asyncio.timeout(None)
-        is_large = most_bytes > SMALL_MESSAGE_BYTES
-        most_bytes = min(most_bytes, max(1, self.capacity_bytes - self._reserve_bytes * (1 + is_large)))
-        reservation = Reservation(self, most_bytes, holder, lease)
-        reservation.pools = self._pools_of(holder, is_large=is_large)
-        for pool in reservation.pools:
-            pool.largest_bytes = max(pool.largest_bytes, most_bytes)
-            pool.reservations.add(reservation)
-        reservation.holding = self._holders.begin(holder, lambda: self._evict(reservation))
+        reservation = self._begin(most_bytes, holder, lambda: lease.reschedule(0))
         try:
             async with lease:
                 yield reservation
@@ -189,8 +190,34 @@ class MemoryBudget:
                 raise
             raise ReservationLostError("body: expected progress while others wait for room") from None
         finally:
+            reservation.give_back()
+
+    def try_reserve(self, size_bytes: int, holder: str, end: Callable[[], None]) -> Reservation | None:
+        """Charge a body for all its bytes at once, until `Reservation.give_back`; None if there is no room for it now.
+
+        Args:
+            size_bytes: its size.
+            holder: who sends it.
+            end: called when its bytes were given to somebody who had less; must arrange for its end.
+        """
+        if self.is_short_for(holder):
+            return None
+        reservation = self._begin(size_bytes, holder, end)
+        if not any(take(reservation, reservation.most_bytes) for take in (self._take_if_safe, self._take_from_larger)):
             self._take_back(reservation)
-            self._grant()
+            return None
+        return reservation
+
+    def _begin(self, most_bytes: int, holder: str, end: Callable[[], None]) -> Reservation:
+        is_large = most_bytes > SMALL_MESSAGE_BYTES
+        most_bytes = min(most_bytes, max(1, self.capacity_bytes - self._reserve_bytes * (1 + is_large)))
+        reservation = Reservation(self, most_bytes, holder, end)
+        reservation.pools = self._pools_of(holder, is_large=is_large)
+        for pool in reservation.pools:
+            pool.largest_bytes = max(pool.largest_bytes, most_bytes)
+            pool.reservations.add(reservation)
+        reservation.holding = self._holders.begin(holder, lambda: self._evict(reservation))
+        return reservation
 
     def _pools_of(self, holder: str, *, is_large: bool) -> tuple[_Pool, ...]:
         if holder not in self._pools:

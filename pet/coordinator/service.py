@@ -85,7 +85,7 @@ class CoordinatorService:
         self.workers: Final = workers or os.cpu_count() or 1
         if max_spool_bytes is None:
             max_spool_bytes = max(MIN_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
-        self._budget: Final = MemoryBudget(max_bytes_in_flight, stall_seconds)
+        self.memory: Final = MemoryBudget(max_bytes_in_flight, stall_seconds)
         self.spool: Final = Spool(spool_folder, max_spool_bytes, expects_keeping=engine.is_durable)
         self._large_turn: Final = asyncio.Semaphore(_LARGE_MESSAGES_OPEN)
         self._intake: Intake | None = None
@@ -148,7 +148,7 @@ class CoordinatorService:
         self._answer_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-answer")
         self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
         self._spool_threads = ThreadPoolExecutor(1, thread_name_prefix="pet-spool")
-        self._intake = Intake(self._budget, self.spool, self._spool_threads, self.stall_seconds)
+        self._intake = Intake(self.memory, self.spool, self._spool_threads, self.stall_seconds)
         try:
             await self._tick()
             if (largest_bytes := self.engine.max_body_bytes_ever()) > SMALL_BODY_BYTES:
@@ -190,7 +190,7 @@ class CoordinatorService:
     @property
     def memory_in_flight_bytes(self) -> int:
         """The bodies that are in memory now."""
-        return self._budget.capacity_bytes - self._budget.free_bytes
+        return self.memory.capacity_bytes - self.memory.free_bytes
 
     @property
     def endpoint(self) -> Endpoint:

@@ -97,16 +97,16 @@ class ServiceSettings(Section):
     spool_folder: OptionalPath = setting(
         None,
         "the path of a folder",
-        "Where bodies above 1 MiB are kept until they are handled, in files without a name; a folder in memory (tmpfs) saves "
-        "nothing.",
+        "Where bodies above 1 MiB are kept until they are handled, in files without a name, over NATS in its folder `nats`; a "
+        "folder in memory (tmpfs) saves nothing.",
         absent="one beside the stored rounds",
     )
     max_spool_bytes: Count | None = setting(
         None,
         _BYTES,
-        "Bytes of such bodies on disk at the same time; beyond that, requests are answered with 503 and Retry-After before "
-        "they are read. One address gets seven eighths, and its newest body makes room (503) for one of an address that holds "
-        "less.",
+        "Bytes of such bodies on disk at the same time, over HTTP and NATS together; beyond that, requests are answered with "
+        "503 and Retry-After before they are read, and senders over NATS wait. One address, or peer, gets seven eighths, and "
+        "its newest body makes room (503) for one of an address that holds less.",
         absent="room for 16 of the largest messages, or 1 GiB",
     )
     max_connections: Count = setting(

@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from pet.bodies.body import SealedBody
+from pet.bodies.memory_budget import MemoryBudget
+from pet.bodies.spool import Spool
 from pet.buffers import Buffer
 from pet.transports.base import Endpoint
 
@@ -44,6 +46,16 @@ class Service(Protocol):
     @property
     def endpoint(self) -> Endpoint:
         """What answers."""
+        ...
+
+    @property
+    def spool(self) -> Spool:
+        """Where large bodies go; bounds them for all transports together."""
+        ...
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """What bodies may have in memory, for all transports together."""
         ...
 
     @property

@@ -124,7 +124,7 @@ def test_room_on_disk_follows_the_model(tmp_path):
     assert CoordinatorService.from_settings(SETTINGS).spool.capacity_bytes == 2**30
     given = {"max_bytes_in_flight": 65_536, "workers": 3, "max_spool_bytes": 10, "spool_folder": str(tmp_path / "spool")}
     bounded = CoordinatorService.from_settings(Settings(service=given))
-    assert (bounded._budget.capacity_bytes, bounded.workers) == (65_536, 3)
+    assert (bounded.memory.capacity_bytes, bounded.workers) == (65_536, 3)
     assert (bounded.spool.capacity_bytes, bounded.spool.folder) == (10, tmp_path / "spool")
 
 

@@ -41,7 +41,7 @@ def status_of(connection):
 
 
 def free_bytes(app):
-    return app.state.service._budget.free_bytes
+    return app.state.service.memory.free_bytes
 
 
 def test_too_large_by_its_header_is_refused_before_it_is_read(app, url):
@@ -82,7 +82,7 @@ def test_chunked_bodies_are_messages_too(app, url):
 def test_a_stalled_body_is_given_up(app, url, head):
     with connect(url) as connection:
         connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
-        wait_until(lambda: app.state.service._budget._all.reservations)
+        wait_until(lambda: app.state.service.memory._all.reservations)
         assert free_bytes(app) == 65_536
         started = time.monotonic()
         assert status_of(connection) == 408
@@ -110,7 +110,7 @@ def test_a_sender_that_goes_away_leaves_nothing(app, url):
 def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
     """Two bodies of 3000 bytes do not fit 4096: the second waits for its last part, `/params` does not."""
     app = create_app(Settings(service={"stall_seconds": 30}))
-    app.state.service._budget = MemoryBudget(4096, reserve_bytes=0)
+    app.state.service.memory = MemoryBudget(4096, reserve_bytes=0)
     with serving(app) as url, connect(url) as first:
         first.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + bytes(2000))
         wait_until(lambda: free_bytes(app) == 2096)
@@ -129,7 +129,7 @@ def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
 def test_bodies_that_were_announced_and_do_not_come_hold_nobody_up():
     app = create_app(Settings(model={"length": 1_000_000}, service={"stall_seconds": 60}))
     limit = app.state.service.endpoint.max_body_bytes()
-    budget = app.state.service._budget = MemoryBudget(2 * limit, reserve_bytes=0)
+    budget = app.state.service.memory = MemoryBudget(2 * limit, reserve_bytes=0)
     with serving(app) as url:
         idle = [connect(url) for _ in range(20)]
         for connection in idle:
@@ -142,7 +142,7 @@ def test_bodies_that_were_announced_and_do_not_come_hold_nobody_up():
 
 def test_bodies_that_fill_the_memory_and_stop_have_to_give_way():
     app = create_app(Settings(service={"stall_seconds": 60}))
-    app.state.service._budget = MemoryBudget(4096, 0.3, reserve_bytes=0)
+    app.state.service.memory = MemoryBudget(4096, 0.3, reserve_bytes=0)
     with serving(app) as url, connect(url) as slow:
         slow.sendall(b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n" + bytes(3900))
         wait_until(lambda: free_bytes(app) == 196)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pet.bodies.partial_upload import has_bit, set_bit
 from pet.errors import RemoteProtocolError
 from pet.transports.nats.frames import (
     HEADER_BYTES,
@@ -16,8 +17,6 @@ from pet.transports.nats.frames import (
     UploadOffer,
     Verdict,
     decode_chunk,
-    has_bit,
-    set_bit,
 )
 
 OFFER = UploadOffer(upload_id=bytes(range(16)), size_bytes=150, sha256=bytes(32), kind="pet", round="7", chunk_bytes=40)

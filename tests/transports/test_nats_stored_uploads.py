@@ -172,11 +172,11 @@ def test_a_full_queue_is_waited_for(broker):
     run(use())
 
 
-def test_what_the_spool_has_no_room_for_stays_in_the_queue(broker):
+def test_what_the_spool_has_no_room_for_stays_in_the_queue(broker, tmp_path):
     async def use():
         keeper = Keeper(seconds=0)
         async with (
-            receiving(broker, keeper, kind=StoredUploads, max_spool_bytes=15 * CHUNK) as subjects,
+            receiving(broker, keeper, kind=StoredUploads, max_spool_bytes=15 * CHUNK, directory=tmp_path) as subjects,
             await connect(settings_for(broker), "peer") as connection,
         ):
             bodies = [some_bytes(10 * CHUNK, seed) for seed in range(2)]

@@ -86,6 +86,19 @@ class UploadOffer:
         """Return the bytes of data in one chunk."""
         return min(self.chunk_bytes, self.size_bytes - index * self.chunk_bytes)
 
+    def require_place(self, header: ChunkHeader, data: memoryview) -> None:
+        """Check that a chunk belongs to this upload.
+
+        Raises:
+            RemoteProtocolError: it belongs to another one or has another size (reason "foreign_chunk").
+        """
+        mine = (self.upload_id, self.chunk_count, self.size_bytes)
+        if (header.upload_id, header.count, header.size_bytes) != mine or len(data) != self.chunk_size(header.index):
+            raise RemoteProtocolError(
+                "foreign_chunk",
+                f"chunk {header.index}: expected one of this upload, got {len(data)} of {header.size_bytes} bytes",
+            )
+
     def to_bytes(self) -> bytes:
         """Return it as JSON, ASCII on one line: it also travels in a header."""
         record = {
@@ -199,16 +212,6 @@ class OpenAnswer:
             raise RemoteProtocolError(
                 "malformed_answer", f"upload: expected slot, wait or verdict, got {data[:60]!r}"
             ) from None
-
-
-def has_bit(bitmap: bytes | bytearray, index: int) -> bool:
-    """Return whether a chunk is there; chunks beyond the bitmap are not."""
-    return index // 8 < len(bitmap) and bool(bitmap[index // 8] & (0x80 >> index % 8))
-
-
-def set_bit(bitmap: bytearray, index: int) -> None:
-    """Note that a chunk is there."""
-    bitmap[index // 8] |= 0x80 >> index % 8
 
 
 def _load(data: bytes, most_bytes: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from pet.bodies.partial_upload import has_bit
 from pet.buffers import Buffer
 from pet.errors import (
     CounterpartOfflineError,
@@ -32,7 +33,6 @@ from pet.transports.nats.frames import (
     OpenAnswer,
     UploadOffer,
     Verdict,
-    has_bit,
 )
 from pet.transports.nats.retry import RetryPeriod
 from pet.transports.nats.subjects import Subjects

@@ -95,8 +95,11 @@ class NatsServer:
         self._creates_streams: Final = creates_streams
         self._publishes_model: Final = publishes_model
         handler = _UploadHandler(service, self._wait_until_published)
-        self._receiver: Final = UploadReceiver(connection, subjects, handler, directory=directory, slots=slots)
-        self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory)
+        spool, memory = service.spool, service.memory
+        self._receiver: Final = UploadReceiver(
+            connection, subjects, handler, directory=directory, slots=slots, spool=spool, memory=memory
+        )
+        self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory, spool=spool, memory=memory)
         self._asking: Subscription | None = None
         self._publishing: asyncio.Task[None] | None = None
         #: Event -> what it was made of, and the parameters of the round that it was published in.

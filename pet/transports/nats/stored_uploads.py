@@ -1,7 +1,7 @@
-"""Large uploads in mode `stream`: kept by the broker in a work queue until the receiver has them.
+"""Receive large uploads in mode `stream`: out of a work queue in which the broker keeps them.
 
-The sender needs no receiver while it sends. The receiver takes a chunk out of the queue as soon as it has put it aside: if it
-did so for whole uploads only, parts of many of them could fill the queue, and none would ever become whole.
+The sender (storing.py) needs no receiver while it sends. The receiver takes a chunk out of the queue as soon as it has written
+it: if it did so for whole uploads only, parts of many of them could fill the queue, and none would ever become whole.
 
 Source: docs/spec/federation.md 5.4, mode `stream`; facts 6, 7 and 11 of 5.1.
 """
@@ -9,24 +9,28 @@ Source: docs/spec/federation.md 5.4, mode `stream`; facts 6, 7 and 11 of 5.1.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pet.bodies.body import SealedBody
-from pet.buffers import Buffer
+from pet.bodies.memory_budget import MemoryBudget
+from pet.bodies.partial_upload import PartialUpload
+from pet.bodies.spool import Spool
+from pet.bodies.upload_folder import ABANDONED_SECONDS, UploadFolder, UploadRoom
 from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError, ServiceBusyError, TransportError
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import UploadOffer, decode_chunk
-from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, UploadHandler
-from pet.transports.nats.retry import RetryPeriod
-from pet.transports.nats.sender import digest_of, encode_chunk, make_offer
-from pet.transports.nats.spool import ABANDONED_SECONDS, SpoolRoom, UploadSpool
-from pet.transports.nats.storage import ask_storage, store_message
+from pet.transports.nats.incoming_upload import UploadHandler
+from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, DEFAULT_MEMORY_BYTES
+from pet.transports.nats.storage import ask_storage
+from pet.transports.nats.storing import OFFER_HEADER
 from pet.transports.nats.subjects import Subjects
 
 with MissingExtraError.naming("nats"):
@@ -36,10 +40,6 @@ with MissingExtraError.naming("nats"):
 
 _logger: Final = logging.getLogger(__name__)
 
-#: Carries the offer, so that the first chunk to arrive tells what the upload is.
-_OFFER_HEADER: Final = "Pet-Upload"
-#: Chunks under way for one sender.
-_SENDERS: Final = 3
 _ACK_WAIT_SECONDS: Final = 30
 #: How long a receiver that stops waits for what is on the way to it.
 _ARRIVING_SECONDS: Final = 0.2
@@ -56,60 +56,23 @@ _FINISHED_KEPT: Final = 4096
 _NANOSECONDS: Final = 10**9
 
 
-async def store_upload(
-    connection: NatsConnection,
-    subjects: Subjects,
-    peer: str,
-    body: Buffer,
-    *,
-    kind: str,
-    round_name: str = "",
-    patience_seconds: float,
-    deadline: float | None = None,
-) -> None:
-    """Store an upload at the broker; see `send_upload` for the arguments.
+@dataclass(slots=True)
+class _StoredUpload:
+    """An upload that is taken out of the queue, chunk by chunk.
 
-    A full queue is waited for. Every attempt has the same message id, so that the broker keeps a chunk once.
-
-    Raises:
-        TransportError: it could not be stored; the subclass says why.
+    Attributes:
+        peer: who sends it.
+        upload: what is there so far.
+        room: what it takes.
+        grown_seconds: when a chunk came last, in the time of the event loop.
+        evicting: the task that waits until the room is somebody else's.
     """
-    offer = make_offer(connection, body, kind, round_name, await digest_of(body))
-    view, patience = memoryview(body), RetryPeriod(patience_seconds, deadline)
-    while True:
-        losses = connection.losses
-        await _store_all(connection, subjects.upload(peer, offer.upload_id.hex()), offer, view, patience)
-        # A broker that keeps streams in memory has lost them with the connection, perhaps (fact 5).
-        if connection.losses == losses or connection.settings.storage == "file":
-            return
 
-
-async def _store_all(
-    connection: NatsConnection, subject: str, offer: UploadOffer, body: memoryview, patience: RetryPeriod
-) -> None:
-    headers, indexes = {_OFFER_HEADER: offer.to_bytes().decode()}, iter(range(offer.chunk_count))
-
-    async def store_some(indexes: Iterator[int]) -> None:
-        for index in indexes:
-            chunk, failures = b"".join(encode_chunk(offer, body, index)), 0
-            while True:
-                try:
-                    message_id = f"{offer.upload_id.hex()}:{index}"
-                    await store_message(connection, f"{subject}.{index}", chunk, message_id, headers=headers)
-                except TransportError as error:
-                    failures += 1
-                    await patience.wait(error, failures)
-                else:
-                    patience.progress()
-                    break
-
-    workers = [asyncio.create_task(store_some(indexes)) for _ in range(_SENDERS)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    peer: str
+    upload: PartialUpload[UploadOffer]
+    room: UploadRoom
+    grown_seconds: float
+    evicting: asyncio.Task[None] | None = None
 
 
 class _LastingBody:
@@ -144,7 +107,9 @@ class StoredUploads:
         subjects: names of the federation.
         handler: gets what is whole.
         directory: for files that outlive this process.
-        max_spool_bytes: what uploads may take on the disk together; what comes beyond stays with the broker.
+        max_spool_bytes: what uploads may take on the disk together, if `spool` is None; more of them stay with the broker.
+        spool: room on the disk that is shared with others; None makes one.
+        memory: room in memory, the same way.
     """
 
     def __init__(
@@ -155,16 +120,17 @@ class StoredUploads:
         *,
         directory: Path | None = None,
         max_spool_bytes: int = DEFAULT_MAX_SPOOL_BYTES,
+        spool: Spool | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
         self._connection: Final = connection
         self._subjects: Final = subjects
         self._handler: Final = handler
         self._directory: Final = directory
-        self._max_spool_bytes: Final = max_spool_bytes
-        self._room: SpoolRoom | None = None
-        self._spools: Final[dict[tuple[str, bytes], UploadSpool]] = {}
-        #: When a chunk came last, in the time of the event loop.
-        self._touched: Final[dict[tuple[str, bytes], float]] = {}
+        self._spool: Final = spool or Spool(None, max_spool_bytes)
+        self._memory: Final = memory or MemoryBudget(DEFAULT_MEMORY_BYTES)
+        self._folder: UploadFolder[UploadOffer] | None = None
+        self._uploads: Final[dict[tuple[str, bytes], _StoredUpload]] = {}
         self._finished: Final[OrderedDict[tuple[str, bytes], None]] = OrderedDict()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
@@ -175,12 +141,10 @@ class StoredUploads:
             TransportError: the consumer cannot be made.
         """
         await self._make_consumer()
-        folder = None if self._directory is None else self._directory / "stored"
-        room = self._room = await asyncio.to_thread(SpoolRoom, folder)
-        for peer, spool in await asyncio.to_thread(lambda: list(room.restore())):
-            self._spools[peer, spool.offer.upload_id] = spool
-            self._touch(peer, spool)
-            self._finish_if_whole(peer, spool)
+        path = None if self._directory is None else self._directory / "stored"
+        make = functools.partial(UploadFolder, path, self._spool, self._memory, UploadOffer.from_bytes)
+        folder = self._folder = await asyncio.to_thread(make)
+        await self._restore(folder)
         self._start(self._keep_pulling())
 
     async def stop(self) -> None:
@@ -188,11 +152,10 @@ class StoredUploads:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for spool in self._spools.values():
-            await finish_in_thread(spool.close)
-        self._spools.clear()
-        if self._room is not None:
-            await finish_in_thread(self._room.close)
+        for stored in self._uploads.values():
+            stored.room.give_back()
+            await finish_in_thread(stored.upload.close)
+        self._uploads.clear()
 
     async def _make_consumer(self) -> None:
         stream = self._subjects.upload_stream
@@ -247,16 +210,16 @@ class StoredUploads:
         """Put one chunk aside and take it out of the queue; one that fits nowhere is taken out for good (fact 11)."""
         try:
             peer, upload_id, _ = message.subject.removeprefix(self._subjects.prefix + "up.").split(".")
-            offer = UploadOffer.from_bytes((message.headers or {}).get(_OFFER_HEADER, "").encode())
+            offer = UploadOffer.from_bytes((message.headers or {}).get(OFFER_HEADER, "").encode())
             header, data = decode_chunk(message.data)
             if offer.upload_id.hex() != upload_id:
                 raise RemoteProtocolError("foreign_chunk", f"chunk: expected one of {upload_id}, got {offer.upload_id.hex()}")
             if (peer, offer.upload_id) not in self._finished:
-                spool = await self._spool_for(peer, offer)
-                spool.require_place(header, data)
-                await asyncio.to_thread(spool.write, [(header.index, data)])
-                self._touch(peer, spool)
-                self._finish_if_whole(peer, spool)
+                stored = await self._find_or_begin(peer, offer)
+                stored.upload.plan.require_place(header, data)
+                await asyncio.to_thread(stored.upload.write, [(header.index, data)])
+                stored.grown_seconds = asyncio.get_running_loop().time()
+                self._finish_if_whole(stored)
         except (RemoteProtocolError, ValueError) as error:
             _logger.warning("%s: a stored chunk is dropped: %s", message.subject, error)
             await message.term()
@@ -266,59 +229,77 @@ class StoredUploads:
         else:
             await message.ack()
 
-    async def _spool_for(self, peer: str, offer: UploadOffer) -> UploadSpool:
-        key = peer, offer.upload_id
-        if (spool := self._spools.get(key)) is not None:
-            return spool
+    async def _find_or_begin(self, peer: str, offer: UploadOffer) -> _StoredUpload:
+        if (stored := self._uploads.get((peer, offer.upload_id))) is not None:
+            return stored
         if offer.size_bytes > (most := self._handler.max_bytes(offer.kind)):
             reason = "unknown_kind" if most < 0 else "too_large"
             raise RemoteProtocolError(reason, f"upload {offer.kind}: expected at most {most} bytes, got {offer.size_bytes}")
-        await self._make_room(offer.size_bytes)
-        assert self._room is not None, "made by start"
-        self._spools[key] = spool = await asyncio.to_thread(self._room.open, peer, offer)
-        return spool
+        folder, key = self._folder, (peer, offer.upload_id)
+        assert folder is not None, "made by start"
+        is_evicted = asyncio.Event()
+        try:
+            room = folder.reserve(peer, offer.size_bytes, is_evicted.set)
+        except NoRoomError:
+            await self._give_up_abandoned()
+            room = folder.reserve(peer, offer.size_bytes, is_evicted.set)
+        try:
+            upload = await asyncio.to_thread(folder.open, peer, offer)
+        except BaseException:
+            room.give_back()
+            raise
+        self._uploads[key] = stored = _StoredUpload(peer, upload, room, asyncio.get_running_loop().time())
+        stored.evicting = self._start(self._evict(key, is_evicted))
+        return stored
 
-    async def _make_room(self, size_bytes: int) -> None:
-        """Give up uploads whose senders have, if the room is needed.
+    async def _restore(self, folder: UploadFolder[UploadOffer]) -> None:
+        """Go on with what an earlier process left, as far as there is room."""
+        for peer, offer in await asyncio.to_thread(lambda: list(folder.restore())):
+            try:
+                self._finish_if_whole(await self._find_or_begin(peer, offer))
+            except (NoRoomError, RemoteProtocolError) as error:
+                _logger.warning("a stored upload of %s is not resumed: %s", peer, error)
 
-        Raises:
-            NoRoomError: there is none, for now.
-        """
-        if sum(spool.offer.size_bytes for spool in self._spools.values()) + size_bytes <= self._max_spool_bytes:
-            return
-        long_ago = asyncio.get_running_loop().time() - ABANDONED_SECONDS
-        for key in [key for key, touched in self._touched.items() if touched < long_ago and key not in self._finished]:
-            _logger.warning("stored upload of %s given up: nothing came for %g s", key[0], ABANDONED_SECONDS)
-            self._touched.pop(key)
-            await finish_in_thread(self._spools.pop(key).discard)
-        taken = sum(spool.offer.size_bytes for spool in self._spools.values())
-        if taken + size_bytes > self._max_spool_bytes:
-            raise NoRoomError(f"expected room for {size_bytes} bytes, {taken} of {self._max_spool_bytes} are taken")
+    async def _give_up_abandoned(self) -> None:
+        long_ago_seconds = asyncio.get_running_loop().time() - ABANDONED_SECONDS
+        for key, stored in list(self._uploads.items()):
+            if key not in self._finished and stored.grown_seconds < long_ago_seconds:
+                _logger.warning("stored upload of %s given up: nothing came for %g s", stored.peer, ABANDONED_SECONDS)
+                await self._discard(key)
 
-    def _touch(self, peer: str, spool: UploadSpool) -> None:
-        self._touched[peer, spool.offer.upload_id] = asyncio.get_running_loop().time()
+    async def _evict(self, key: tuple[str, bytes], is_evicted: asyncio.Event) -> None:
+        """Give an upload up when somebody else has its room: of all senders, this one holds most."""
+        await is_evicted.wait()
+        _logger.warning("stored upload of %s given up: others that hold less need the room", key[0])
+        await self._discard(key)
 
-    def _finish_if_whole(self, peer: str, spool: UploadSpool) -> None:
-        key = peer, spool.offer.upload_id
-        if spool.is_whole and key not in self._finished:
+    async def _discard(self, key: tuple[str, bytes]) -> None:
+        stored = self._uploads.pop(key)
+        if stored.evicting is not None and stored.evicting is not asyncio.current_task():
+            stored.evicting.cancel()
+        await finish_in_thread(stored.upload.discard)
+        stored.room.give_back()
+
+    def _finish_if_whole(self, stored: _StoredUpload) -> None:
+        key = stored.peer, stored.upload.plan.upload_id
+        if stored.upload.is_whole and key not in self._finished:
             self._finished[key] = None
             while len(self._finished) > _FINISHED_KEPT:
                 self._finished.popitem(last=False)
-            self._start(self._finish(peer, spool))
+            stored.room.keep()
+            self._start(self._finish(key, stored))
 
-    async def _finish(self, peer: str, spool: UploadSpool) -> None:
+    async def _finish(self, key: tuple[str, bytes], stored: _StoredUpload) -> None:
         """Give a whole upload to the handler."""
-        key = peer, spool.offer.upload_id
+        peer, offer = stored.peer, stored.upload.plan
         try:
-            body = await asyncio.to_thread(spool.take, spool.offer.sha256)
-            reason = "wrong_digest" if body is None else await self._handle(peer, spool.offer, _LastingBody(body))
+            body = await asyncio.to_thread(stored.upload.take, offer.sha256)
+            reason = "wrong_digest" if body is None else await self._handle(peer, offer, _LastingBody(body))
             if reason is not None:
                 _logger.info("stored upload of %s refused: %s", peer, reason)
         except Exception:
             _logger.exception("a stored upload of %s could not be handled", peer)
-        self._spools.pop(key, None)
-        self._touched.pop(key, None)
-        await finish_in_thread(spool.discard)  # what was handled must not be handled again by the next receiver
+        await self._discard(key)  # what was handled must not be handled again by the next receiver
 
     async def _handle(self, peer: str, offer: UploadOffer, body: SealedBody) -> str | None:
         """Give a body to the handler, again and again while it is busy: nobody would send it once more.
@@ -336,7 +317,8 @@ class StoredUploads:
                     raise
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
