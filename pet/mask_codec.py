@@ -7,6 +7,7 @@ mask object means is pet/masking.py's business, and which message it travels in 
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ VARIANT_INDICES_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
 #: The longest config of pet-1 in ASCII, with its line feed: a float has at most 24 characters.
 _MAX_FIELD_CONFIG_BYTES: Final = 80
+
+#: Configs that are remembered by their bytes; there are 240, and whoever sends messages chooses among them.
+_KNOWN_CONFIGS: Final = 256
 
 #: The choices in the order of their bytes. The bincode index of a member is its place among them.
 _KINDS: Final[tuple[type[enum.Enum], ...]] = (GroupType, DataType, BoundType, ModelType)
@@ -108,18 +112,20 @@ def decode_mask_object(data: Buffer) -> tuple[MaskConfigPair, NDArray[np.uint8],
             (reason "malformed_mask_config").
     """
     view = memoryview(data).cast("B") if not isinstance(data, memoryview) else data
-    vect_config, position = _take_config(view, 0)
+    vect_code, position = _take_code(view, 0)
+    vect_config = _config_of(vect_code)
     count_end = position + _COUNT_BYTES
     _require(view, count_end)
     length = int.from_bytes(view[position:count_end], "big")
     vect_end = count_end + length * vect_config.element_bytes
     _require(view, vect_end)
     vect = np.frombuffer(view[count_end:vect_end], dtype=np.uint8).reshape(length, vect_config.element_bytes)
-    unit_config, position = _take_config(view, vect_end)
-    end = position + unit_config.element_bytes
+    unit_code, position = _take_code(view, vect_end)
+    pair = _pair_of(vect_code, unit_code)
+    end = position + pair.unit.element_bytes
     _require(view, end)
     unit = int.from_bytes(view[position:end], "little")
-    return MaskConfigPair(vect=vect_config, unit=unit_config), vect, unit, end
+    return pair, vect, unit, end
 
 
 # ---- pet-1: a form of pet's own, which names the config ------------------------------------------------------------------
@@ -171,10 +177,21 @@ def _choices(config: MaskConfig) -> Sequence[enum.Enum]:
     return config.group_type, config.data_type, config.bound_type, config.model_type
 
 
-def _take_config(view: memoryview, start: int) -> tuple[MaskConfig, int]:
+def _take_code(view: memoryview, start: int) -> tuple[bytes, int]:
     end = start + MASK_CONFIG_BYTES
     _require(view, end)
-    return decode_mask_config(view[start:end]), end
+    return bytes(view[start:end]), end
+
+
+@functools.lru_cache(_KNOWN_CONFIGS)
+def _config_of(code: bytes) -> MaskConfig:
+    """Return the config of four wire bytes, the same object each time: its numbers are computed once."""
+    return decode_mask_config(code)
+
+
+@functools.lru_cache(_KNOWN_CONFIGS)
+def _pair_of(vect_code: bytes, unit_code: bytes) -> MaskConfigPair:
+    return MaskConfigPair(vect=_config_of(vect_code), unit=_config_of(unit_code))
 
 
 def _require(view: memoryview, end: int) -> None:

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MaskConfig:
     """How a model is masked: one of xaynet's 240 ways (docs/spec/pet.md 2), or a `FieldConfig` of pet-1 (pet/field_config.py).
 
@@ -59,6 +59,8 @@ class MaskConfig:
     data_type: DataType
     bound_type: BoundType
     model_type: ModelType
+
+    # No slots: the numbers below are computed once, and kept in the object.
 
     #: What begins the written form of a subclass.
     PREFIX: ClassVar[str] = ""
@@ -159,35 +161,35 @@ class MaskConfig:
         """The NumPy dtype of the weights."""
         return self.data_type.dtype
 
-    @property
+    @functools.cached_property
     def order(self) -> int:
         """The number of elements of the group: elements are integers in [0, order)."""
         return _order(self)
 
-    @property
+    @functools.cached_property
     def add_shift(self) -> int:
         """A: the largest absolute value of a scaled weight, added before encoding to make it non-negative."""
         if self.bound_type is BoundType.BMAX:
             return UNBOUNDED[self.data_type]
         return BOUNDS[self.bound_type]
 
-    @property
+    @functools.cached_property
     def exp_shift(self) -> int:
         """E: steps per unit. A weight is encoded as floor((weight + A) * E)."""
         exponents = UNBOUNDED_EXPONENTS if self.bound_type is BoundType.BMAX else EXPONENTS
         return int(10 ** exponents[self.data_type])
 
-    @property
+    @functools.cached_property
     def max_model_count(self) -> int:
         """How many models may be aggregated before a sum could leave the group."""
         return int(10 ** int(self.model_type.value[1:]))
 
-    @property
+    @functools.cached_property
     def element_bytes(self) -> int:
         """Bytes of one element on the wire: as many as order - 1 needs."""
         return _byte_length(self.order - 1)
 
-    @property
+    @functools.cached_property
     def draw_bytes(self) -> int:
         """Bytes that one attempt draws from the keystream: as many as the order itself needs.
 
@@ -195,12 +197,12 @@ class MaskConfig:
         """
         return _byte_length(self.order)
 
-    @property
+    @functools.cached_property
     def keystream_bytes_per_draw(self) -> int:
         """Keystream that one attempt uses up: `draw_bytes` rounded up to whole 32-bit words (spec 3.1)."""
         return 4 * -(-self.draw_bytes // 4)
 
-    @property
+    @functools.cached_property
     def mean_keystream_bytes(self) -> float:
         """Mean keystream bytes per element, rejected attempts included: what a mask costs."""
         return self.keystream_bytes_per_draw * float(256**self.draw_bytes / self.order)
