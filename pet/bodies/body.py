@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from pet.buffers import Buffer
 from pet.files import write_new
 
 
-@runtime_checkable
 class SealedBody(Protocol):
     """The sealed bytes of one message; for one thread at a time."""
 

@@ -122,7 +122,10 @@ def test_unfinished_files_count_for_nothing_and_are_removed(tmp_path, monkeypatc
     again.close()
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", "DELETE", "INSERT INTO blobs", "INSERT INTO entries", "INSERT OR", "COMMIT"])
+@pytest.mark.parametrize(
+    "statement",
+    ["BEGIN", "DELETE", "INSERT OR REPLACE INTO blobs", "INSERT INTO entries", "INSERT OR REPLACE INTO state", "COMMIT"],
+)
 def test_a_change_that_fails_halfway_is_not_made_and_can_be_repeated(tmp_path, statement):
     class Failing:
         def __init__(self, connection):

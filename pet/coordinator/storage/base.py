@@ -129,12 +129,12 @@ def matches(name: str, pattern: str) -> bool:
 
 def size_of(blob: Blob) -> int:
     """Return how many bytes a blob has."""
-    return blob.size_bytes if isinstance(blob, SealedBody) else sum(map(len, blob))
+    return sum(map(len, blob)) if isinstance(blob, Sequence) else blob.size_bytes
 
 
 def join(blob: Blob) -> bytes:
     """Return the bytes of a blob."""
-    if isinstance(blob, SealedBody):
-        with blob.open() as buffer:
-            return bytes(buffer)
-    return b"".join(blob)
+    if isinstance(blob, Sequence):
+        return b"".join(blob)
+    with blob.open() as buffer:
+        return bytes(buffer)

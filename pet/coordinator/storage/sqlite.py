@@ -17,9 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
-from pet.coordinator.storage.base import Stored, Transaction, is_next, join, size_of
+from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches, size_of
 from pet.errors import StateError, StorageError
 from pet.files import make_private_folder, shown_fault, sync_folder, touch_private, write_new
 
@@ -28,6 +27,9 @@ BLOB_FOLDER_NAME: Final = "blobs"
 
 #: Larger blobs go to files: a row would be written twice, first to the log and then to the database.
 MAX_ROW_BYTES: Final = 1 << 18
+
+#: Follows every character that is in a name of a blob.
+_LAST_CHARACTER: Final = "\U0010ffff"
 
 #: "pet1" as a number: the mark of our databases in their header.
 _APPLICATION_ID: Final = 0x70657431
@@ -59,6 +61,8 @@ class SqliteStorage:
         self.description = f"SQLite in {folder}"
         self._path: Final = folder / DATABASE_NAME
         self._blob_folder: Final = folder / BLOB_FOLDER_NAME
+        #: The files that count, by the name of their blob: nobody else can change the database, and asking it takes longer.
+        self._files = dict[str, str]()
         try:
             make_private_folder(folder)
             make_private_folder(self._blob_folder)
@@ -163,6 +167,7 @@ class SqliteStorage:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise StateError(f"{self._path}: expected a sound database, got: {found} {_HINT}")
+        self._files = dict(connection.execute("SELECT name, file FROM blobs WHERE file IS NOT NULL").fetchall())
         # A crash may have come between the end of a round and the emptying of the log.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -185,10 +190,10 @@ class SqliteStorage:
             file = f"{transaction.sequence}-{index}"
             path = self._blob_folder / file
             path.unlink(missing_ok=True)  # of an attempt that failed
-            if isinstance(blob, SealedBody):
-                blob.keep(path)
-            else:
+            if isinstance(blob, Sequence):
                 write_new(path, blob)
+            else:
+                blob.keep(path)
             rows.append((name, None, file))
         if any(file is not None for _, _, file in rows):
             sync_folder(self._blob_folder)
@@ -201,13 +206,13 @@ class SqliteStorage:
         try:
             if transaction.clears:
                 connection.execute("DELETE FROM entries")
-            patterns = ["*"] if transaction.clears else [*transaction.dropped_blobs, *transaction.blobs]
-            obsolete: list[str] = []
-            for pattern in patterns:
-                found = connection.execute("SELECT file FROM blobs WHERE name GLOB ? AND file IS NOT NULL", (pattern,))
-                obsolete += [file for (file,) in found]
-                connection.execute("DELETE FROM blobs WHERE name GLOB ?", (pattern,))
-            connection.executemany("INSERT INTO blobs (name, data, file) VALUES (?, ?, ?)", rows)
+                connection.execute("DELETE FROM blobs")
+            for pattern in transaction.dropped_blobs:
+                # A range, because GLOB with a pattern that is not in the statement reads all rows.
+                first = pattern.removesuffix("*")
+                last = first + _LAST_CHARACTER if pattern.endswith("*") else first
+                connection.execute("DELETE FROM blobs WHERE name BETWEEN ? AND ?", (first, last))
+            connection.executemany("INSERT OR REPLACE INTO blobs (name, data, file) VALUES (?, ?, ?)", rows)
             connection.executemany("INSERT INTO entries (data) VALUES (?)", [(entry,) for entry in transaction.entries])
             state = (transaction.sequence, transaction.state)
             connection.execute("INSERT OR REPLACE INTO state (id, sequence, data) VALUES (0, ?, ?)", state)
@@ -216,10 +221,20 @@ class SqliteStorage:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return obsolete
+        obsolete = self._obsolete_names(transaction)
+        files = [self._files.pop(name) for name in obsolete]
+        self._files |= {name: file for name, _, file in rows if file is not None}
+        return files
+
+    def _obsolete_names(self, transaction: Transaction) -> list[str]:
+        """Return the names of the blobs whose files no longer count after a change."""
+        if transaction.clears:
+            return list(self._files)
+        dropped, written = transaction.dropped_blobs, transaction.blobs
+        return [name for name in self._files if name in written or any(matches(name, pattern) for pattern in dropped)]
 
     def _remove_unknown_files(self) -> None:
-        known = {file for (file,) in self._connection.execute("SELECT file FROM blobs WHERE file IS NOT NULL")}
+        known = set(self._files.values())
         for path in self._blob_folder.iterdir():
             if path.name not in known:
                 with suppress(OSError):
