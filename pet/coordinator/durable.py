@@ -24,6 +24,7 @@ from pet.messages import Chunk, ChunkStore, Message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Sum2Entry
 from pet.protocol.events import Event, ModelPublished, ParametersPublished, PhaseEntered
+from pet.protocol.round_machine import SenderCheck
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 
@@ -109,20 +110,23 @@ class DurableCoordinator:
         finally:
             self._collect()
 
-    def receive(self, message: Message, now_seconds: float, body: SealedBody | None = None) -> None:
+    def receive(
+        self, message: Message, now_seconds: float, body: SealedBody | None = None, checked: SenderCheck | None = None
+    ) -> None:
         """Take a message, after letting the deadlines up to now pass; those that it brings forward pass in the next call.
 
         Args:
             message: opened and verified.
             now_seconds: the time now.
             body: what it came in, sealed, to be stored if that is cheaper; open until the next `settle` returns or raises.
+            checked: what `protocol.check_sender` said of it, if it was asked.
 
         Raises:
             RemoteProtocolError: the message is refused. Already counted.
         """
         self.advance_time(now_seconds)
         try:
-            entry = self.protocol.take(message)
+            entry = self.protocol.take(message, checked)
             if entry is not None and self._journal is not None:
                 current = self.protocol.state.round
                 leads = isinstance(entry, Sum2Entry) and current is not None and current.votes.leader is entry.mask

@@ -1,10 +1,11 @@
 """The engine: one protocol object, guarded so that any thread may use it, and what it has published so far.
 
-Bodies are opened in the thread that brings them, without a lock, because decrypting and verifying is most of the work. The
+Messages come in batches, one of one message included. A batch is opened in the thread that brings it, without a lock, because
+decrypting and verifying is most of the work: the message's own signature, and those that say what task its sender has. The
 protocol object is touched under one lock. What readers get (parameters, dictionaries, model, status) are immutable values that
 were captured when the protocol announced them, so no reader ever waits for an update that is just being added.
 
-Messages that wait for the lock together are written to the disk together: the thread that gets the lock takes all that
+Batches that wait for the lock together are written to the disk together: the thread that gets the lock takes all that
 wait, and answers for all. Nobody is answered, and nothing is published, before what it rests on is stored.
 
 The engine has no threads and no timer of its own: somebody calls `tick`. It knows no socket.
@@ -17,7 +18,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,6 +52,7 @@ from pet.protocol.events import (
     SumDictionaryPublished,
 )
 from pet.protocol.phases import Phase
+from pet.protocol.round_machine import SenderCheck
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.threads import occupy
@@ -71,14 +74,28 @@ class _Gate:
     accepted_tag: MessageTag | None
 
 
-class _QueuedMessage:
-    """A message that waits for its turn."""
+@dataclass(slots=True)
+class _OpenedMessage:
+    """A message that waits for its turn, and what is known of it."""
 
-    __slots__ = ("body", "error", "is_done", "message")
+    message: Message
+    body: SealedBody
+    checked: SenderCheck | None
 
-    def __init__(self, message: Message, body: SealedBody) -> None:
-        self.message = message
-        self.body = body
+
+class _Batch:
+    """Messages that wait for their turn together, and for one commit.
+
+    Attributes:
+        items: what was opened, or the reason why it is refused, in the order in which it came.
+        is_done: whether its turn is over.
+        error: why the messages are not stored.
+    """
+
+    __slots__ = ("error", "is_done", "items")
+
+    def __init__(self) -> None:
+        self.items: list[_OpenedMessage | str] = []
         self.is_done = False
         self.error: StorageError | None = None
 
@@ -123,7 +140,7 @@ class CoordinatorEngine:
             chunk_store=chunk_store,
         )
         self._protocol: Final = self._rounds.protocol
-        self._queue: Final[deque[_QueuedMessage]] = deque()
+        self._queue: Final[deque[_Batch]] = deque()
         self._lock: Final = threading.Lock()
         self._subscribers: Final[list[Callable[[Event], None]]] = []
         self._prepared_round_id = 0
@@ -135,6 +152,7 @@ class CoordinatorEngine:
         self._model: PublishedModel | None = self._rounds.model
         #: Sizes of the sum dictionaries of this round and the last one: a late update may still answer the last one.
         self._sum_dictionary_sizes = (0, 0)
+        self._max_body_bytes = self._largest_body_bytes()
         #: Events of the protocol that are stored and not published yet.
         self._pending: Final[deque[Event]] = deque()
         self._must_retry = False
@@ -160,12 +178,7 @@ class CoordinatorEngine:
 
     def max_body_bytes(self) -> int:
         """Return the size of the largest body that could hold a message of this round or the last one (spec 4.8)."""
-        entries = max(self._sum_dictionary_sizes)
-        payload_bytes = max(
-            update_payload_bytes(settings.mask_config, settings.model_length, entries)
-            for settings in (self._protocol.settings, self.settings)
-        )
-        return MIN_BODY_BYTES + payload_bytes + _SPARE_BYTES
+        return self._max_body_bytes
 
     def max_body_bytes_ever(self) -> int:
         """Return what `max_body_bytes` is at most, with as many sum participants as the settings allow."""
@@ -179,54 +192,74 @@ class CoordinatorEngine:
         Raises:
             StorageError: it could not be stored; the sender should try again.
         """
+        (error,) = self.handle_messages([as_sealed_body(body)])
+        if error is not None:
+            raise error
+
+    def handle_messages(self, bodies: Sequence[SealedBody]) -> list[StorageError | None]:
+        """Open sealed messages and give them to the protocol, in their order, with one commit for all.
+
+        Args:
+            bodies: left to the caller, who closes them.
+
+        Returns:
+            For each, None once its outcome is stored; why that was not possible, and its sender should try again. What is
+            refused is never to be sent again.
+        """
+        batch = _Batch()
+        with ExitStack() as lent:
+            with occupy():  # so that the threads of other calls leave this one its core
+                batch.items.extend(self._open(body, lent) for body in bodies)
+            self._queue.append(batch)
+            with self._lock:
+                if not batch.is_done:
+                    self._process_queue()
+            outcomes = [None if isinstance(item, str) else batch.error for item in batch.items]
+            batch.items.clear()  # with the views of what is lent
+            return outcomes
+
+    def _open(self, body: SealedBody, lent: ExitStack) -> _OpenedMessage | str:
+        """Decrypt a message in a buffer that is lent, and verify it; return the reason if it is refused.
+
+        No view of the buffer is left when the loan ends, unless the round keeps one.
+        """
+        gate = self._gate
         try:
-            sealed = as_sealed_body(body)
-            with sealed.open() as buffer:
-                self._open_and_receive(buffer, sealed)
-        except StorageError:
-            raise
+            buffer = lent.enter_context(body.open())
+            if gate.keys is None:
+                raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
+            message = open_message(buffer, gate.keys, gate.accepted_tag, codec=self._protocol.profile.codec)
+            return _OpenedMessage(message, body, self._protocol.check_sender(message))
         except RemoteProtocolError as error:
             _logger.debug("message refused: %s", error)
-            self._refuse(error.reason)
+            return error.reason
         except Exception:
             # Memory may have run out. The sender is not to blame, and an error would only make it send the same again.
             _logger.exception("a message could not be handled")
-            self._refuse(_INTERNAL_ERROR)
-
-    def _wait_for_turn(self, waiting: _QueuedMessage) -> None:
-        self._queue.append(waiting)
-        with self._lock:
-            if not waiting.is_done:
-                self._process_queue()
-        if waiting.error is not None:
-            raise waiting.error
+            return _INTERNAL_ERROR
 
     def _process_queue(self) -> None:
         """Take all messages that wait, and store what they change in one go."""
-        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        batches = [self._queue.popleft() for _ in range(len(self._queue))]
+        items = [item for batch in batches for item in batch.items]
         is_stored = not self._rounds.is_behind or self._publish_or_wait()
+        for item in items:
+            if isinstance(item, str):
+                self._rounds.refuse(item)
+            elif is_stored:
+                self._receive(item)
         if is_stored:
-            for waiting in batch:
-                self._receive(waiting)
-            self._let_time_pass()
+            if not all(isinstance(item, str) for item in items):
+                self._let_time_pass()
             is_stored = self._publish_or_wait()
-        for waiting in batch:
-            waiting.is_done = True
+        for batch in batches:
+            batch.is_done = True
             if not is_stored:
-                waiting.error = StorageError("message: expected it to be stored, but the storage does not take it now")
+                batch.error = StorageError("message: expected it to be stored, but the storage does not take it now")
 
-    def _open_and_receive(self, buffer: memoryview, body: SealedBody) -> None:
-        """Decrypt a message where it lies; no view of the buffer is left when this returns, unless the round keeps one."""
-        gate = self._gate
-        if gate.keys is None:
-            raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
-        with occupy():  # so that the threads of other calls leave this one its core
-            message = open_message(buffer, gate.keys, gate.accepted_tag, codec=self._protocol.profile.codec)
-        self._wait_for_turn(_QueuedMessage(message, body))
-
-    def _receive(self, waiting: _QueuedMessage) -> None:
+    def _receive(self, item: _OpenedMessage) -> None:
         try:
-            self._rounds.receive(waiting.message, self._clock(), waiting.body)
+            self._rounds.receive(item.message, self._clock(), item.body, item.checked)
         except RemoteProtocolError as error:  # counted by the protocol object itself
             _logger.debug("message refused: %s", error)
         except Exception:
@@ -239,11 +272,6 @@ class CoordinatorEngine:
             self._rounds.advance_time(self._clock())
         except Exception:
             _logger.exception("the round could not go on")
-
-    def _refuse(self, reason: str) -> None:
-        with self._lock:
-            self._rounds.refuse(reason)
-            self._publish_or_wait()
 
     def tick(self) -> None:
         """Let time pass: phases end, rounds begin. May take as long as unmasking a model does."""
@@ -345,6 +373,15 @@ class CoordinatorEngine:
                 self._take_status()
             self._call_back(event)
 
+    def _largest_body_bytes(self) -> int:
+        """Compute what `max_body_bytes` returns until settings or dictionaries change."""
+        entries = max(self._sum_dictionary_sizes)
+        payload_bytes = max(
+            update_payload_bytes(settings.mask_config, settings.model_length, entries)
+            for settings in (self._protocol.settings, self.settings)
+        )
+        return MIN_BODY_BYTES + payload_bytes + _SPARE_BYTES
+
     def _open_gate(self) -> None:
         self._gate = _Gate(self._protocol.encryption_keys, self._protocol.accepted_tag)
         self._deadline = self._rounds.next_deadline_seconds()
@@ -370,9 +407,11 @@ class CoordinatorEngine:
             case ParametersPublished():
                 self._sightings.begin_round()
                 self._sum_dictionary_sizes = (0, self._sum_dictionary_sizes[0])
+                self._max_body_bytes = self._largest_body_bytes()
                 self._parameters = event.parameters.to_bytes()
             case SumDictionaryPublished():
                 self._sum_dictionary_sizes = (len(event.sum_dictionary), self._sum_dictionary_sizes[1])
+                self._max_body_bytes = self._largest_body_bytes()
                 self._sums = encode_sum_dictionary(event.sum_dictionary)
             case SeedDictionaryPublished():
                 self._sightings.expect_masks(self._protocol.state)

@@ -1,8 +1,8 @@
 """The service: an engine with time, worker threads and a bound on the memory of requests in flight, for one event loop.
 
-Transports bring bodies here. Opening, checking and adding happens in worker threads, answers are made in others, and a single
-thread lets phases end: however many messages queue up, a phase ends on time and participants get their dictionaries. The
-service knows no route and no status code.
+Transports bring bodies here. Opening, checking and adding happens in worker threads, a batch at a time (batches.py), answers
+are made in others, and a single thread lets phases end: however many messages queue up, a phase ends on time and participants
+get their dictionaries. The service knows no route and no status code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -24,6 +24,7 @@ from pet.bodies.memory_budget import MemoryBudget
 from pet.bodies.spool import Spool
 from pet.buffers import Buffer
 from pet.coordinator.allow_list import read_allow_list
+from pet.coordinator.batches import Batches
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog, WaitLog
 from pet.coordinator.settings import Settings
@@ -44,9 +45,8 @@ MIN_SPOOL_BYTES: Final = 2**30
 #: Large bodies on disk: while one is handled, many can be received. Sixteen updates of 150 MB are 2.4 GB.
 _SPOOLED_MESSAGES: Final = 16
 
-_THREADS_PER_DURABLE_WORKER: Final = 2
-#: Large bodies that are opened at the same time, each in a buffer of its own; small ones overtake them.
-_LARGE_MESSAGES_OPEN: Final = 1
+#: Each worker has a thread for small messages and one for large ones, so that small ones overtake.
+_THREADS_PER_WORKER: Final = 2
 #: How often a phase is looked at for having waited unusually long.
 _POLL_SECONDS: Final = 5.0
 #: How long to wait after an error that should not have happened, before time is tried again.
@@ -87,7 +87,7 @@ class CoordinatorService:
             max_spool_bytes = max(MIN_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())
         self.memory: Final = MemoryBudget(max_bytes_in_flight, stall_seconds)
         self.spool: Final = Spool(spool_folder, max_spool_bytes, expects_keeping=engine.is_durable)
-        self._large_turn: Final = asyncio.Semaphore(_LARGE_MESSAGES_OPEN)
+        self._batches: Batches | None = None
         self._intake: Intake | None = None
         self._spool_threads: ThreadPoolExecutor | None = None
         self._wake: Final = asyncio.Event()
@@ -99,6 +99,8 @@ class CoordinatorService:
         self._is_stopping = False
         self._wait_log: Final = WaitLog()
         self._next_look_seconds = 0.0
+        #: When time is looked at again, if nothing comes before.
+        self._sleeps_until_seconds = 0.0
         #: Called with the bytes of a message and the seconds from its being whole to the end of its handling.
         self.on_message_handled: Callable[[int, float], None] | None = None
 
@@ -142,9 +144,9 @@ class CoordinatorService:
         """
         if self._worker_threads is not None:
             raise LocalProtocolError("CoordinatorService.start: expected a service that was not started yet")
-        # While some wait for the disk, which writes what they bring together, others open messages.
-        threads = self.workers * (_THREADS_PER_DURABLE_WORKER if self.engine.is_durable else 1)
-        self._worker_threads = ThreadPoolExecutor(threads, thread_name_prefix="pet-worker")
+        self._worker_threads = ThreadPoolExecutor(self.workers * _THREADS_PER_WORKER, thread_name_prefix="pet-worker")
+        self._batches = Batches(self.engine.handle_messages, self._worker_threads, self.workers)
+        self._batches.on_batch = self._wake_if_earlier
         self._answer_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-answer")
         self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
         self._spool_threads = ThreadPoolExecutor(1, thread_name_prefix="pet-spool")
@@ -165,6 +167,8 @@ class CoordinatorService:
             self._is_stopping = True
             self._wake.set()
             await self._ticking
+            if self._batches is not None:
+                self._batches.close()
             self._ticking = None
             self._is_ticking_well = False
             await asyncio.to_thread(self._close_threads)
@@ -208,30 +212,27 @@ class CoordinatorService:
         return self._intake.receive_body(most_bytes, holder)
 
     async def handle_message(self, body: SealedBody | Buffer) -> None:
-        """Give one sealed message to the engine, in a worker thread, and close it.
-
-        A large one waits for its turn before it takes a thread, so that small ones overtake it.
+        """Give one sealed message to the engine, with others in a worker thread, and close it.
 
         Raises:
             LocalProtocolError: the service does not run.
             ServiceBusyError: the outcome of the message cannot be stored now.
         """
+        if self._batches is None:
+            raise LocalProtocolError(_NOT_RUNNING)
         body, begin_seconds = as_sealed_body(body), time.monotonic()
         size_bytes = body.size_bytes
-        async with self._large_turn if body.size_bytes > SMALL_BODY_BYTES else nullcontext():
-            if self._worker_threads is None:
-                raise LocalProtocolError(_NOT_RUNNING)
-            handled = self._worker_threads.submit(self.engine.handle_message, body)
-            # Not here: the waiting task may be cancelled while the thread continues.
-            handled.add_done_callback(lambda _: body.close())
-            try:
-                await asyncio.wrap_future(handled)
-            except StorageError as error:
-                raise ServiceBusyError(str(error)) from None
+        error = await self._batches.put(body)
+        if error is not None:
+            raise ServiceBusyError(str(error))
         if self.on_message_handled is not None:
             self.on_message_handled(size_bytes, time.monotonic() - begin_seconds)
-        # The message may have brought the end of the phase forward.
-        self._wake.set()
+
+    def _wake_if_earlier(self) -> None:
+        """Look at time now, if a message has brought the end of the phase forward."""
+        delay = self.engine.seconds_until_tick()
+        if delay is not None and time.monotonic() + delay < self._sleeps_until_seconds:
+            self._wake.set()
 
     async def run(
         self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **keywords: _Arguments.kwargs
@@ -249,8 +250,10 @@ class CoordinatorService:
             delay = self.engine.seconds_until_tick()
             if delay is None or delay > 0:
                 look_delay = self._look_for_long_wait()
+                sleep_seconds = look_delay if delay is None else min(delay, look_delay)
+                self._sleeps_until_seconds = time.monotonic() + sleep_seconds
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(look_delay if delay is None else min(delay, look_delay)):
+                    async with asyncio.timeout(sleep_seconds):
                         await self._wake.wait()
                 continue
             try:

@@ -117,8 +117,23 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """
 
     @abstractmethod
+    def check_sender(self, current: RoundT, message: Message, payload: object) -> None:
+        """Check who sent a message and whether it has the task it claims: what can be known from the round's beginning on.
+
+        Any thread may call this while others change the round: it looks at nothing that changes.
+
+        Args:
+            current: the round.
+            message: who sent it.
+            payload: what it says; of a message in chunks, what they say together.
+
+        Raises:
+            RemoteProtocolError: the sender may not say this.
+        """
+
+    @abstractmethod
     def take(self, current: RoundT, message: Message, payload: object) -> EntryT:
-        """Check who sent a message, whether it has the task, and what it says; then take it into the round.
+        """Check what a message says, whose sender was checked; then take it into the round.
 
         Args:
             current: the round.

@@ -43,6 +43,21 @@ class _Outcome:
     announcements: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SenderCheck:
+    """What `RoundMachine.check_sender` found out about a message beforehand.
+
+    Attributes:
+        current: the round that it was found out for; it says nothing about others.
+        reason: why the sender may not say this; None if it may.
+        description: the same for people. Not the error itself, whose traceback would keep the message in memory.
+    """
+
+    current: object
+    reason: str | None = None
+    description: str = ""
+
+
 class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
     """A coordinator of some variant of the protocol that runs one round after the other.
 
@@ -164,10 +179,32 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         self.advance_time(now_seconds)
         return entry
 
-    def take(self, message: Message) -> EntryT | None:
-        """Take a message as `receive` does, but let no time pass, for an owner that has more to do in between."""
+    def check_sender(self, message: Message) -> SenderCheck | None:
+        """Find out whether the sender of a message may send it, which takes longer than most of the rest; changes nothing.
+
+        Unlike all other calls, this may overlap with them, in any thread.
+
+        Returns:
+            What `take` need not find out again; None where the whole message has to be known, or there is no round.
+        """
+        current = self.state.round
+        if current is None or isinstance(message.payload, Chunk):
+            return None
         try:
-            return self._take(message)
+            self.profile.rules.check_sender(current, message, message.payload)
+        except RemoteProtocolError as error:
+            return SenderCheck(current, error.reason, str(error))
+        return SenderCheck(current)
+
+    def take(self, message: Message, checked: SenderCheck | None = None) -> EntryT | None:
+        """Take a message as `receive` does, but let no time pass, for an owner that has more to do in between.
+
+        Args:
+            message: what to take.
+            checked: what `check_sender` said of it, if it was asked. In another round by now, it is not used.
+        """
+        try:
+            return self._take(message, checked)
         except RemoteProtocolError as error:
             self.refuse(error.reason)
             raise
@@ -191,7 +228,7 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
 
     # ---- messages -----------------------------------------------------------------------------------------------------
 
-    def _take(self, message: Message) -> EntryT | None:
+    def _take(self, message: Message, checked: SenderCheck | None) -> EntryT | None:
         """Take a message into the round: all checks in the order of docs/protocol.md, then the change.
 
         Raises:
@@ -201,6 +238,10 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         payload = self._reassemble(current, message)
         if payload is None:
             return None
+        if checked is None or checked.current is not current:
+            self.profile.rules.check_sender(current, message, payload)
+        elif checked.reason is not None:
+            raise RemoteProtocolError(checked.reason, checked.description)
         entry = self.profile.rules.take(current, message, payload)
         self.state.counters.accepted += 1
         self._emit(

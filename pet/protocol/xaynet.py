@@ -62,13 +62,15 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
         """Refuse a participant whose message of that kind is in the round already; reasons as `intake.require_first`."""
         require_first(current, participant_public_key, tag)
 
-    def take(self, current: RoundState, message: Message, payload: object) -> Entry:
-        """Check task and content, in the order of docs/protocol.md, then take the message into the round."""
-        said = cast("Payload", payload)  # the codec of the profile decodes nothing else
+    def check_sender(self, current: RoundState, message: Message, payload: object) -> None:
+        """Check who takes part, then the task."""
         public_key = message.participant_public_key
         self.strategies.admit(public_key)
-        self.strategies.check_task(public_key, said, current.parameters)
-        return take_payload(current, message, said)
+        self.strategies.check_task(public_key, cast("Payload", payload), current.parameters)
+
+    def take(self, current: RoundState, message: Message, payload: object) -> Entry:
+        """Check the content, in the order of docs/protocol.md, then take the message into the round."""
+        return take_payload(current, message, cast("Payload", payload))  # the codec of the profile decodes nothing else
 
     def end_phase(self, round_id: int, current: RoundState, phase: Phase) -> Sequence[Publication]:
         """Return what the phase that ends has for the participants of the next one."""

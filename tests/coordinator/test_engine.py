@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sealed_rounds import WEIGHTS, SealedRound
 
+from pet.bodies.body import MemoryBody
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog
 from pet.coordinator.model_store import MemoryModelStore
@@ -325,6 +326,41 @@ def test_messages_that_wait_together_are_stored_together(clock):
         thread.join(10)
     assert engine.status()["accepted"] == 10
     assert storage.commits == commits + 2
+
+
+def test_a_batch_is_stored_in_one_commit_whatever_is_in_it(clock):
+    storage = FailingStorage()
+    engine = make_engine(clock, storage=storage)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    (not_eligible,) = round_.keys("update", 1)
+    bodies = [round_.sum(key) for key in round_.keys("sum", 4)] + [bytearray(300), round_.sum(not_eligible)]
+    commits = storage.commits
+    assert engine.handle_messages([MemoryBody(body) for body in bodies]) == [None] * 6
+    assert storage.commits == commits + 1
+    assert engine.status()["accepted"] == 4
+    assert engine.status()["rejected"] == {"decryption": 1, "not_sum_eligible": 1}
+    storage.is_down = True
+    again = [MemoryBody(round_.sum(key)) for key in round_.keys("sum", 6)[4:]] + [MemoryBody(bytearray(300))]
+    assert [error is None for error in engine.handle_messages(again)] == [False, False, True]
+    assert engine.status()["accepted"] == 4
+
+
+def test_a_message_that_waits_while_its_round_ends_is_checked_against_the_next_one(clock):
+    engine = make_engine(clock)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    (key,) = round_.keys("sum", 1)
+    with engine._lock:
+        thread = threading.Thread(target=engine.handle_message, args=(round_.sum(key),))
+        thread.start()
+        while not engine._queue:
+            time.sleep(0.001)
+        clock.now += 61  # nobody joined: the message finds the next round
+        engine._rounds.advance_time(clock.now)
+    thread.join(30)
+    assert engine.status()["round"] == 2
+    assert engine.status()["rejected"] == {"wrong_coordinator_key": 1}
 
 
 def test_a_completed_round_is_counted_when_its_model_is_there(clock):

@@ -54,8 +54,9 @@ def test_messages_that_queue_up_do_not_delay_answers():
     blocked = threading.Event()
 
     class BusyEngine(CoordinatorEngine):
-        def handle_message(self, body):
+        def handle_messages(self, bodies):
             blocked.wait(10)
+            return super().handle_messages(bodies)
 
     async def scenario():
         async with CoordinatorService(BusyEngine(SETTINGS.to_round_settings()), workers=1) as service:

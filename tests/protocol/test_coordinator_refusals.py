@@ -186,3 +186,39 @@ def test_refusals_are_counted_by_phase() -> None:
     session.to_update()
     assert session.coordinator.status(session.now).rejected == {}
     assert session.coordinator.phase is Phase.UPDATE
+
+
+def test_a_sender_that_was_checked_beforehand_is_not_checked_again() -> None:
+    calls: list[bytes] = []
+    session = Session(strategies=Strategies(admit=calls.append)).to_sum()
+    message = GOOD[Tag.SUM](session, 0)
+    checked = session.coordinator.check_sender(message)
+    session.coordinator.take(message, checked)
+    assert calls == [message.participant_public_key]
+    assert session.coordinator.status(session.now).accepted == 1
+
+
+def test_a_sender_that_was_refused_beforehand_is_refused_and_counted_when_its_turn_comes() -> None:
+    session = Session().to_update()
+    message = BAD["update by a sum participant"][1](session, 0)
+    checked = session.coordinator.check_sender(message)
+    assert session.coordinator.status(session.now).rejected == {}
+    with pytest.raises(RemoteProtocolError) as caught:
+        session.coordinator.take(message, checked)
+    assert caught.value.reason == "not_update_eligible"
+    assert session.coordinator.status(session.now).rejected == {"not_update_eligible": 1}
+
+
+def test_what_was_found_out_for_another_round_says_nothing() -> None:
+    session, other = Session().to_sum(), Session().to_sum()
+    message = GOOD[Tag.SUM](session, 0)
+    refused = replace(other.coordinator.check_sender(message), reason="not_sum_eligible")
+    session.coordinator.take(message, refused)
+    assert session.coordinator.status(session.now).accepted == 1
+
+
+def test_the_sender_of_a_chunk_is_known_when_its_message_is_whole() -> None:
+    session = Session().to_sum()
+    message = GOOD[Tag.SUM](session, 0)
+    (first, *_) = split_message(message, 194, 1)
+    assert session.coordinator.check_sender(first) is None

@@ -1,0 +1,119 @@
+"""Messages on their way from an event loop to worker threads and back, a batch at a time.
+
+A hand-over from a thread to another costs as much as opening a small message, and a commit more. So what comes while all
+workers are busy waits, and goes to the next free one together; its outcome comes back together, too. Nobody waits for others
+to come: a message that finds a free worker goes at once.
+
+Large bodies go alone, beside the small ones, as many at a time as there are cores and their buffers may take memory. For one
+event loop; knows neither messages nor how they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Final, TypeAlias
+
+from pet.bodies.body import SealedBody
+from pet.bodies.incoming import SMALL_BODY_BYTES
+from pet.errors import StorageError
+
+_logger: Final = logging.getLogger(__name__)
+
+#: What handles a batch, in a worker thread: for each body, None or why its outcome is not stored.
+Handler: TypeAlias = Callable[[Sequence[SealedBody]], Sequence[StorageError | None]]
+_Waiting: TypeAlias = tuple[SealedBody, "asyncio.Future[StorageError | None]"]
+
+#: More than this in a batch saves nothing further, and the first would wait for the last.
+MAX_BATCH: Final = 32
+#: Fewer are not worth two hand-overs.
+_WORTH_SHARING: Final = 8
+#: What large bodies may take together while they are open. One that is larger is open alone.
+_MAX_OPEN_BYTES: Final = 64 << 20
+
+
+class Batches:
+    """Takes bodies, hands them to workers, and tells who waits.
+
+    Args:
+        handle: what is done with a batch; every body of it is closed afterwards.
+        threads: at least twice as many as `workers`.
+        workers: batches of small bodies that are handled at a time; large bodies, too, as far as memory allows.
+    """
+
+    def __init__(self, handle: Handler, threads: Executor, workers: int) -> None:
+        self._handle: Final = handle
+        self._threads: Final = threads
+        self._workers: Final = workers
+        self._loop: Final = asyncio.get_running_loop()
+        self._small: Final = deque[_Waiting]()
+        self._large: Final = deque[_Waiting]()
+        self._small_busy = self._large_busy = 0
+        self._large_open_bytes = 0
+        self._is_called = False
+        #: Called after each batch.
+        self.on_batch: Callable[[], None] = lambda: None
+
+    def put(self, body: SealedBody) -> asyncio.Future[StorageError | None]:
+        """Take a body; the future has its outcome, once it was handled and closed."""
+        outcome: asyncio.Future[StorageError | None] = self._loop.create_future()
+        (self._small if body.size_bytes <= SMALL_BODY_BYTES else self._large).append((body, outcome))
+        if not self._is_called:
+            # What else comes in this turn of the loop goes along.
+            self._is_called = True
+            self._loop.call_soon(self._hand_over)
+        return outcome
+
+    def close(self) -> None:
+        """Give up what no worker has; the others report as ever."""
+        for waiting in (self._small, self._large):
+            for body, outcome in waiting:
+                body.close()
+                outcome.cancel()
+            waiting.clear()
+
+    def _hand_over(self) -> None:
+        """Give what waits to workers that are free."""
+        self._is_called = False
+        while self._small and self._small_busy < self._workers:
+            free = self._workers - self._small_busy
+            count = min(MAX_BATCH, len(self._small))
+            if count > _WORTH_SHARING:
+                count = max(_WORTH_SHARING, -(-count // free))
+            self._small_busy += 1
+            self._threads.submit(self._work, [self._small.popleft() for _ in range(count)], 0)
+        while self._large and self._large_busy < self._workers:
+            size_bytes = self._large[0][0].size_bytes
+            if self._large_busy and self._large_open_bytes + size_bytes > _MAX_OPEN_BYTES:
+                break
+            self._large_busy += 1
+            self._large_open_bytes += size_bytes
+            self._threads.submit(self._work, [self._large.popleft()], size_bytes)
+
+    def _work(self, batch: Sequence[_Waiting], large_bytes: int) -> None:
+        """Handle a batch, in a worker thread."""
+        outcomes: Sequence[StorageError | None]
+        try:
+            outcomes = self._handle([body for body, _ in batch])
+        except BaseException as error:
+            _logger.exception("a batch of messages could not be handled")
+            outcomes = [StorageError(f"message: expected it to be handled, got {type(error).__name__}")] * len(batch)
+        for body, _ in batch:
+            body.close()
+        self._loop.call_soon_threadsafe(self._report, batch, outcomes, large_bytes)
+
+    def _report(self, batch: Sequence[_Waiting], outcomes: Sequence[StorageError | None], large_bytes: int) -> None:
+        """Tell who waits, and use the worker again."""
+        if large_bytes:
+            self._large_busy -= 1
+            self._large_open_bytes -= large_bytes
+        else:
+            self._small_busy -= 1
+        self._hand_over()
+        for (_, outcome), error in zip(batch, outcomes, strict=True):
+            if not outcome.done():  # who waited may be gone
+                outcome.set_result(error)
+        self.on_batch()
