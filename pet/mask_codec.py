@@ -27,7 +27,7 @@ _COUNT_BYTES: Final = 4
 #: The longest config of pet-1 in ASCII, with its line feed: a float has at most 24 characters.
 _MAX_FIELD_CONFIG_BYTES: Final = 80
 
-#: Configs that are remembered by their bytes; there are 240, and whoever sends messages chooses among them.
+#: Configs that are remembered by their bytes; there are 240, and any sender may choose among them.
 _KNOWN_CONFIGS: Final = 256
 
 #: The choices in the order of their bytes. The bincode index of a member is its place among them.
