@@ -170,6 +170,7 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # it believes loopback; see pet/transports/forwarded.py
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

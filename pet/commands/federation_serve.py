@@ -25,6 +25,7 @@ from pet.federation.server.authentication import Authenticator
 from pet.federation.server.rest import RestOptions, create_app
 from pet.federation.server.service import FederationService
 from pet.federation.server.store import FederationStore
+from pet.transports.forwarded import ForwardedPeers, Network, parse_network
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
 from pet.transports.open_connections import ConnectionLimits
@@ -57,6 +58,14 @@ def command(
     nats_authority: Annotated[
         Path | None, typer.Option("--nats-authority", metavar="FILE", help="The only authority to trust for brokers (PEM).")
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trusted-proxy",
+            metavar="ADDRESS",
+            help="A proxy, or a network of them, whose X-Forwarded-For counts; repeatable.",
+        ),
+    ] = None,
     confirm: Annotated[
         Confirm | None,
         typer.Option(
@@ -79,7 +88,7 @@ def command(
     """
     console = Console(highlight=False, markup=False)
     _set_up_logging()
-    tls = _tls_context(tls_certificate, tls_key)
+    tls, proxies = _tls_context(tls_certificate, tls_key), _proxies(trusted_proxy or [])
     with contextlib.closing(listen(bind, "--bind")) as listener:
         host, port = listener.getsockname()[:2]
         if not tls and not ipaddress.ip_address(host).is_loopback:
@@ -95,7 +104,7 @@ def command(
             app = create_app(service, Authenticator(directory, allows_compat=compat), options)
             names = ", ".join(directory.names()) or f"none yet (pet federation user add, into {users})"
             console.print(f"Users: {names}", soft_wrap=True)
-            server = Server(_server_config(app, tls), f"Listening on {url} (Ctrl-C ends)", console)
+            server = Server(_server_config(app, tls, proxies), f"Listening on {url} (Ctrl-C ends)", console)
             serve_until_a_signal(server, listener, url)
     console.print("Stopped.")
 
@@ -126,14 +135,22 @@ def _tls_context(certificate: Path | None, key: Path | None) -> ServingContext |
     return None if certificate is None or key is None else serving_context(certificate, key)
 
 
-def _server_config(app: Any, tls: ServingContext | None) -> uvicorn.Config:
+def _proxies(texts: list[str]) -> list[Network]:
+    try:
+        return [parse_network(text) for text in texts]
+    except ValueError as error:
+        raise SettingsError(f"--trusted-proxy: expected an address or a network such as 10.0.0.0/8: {error}") from None
+
+
+def _server_config(app: Any, tls: ServingContext | None, proxies: list[Network]) -> uvicorn.Config:
     limits = ConnectionLimits(
         max_connections=_MAX_CONNECTIONS,
         header_seconds=_HEADER_SECONDS,
         max_header_bytes=_MAX_HEADER_BYTES,
     )
+    limited = PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf)
     return uvicorn.Config(
-        PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf),
+        ForwardedPeers(limited, proxies, "--trusted-proxy"),
         http=guarded_protocol(limits) if tls is None else guarded_tls_protocol(limits, tls),
         ws="none",
         loop="asyncio",
@@ -141,5 +158,6 @@ def _server_config(app: Any, tls: ServingContext | None) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # it believes loopback; see pet/transports/forwarded.py
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

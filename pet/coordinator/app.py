@@ -18,6 +18,7 @@ from pet.coordinator.stores import Stores
 from pet.coordinator.surroundings import NATS_NAME
 from pet.errors import MissingExtraError
 from pet.transports import asgi
+from pet.transports.forwarded import ForwardedPeers, parse_network
 from pet.transports.live_page import live_routes
 from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
@@ -60,6 +61,8 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
         requests_per_second=limits.max_requests_per_second,
         bytes_per_second=math.inf if limits.max_bytes_per_second is None else limits.max_bytes_per_second,
     )
+    proxies = [parse_network(text) for text in limits.trusted_proxies or ()]
+    app.add_middleware(ForwardedPeers, trusted=proxies, setting="service.trusted_proxies")
     if settings.metrics.prometheus is not False:
         _add_metrics(app, service, is_required=settings.metrics.prometheus is True)
     broker = settings.nats.to_nats_settings()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pet.coordinator.round_sections import MaskSettings, ModelSettings, PetSettings
 from pet.coordinator.setting_field import (
@@ -50,6 +50,19 @@ def _number_as_text(value: Any) -> Any:
 def _split_region(value: Any) -> Any:
     """The environment form of a region is "name endpoint" (spec 6.1)."""
     return value.split() if isinstance(value, str) else value
+
+
+def _split_names(value: Any) -> Any:
+    """The environment form of a list is its items with commas or spaces between them."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _check_network(value: str) -> str:
+    ipaddress.ip_network(value.strip())
+    return value
+
+
+_Networks = list[Annotated[str, AfterValidator(_check_network)]]
 
 
 class ApiSettings(Section):
@@ -176,6 +189,13 @@ class ServiceSettings(Section):
         "from nobody else; clients that know no signatures work as before.",
         absent="answers are not signed",
         is_file=True,
+    )
+    trusted_proxies: Annotated[_Networks | None, BeforeValidator(_split_names)] = setting(
+        None,
+        'a list of IP addresses and networks such as ["127.0.0.1", "10.0.0.0/8"]',
+        "Reverse proxies whose `X-Forwarded-For` says who sent a request; from anybody else it is ignored. The connections of "
+        "a proxy still count as its own.",
+        absent="there are none",
     )
     model_history: Count = setting(5, "a whole number of global models, at least 1", "How many global models are kept.")
 
