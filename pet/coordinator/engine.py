@@ -34,9 +34,9 @@ from pet.errors import RemoteProtocolError, StorageError
 from pet.messages import (
     MIN_BODY_BYTES,
     ChunkStore,
+    EncodedSeeds,
     Message,
     MessageTag,
-    encode_seed_dictionary,
     encode_sum_dictionary,
     open_message,
     update_payload_bytes,
@@ -148,7 +148,7 @@ class CoordinatorEngine:
         self._gate = _Gate(None, None)
         self._parameters: bytes | None = None
         self._sums: bytes | None = None
-        self._seeds: Mapping[bytes, Mapping[bytes, bytes]] | None = None
+        self._seeds: Mapping[bytes, EncodedSeeds] | None = None
         self._model: PublishedModel | None = self._rounds.model
         #: Sizes of the sum dictionaries of this round and the last one: a late update may still answer the last one.
         self._sum_dictionary_sizes = (0, 0)
@@ -318,12 +318,12 @@ class CoordinatorEngine:
         return self._sums
 
     def seeds(self, public_key: bytes) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant while it is published; encodes it for each call."""
+        """Return the encoded seed dictionary of one sum participant while it is published: the same object every time."""
         seeds = self._seeds
         if seeds is None or public_key not in seeds:
             return None
         self._sightings.note_request(public_key, self._clock())
-        return encode_seed_dictionary(seeds[public_key])
+        return seeds[public_key].to_bytes()
 
     def model(self) -> PublishedModel | None:
         """Return the last global model."""

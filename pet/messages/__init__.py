@@ -6,6 +6,7 @@ from pet.messages.chunks import MIN_MAX_MESSAGE_SIZE, Chunk, max_payload_bytes, 
 from pet.messages.codec import XAYNET_PAYLOADS, AnyVariantPayload, PayloadCodec
 from pet.messages.dictionaries import (
     ENCRYPTED_SEED_BYTES,
+    EncodedSeeds,
     LocalSeedDictionary,
     SeedDictionary,
     SumDictionary,
@@ -43,6 +44,7 @@ __all__ = [
     "ChunkLimits",
     "ChunkPile",
     "ChunkStore",
+    "EncodedSeeds",
     "Header",
     "LocalSeedDictionary",
     "MemoryChunkStore",

@@ -10,7 +10,7 @@ Source: docs/spec/pet.md 4.6, 5.4, 5.5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from pet.buffers import Buffer
@@ -28,6 +28,70 @@ LocalSeedDictionary: TypeAlias = Mapping[bytes, bytes]
 ENCRYPTED_SEED_BYTES: Final[int] = SEAL_BYTES + MASK_SEED_BYTES
 LENGTH_FIELD_BYTES: Final = 4
 _COUNT_BYTES: Final = 8
+_SEED_LAYOUT: Final = struct.Struct(f"<Q{PUBLIC_KEY_BYTES}sQ{ENCRYPTED_SEED_BYTES}s")
+#: Entries that are kept together: 64 KiB, of which the last one wastes an eighth at most.
+_BLOCK_ENTRIES: Final = 512
+
+
+class EncodedSeeds(Mapping[bytes, bytes]):
+    """A seed dictionary that only grows, in the bytes in which it is published: 128 for an entry, and no object of its own.
+
+    One thread adds; any thread may read once nothing is added any longer.
+    """
+
+    def __init__(self) -> None:
+        #: Entries one behind the other; all blocks but the last one are full. Empty once `_whole` is there.
+        self._blocks: list[bytearray | bytes] = []
+        self._count = 0
+        self._whole: bytes | None = None
+
+    def add(self, public_key: bytes, encrypted_seed: Buffer) -> None:
+        """Add the entry of an update participant that has none yet.
+
+        Args:
+            public_key: of 32 bytes.
+            encrypted_seed: of 80 bytes.
+        """
+        if self._whole is not None:
+            self._blocks, self._whole = [self._whole[_COUNT_BYTES:]], None
+        if self._count % _BLOCK_ENTRIES == 0:
+            if self._blocks:
+                self._blocks[-1] = bytes(self._blocks[-1])  # without the room that it kept to grow
+            self._blocks.append(bytearray())
+        elif isinstance(self._blocks[-1], bytes):
+            self._blocks[-1] = bytearray(self._blocks[-1])
+        entry = _SEED_LAYOUT.pack(PUBLIC_KEY_BYTES, public_key, ENCRYPTED_SEED_BYTES, bytes(encrypted_seed))
+        self._blocks[-1] += entry
+        self._count += 1
+
+    def to_bytes(self) -> bytes:
+        """Return the dictionary as the coordinator publishes it (spec 5.5): the same object every time."""
+        blocks, whole = self._blocks, self._whole  # in this order: another thread may be putting them together
+        if whole is None:
+            whole = self._whole = b"".join([self._count.to_bytes(_COUNT_BYTES, "little"), *blocks])
+            self._blocks = []
+        return whole
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return self._count
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the public keys."""
+        return (key for key, _ in self._entries())
+
+    def __getitem__(self, public_key: bytes) -> bytes:
+        """Return an encrypted seed; looks at one entry after the other."""
+        for key, seed in self._entries():
+            if key == public_key:
+                return seed
+        raise KeyError(public_key)
+
+    def _entries(self) -> Iterator[tuple[bytes, bytes]]:
+        blocks, whole = self._blocks, self._whole
+        for block in blocks if whole is None else [memoryview(whole)[_COUNT_BYTES:]]:
+            for _, key, _, seed in _SEED_LAYOUT.iter_unpack(block):
+                yield key, seed
 
 
 def local_seed_dictionary_bytes(entry_count: int, encrypted_seed_bytes: int = ENCRYPTED_SEED_BYTES) -> int:

@@ -29,8 +29,7 @@ def publish_sum_dictionary(round_id: int, current: RoundState) -> Publication:
 
 def publish_seed_dictionary(round_id: int, current: RoundState) -> Publication:
     """Return the event that ends the Update phase."""
-    seeds = {public_key: MappingProxyType(entries) for public_key, entries in current.seed_dictionary.items()}
-    return SeedDictionaryPublished(round_id=round_id, seed_dictionary=MappingProxyType(seeds))
+    return SeedDictionaryPublished(round_id=round_id, seed_dictionary=MappingProxyType(current.seed_dictionary))
 
 
 def announcements_of(round_id: int, current: RoundState, phase: Phase) -> list[Publication]:

@@ -20,7 +20,7 @@ from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES
 from pet.errors import RemoteProtocolError, StateError
 from pet.mask_object import Mask, MaskedModel
-from pet.messages.dictionaries import decode_local_seed_dictionary, encode_local_seed_dictionary
+from pet.messages.dictionaries import EncodedSeeds, decode_local_seed_dictionary, encode_local_seed_dictionary
 from pet.protocol.round_state import RoundState
 from pet.protocol.votes import MASK_DIGEST_BYTES, digest_mask
 
@@ -87,7 +87,7 @@ def apply_entry(state: RoundState, entry: Entry) -> None:
     participant = entry.participant_public_key
     if isinstance(entry, SumEntry):
         state.sum_dictionary[participant] = entry.ephemeral_public_key
-        state.seed_dictionary[participant] = {}
+        state.seed_dictionary[participant] = EncodedSeeds()
         if entry.signed_bytes:
             state.signed_sums[participant] = entry.signed_bytes
     elif isinstance(entry, UpdateEntry):
@@ -96,8 +96,7 @@ def apply_entry(state: RoundState, entry: Entry) -> None:
             state.aggregation.add(entry.masked_model)
         state.update_participants.add(participant)
         for sum_participant, encrypted_seed in entry.encrypted_seeds.items():
-            # A seed may be a view of its message, and would keep all of it in memory.
-            state.seed_dictionary[sum_participant][participant] = bytes(encrypted_seed)
+            state.seed_dictionary[sum_participant].add(participant, encrypted_seed)
     else:
         state.votes.add(participant, entry.mask_digest, entry.mask)
 

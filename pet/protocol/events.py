@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from pet.global_model import GlobalModel
-from pet.messages import MessageTag, RoundParameters
+from pet.messages import EncodedSeeds, MessageTag, RoundParameters
 from pet.protocol.phases import Phase
 
 
@@ -65,7 +65,7 @@ class SeedDictionaryPublished:
     """
 
     round_id: int
-    seed_dictionary: Mapping[bytes, Mapping[bytes, bytes]] = field(repr=False)
+    seed_dictionary: Mapping[bytes, EncodedSeeds] = field(repr=False)
 
 
 @final

@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeAlias
 
 from pet.aggregation import Aggregation
 from pet.crypto import EncryptionKeyPair
-from pet.messages import ChunkCollector, ChunkStore, MessageTag, RoundParameters
+from pet.messages import ChunkCollector, ChunkStore, EncodedSeeds, MessageTag, RoundParameters
 from pet.protocol.phases import Phase
 from pet.protocol.profile import CollectingWindow, RoundT
 from pet.protocol.round_settings import RoundSettings
@@ -43,7 +43,7 @@ class RoundState:
     chunks: ChunkCollector
     sum_dictionary: dict[bytes, bytes] = field(default_factory=dict)
     signed_sums: dict[bytes, bytes] = field(default_factory=dict)
-    seed_dictionary: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    seed_dictionary: dict[bytes, EncodedSeeds] = field(default_factory=dict)
     update_participants: set[bytes] = field(default_factory=set)
     votes: MaskVotes = field(default_factory=MaskVotes)
 

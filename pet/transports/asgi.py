@@ -6,12 +6,10 @@ routes, headers and status codes, but no phase, and it is never given the outcom
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import itertools
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -19,15 +17,13 @@ from typing import Any, Final
 import numpy as np
 
 from pet.crypto import PUBLIC_KEY_BYTES
-from pet.errors import (
-    AnswerAbandonedError,
-    MissingExtraError,
-)
+from pet.errors import AnswerAbandonedError, MissingExtraError
 from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors_header
 from pet.transports.accept import choose_media_type
 from pet.transports.asgi_signing import Headers, SignedReads
 from pet.transports.base import PublishedModel
 from pet.transports.body_reader import STATUS_OF, declared_length, read_body
+from pet.transports.paced_answers import PacedAnswers
 from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
@@ -39,7 +35,7 @@ with MissingExtraError.naming("http"):
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
 _logger: Final = logging.getLogger(__name__)
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -84,6 +80,7 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
         lifespan=service.lifespan,
     )
     app.router.redirect_slashes = False
+    app.add_middleware(PacedAnswers, stall_seconds=service.stall_seconds)
     return app
 
 
@@ -130,7 +127,7 @@ class _Routes:
             return Response(status_code=400)
         if len(public_key) != PUBLIC_KEY_BYTES:
             return Response(status_code=400)
-        # Encoding ten thousand entries takes long enough to do it elsewhere.
+        # Joining ten thousand entries, and signing them, takes long enough to do it elsewhere.
         return _answer(*await self._service.run(self._reads.seeds, public_key))
 
     async def get_model(self, request: Request) -> Response:
@@ -154,9 +151,7 @@ class _Routes:
         if request.method == "HEAD":
             return _answer_head(media_type, headers)
         pieces = _model_pieces(model, media_type)
-        answer = _PacedResponse(self._stream(model, pieces), media_type=media_type, headers=headers)
-        answer.stall_seconds = self._service.stall_seconds
-        return answer
+        return StreamingResponse(self._stream(model, pieces), media_type=media_type, headers=headers)
 
     async def get_status(self, _: Request) -> Response:
         """Answer with the counters of the current phase."""
@@ -178,25 +173,6 @@ class _Routes:
             if latest is not None and latest.round_id - model.round_id > _OLD_MODELS_STREAMED:
                 raise AnswerAbandonedError(f"model of round {model.round_id}: not taken until round {latest.round_id}")
             yield piece
-
-
-class _PacedResponse(StreamingResponse):
-    """A stream that is given up if its receiver takes nothing for a while."""
-
-    stall_seconds = math.inf
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self.stall_seconds):
-                    await send(message)
-            except TimeoutError:
-                raise AnswerAbandonedError(f"model: expected it to be taken within {self.stall_seconds:g} s") from None
-
-        try:
-            await super().__call__(scope, receive, send_in_time)
-        except AnswerAbandonedError as error:
-            _logger.info("answer abandoned: %s", error)
 
 
 class _RefusalResponse(Response):

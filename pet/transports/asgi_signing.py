@@ -38,6 +38,8 @@ class SignedReads:
         self._service: Final = service
         self._endpoint: Final = service.endpoint
         self._signer: Final = signer
+        #: The parameters of a round, and in that round the signature by sum participant.
+        self._signed_seeds: tuple[bytes, dict[bytes, str]] = b"", {}
         #: Media type -> the model that is served in it, and its digest when it is there.
         self._digests: Final[dict[str, tuple[PublishedModel, asyncio.Future[bytes]]]] = {}
 
@@ -60,8 +62,16 @@ class SignedReads:
         parameters, seeds = read_in_round(self._endpoint, lambda: self._endpoint.seeds(public_key))
         if self._signer is None or parameters is None:
             return seeds, {}
-        digest = None if seeds is None else hash_sha256(seeds)
-        return seeds, {SIGNATURE_HEADER: self._signer.sign(SEEDS_ROUTE + public_key.hex(), parameters, digest)}
+        if self._signed_seeds[0] is not parameters:
+            self._signed_seeds = parameters, {}
+        signed = self._signed_seeds[1]
+        if seeds is None or public_key not in signed:
+            digest = None if seeds is None else hash_sha256(seeds)
+            signature = self._signer.sign(SEEDS_ROUTE + public_key.hex(), parameters, digest)
+            if seeds is None:
+                return None, {SIGNATURE_HEADER: signature}
+            signed[public_key] = signature  # the dictionary of a participant is published once in a round
+        return seeds, {SIGNATURE_HEADER: signed[public_key]}
 
     def model(self) -> tuple[PublishedModel | None, bytes | None]:
         """Return the global model, and the parameters of the round in which it is the last one."""

@@ -113,6 +113,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Take the connection, or answer 503 and close it."""
         super().connection_made(transport)
         self.flow = _HeldFlow(transport)
+        transport.set_write_buffer_limits(high=_PROGRESS_BYTES)  # TLS would keep eight times as much
         self._holding = self.open_connections.admit(self.client, self._make_room)
         if self._holding is None:
             transport.write(_REFUSAL)

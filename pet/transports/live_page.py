@@ -11,8 +11,10 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
+from pet.bodies.holders import HolderTable
 from pet.errors import MissingExtraError
 from pet.transports.pages import read_page
+from pet.transports.peers import peer_of
 
 with MissingExtraError.naming("http"):
     from starlette.requests import Request
@@ -45,20 +47,23 @@ async def _page(_: Request) -> Response:
 
 
 class _Watchers:
-    """Those who watch, no more than `MAX_WATCHERS`."""
+    """Those who watch, no more than `MAX_WATCHERS`, and of one address no more than seven eighths."""
 
     def __init__(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
         self._snapshot = snapshot
-        self._count = 0
+        self._watchers: Final = HolderTable(MAX_WATCHERS)
 
-    async def get_events(self, _: Request) -> Response:
+    async def get_events(self, request: Request) -> Response:
         """Answer with a stream of snapshots."""
-        if self._count >= MAX_WATCHERS:
+        peer = peer_of(request.scope.get("client"))
+        if not self._watchers.has_room(peer, 1):
             return Response(status_code=503, headers={"retry-after": "10"})
-        return StreamingResponse(self._events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return StreamingResponse(self._events(peer), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
-    async def _events(self) -> AsyncIterator[str]:
-        self._count += 1
+    async def _events(self, peer: str) -> AsyncIterator[str]:
+        holding = self._watchers.take(peer, 1)
+        if holding is None:
+            return  # others came first
         try:
             yield f"retry: {_RETRY_MILLISECONDS}\n\n"
             clock = asyncio.get_running_loop().time
@@ -69,4 +74,4 @@ class _Watchers:
                     last = text
                 await asyncio.sleep(_INTERVAL_SECONDS)
         finally:
-            self._count -= 1
+            self._watchers.release(holding)

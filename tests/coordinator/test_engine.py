@@ -120,6 +120,7 @@ def test_dictionaries_are_for_members_and_phases(clock):
         engine.handle_message(round_.update(update_key, decode_sum_dictionary(engine.sums())))
     pass_time(engine, clock)
     assert len(decode_seed_dictionary(engine.seeds(key.public_key))) == 3
+    assert engine.seeds(key.public_key) is engine.seeds(key.public_key)
     assert engine.seeds(bytes(32)) is None
 
 

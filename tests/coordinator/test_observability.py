@@ -117,13 +117,14 @@ def test_the_page_can_be_switched_off():
         assert httpx.get(f"{url}{live_page.EVENTS_PATH}").status_code == 404
 
 
-def test_too_many_watchers_are_sent_away(client, monkeypatch):
+def test_too_many_watchers_are_sent_away(monkeypatch):
     monkeypatch.setattr(live_page, "MAX_WATCHERS", 1)
-    with client.stream("GET", live_page.EVENTS_PATH) as first:
-        lines = first.iter_lines()
-        assert next(lines).startswith("retry:")
-        assert client.get(live_page.EVENTS_PATH).status_code == 503
-    wait_until(lambda: _status_of_events(client) == 200)
+    with serving(create_app(settings())) as url, httpx.Client(base_url=url, timeout=30) as client:
+        with client.stream("GET", live_page.EVENTS_PATH) as first:
+            lines = first.iter_lines()
+            assert next(lines).startswith("retry:")
+            assert client.get(live_page.EVENTS_PATH).status_code == 503
+        wait_until(lambda: _status_of_events(client) == 200)
 
 
 def _status_of_events(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from strategies import seed_dictionaries, sum_dictionaries
 from pet.errors import CryptoError, RemoteProtocolError
 from pet.messages import decode_seed_dictionary, decode_sum_dictionary, encode_seed_dictionary, encode_sum_dictionary
 from pet.messages.dictionaries import (
+    EncodedSeeds,
     decode_local_seed_dictionary,
     encode_local_seed_dictionary,
     local_seed_dictionary_bytes,
@@ -122,3 +124,39 @@ def test_bad_bincode_is_refused(
     assert refusal_reason(decode, data[:48] + b"\x21" + data[49:]) == reason
     assert refusal_reason(decode, data + b"\0") == "trailing_bytes"
     assert refusal_reason(decode, bytes(8) + data[8:]) == "trailing_bytes"
+
+
+@pytest.mark.parametrize("count", [0, 1, 511, 512, 513, 3000])
+def test_encoded_seeds_are_what_is_published(count):
+    entries = {number.to_bytes(32, "big"): number.to_bytes(80, "big") for number in range(count)}
+    seeds = EncodedSeeds()
+    for key, seed in entries.items():
+        seeds.add(key, memoryview(seed))
+    assert (seeds, len(seeds), list(seeds)) == (entries, count, list(entries))
+    whole = seeds.to_bytes()
+    assert whole == encode_seed_dictionary(entries)
+    assert seeds.to_bytes() is whole
+    assert (seeds, list(seeds.items())) == (entries, list(entries.items()))
+    assert bytes(32) in seeds or not count
+    with pytest.raises(KeyError):
+        seeds[b"k" * 32]
+    entries[b"k" * 32] = bytes(80)
+    seeds.add(b"k" * 32, bytes(80))  # also after it was asked for
+    seeds.add(b"l" * 32, bytes(80))
+    assert seeds.to_bytes() == encode_seed_dictionary(entries | {b"l" * 32: bytes(80)})
+
+
+def test_an_encrypted_seed_takes_no_more_memory_than_its_bytes():
+    """A dictionary of bytes takes more than twice as much."""
+    count = 100_000
+    tracemalloc.start()
+    try:
+        seeds = EncodedSeeds()
+        for number in range(count):
+            seeds.add(number.to_bytes(32, "big"), bytes(80))
+        collected, _ = tracemalloc.get_traced_memory()
+        seeds.to_bytes()
+        published, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(collected, published) <= 136 * count

@@ -33,6 +33,7 @@ from pet.federation.server.call import Call
 from pet.federation.server.rest_calls import Handler, RestCalls
 from pet.federation.server.service import FederationService
 from pet.transports.body_reader import STATUS_OF, body_pieces, declared_length
+from pet.transports.paced_answers import PacedAnswers
 
 with MissingExtraError.naming("federation"):
     from starlette.applications import Starlette
@@ -81,6 +82,7 @@ def create_app(service: FederationService, authenticator: Authenticator, options
         lifespan=service.lifespan,
     )
     app.router.redirect_slashes = False
+    app.add_middleware(PacedAnswers, stall_seconds=_BODY_SECONDS)
     return app
 
 
