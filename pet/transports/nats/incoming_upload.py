@@ -1,8 +1,8 @@
 """One upload in mode `direct`, from its slot to its verdict; one task owns it.
 
-It holds nothing until its first chunk comes: then it reserves room, or ends. Where it ends, chunks that
-are not answered yet are answered after nobody listens for more: the sender's next chunk then fails at once, and it asks for
-a slot again, which tells it what is there.
+Of room it holds nothing until its first chunk comes, and its slot for a moment only (slots.py): then it takes both, or ends.
+Where it ends, chunks that are not answered yet are answered after nobody listens for more: the sender's next chunk then fails
+at once, and it asks for a slot again, which tells it what is there.
 
 Source: docs/spec/federation.md 5.4, mode `direct`.
 """
@@ -18,12 +18,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from pet.bodies.body import SealedBody
+from pet.bodies.holders import Holding
+from pet.bodies.memory_budget import PROGRESS_SHARE
 from pet.bodies.partial_upload import PartialUpload, has_bit, set_bit
 from pet.bodies.upload_folder import UploadFolder, UploadRoom
 from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError
+from pet.transports.nats import slots
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import OpenAnswer, UploadOffer, Verdict, decode_chunk
+from pet.transports.nats.slots import Slots
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 
@@ -72,6 +76,7 @@ class Surroundings:
         handler: gets what is whole.
         folder: where uploads lie until they are handled.
         window: chunks under way for each.
+        slots: how many uploads may be under way.
         turn: one upload after the other is written to: as many threads as uploads would keep the event loop from its work, and
             what comes meanwhile is then written together.
     """
@@ -81,6 +86,7 @@ class Surroundings:
     handler: UploadHandler
     folder: UploadFolder[UploadOffer]
     window: int
+    slots: Slots
     turn: asyncio.Lock
 
 
@@ -104,17 +110,16 @@ class IncomingUpload:
         self._held = 0
         self._received = bytearray()
         self._upload: PartialUpload[UploadOffer] | None = None
+        self._written_bytes = self._milestone_bytes = 0
+        self._progress_seconds = self._loop.time()
         self._room: UploadRoom | None = None
+        self._slot: Holding | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._is_ended = False
         self._late_digest: Final[asyncio.Future[bytes]] = self._loop.create_future()
         self._is_open: Final = asyncio.Event()
         self._is_reported: Final = asyncio.Event()
         self._verdict: Final[asyncio.Future[Verdict | None]] = self._loop.create_future()
-
-    @property
-    def needs_slot(self) -> bool:
-        """Whether chunks may still come."""
-        return not (self._is_ended or self._verdict.done() or self.is_whole)
 
     @property
     def is_whole(self) -> bool:
@@ -125,10 +130,23 @@ class IncomingUpload:
         """Wait until the sender knows the verdict."""
         await self._is_reported.wait()
 
+    def take_slot(self) -> bool:
+        """Take a slot for as long as one is held in silence; returns whether there is one."""
+        self._slot = self._around.slots.take(self.peer, self._offer.size_bytes, self.end)
+        if self._slot is None:
+            return False
+        self._silence = self._loop.call_later(slots.SILENT_SECONDS, self._leave_slot)
+        return True
+
     def end(self) -> None:
-        """Take the slot away: the sender has to ask for another one."""
+        """Stop receiving: the sender has to ask for a slot again."""
         self._is_ended = True
         self._has_news.set()
+
+    def end_if_slow(self, since_seconds: float) -> None:
+        """End the upload if it holds a slot or room and did not grow by a sixteenth of its size since then."""
+        if self._progress_seconds < since_seconds and not self.is_whole:
+            self.end()
 
     def require_same(self, offer: UploadOffer) -> None:
         """Check that an offer with a known id is that of the same upload.
@@ -216,6 +234,7 @@ class IncomingUpload:
                 self._has_news.clear()
                 await asyncio.to_thread(self._store, upload, chunks)
             self._held -= len(chunks)
+            self._note_progress(sum(len(data) for _, data, _ in chunks))
             for _, data, _ in chunks:
                 self._around.connection.recycle(data)
             del chunks
@@ -223,6 +242,7 @@ class IncomingUpload:
             raise NoRoomError("upload: expected its room until it was whole, got it taken away at the last moment")
         assert self._room is not None, "an upload that has begun has room"
         self._room.keep()
+        self._give_slot_back()
         return upload
 
     async def _wait_for_chunks(self) -> None:
@@ -257,16 +277,43 @@ class IncomingUpload:
             self._around.connection.answer(message)
 
     def _begin(self) -> bool:
-        """Reserve room, if there is any."""
+        """Take a slot that lasts until all chunks are there, and room, if there are any."""
+        if self._silence is not None:
+            self._silence.cancel()
+        if self._slot is None:
+            self._slot = self._around.slots.take(self.peer, self._offer.size_bytes, self.end)
+        if self._slot is None:
+            return False
         try:
             self._room = self._around.folder.reserve(self.peer, self._offer.size_bytes, self.end)
         except NoRoomError as error:
             _logger.info("upload of %s: %s", self.peer, error)
             return False
+        self._note_progress(0)
         return True
 
+    def _note_progress(self, size_bytes: int) -> None:
+        self._written_bytes += size_bytes
+        if self._written_bytes >= self._milestone_bytes:
+            self._milestone_bytes = self._written_bytes + max(1, self._offer.size_bytes // PROGRESS_SHARE)
+            self._progress_seconds = self._loop.time()
+
+    def _leave_slot(self) -> None:
+        """Leave the slot to others, as no chunk has come."""
+        self._give_slot_back()
+        self._around.slots.leave_silent(self.end)
+
+    def _give_slot_back(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            self._around.slots.give_back(slot, self._offer.size_bytes)
+
     def _release(self) -> None:
-        """Give the room back."""
+        """Give slot and room back."""
+        if self._silence is not None:
+            self._silence.cancel()
+        self._give_slot_back()
+        self._around.slots.forget(self.end)
         if self._room is not None:
             self._room.give_back()
 

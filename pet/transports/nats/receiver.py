@@ -23,16 +23,16 @@ from pet.errors import NoRoomError, RemoteProtocolError, TransportError
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict
 from pet.transports.nats.incoming_upload import WAIT_SECONDS, IncomingUpload, Surroundings, UploadHandler
+from pet.transports.nats.slots import Slots
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 
 _logger: Final = logging.getLogger(__name__)
 
-#: Chunks under way for one upload. With eight slots and 1 MiB they are 32 MiB, half of what the broker holds (fact 2).
+#: Chunks under way for one upload. With eight slots and 1 MiB they are 32 MiB, half of what the broker holds (fact 2); small
+#: uploads, of 1 MiB at most, are 8 MiB besides.
 DEFAULT_WINDOW: Final = 4
 DEFAULT_SLOTS: Final = 8
-#: Slots of one sender: nobody alone can keep all others waiting.
-_SLOTS_PER_PEER: Final = 4
 #: Room for uploads on the disk: two dozen of 150 MB.
 DEFAULT_MAX_SPOOL_BYTES: Final = 4 * 2**30
 DEFAULT_MEMORY_BYTES: Final = 64 * 2**20
@@ -50,7 +50,7 @@ class UploadReceiver:
         subjects: names of the federation.
         handler: gets what is whole.
         directory: for uploads that go on after a restart of this process; None forgets them then.
-        slots: uploads received at the same time.
+        slots: large uploads received at the same time, and small ones besides.
         window: chunks under way for each.
         max_spool_bytes: what uploads may take on the disk together, until they are handled, if `spool` is None.
         spool: room on the disk that is shared with others; None makes one.
@@ -96,6 +96,7 @@ class UploadReceiver:
             handler=self._handler,
             folder=await asyncio.to_thread(UploadFolder, self._directory, self._spool, self._memory, UploadOffer.from_bytes),
             window=self._window,
+            slots=Slots(self._slots),
             turn=asyncio.Lock(),
         )
         self._subscription = await self._connection.serve(self._subjects.open_all, self._answer_offer)
@@ -137,12 +138,15 @@ class UploadReceiver:
             raise RemoteProtocolError(reason, f"upload {offer.kind}: expected at most {most} bytes, got {offer.size_bytes}")
         around = self._around
         assert around is not None, "made by start"
-        busy = [upload.peer for upload in self._uploads.values() if upload.needs_slot]
-        is_full = len(busy) >= self._slots or busy.count(peer) >= _SLOTS_PER_PEER
-        if is_full or not around.folder.has_room(peer, offer.size_bytes):
-            return OpenAnswer(wait_seconds=WAIT_SECONDS * (0.5 + random.random() / 2))  # noqa: S311 - no secret
         chunk_bytes = min(offer.chunk_bytes, self._connection.max_chunk_bytes - HEADER_BYTES)
-        self._uploads[key] = upload = IncomingUpload(around, peer, replace(offer, chunk_bytes=chunk_bytes))
+        upload = IncomingUpload(around, peer, replace(offer, chunk_bytes=chunk_bytes))
+        if not (around.folder.has_room(peer, offer.size_bytes) and upload.take_slot()):
+            # The one that waits may find a slot or room next time.
+            since_seconds = asyncio.get_running_loop().time() - self._handler.stall_seconds
+            for other in self._uploads.values():
+                other.end_if_slow(since_seconds)
+            return OpenAnswer(wait_seconds=WAIT_SECONDS * (0.5 + random.random() / 2))  # noqa: S311 - no secret
+        self._uploads[key] = upload
         task = asyncio.create_task(self._receive(key, upload), name="pet-nats-upload")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -71,7 +71,7 @@ class NatsServer:
         publishes_model: whether participants find the global model at the broker. Where it has another way to them, the event
             says that there is none.
         directory: for uploads that go on after a restart of the coordinator; None forgets them then.
-        slots: uploads received at the same time.
+        slots: large uploads received at the same time, and small ones besides.
         signer: signs events and answers in the header `Pet-Signature`; None signs nothing.
     """
 
