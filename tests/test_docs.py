@@ -137,6 +137,12 @@ def test_models_of_several_dtypes(runner, capsys):
     assert "120 True\n0.125\n" in capsys.readouterr().out
 
 
+def test_models_of_frameworks(runner, capsys):
+    assert run_page("docs/adapters.md", runner) == 2
+    assert "4 float64\n" in capsys.readouterr().out
+    assert runner.names["fit"].is_finished
+
+
 @pytest.mark.long
 def test_the_readme(runner, capsys):
     require_program("curl")

@@ -32,7 +32,7 @@ LAYERS = [
     ["pet.masking", "pet.global_model", "pet.model_formats"],
     ["pet.field_model", "pet.shares"],
     ["pet.aggregation"],
-    ["pet.vectors"],
+    ["pet.vectors", "pet.adapters"],
     ["pet"],
     ["pet.messages"],
     ["pet.pet1"],
