@@ -210,15 +210,46 @@ class SeenEnrolment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolmentPolicy:
+class StrengthPolicy:
+    """How much protection a peer asks of an enrolment: its own settings say, else the coordinator could ask for less (E3).
+
+    Attributes:
+        least_passive: how many colluding members a coordinator that follows the protocol must not suffice with.
+        least_active: the same for one that does anything.
+        least_updates: the smallest K.
+    """
+
+    least_passive: int = 1
+    least_active: int = 1
+    least_updates: int = MIN_UPDATES
+
+    def require_strong(self, enrolment: Enrolment) -> None:
+        """Refuse an enrolment whose plan or minimum protects less than is asked for (E3).
+
+        Raises:
+            RemoteProtocolError: "weak_plan", "too_few_updates".
+        """
+        plan = enrolment.plan
+        require(
+            plan.passive >= self.least_passive and plan.active >= self.least_active,
+            "weak_plan",
+            f"plan: expected passive {self.least_passive}, active {self.least_active} or more, "
+            f"got {plan.passive}, {plan.active}",
+        )
+        require(
+            enrolment.min_updates >= self.least_updates,
+            "too_few_updates",
+            f"enrolment: expected sums of {self.least_updates} or more updates, got {enrolment.min_updates}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentPolicy(StrengthPolicy):
     """What a peer asks of enrolments, from its own settings: what comes from the coordinator cannot vouch for itself.
 
     Attributes:
         digest: of the one enrolment that is accepted without a signature; None if none is.
         authority: public key that signs enrolments; None if no signature counts.
-        least_passive: how many colluding members a coordinator that follows the protocol must not suffice with.
-        least_active: the same for one that does anything.
-        least_updates: the smallest K.
 
     Raises:
         ConfigError: neither digest nor authority, or one of another size.
@@ -226,9 +257,6 @@ class EnrolmentPolicy:
 
     digest: bytes | None = None
     authority: bytes | None = None
-    least_passive: int = 1
-    least_active: int = 1
-    least_updates: int = MIN_UPDATES
 
     def __post_init__(self) -> None:
         given = [value for value in (self.digest, self.authority) if value is not None]
@@ -257,22 +285,3 @@ class EnrolmentPolicy:
             seen.require_not_older(enrolment)
         self.require_strong(enrolment)
         return enrolment
-
-    def require_strong(self, enrolment: Enrolment) -> None:
-        """Refuse an enrolment whose plan or minimum protects less than is asked for (E3).
-
-        Raises:
-            RemoteProtocolError: "weak_plan", "too_few_updates".
-        """
-        plan = enrolment.plan
-        require(
-            plan.passive >= self.least_passive and plan.active >= self.least_active,
-            "weak_plan",
-            f"plan: expected passive {self.least_passive}, active {self.least_active} or more, "
-            f"got {plan.passive}, {plan.active}",
-        )
-        require(
-            enrolment.min_updates >= self.least_updates,
-            "too_few_updates",
-            f"enrolment: expected sums of {self.least_updates} or more updates, got {enrolment.min_updates}",
-        )

@@ -13,7 +13,7 @@ from typing import Final
 from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SigningKeyPair
 from pet.errors import ConfigError
-from pet.pet1.enrolment import NAME, Enrolment, SeenEnrolment, split_signed
+from pet.pet1.enrolment import NAME, Enrolment, SeenEnrolment, StrengthPolicy, split_signed
 from pet.pet1.hashes import MAGIC_BYTES, digest, is_signed_text, magic, sign_text, u64
 from pet.pet1.refusing import is_ascending, require
 from pet.pet1.round_record import EVERYBODY, RoundRecord
@@ -73,7 +73,7 @@ def enrol_federation(version: int, expires: int, peers: Collection[bytes]) -> En
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederationPolicy:
+class FederationPolicy(StrengthPolicy):
     """What a peer asks of the enrolment of a round.
 
     Attributes:
@@ -85,7 +85,7 @@ class FederationPolicy:
     confirmed: frozenset[bytes]
 
     def accept(self, data: Buffer, *, now: int, seen: SeenEnrolment | None = None) -> Enrolment:
-        """Read an enrolment with the signature behind it, in place of E1 and E2.
+        """Read an enrolment with the signature behind it: 6.5 in place of E1 and E2, then E3.
 
         Args:
             data: as the leader shows it.
@@ -94,7 +94,8 @@ class FederationPolicy:
 
         Raises:
             RemoteProtocolError: as `Enrolment.from_bytes`; "unknown_enrolment", "enrolment_expired",
-                "enrolment_rolled_back", "unconfirmed_peer", "wrong_plan", "not_all_or_nothing".
+                "enrolment_rolled_back", "unconfirmed_peer", "wrong_plan", "not_all_or_nothing", "weak_plan",
+                "too_few_updates".
         """
         enrolment, signature = split_signed(data)
         is_signed = is_signed_text(self.admin, NAME, enrolment.to_bytes(), signature)
@@ -115,6 +116,7 @@ class FederationPolicy:
         require(
             is_complete, "not_all_or_nothing", f"enrolment: expected sums of all {count} peers, got {enrolment.min_updates}"
         )
+        self.require_strong(enrolment)
         return enrolment
 
 

@@ -56,6 +56,7 @@ def test_enrolments_that_the_vectors_refuse() -> None:
         found[case["what"]] = reason_of(policy.accept, bytes.fromhex(case["data"]), now=case.get("at", NOW), seen=seen)
     assert found == {case["what"]: case["reason"] for case in VECTORS["refused"]}
     assert reason_of(POLICY.accept, ACCEPTED[:63], now=NOW) == "malformed_enrolment"
+    assert reason_of(replace(POLICY, least_active=3).accept, ACCEPTED, now=NOW) == "weak_plan"
 
 
 def test_the_record_of_another_round_is_refused() -> None:

@@ -1,0 +1,127 @@
+"""What a coordinator answers to an update that is opened, or to a piece of it; and the bodies that pieces travel in.
+
+Source: docs/spec/profile.md 7.3.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from pet.buffers import Buffer
+from pet.pet1.hashes import DIGEST_BYTES, u16, u32
+from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES
+from pet.pet1.refusing import require
+
+_OPEN: Final = 0
+_ACCEPTED: Final = 1
+_REFUSED: Final = 2
+_PIECE_HEAD: Final = struct.Struct(f"<{DIGEST_BYTES}sI")
+#: Reasons are short identifiers.
+_MAX_REASON_BYTES: Final = 100
+_MALFORMED: Final = "malformed_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateOpen:
+    """The update is open: its vector, or the rest of it, may come.
+
+    Attributes:
+        pieces_in_flight: how many pieces may be on their way at a time, 1 or more.
+        have: for each leaf whether it is there.
+    """
+
+    pieces_in_flight: int
+    have: tuple[bool, ...]
+
+    def encode(self) -> bytes:
+        """Return the answer's bytes."""
+        bitmap = bytearray(-(-len(self.have) // 8))
+        for index, is_there in enumerate(self.have):
+            bitmap[index // 8] |= is_there << index % 8
+        return bytes([_OPEN]) + u16(self.pieces_in_flight) + bytes(bitmap)
+
+    def missing(self) -> Iterator[range]:
+        """Yield the leaves that are missing, as pieces of at most 16 in a row."""
+        start = 0
+        while start < len(self.have):
+            end = start
+            while end < min(len(self.have), start + MAX_PIECE_LEAVES) and not self.have[end]:
+                end += 1
+            if end > start:
+                yield range(start, end)
+            start = max(end, start + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateAccepted:
+    """All leaves are there and durable."""
+
+    def encode(self) -> bytes:
+        """Return the answer's bytes."""
+        return bytes([_ACCEPTED])
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRefused:
+    """The update, or the piece, is refused.
+
+    Attributes:
+        reason: as docs/spec/profile.md names it.
+    """
+
+    reason: str
+
+    def encode(self) -> bytes:
+        """Return the answer's bytes."""
+        return bytes([_REFUSED]) + self.reason.encode("ascii")
+
+
+UpdateAnswer: TypeAlias = UpdateOpen | UpdateAccepted | UpdateRefused
+
+
+def read_answer(data: Buffer, leaf_count: int) -> UpdateAnswer:
+    """Read an answer about a vector with this number of leaves.
+
+    Raises:
+        RemoteProtocolError: "malformed_answer".
+    """
+    data = bytes(data)
+    kind, rest = data[:1], data[1:]
+    if kind == bytes([_ACCEPTED]) and not rest:
+        return UpdateAccepted()
+    if kind == bytes([_REFUSED]):
+        reason = rest.decode("ascii", "replace")
+        is_name = 0 < len(rest) <= _MAX_REASON_BYTES and reason.isascii() and reason.isidentifier()
+        require(is_name, _MALFORMED, f"answer: expected a reason of at most {_MAX_REASON_BYTES} letters, got something else")
+        return UpdateRefused(reason)
+    is_sized = kind == bytes([_OPEN]) and len(rest) == 2 + -(-leaf_count // 8)
+    require(is_sized, _MALFORMED, f"answer: expected open, accepted or refused for {leaf_count} leaves, got {len(data)} bytes")
+    pieces_in_flight, bitmap = int.from_bytes(rest[:2], "little"), int.from_bytes(rest[2:], "little")
+    is_possible = pieces_in_flight > 0 and bitmap < 1 << leaf_count
+    require(is_possible, _MALFORMED, "answer: expected room for a piece or more, and no leaves beyond the last, got others")
+    return UpdateOpen(pieces_in_flight, tuple(bool(bitmap >> index & 1) for index in range(leaf_count)))
+
+
+def build_piece(header_digest: bytes, leaves: range, vector: memoryview) -> list[Buffer]:
+    """Return the body of a piece as buffers to be sent one after the other; the leaves are a view of the vector."""
+    return [header_digest + u32(leaves.start), vector[leaves.start * LEAF_BYTES : leaves.stop * LEAF_BYTES]]
+
+
+def read_piece(data: Buffer) -> tuple[bytes, int, memoryview]:
+    """Read the body of a piece.
+
+    Returns:
+        The header digest, the number of its first leaf, and the leaves, a view of the data.
+
+    Raises:
+        RemoteProtocolError: "length_mismatch".
+    """
+    view = memoryview(data).cast("B")
+    require(
+        len(view) > _PIECE_HEAD.size, "length_mismatch", f"piece: expected more than {_PIECE_HEAD.size} bytes, got {len(view)}"
+    )
+    header_digest, first = _PIECE_HEAD.unpack_from(view)
+    return header_digest, first, view[_PIECE_HEAD.size :]
