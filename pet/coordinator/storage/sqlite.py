@@ -5,11 +5,13 @@ their own first; the commit then makes them count. A file that no commit counts 
 the next start. What is deleted is overwritten (secure_delete), and the log that may still hold it is emptied whenever the
 journal is: keys and seeds of finished rounds are not to be found in the folder. Everything can be read by its owner only.
 
-The database stays locked as long as it is open, so that no two coordinators share a folder.
+The database stays locked as long as it is open, so that no two coordinators share a folder. A log that lost acknowledged
+changes is refused: guard.py notes each change beside the database.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -19,11 +21,13 @@ from typing import Final
 
 from pet.buffers import Buffer
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches, size_of
+from pet.coordinator.storage.guard import Guard
 from pet.errors import StateError, StorageError
 from pet.files import make_private_folder, shown_fault, sync_folder, touch_private, write_new
 
 DATABASE_NAME: Final = "coordinator.sqlite"
 BLOB_FOLDER_NAME: Final = "blobs"
+GUARD_NAME: Final = "coordinator.guard"
 
 #: Larger blobs go to files: a row would be written twice, first to the log and then to the database.
 MAX_ROW_BYTES: Final = 1 << 18
@@ -41,7 +45,23 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",
 )
-#: What a corrupt database is found by; the journal's own checks tell what SQLite cannot know.
+#: The first bytes of every log that SQLite can read: its mark, but for the order of checksums, and its only version.
+_LOG_MARK: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+_LOG_VERSION: Final = (3007000).to_bytes(4, "big")
+#: What the machine is to blame for when SQLite fails; anything else is what a sound database of ours does not say.
+_PASSING: Final = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _HINT: Final = "(--fresh begins anew and forgets what is there)"
 
 
@@ -53,7 +73,7 @@ class SqliteStorage:
         is_fresh: forget everything that is there first, also what no coordinator has written under these names.
 
     Raises:
-        StateError: the database is none of ours, or damaged.
+        StateError: the database is none of ours, damaged, or has lost changes.
         StorageError: another coordinator has it open, or it cannot be used.
     """
 
@@ -63,6 +83,7 @@ class SqliteStorage:
         self._blob_folder: Final = folder / BLOB_FOLDER_NAME
         #: The files that count, by the name of their blob: nobody else can change the database, and asking it takes longer.
         self._files = dict[str, str]()
+        self._guard_path: Final = folder / GUARD_NAME
         try:
             make_private_folder(folder)
             make_private_folder(self._blob_folder)
@@ -74,7 +95,7 @@ class SqliteStorage:
             raise
         except OSError as error:
             raise StorageError(shown_fault(error, folder, "a folder to keep state in")) from None
-        self._connection = self._open()
+        self._connection, self._guard = self._open()
 
     def load(self) -> Stored | None:
         """Return what is stored; remove files that a crash left behind."""
@@ -109,13 +130,14 @@ class SqliteStorage:
         """Make a change durable: large blobs first, then the rest in one transaction of the database."""
         try:
             row = self._connection.execute("SELECT sequence, data FROM state").fetchone()
-            if not is_next(transaction, *(row or (0, b""))):
-                return
-            rows = self._write_files(transaction)
-            obsolete = self._commit_rows(transaction, rows)
-            if transaction.clears:
-                # The log still has what was overwritten in the database: keys and seeds of the last round.
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            obsolete: list[str] = []
+            if is_next(transaction, *(row or (0, b""))):
+                rows = self._write_files(transaction)
+                obsolete = self._commit_rows(transaction, rows)
+                if transaction.clears:
+                    # The log still has what was overwritten in the database: keys and seeds of the last round.
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._guard.note(transaction.sequence)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.description}: {error}") from None
         for file in obsolete:
@@ -126,25 +148,51 @@ class SqliteStorage:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+        self._guard.close()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, Guard]:
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            self._prepare(connection)
-        except BaseException as error:
+            with self._reading():
+                self._prepare(connection)
+                guard = self._compare(connection)
+            try:
+                with self._reading():
+                    # A crash may have come between the end of a round and the emptying of the log.
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except BaseException:
+                guard.close()
+                raise
+        except BaseException:
             connection.close()
-            self._raise_mapped(error)
             raise
-        return connection
+        return connection, guard
 
-    def _raise_mapped(self, error: BaseException) -> None:
-        """Raise what an error while the database was opened means to callers; return if it means itself."""
-        if isinstance(error, sqlite3.OperationalError):
-            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise StorageError(f"{self._path}: expected a folder of its own, but another coordinator uses it") from None
-            raise StorageError(f"{self._path}: {error}") from None
-        if isinstance(error, sqlite3.DatabaseError):
-            raise StateError(f"{self._path}: expected a coordinator's database, got: {error} {_HINT}") from None
+    def _compare(self, connection: sqlite3.Connection) -> Guard:
+        """Open the note of the last change.
+
+        Raises:
+            StateError: the database is older than the note, or the note is damaged.
+            StorageError: the note cannot be read.
+        """
+        try:
+            guard = Guard(self._guard_path)
+        except OSError as error:
+            raise StorageError(shown_fault(error, self._guard_path, "a note of the last change")) from None
+        except StateError as error:
+            raise StateError(f"{error} {_HINT}") from None
+        try:
+            row = connection.execute("SELECT sequence FROM state").fetchone()
+            last = 0 if row is None else row[0]
+            if last < guard.sequence:
+                raise StateError(
+                    f"{self._path}: expected change {guard.sequence} to be the last, as {GUARD_NAME} says, got {last}: "
+                    f"the database or its -wal was damaged, and acknowledged messages are lost {_HINT}"
+                )
+        except BaseException:
+            guard.close()
+            raise
+        return guard
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Lock the database, check that it is ours, and make its tables if it is new."""
@@ -168,17 +216,30 @@ class SqliteStorage:
         if found != "ok":
             raise StateError(f"{self._path}: expected a sound database, got: {found} {_HINT}")
         self._files = dict(connection.execute("SELECT name, file FROM blobs WHERE file IS NOT NULL").fetchall())
-        # A crash may have come between the end of a round and the emptying of the log.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
+        """Raise what an error of SQLite, in opening or reading, means to callers."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise StorageError(f"{self._path}: {error}") from None
         except sqlite3.DatabaseError as error:
-            raise StateError(f"{self._path}: {error} {_HINT}") from None
+            kind = error.sqlite_errorcode & 0xFF  # the rest says more of the same kind
+            if kind in _BUSY:
+                raise StorageError(f"{self._path}: expected a folder of its own, but another coordinator uses it") from None
+            if kind in _PASSING and not self._is_damaged(error.sqlite_errorcode):
+                raise StorageError(f"{self._path}: {error}") from None
+            raise StateError(f"{self._path}: expected a coordinator's database, got: {error} {_HINT}") from None
+
+    def _is_damaged(self, code: int) -> bool:
+        """Return whether a fault that SQLite ascribes to the machine is one of the bytes on the disk."""
+        if code == sqlite3.SQLITE_IOERR_SHORT_READ:
+            return True
+        if code & 0xFF == sqlite3.SQLITE_READONLY:  # a version of the format that may be read only
+            return os.access(self._path, os.W_OK)
+        with suppress(OSError), Path(f"{self._path}-wal").open("rb") as log:
+            start = log.read(2 * len(_LOG_VERSION))
+            return code & 0xFF == sqlite3.SQLITE_CANTOPEN and start[:4] in _LOG_MARK and start[4:] != _LOG_VERSION
+        return False
 
     def _write_files(self, transaction: Transaction) -> list[tuple[str, bytes | None, str | None]]:
         """Write large blobs to files that nothing counts yet; return the rows of all blobs."""
@@ -248,7 +309,9 @@ class SqliteStorage:
         """
         if self._path.exists():
             with suppress(StateError):  # damaged or foreign, and to be forgotten
-                self._open().close()
+                for opened in self._open():
+                    opened.close()
+        self._guard_path.unlink(missing_ok=True)
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(self._blob_folder)
