@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from pet import kernels, parallel_fields
 from pet.errors import ModelError, UnmaskError
 from pet.field_config import FieldConfig
-from pet.global_model import PIECE_LENGTH, GlobalModel
+from pet.global_model import PIECE_LENGTH, GlobalModel, as_dtype
 from pet.mask_choices import FieldValues
 from pet.mask_config import MaskConfigPair
 
@@ -74,7 +74,7 @@ class FieldModel(GlobalModel):
         Raises:
             ModelError: another dtype, or one too small for the totals.
         """
-        target = self._field.dtype if dtype is None else np.dtype(dtype)
+        target = self._field.dtype if dtype is None else as_dtype(dtype)
         if target.kind != self._field.dtype.kind or target.itemsize not in (4, 8) or not target.isnative:
             kind = "uint32 or uint64" if self._field.dtype.kind == "u" else "float32 or float64"
             raise ModelError(f"dtype: expected {kind} with {self._field}, got {target}")

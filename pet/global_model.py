@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from pet import kernels, parallel
 from pet.errors import ModelError
 from pet.mask_config import BoundType, DataType, MaskConfigPair
+from pet.numbers import shown_value
 
 #: Elements that are unmasked and encoded at a time: their difference stays in the cache.
 PIECE_LENGTH: Final = 1 << 14
@@ -69,7 +70,7 @@ class GlobalModel:
             ModelError: another dtype.
             ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
-        target = self.config.vect.data_type.dtype if dtype is None else np.dtype(dtype)
+        target = self.config.vect.data_type.dtype if dtype is None else as_dtype(dtype)
         if target not in [data_type.dtype for data_type in DataType]:
             raise ModelError(f"dtype: expected float32, float64, int32 or int64, got {target}")
         return parallel.unmask(self._total, self._mask, self._decoding(target), target, threads)
@@ -215,3 +216,15 @@ class GlobalModel:
             # Less than one beyond an integer type is truncated into it; values are multiples of 1 / step.denominator.
             error = max(error, 1 - Fraction(1, step.denominator))
         return least - error, greatest + error
+
+
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return what a dtype was given as.
+
+    Raises:
+        ModelError: NumPy knows no such dtype.
+    """
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise ModelError(f"dtype: expected one that NumPy knows, got {shown_value(dtype)}") from None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.buffers import Buffer
-from pet.errors import ConfigError, RemoteProtocolError
+from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.field_config import FieldConfig
 from pet.mask_choices import WIRE_CODES
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
@@ -111,7 +111,7 @@ def decode_mask_object(data: Buffer) -> tuple[MaskConfigPair, NDArray[np.uint8],
         RemoteProtocolError: the buffer ends too soon (reason "malformed_mask_object"), or a config byte stands for nothing
             (reason "malformed_mask_config").
     """
-    view = memoryview(data).cast("B") if not isinstance(data, memoryview) else data
+    view = byte_view(data)
     vect_code, position = _take_code(view, 0)
     vect_config = _config_of(vect_code)
     count_end = position + _COUNT_BYTES
@@ -133,7 +133,7 @@ def decode_mask_object(data: Buffer) -> tuple[MaskConfigPair, NDArray[np.uint8],
 
 def is_field_object(data: Buffer) -> bool:
     """Return whether bytes are those of `encode_field_object`: no mask object of the protocol begins with a "p"."""
-    return bytes(memoryview(data).cast("B")[: len(FieldConfig.PREFIX)]) == FieldConfig.PREFIX.encode()
+    return bytes(byte_view(data)[: len(FieldConfig.PREFIX)]) == FieldConfig.PREFIX.encode()
 
 
 def encode_field_object(config: FieldConfig, vect: NDArray[np.uint8], unit: int) -> list[Buffer]:
@@ -148,7 +148,7 @@ def decode_field_object(data: Buffer) -> tuple[FieldConfig, NDArray[np.uint8], i
         RemoteProtocolError: no such config (reason "malformed_mask_config"), or not whole elements after it, or none (reason
             "malformed_mask_object").
     """
-    view = memoryview(data).cast("B")
+    view = byte_view(data)
     line, found, _ = bytes(view[:_MAX_FIELD_CONFIG_BYTES]).partition(b"\n")
     try:
         config = FieldConfig.parse(line.decode("ascii"))
@@ -165,7 +165,7 @@ def decode_field_vector(config: FieldConfig, data: Buffer) -> tuple[NDArray[np.u
     Raises:
         RemoteProtocolError: not whole elements, or none (reason "malformed_mask_object").
     """
-    view, width = memoryview(data).cast("B"), config.element_bytes
+    view, width = byte_view(data), config.element_bytes
     if len(view) % width or not view:
         raise RemoteProtocolError(
             "malformed_mask_object", f"vector of pet-1: expected elements of {width} bytes, got {len(view)} bytes"
@@ -175,6 +175,20 @@ def decode_field_vector(config: FieldConfig, data: Buffer) -> tuple[NDArray[np.u
 
 def _choices(config: MaskConfig) -> Sequence[enum.Enum]:
     return config.group_type, config.data_type, config.bound_type, config.model_type
+
+
+def byte_view(data: Buffer) -> memoryview:
+    """Return the bytes of a buffer where they are.
+
+    Raises:
+        ModelError: it is no buffer, or not contiguous.
+    """
+    if isinstance(data, memoryview) and data.format == "B" and data.ndim == 1:
+        return data
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        raise ModelError(f"bytes: expected a contiguous buffer, got {type(data).__name__}") from None
 
 
 def _take_code(view: memoryview, start: int) -> tuple[bytes, int]:

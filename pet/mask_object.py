@@ -75,6 +75,10 @@ class MaskSeed:
         """
         return sum_masks([self], config, length, threads, piece=piece)
 
+    def __getstate__(self) -> object:
+        # Without this, pickle's protocols 0 and 1 refuse classes with slots.
+        return super().__getstate__()
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MaskSeed) and nacl.bindings.sodium_memcmp(self._seed, other._seed)
 

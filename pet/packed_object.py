@@ -66,6 +66,10 @@ class MaskObject:
         self.unit = unit
         self.seed_count = seed_count
 
+    def __getstate__(self) -> object:
+        # Without this, pickle's protocols 0 and 1 refuse classes with slots.
+        return super().__getstate__()
+
     def __len__(self) -> int:
         return len(self.vect)
 
@@ -136,6 +140,7 @@ class MaskObject:
         """Read a buffer that holds one object and nothing else; otherwise as `decode_prefix`. Here also one of pet-1.
 
         Raises:
+            ModelError: no buffer, or one that is not contiguous.
             RemoteProtocolError: besides those of `decode_prefix`, left-over bytes (reason "trailing_bytes").
         """
         if is_field_object(data):

@@ -16,6 +16,7 @@ from pet.aggregation import Aggregation
 from pet.buffers import Buffer
 from pet.errors import AggregationError, ConfigError, ModelError, RemoteProtocolError, UnmaskError
 from pet.global_model import GlobalModel
+from pet.mask_codec import byte_view
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.mask_object import Mask, MaskedModel, MaskSeed
 from pet.masking import Scalar, SupportsDlpack, mask_model
@@ -62,6 +63,7 @@ class MaskedVectors:
         """Read what `to_bytes` wrote.
 
         Raises:
+            ModelError: no buffer.
             RemoteProtocolError: it is something else, is cut or has bytes too many (reason "malformed_mask_object"), or a
                 vector in it is malformed (reasons of `pet.MaskedModel.from_bytes`).
         """
@@ -207,10 +209,7 @@ def _listed(name: str, values: object, count: int | None = None) -> list[Any]:
 
 
 def _take_magic(data: Buffer) -> memoryview:
-    try:
-        view = memoryview(data).cast("B")
-    except TypeError:
-        raise _malformed(f"expected bytes, got {type(data).__name__}") from None
+    view = byte_view(data)
     if bytes(view[: len(_MAGIC)]) != _MAGIC:
         raise _malformed("expected bytes of MaskedVectors.to_bytes, got others")
     return view[len(_MAGIC) :]

@@ -45,7 +45,8 @@ def test_a_length_is_a_whole_number(length):
 
 @pytest.mark.parametrize("value", [SEEDS[0], SEEDS[0].derive_mask(CONFIG, 4), CONFIG, pet.MaskConfigPair.of(CONFIG)], ids=repr)
 def test_copies_are_equal(value):
-    assert pickle.loads(pickle.dumps(value)) == copy.copy(value) == copy.deepcopy(value) == value
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(value, protocol)) == copy.copy(value) == copy.deepcopy(value) == value
 
 
 @pytest.mark.parametrize("text", ["prime-f32-b0-m3", "pet-1/z32,f32,bound=1,models=10"])

@@ -112,3 +112,29 @@ def test_settings_of_the_environment(name, value):
         load_settings(None, {"PET__MODEL__LENGTH": "4", f"PET__{name}": value})
     except PetError as error:
         str(error).encode()  # can be printed
+
+
+FIELD = pet.MaskConfig.parse("pet-1/z32,f32,bound=1,models=10")
+
+
+@pytest.mark.parametrize("value", [None, "text", 5, [1], object(), np.ones((4, 4))[:, :2]], ids=range(6))
+def test_what_is_no_buffer(value):
+    for call in (
+        pet.MaskedModel.from_bytes,
+        pet.Mask.from_bytes,
+        pet.Mask.decode_prefix,
+        pet.MaskedVectors.from_bytes,
+        lambda data: pet.Mask.from_vector(FIELD, data),
+    ):
+        with pytest.raises(ModelError, match="bytes: expected a contiguous buffer, got "):
+            call(value)
+
+
+@pytest.mark.parametrize("config", [CONFIG, FIELD], ids=str)
+@pytest.mark.parametrize("dtype", ["nonsense", 5, [1], object, "int8", "V4"], ids=range(6))
+def test_what_is_no_dtype_of_a_model(config, dtype):
+    seed, masked = pet.mask_model(np.ones(2, np.float32), config)
+    total = pet.Aggregation(config, 2)
+    total.add(masked)
+    with pytest.raises(ModelError, match="dtype: expected "):
+        total.unmask(seed.derive_mask(config, 2)).to_array(dtype)
