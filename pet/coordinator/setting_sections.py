@@ -283,6 +283,12 @@ class RedisSettings(Section):
         "redis://[user][:password@]host[:port][/database], or rediss:// for TLS",
         "Rounds are kept in this Redis (extra `redis`); without it in `pet-state/`.",
     )
+    require_durable: bool = setting(
+        default=False,
+        rule=_BOOLEAN,
+        help_text="Do not start with a Redis that can lose acknowledged messages (`appendonly` not yes, or `appendfsync` not "
+        "always), or does not let us ask (`CONFIG GET`); without this it is warned about.",
+    )
 
 
 class InfluxdbSettings(Section):

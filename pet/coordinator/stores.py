@@ -63,7 +63,7 @@ def _open_storage(settings: Settings, folder: Path, *, is_fresh: bool) -> Storag
         return SqliteStorage(folder, is_fresh=is_fresh)
     from pet.coordinator.storage.redis import RedisStorage
 
-    return RedisStorage(settings.redis.url.reveal(), is_fresh=is_fresh)
+    return RedisStorage(settings.redis.url.reveal(), is_fresh=is_fresh, must_be_durable=settings.redis.require_durable)
 
 
 def _open_model_store(settings: Settings, folder: Path) -> ModelStore:

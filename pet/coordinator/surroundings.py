@@ -111,7 +111,7 @@ def _fault_of_redis(redis: RedisSettings) -> str | None:
     try:
         from pet.coordinator.storage.redis import check_server
 
-        check_server(redis.url.reveal(), _ANSWER_SECONDS)
+        check_server(redis.url.reveal(), _ANSWER_SECONDS, must_be_durable=redis.require_durable)
     except PetError as error:
         return _with_remedy(error, "redis.url", "redis", "rounds are kept in pet-state/")
     return None

@@ -1,13 +1,17 @@
 """What Redis adds to the promises of a storage: owners, outages, lost data, and keys of others."""
 
+import re
+
 import pytest
 import redis
 from redis_server import redis_server
 from sealed_rounds import SealedRound
 from test_restarts import Life, steps
 
+from pet.coordinator.settings import Settings
 from pet.coordinator.storage.base import Transaction
-from pet.coordinator.storage.redis import OWNER_KEY, STATE_KEY, RedisStorage
+from pet.coordinator.storage.redis import OWNER_KEY, STATE_KEY, RedisStorage, check_server
+from pet.coordinator.surroundings import find_outer_faults
 from pet.errors import StateError, StorageError
 
 
@@ -217,3 +221,52 @@ def test_where_a_server_is_has_the_port_that_a_url_leaves_out(url, place):
     from pet.coordinator.storage import redis
 
     assert redis._describe(redis._pool(url, "test")) == f"Redis at {place}"
+
+
+WEAK = {
+    "neither": ((), "got appendonly no and appendfsync everysec", "with the server's process; set appendonly yes and"),
+    "not always": (("--appendonly", "yes"), "got appendonly yes and appendfsync everysec", "machine; set appendfsync always"),
+    "not appended": (("--appendfsync", "always"), "got appendonly no and appendfsync always", "set appendonly yes in"),
+    "not asked": (("--rename-command", "CONFIG", ""), "does not let us ask", "allow [+]config|get"),
+}
+
+
+@pytest.mark.parametrize(("options", "got", "remedy"), WEAK.values(), ids=WEAK)
+def test_a_server_that_can_lose_messages_is_warned_about_or_refused(tmp_path, caplog, options, got, remedy):
+    with redis_server(tmp_path, is_durable=False, options=options) as weak:
+        RedisStorage(weak.url).close()
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert re.search(f"expected appendonly yes and appendfsync always, {got}.*{remedy}", record.getMessage())
+        for refused in (
+            lambda: RedisStorage(weak.url, must_be_durable=True),
+            lambda: check_server(weak.url, 30, must_be_durable=True),
+        ):
+            with pytest.raises(StorageError, match=got):
+                refused()
+        check_server(weak.url, 30)
+
+
+def test_who_may_not_ask_is_told_and_refused(server, caplog):
+    with redis.Redis.from_url(server.url) as admin:
+        admin.acl_setuser("pet", enabled=True, passwords=["+secret"], keys=["pet:*"], commands=["+@all", "-config"])
+    url = server.url.replace("redis://", "redis://pet:secret@")
+    RedisStorage(url).close()
+    assert "does not let us ask" in caplog.text
+    with pytest.raises(StorageError, match="does not let us ask"):
+        RedisStorage(url, must_be_durable=True)
+
+
+def test_a_durable_server_is_taken_without_a_word(server, caplog):
+    RedisStorage(server.url, must_be_durable=True).close()
+    check_server(server.url, 30, must_be_durable=True)
+    assert not caplog.records
+
+
+def test_the_setting_refuses_before_anything_is_opened(tmp_path):
+    with redis_server(tmp_path, is_durable=False) as weak:
+        for is_required in (False, True):
+            settings = Settings(redis={"url": weak.url, "require_durable": is_required})
+            faults = find_outer_faults(settings)
+            assert set(faults) == ({"redis.url"} if is_required else set())
+        assert "; set appendonly yes and appendfsync always in redis.conf" in faults["redis.url"].sentence

@@ -11,6 +11,7 @@ Keys begin with "pet:"; others in the same database are left alone.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ with MissingExtraError.naming("redis"):
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
+_logger: Final = logging.getLogger(__name__)
+
 OWNER_KEY: Final = b"pet:owner"
 STATE_KEY: Final = b"pet:state"
 ENTRIES_KEY: Final = b"pet:entries"
@@ -40,6 +43,8 @@ _ANSWER_SECONDS: Final = 60.0
 _DEFAULT_HOST: Final = "localhost"
 _DEFAULT_PORT: Final = 6379
 _BAD_OPTIONS: Final = "expected a URL with options that exist, got others"
+#: The settings of a server with which nothing acknowledged is lost.
+_DURABLE: Final = {"appendonly": "yes", "appendfsync": "always"}
 _HINT: Final = "(--fresh begins anew and forgets what is there)"
 
 
@@ -49,13 +54,14 @@ class RedisStorage:
     Args:
         url: redis://[user][:password@]host[:port][/database], or rediss:// for TLS.
         is_fresh: forget everything of a coordinator that is there first.
+        must_be_durable: refuse a server that can lose what was acknowledged; else one is warned about.
 
     Raises:
         StateError: the keys hold something that no coordinator has written, or of another version.
-        StorageError: the server cannot be reached, or another coordinator uses it.
+        StorageError: the server cannot be reached, is not durable enough, or another coordinator uses it.
     """
 
-    def __init__(self, url: str, *, is_fresh: bool = False) -> None:
+    def __init__(self, url: str, *, is_fresh: bool = False, must_be_durable: bool = False) -> None:
         self.description = "Redis"
         self._owner: Final = f"pet-coordinator-{os.urandom(8).hex()}"
         pool = _pool(url, self._owner)
@@ -64,6 +70,10 @@ class RedisStorage:
         try:
             with self._mapped_errors():
                 self._connect()
+                if (gap := _durability_gap(self._client)) is not None:
+                    if must_be_durable:
+                        raise StorageError(f"{self.description}: {gap}")
+                    _logger.warning("%s: %s", self.description, gap)
                 self._take_ownership()
                 if is_fresh:
                     names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
@@ -188,26 +198,49 @@ class RedisStorage:
             raise StorageError(f"{self.description}: {shown_error(error)}") from None
 
 
-def check_server(url: str, seconds: float) -> None:
+def check_server(url: str, seconds: float, *, must_be_durable: bool = False) -> None:
     """See that a server answers; nothing is written.
 
     Args:
         url: as for `RedisStorage`.
         seconds: how long it may take to connect, and to answer.
+        must_be_durable: as for `RedisStorage`.
 
     Raises:
-        StorageError: it cannot be reached, or does not let us in.
+        StorageError: it cannot be reached, does not let us in, or is not durable enough.
     """
     pool = _pool(url, "pet-check", connect_seconds=seconds, answer_seconds=seconds)
     with contextlib.closing(redis.Redis(connection_pool=pool)) as client:
         try:
             client.ping()
-            return
+            fault = _durability_gap(client) if must_be_durable else None
         except (redis.exceptions.RedisError, OSError) as error:
             fault = shown_error(error)
         except (TypeError, ValueError):
             fault = _BAD_OPTIONS
-    raise StorageError(f"{_describe(pool)}: {fault}")
+    if fault is not None:
+        raise StorageError(f"{_describe(pool)}: {fault}")
+
+
+def _durability_gap(client: Any) -> str | None:
+    """Return what lets a server lose acknowledged messages, or keeps us from knowing, with a remedy; None for nothing."""
+    expected = "expected appendonly yes and appendfsync always"
+    try:
+        found = cast("dict[str, str]", client.config_get("append*"))
+    except redis.exceptions.ResponseError:  # forbidden, as to users of most managed servers, or no such command
+        return (
+            f"{expected}, got a server that does not let us ask (CONFIG): if its operator does not promise both, acknowledged "
+            "messages can be lost with the server; allow +config|get"
+        )
+    got = {name: found.get(name, "nothing") for name in _DURABLE}
+    if got == _DURABLE:
+        return None
+    loss = "of the last second or so with the machine" if got["appendonly"] == "yes" else "with the server's process"
+    wrong = [f"{name} {value}" for name, value in _DURABLE.items() if got[name] != value]
+    return (
+        f"{expected}, got {' and '.join(f'{name} {value}' for name, value in got.items())}: acknowledged messages can be lost "
+        f"{loss}; set {' and '.join(wrong)} in redis.conf, or with CONFIG SET and CONFIG REWRITE"
+    )
 
 
 def _describe(pool: redis.ConnectionPool) -> str:
