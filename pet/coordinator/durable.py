@@ -125,6 +125,7 @@ class DurableCoordinator:
             RemoteProtocolError: the message is refused. Already counted.
         """
         self.advance_time(now_seconds)
+        is_repeated = self._journal is not None and self._is_repeated(message)
         try:
             entry = self.protocol.take(message, checked)
             if entry is not None and self._journal is not None:
@@ -132,7 +133,7 @@ class DurableCoordinator:
                 leads = isinstance(entry, Sum2Entry) and current is not None and current.votes.leader is entry.mask
                 whole = None if isinstance(message.payload, Chunk) else body
                 self._journal.note_entry(entry, leads=leads, body=whole)
-            if entry is None:
+            if entry is None and not is_repeated:
                 self._note_chunk(message)
         finally:
             self._note_complete_chunks(message)
@@ -232,6 +233,11 @@ class DurableCoordinator:
         assert isinstance(message.payload, Chunk), "what is not a chunk leaves an entry"
         if self._journal is not None:
             self._journal.note_chunk(message, message.payload)
+
+    def _is_repeated(self, message: Message) -> bool:
+        """Return whether a message is a chunk that is stored already."""
+        current, chunk = self.protocol.state.round, message.payload
+        return current is not None and isinstance(chunk, Chunk) and current.chunks.has(message.participant_public_key, chunk)
 
     def _note_complete_chunks(self, message: Message) -> None:
         """Forget the stored chunks of a message that became whole, whether it was accepted or not."""

@@ -165,7 +165,8 @@ class ServiceSettings(Section):
     chunk_patience_seconds: NotNegative = setting(
         60.0,
         "a number of seconds, at least 0",
-        "An unfinished message in chunks that is idle for this long may be evicted for another one that needs the room.",
+        "An unfinished message in chunks that did not grow by a sixteenth for this long may be evicted for another one that "
+        "needs the room.",
     )
     stall_seconds: Positive = setting(
         30.0,

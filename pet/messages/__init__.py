@@ -1,6 +1,6 @@
 """Messages of the protocol and their bytes, as docs/messages.md lists them: no keys are kept here and no phase is known."""
 
-from pet.messages.chunk_collector import CHUNK_OVERHEAD_BYTES, ChunkCollector, ChunkLimits
+from pet.messages.chunk_collector import ChunkCollector, ChunkLimits, HeadCheck
 from pet.messages.chunk_store import ChunkPile, ChunkStore, MemoryChunkStore
 from pet.messages.chunks import MIN_MAX_MESSAGE_SIZE, Chunk, max_payload_bytes, split_payload
 from pet.messages.codec import XAYNET_PAYLOADS, AnyVariantPayload, PayloadCodec
@@ -16,6 +16,7 @@ from pet.messages.dictionaries import (
     encode_sum_dictionary,
 )
 from pet.messages.header import HEADER_BYTES, Header, MessageTag, Tag
+from pet.messages.incomplete_payload import CHUNK_OVERHEAD_BYTES
 from pet.messages.message import (
     MIN_BODY_BYTES,
     AnyPayload,
@@ -45,6 +46,7 @@ __all__ = [
     "ChunkPile",
     "ChunkStore",
     "EncodedSeeds",
+    "HeadCheck",
     "Header",
     "LocalSeedDictionary",
     "MemoryChunkStore",

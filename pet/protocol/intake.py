@@ -59,6 +59,16 @@ def require_first(state: RoundState, participant_public_key: bytes, tag: Message
         raise RemoteProtocolError("mask_already_submitted", "expected one mask per sum participant, got another one")
 
 
+def require_sum_participant(state: RoundState, participant_public_key: bytes) -> None:
+    """Refuse who has sent no Sum message in this round.
+
+    Raises:
+        RemoteProtocolError: "unknown_sum_participant".
+    """
+    if participant_public_key not in state.sum_dictionary:
+        raise RemoteProtocolError("unknown_sum_participant", "expected a participant that sent its key in the Sum phase")
+
+
 def check_sum(state: RoundState, message: Message, payload: SumPayload) -> SumEntry:
     """Check that a sum participant with its ephemeral key can be registered.
 
@@ -121,8 +131,7 @@ def check_sum2(state: RoundState, participant_public_key: bytes, payload: Sum2Pa
         RemoteProtocolError: "unknown_sum_participant", "mask_already_submitted", "mask_mismatch" (another mask config or
             length), "invalid_mask" (an element that is not below the order).
     """
-    if participant_public_key not in state.sum_dictionary:
-        raise RemoteProtocolError("unknown_sum_participant", "expected a participant that sent its key in the Sum phase")
+    require_sum_participant(state, participant_public_key)
     require_first(state, participant_public_key, payload.tag)
     mask, expected = payload.mask, state.parameters
     if mask.config != expected.mask_config or len(mask) != expected.model_length:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from pet.crypto import EncryptionKeyPair
-from pet.messages import ChunkCollector, ChunkStore, Message, MessageTag, PayloadCodec
+from pet.messages import ChunkCollector, ChunkStore, HeadCheck, Message, MessageTag, PayloadCodec
 from pet.protocol.phases import Phase, PhaseTable
 from pet.protocol.windows import WindowState
 
@@ -115,6 +115,23 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         Raises:
             RemoteProtocolError: it is.
         """
+
+    def admit(self, current: RoundT, participant_public_key: bytes, tag: MessageTag) -> None:
+        """Refuse a participant of whom no message of that kind is wanted, whatever it says: before its chunks are kept.
+
+        Raises:
+            RemoteProtocolError: as `require_first`, which is all that is asked unless a profile knows more.
+        """
+        self.require_first(current, participant_public_key, tag)
+
+    def head_check(
+        self,
+        current: RoundT,  # noqa: ARG002 - what an override needs
+        participant_public_key: bytes,  # noqa: ARG002
+        tag: MessageTag,  # noqa: ARG002
+    ) -> HeadCheck | None:
+        """Return what can be checked of a payload in chunks before it is whole; None if nothing can."""
+        return None
 
     @abstractmethod
     def check_sender(self, current: RoundT, message: Message, payload: object) -> None:

@@ -283,9 +283,12 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         """
         if not isinstance(message.payload, Chunk):
             return message.payload
-        # What is in the round already needs no room: the last chunk may come again if its answer was lost.
-        self.profile.rules.require_first(current, message.participant_public_key, message.tag)
-        whole = current.chunks.add(message.participant_public_key, message.tag, message.payload, self._now_seconds)
+        public_key, tag, rules = message.participant_public_key, message.tag, self.profile.rules
+        # What is in the round already needs no room: the last chunk may come again if its answer was lost. Nor does what
+        # would be refused when it is whole.
+        rules.admit(current, public_key, tag)
+        head = rules.head_check(current, public_key, tag)
+        whole = current.chunks.add(public_key, tag, message.payload, self._now_seconds, head)
         return None if whole is None else self.profile.codec.decoders[message.tag](whole)
 
     # ---- phases -------------------------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
-from pet.crypto import SUM_TASK, UPDATE_TASK, is_eligible, verify_task
+from pet.crypto import SIGNATURE_BYTES, SUM_TASK, UPDATE_TASK, is_eligible, verify_task
 from pet.errors import ConfigError, RemoteProtocolError
 from pet.mask_object import Mask
-from pet.messages import Payload, RoundParameters, UpdatePayload
+from pet.messages import Payload, RoundParameters, Tag, UpdatePayload
 from pet.protocol.votes import MaskVotes, choose_by_plurality
 
 
@@ -49,7 +49,32 @@ class ParticipantAllowList:
             raise RemoteProtocolError("not_admitted", "expected a participant on the list of those who may, got another one")
 
 
-def check_task_by_signature(participant_public_key: bytes, payload: Payload, parameters: RoundParameters) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskClaim:
+    """The task signatures that a payload begins with (spec 4.2 to 4.4): all that says which task its sender has.
+
+    Attributes:
+        tag: the kind of message.
+        sum_signature: 64 bytes.
+        update_signature: 64 bytes; empty but in an update.
+    """
+
+    tag: Tag
+    sum_signature: bytes
+    update_signature: bytes = b""
+
+    @staticmethod
+    def size_bytes(tag: Tag) -> int:
+        """Return how many bytes the signatures have."""
+        return (2 if tag is Tag.UPDATE else 1) * SIGNATURE_BYTES
+
+    @classmethod
+    def of(cls, tag: Tag, head: bytes) -> TaskClaim:
+        """Read the first bytes of a payload."""
+        return cls(tag=tag, sum_signature=head[:SIGNATURE_BYTES], update_signature=head[SIGNATURE_BYTES:])
+
+
+def check_task_by_signature(participant_public_key: bytes, payload: Payload | TaskClaim, parameters: RoundParameters) -> None:
     """Check that a participant has the task it claims, from the task signatures in its payload (spec 9.2).
 
     The sum task goes first: who is selected for it cannot be an update participant.
@@ -60,7 +85,7 @@ def check_task_by_signature(participant_public_key: bytes, payload: Payload, par
     """
     has_sum_signature = verify_task(payload.sum_signature, participant_public_key, parameters.seed, SUM_TASK)
     is_sum_participant = has_sum_signature and is_eligible(payload.sum_signature, parameters.sum_probability)
-    if not isinstance(payload, UpdatePayload):
+    if not _is_update(payload):
         if not is_sum_participant:
             raise RemoteProtocolError("not_sum_eligible", "expected a sum participant of this round, got another participant")
         return
@@ -75,6 +100,10 @@ def check_task_by_signature(participant_public_key: bytes, payload: Payload, par
         raise RemoteProtocolError(
             "not_update_eligible", "expected an update participant of this round, got another participant"
         )
+
+
+def _is_update(payload: Payload | TaskClaim) -> TypeGuard[UpdatePayload | TaskClaim]:
+    return payload.tag is Tag.UPDATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +126,16 @@ class TaskAllowList:
         if both := self.sum_keys & self.update_keys:
             raise ConfigError(f"allow list: expected each key for one task, got {len(both)} for two")
 
-    def __call__(self, participant_public_key: bytes, payload: Payload, parameters: RoundParameters) -> None:
+    def __call__(self, participant_public_key: bytes, payload: Payload | TaskClaim, parameters: RoundParameters) -> None:
         """Check one payload; its task signatures must be those of the round, though they decide nothing.
 
         Raises:
             RemoteProtocolError: "not_sum_eligible", "not_update_eligible".
         """
-        is_update = isinstance(payload, UpdatePayload)
-        keys, task, reason = (
-            (self.update_keys, UPDATE_TASK, "not_update_eligible")
-            if is_update
-            else (self.sum_keys, SUM_TASK, "not_sum_eligible")
-        )
-        signature = payload.update_signature if isinstance(payload, UpdatePayload) else payload.sum_signature
+        if _is_update(payload):
+            keys, task, reason, signature = self.update_keys, UPDATE_TASK, "not_update_eligible", payload.update_signature
+        else:
+            keys, task, reason, signature = self.sum_keys, SUM_TASK, "not_sum_eligible", payload.sum_signature
         if participant_public_key not in keys or not verify_task(signature, participant_public_key, parameters.seed, task):
             raise RemoteProtocolError(reason, "expected a participant that this round was announced with, got another one")
 
@@ -146,8 +172,13 @@ class Strategies:
     """
 
     admit: Callable[[bytes], None] = admit_anybody
-    check_task: Callable[[bytes, Payload, RoundParameters], None] = check_task_by_signature
+    check_task: Callable[[bytes, Any, RoundParameters], None] = check_task_by_signature
     choose_mask: Callable[[MaskVotes], Mask] = choose_by_plurality
+
+    @property
+    def checks_signatures_alone(self) -> bool:
+        """Whether `check_task` takes a `TaskClaim` as well: pet's own do, others are given whole payloads."""
+        return self.check_task is check_task_by_signature or isinstance(self.check_task, TaskAllowList)
 
 
 #: PET's own.

@@ -13,17 +13,17 @@ from typing import Final, TypeAlias, cast
 
 from pet.crypto import EncryptionKeyPair, derive_round_seed
 from pet.errors import UnmaskError
-from pet.messages import XAYNET_PAYLOADS, Message, MessageTag, Payload, RoundParameters
+from pet.messages import XAYNET_PAYLOADS, HeadCheck, Message, MessageTag, Payload, RoundParameters, Tag
 from pet.protocol import events
 from pet.protocol.announcements import announcements_of, publish_seed_dictionary, publish_sum_dictionary
 from pet.protocol.entries import Entry
 from pet.protocol.events import Publication
-from pet.protocol.intake import require_first, take_payload
+from pet.protocol.intake import require_first, require_sum_participant, take_payload
 from pet.protocol.phases import XAYNET_PHASES, Phase
 from pet.protocol.profile import CollectingWindow, Profile, RoundFailure, RoundRules, RoundStart
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import RoundState
-from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
+from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies, TaskClaim
 
 #: Why a round can fail. "unmasking" stands for everything else that UnmaskError can say; the description has it.
 FAILURE_REASONS: Final = ("timeout", "no_mask", "ambiguous_masks", "zero_scalar_sum", "unmasking")
@@ -61,6 +61,24 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
     def require_first(self, current: RoundState, participant_public_key: bytes, tag: MessageTag) -> None:
         """Refuse a participant whose message of that kind is in the round already; reasons as `intake.require_first`."""
         require_first(current, participant_public_key, tag)
+
+    def admit(self, current: RoundState, participant_public_key: bytes, tag: MessageTag) -> None:
+        """Refuse who may not take part, has sent its message, or votes without having been a sum participant."""
+        self.strategies.admit(participant_public_key)
+        if tag is Tag.SUM2:
+            require_sum_participant(current, participant_public_key)
+        require_first(current, participant_public_key, tag)
+
+    def head_check(self, current: RoundState, participant_public_key: bytes, tag: MessageTag) -> HeadCheck | None:
+        """Have the task checked from the signatures that a payload begins with, where they are all that it takes."""
+        strategies = self.strategies
+        if not strategies.checks_signatures_alone:
+            return None
+
+        def check(head: bytes) -> None:
+            strategies.check_task(participant_public_key, TaskClaim.of(cast("Tag", tag), head), current.parameters)
+
+        return HeadCheck(TaskClaim.size_bytes(cast("Tag", tag)), check)
 
     def check_sender(self, current: RoundState, message: Message, payload: object) -> None:
         """Check who takes part, then the task."""

@@ -8,7 +8,8 @@ from sealed_rounds import WEIGHTS, SealedRound
 from test_engine import Clock, make_engine, pass_time, run_round
 
 from pet.coordinator.allow_list import read_allow_list
-from pet.crypto import SUM_TASK, UPDATE_TASK, EncryptionKeyPair, seal, sign_task
+from pet.coordinator.storage.memory import MemoryStorage
+from pet.crypto import SUM_TASK, UPDATE_TASK, EncryptionKeyPair, SigningKeyPair, seal, sign_task
 from pet.errors import ConfigError
 from pet.mask_object import MaskSeed, sum_masks
 from pet.masking import mask_model
@@ -23,7 +24,7 @@ from pet.messages import (
     encode_message,
     seal_message,
 )
-from pet.protocol.strategies import Strategies
+from pet.protocol.strategies import ParticipantAllowList, Strategies
 
 
 @pytest.fixture
@@ -253,6 +254,32 @@ def test_flood_of_chunks_leaves_room_for_others(engine, clock):
 
 def seeds_for(key, sum_dictionary):
     return {public_key: seal(key.public_key, ephemeral) for public_key, ephemeral in sum_dictionary.items()}
+
+
+def test_chunks_of_the_uninvited_take_no_room(clock):
+    """Keys that nobody invited fill neither the places of unfinished messages nor the storage; nor does what repeats itself."""
+    storage, allowed = MemoryStorage(), set()
+
+    def admit(key):
+        ParticipantAllowList(frozenset(allowed))(key)
+
+    engine = make_engine(clock, strategies=Strategies(admit=admit), storage=storage)
+    engine.tick()
+    round_ = SealedRound(engine.parameters())
+    repeating, honest = round_.keys("update", 2)
+    allowed |= {key.public_key for key in [*round_.keys("sum", 1), honest, repeating]}
+    to_update(engine, clock)
+    chunk = Chunk(chunk_id=1, message_id=7, is_last=False, data=b"anything")
+    send_chunk(engine, round_, repeating, chunk)
+    written, commit = [], storage.commit
+    storage.commit = lambda transaction: (written.extend(transaction.blobs), commit(transaction))
+    for _ in range(20):
+        send_chunk(engine, round_, SigningKeyPair.generate(), chunk)
+        send_chunk(engine, round_, repeating, chunk)
+    assert counts(engine)[1] == {"not_admitted": 20}
+    assert written == []
+    send_chunk(engine, round_, honest, chunk)
+    assert len(written) == 1
 
 
 def send_chunk(engine, round_, key, chunk):

@@ -17,6 +17,7 @@ from pet.messages import (
     Chunk,
     ChunkCollector,
     ChunkLimits,
+    HeadCheck,
     MemoryChunkStore,
     Tag,
     max_payload_bytes,
@@ -205,7 +206,6 @@ def test_multipart_buffers_are_bounded() -> None:
     assert refusal_reason(collector, chunk(0, b"data+")) == "chunk_limit"
     collector.add(OTHER_KEY, Tag.UPDATE, chunk(0))
     assert refusal_reason(collector, chunk(1), OTHER_KEY) == "chunk_limit"
-    assert refusal_reason(collector, chunk(0, b""), b"\x99" * 32) == "chunk_limit"
     assert collector.size_bytes == 3 * size
 
 
@@ -221,18 +221,92 @@ def test_what_stands_still_gives_way_to_what_needs_its_room() -> None:
     """The longest idle first, and no more than needed; what grows stays."""
     size = 4 + CHUNK_OVERHEAD_BYTES
     collector = new_collector(overall=3 * size)
-    for now, message_id in enumerate((1, 2, 3)):
-        collector.add(KEY, Tag.UPDATE, chunk(0, message_id=message_id), now)
-    collector.add(KEY, Tag.UPDATE, chunk(0, message_id=1), 50)  # makes progress, even if with the same
+    keys = [bytes([number]) * 32 for number in range(5)]
+    for now, key in enumerate(keys[:3]):
+        collector.add(key, Tag.UPDATE, chunk(0), now)
+    collector.add(keys[0], Tag.UPDATE, chunk(0), 50)  # the same again is no progress
     with pytest.raises(RemoteProtocolError, match="at most 492 bytes of all participants, got 656"):
-        collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 60.5)
+        collector.add(keys[3], Tag.UPDATE, chunk(0), 59.5)
     assert len(collector) == 3
-    collector.add(OTHER_KEY, Tag.UPDATE, chunk(0), 61)  # in the place of the second
+    collector.add(keys[3], Tag.UPDATE, chunk(0), 60)  # in the place of the first
+    assert collector.last_dropped == [(keys[0], 7)]
     assert (len(collector), collector.size_bytes) == (3, 3 * size)
-    assert collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True, message_id=1), 100) == b"datadata"  # the third went for it
+    assert collector.add(keys[3], Tag.UPDATE, chunk(1, is_last=True), 100) == b"datadata"  # the second went for it
+    assert collector.last_dropped == [(keys[1], 7)]
     assert (len(collector), collector.size_bytes) == (1, size)
-    for message_id in (2, 3):
-        assert collector.add(KEY, Tag.UPDATE, chunk(1, is_last=True, message_id=message_id), 100) is None
+
+
+def test_other_bytes_of_one_size_are_no_progress() -> None:
+    """Nor is less than a sixteenth more: who sends it would keep its place for ever, and pays next to nothing."""
+    collector = new_collector(messages=2)
+    collector.add(OTHER_KEY, Tag.UPDATE, chunk(0, bytes(100_000)), 0)
+    collector.add(KEY, Tag.UPDATE, chunk(0, bytes(100_000)), 1)
+    for now in range(2, 60, 10):
+        collector.add(KEY, Tag.UPDATE, chunk(0, bytes([now]) * 100_000), now)
+        collector.add(KEY, Tag.UPDATE, chunk(1 + now, b""), now)
+    collector.add(OTHER_KEY, Tag.UPDATE, chunk(1, bytes(7000)), 20)
+    collector.add(b"n" * 32, Tag.UPDATE, chunk(0), 61)
+    assert collector.last_dropped == [(KEY, 7)]
+
+
+@pytest.mark.parametrize("limits", [{"overall": 4 * (4 + CHUNK_OVERHEAD_BYTES)}, {"messages": 4}], ids=["bytes", "messages"])
+def test_who_holds_most_makes_way_for_who_would_hold_less(limits: dict[str, int]) -> None:
+    """Its newest message first; and one participant alone may hold everything while nobody else asks."""
+    collector = new_collector(**limits)
+    for message_id in range(4):
+        collector.add(KEY, Tag.UPDATE, chunk(0, message_id=message_id))
+    assert refusal_reason(collector, chunk(0, message_id=9)) == "chunk_limit"
+    for number, dropped in ((1, [(KEY, 3)]), (2, [(KEY, 2)])):
+        collector.add(bytes([number]) * 32, Tag.UPDATE, chunk(0))
+        assert collector.last_dropped == dropped
+    assert refusal_reason(collector, chunk(0, message_id=8), b"\1" * 32) == "chunk_limit"  # it would hold as much
+    assert len(collector) == 4
+
+
+def refuse_x(head: bytes) -> None:
+    if head.startswith(b"x"):
+        raise RemoteProtocolError("not_wanted", "expected no x")
+
+
+HEAD = HeadCheck(6, refuse_x)
+
+
+def test_a_head_is_checked_before_anything_is_kept() -> None:
+    collector = new_collector()
+    with pytest.raises(RemoteProtocolError, match="no x"):
+        collector.add(KEY, Tag.UPDATE, chunk(0, b"x12345"), head=HEAD)
+    assert (len(collector), collector.size_bytes) == (0, 0)
+    collector.add(KEY, Tag.UPDATE, chunk(0, b"y12345"), head=HEAD)
+    assert collector.add(KEY, Tag.UPDATE, chunk(1, b"!", is_last=True), head=HEAD) == b"y12345!"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_a_head_in_small_chunks_is_checked_as_soon_as_it_is_there(order: tuple[int, ...]) -> None:
+    collector = new_collector()
+    for first in "xy":
+        data = [f"{first}1".encode(), b"23", b"45"]
+        outcomes = []
+        for number in order:
+            try:
+                collector.add(KEY, Tag.UPDATE, chunk(number, data[number]), head=HEAD)
+                outcomes.append(len(collector))
+            except RemoteProtocolError as error:
+                outcomes.append(error.reason)
+        assert outcomes == [1, 1, "not_wanted" if first == "x" else 1]
+        assert len(collector) == (first == "y")
+
+
+def test_what_was_not_checked_makes_way_for_what_was() -> None:
+    """The oldest first; and never the other way round."""
+    collector = new_collector(messages=2)
+    collector.add(KEY, Tag.UPDATE, chunk(5), head=HEAD)
+    collector.add(OTHER_KEY, Tag.UPDATE, chunk(0, b"y12345"), head=HEAD)
+    for number in (1, 2):
+        with pytest.raises(RemoteProtocolError, match="incomplete payloads"):
+            collector.add(bytes([number]) * 32, Tag.UPDATE, chunk(5), head=HEAD)
+    collector.add(b"c" * 32, Tag.UPDATE, chunk(0, b"y12345"), head=HEAD)
+    assert collector.last_dropped == [(KEY, 7)]
+    assert collector.add(OTHER_KEY, Tag.UPDATE, chunk(1, is_last=True), head=HEAD) == b"y12345data"
 
 
 def test_a_message_that_stands_still_does_not_give_way_to_itself() -> None:

@@ -9,7 +9,7 @@ from coordinator_messages import BAD, GOOD, Builder, chunk_of, contradicting_chu
 from pet.aggregation import Aggregation
 from pet.errors import RemoteProtocolError
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.messages import CHUNK_OVERHEAD_BYTES, Chunk, Message, Tag, split_message
+from pet.messages import CHUNK_OVERHEAD_BYTES, Chunk, Message, Tag, UpdatePayload, split_message
 from pet.protocol import MessageRefused, Phase, Strategies
 
 START = {Tag.SUM: Session.to_sum, Tag.UPDATE: Session.to_update, Tag.SUM2: Session.to_sum2}
@@ -170,6 +170,52 @@ def test_chunks_that_make_up_no_payload_are_dropped() -> None:
     message = replace(update_by(session, 0), payload=nonsense, tag=Tag.UPDATE)
     assert refuse(session, message) == "malformed_update"
     assert snapshot(session.coordinator.state) == before
+
+
+def test_who_is_not_admitted_cannot_have_a_chunk_kept() -> None:
+    """Nor can who votes without having been a sum participant."""
+    stranger = Session().to_update().round.keys("update", 2)[1].public_key
+
+    def admit(key: bytes) -> None:
+        if key == stranger:
+            raise RemoteProtocolError("not_admitted", "expected somebody else")
+
+    session = Session(strategies=Strategies(admit=admit)).to_update()
+    assert refuse(session, chunk_of(update_by, 0)(session, 1)) == "not_admitted"
+    session.send(chunk_of(update_by, 0)(session, 0))
+    session = Session().to_sum2()
+    update_key = session.round.keys("update", 1)[0].public_key
+    vote = replace(chunk_of(GOOD[Tag.SUM2], 0)(session, 0), participant_public_key=update_key)
+    assert refuse(session, vote) == "unknown_sum_participant"
+
+
+NO_TASK = [name for name, (_, _, reason) in BAD.items() if reason.endswith(("eligible", "sum_signature"))]
+
+
+@pytest.mark.parametrize("chunk_bytes", [10, 64, 80])
+@pytest.mark.parametrize("name", NO_TASK)
+def test_who_has_not_the_task_cannot_have_a_message_kept(name: str, chunk_bytes: int) -> None:
+    tag, builder, reason = BAD[name]
+    session = START[tag](Session())
+    before = snapshot(session.coordinator.state)
+    chunks = list(split_message(builder(session, 0), 136 + 48 + 8 + chunk_bytes, message_id=1))
+    needed = -(-(128 if tag is Tag.UPDATE else 64) // chunk_bytes)
+    assert len(chunks) > needed
+    for chunk in chunks[: needed - 1]:
+        session.send(chunk)
+    with pytest.raises(RemoteProtocolError) as caught:
+        session.send(chunks[needed - 1])
+    assert caught.value.reason == reason
+    assert snapshot(session.coordinator.state) == before
+
+
+def test_a_task_check_of_another_profile_is_given_whole_payloads() -> None:
+    seen = []
+    session = Session(strategies=Strategies(check_task=lambda _key, payload, _round: seen.append(type(payload)))).to_update()
+    seen.clear()
+    for chunk in split_message(update_by(session, 0), 330, message_id=1):
+        session.send(chunk)
+    assert seen == [UpdatePayload]
 
 
 def test_a_chunk_of_another_phase_is_unexpected() -> None:
