@@ -22,10 +22,8 @@ from pet.model_formats import BINCODE, NPY, SAFETENSORS, npy_header, safetensors
 from pet.transports.accept import choose_media_type
 from pet.transports.asgi_signing import Headers, SignedReads
 from pet.transports.base import PublishedModel
-from pet.transports.body_reader import STATUS_OF, declared_length, read_body
+from pet.transports.message_route import MESSAGE_PATHS, RETRY_AFTER_SECONDS, DirectMessages, MessageRoute
 from pet.transports.paced_answers import PacedAnswers
-from pet.transports.peers import peer_of
-from pet.transports.refusal import Refusal
 from pet.transports.service import Service
 from pet.transports.signed_answers import AnswerSigner
 
@@ -35,7 +33,6 @@ with MissingExtraError.naming("http"):
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
-    from starlette.types import Receive, Scope, Send
 
 _logger: Final = logging.getLogger(__name__)
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -44,8 +41,6 @@ OCTET_STREAM: Final = "application/octet-stream"
 _MODEL_MEDIA_TYPES: Final = (BINCODE, NPY, SAFETENSORS)
 #: Round data changes at any moment; nothing between us and a participant may keep it.
 _VOLATILE: Final = {"cache-control": "no-store"}
-#: When to come back after 503: about as long as a large message takes to be read and handled.
-RETRY_AFTER_SECONDS: Final = 1
 #: How many rounds a model may be behind while somebody is still being sent it.
 _OLD_MODELS_STREAMED: Final = 2
 
@@ -63,7 +58,6 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
     """
     routes = _Routes(service, signer)
     table: list[tuple[str, str, _Handler]] = [
-        ("POST", "/message", routes.post_message),
         ("GET", "/params", routes.get_parameters),
         ("GET", "/sums", routes.get_sums),
         ("GET", "/seeds", routes.get_seeds),
@@ -71,8 +65,10 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
         ("GET", "/status", routes.get_status),
         ("GET", "/healthz", routes.get_health),
     ]
+    messages = MessageRoute(service)
     app = Starlette(
         routes=[
+            *(Route(path, messages, methods=["POST"]) for path in MESSAGE_PATHS),
             *(Route(path + slash, handler, methods=[method]) for method, path, handler in table for slash in ("", "/")),
             *extra_routes,
         ],
@@ -81,6 +77,7 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
     )
     app.router.redirect_slashes = False
     app.add_middleware(PacedAnswers, stall_seconds=service.stall_seconds)
+    app.add_middleware(DirectMessages, route=messages)
     return app
 
 
@@ -91,19 +88,6 @@ class _Routes:
         self._service = service
         self._endpoint = service.endpoint
         self._reads = SignedReads(service, signer)
-
-    async def post_message(self, request: Request) -> Response:
-        """Take a sealed message; 200 and nothing else once it was read and handled, whatever its outcome (spec 9.3)."""
-        service, limit_bytes = self._service, self._endpoint.max_body_bytes()
-        try:
-            declared = declared_length(request.headers.get("content-length"), limit_bytes)
-            most_bytes = limit_bytes if declared is None else declared
-            async with service.receive_body(most_bytes, peer_of(request.scope.get("client"))) as incoming:
-                await read_body(request.receive, incoming, most_bytes, service.stall_seconds)
-                await service.handle_message(await incoming.finish())
-        except tuple(STATUS_OF) as error:
-            return _refuse(STATUS_OF[type(error)], error)
-        return Response(status_code=200)
 
     async def get_parameters(self, _: Request) -> Response:
         """Answer with the round parameters; 503 before the first round, where xaynet serves a fake record (spec 13)."""
@@ -175,17 +159,6 @@ class _Routes:
             yield piece
 
 
-class _RefusalResponse(Response):
-    """`Refusal` where Starlette wants a response."""
-
-    def __init__(self, status_code: int, retry_after_seconds: int | None) -> None:
-        super().__init__(status_code=status_code)
-        self._refusal = Refusal(status_code, retry_after_seconds)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._refusal(scope, receive, send)
-
-
 def _answer(body: bytes | None, signature: Headers) -> Response:
     if body is None:
         return Response(status_code=204, headers=_VOLATILE | signature)
@@ -209,12 +182,6 @@ def _answer_head(media_type: str, headers: dict[str, str]) -> Response:
     if "content-length" not in headers:
         del answer.headers["content-length"]
     return answer
-
-
-def _refuse(status_code: int, error: Exception) -> _RefusalResponse:
-    """Answer without a body, and close the connection."""
-    _logger.info("request refused: status=%d %s", status_code, error)
-    return _RefusalResponse(status_code, RETRY_AFTER_SECONDS if status_code == 503 else None)
 
 
 async def _answer_empty(_: Request, error: Exception) -> Response:

@@ -31,7 +31,10 @@ _MAX_RECEIVE_BYTES: Final = 1 << 19
 #: Received of a body of which nothing was taken yet. It may double with what was taken: so all that lies here, and is not yet
 #: in the memory budget, is about as much as what is.
 _MIN_RECEIVE_BYTES: Final = 1 << 13
-#: Received at once where a request begins: what comes behind the headers may be the next request, which has to be kept.
+#: Received at once where a request begins: most messages come whole. What comes behind may be the next request, which has to
+#: be kept.
+_FIRST_RECEIVE_BYTES: Final = 1 << 13
+#: Headers up to this size are not counted beside others.
 _HEAD_RECEIVE_BYTES: Final = 1 << 12
 #: Kept of what comes while a request is answered. It is received to learn that the peer has gone.
 _MAX_REST_BYTES: Final = 1 << 12
@@ -136,7 +139,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._is_answering:
             return self._buffer[: max(1, _MAX_REST_BYTES - len(self._rest))]
         if not self._is_in_body:
-            return self._buffer[:_HEAD_RECEIVE_BYTES]
+            return self._buffer[:_FIRST_RECEIVE_BYTES]
         size = self._allowance_bytes()
         return self._buffer[: size if self._body_left is None else max(1, min(size, self._body_left))]
 
@@ -241,11 +244,15 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.data_received(b"")
 
     def _piece_bytes(self, view: memoryview) -> int:
-        """Return how much of what was received is of the same request, as far as its headers tell."""
+        """Return how much of what was received to parse: what is of the same request, as far as its headers tell.
+
+        The first piece of headers is too small to be counted: only when it was parsed, a new request is known to have begun.
+        """
         if self._is_in_body:
             return len(view) if self._body_left is None else min(len(view), self._body_left)
         end = (self._header_end + bytes(view)).find(_END_OF_HEADERS)
-        return len(view) if end < 0 else end + len(_END_OF_HEADERS) - len(self._header_end)
+        size = len(view) if end < 0 else end + len(_END_OF_HEADERS) - len(self._header_end)
+        return min(size, _HEAD_RECEIVE_BYTES)
 
     def _parse(self, piece: memoryview) -> None:
         self._unset_keepalive_if_required()

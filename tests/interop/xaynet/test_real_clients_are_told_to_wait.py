@@ -1,7 +1,6 @@
 """Real clients and answers of 503: they send the same part again until it is taken, and the round gets every model.
 
-Their models are large enough to come in chunks, the way real clients send nearly everything; every second request is refused
-before its body is read.
+Their models are large enough to come in chunks, the way real clients send nearly everything; every second request is refused.
 """
 
 import contextlib
@@ -30,17 +29,17 @@ def test_refused_parts_are_sent_again(monkeypatch):
     update = {"prob": 1.0, "count": {"min": 3, "max": COUNT}, "time": {"min": 3, "max": 20}}
     app = create_app(Settings(pet={"sum": {"prob": 0.4, **window}, "update": update}, model={"length": LENGTH}))
     service = app.state.service
-    receive_body, numbers = service.receive_body, itertools.count()
+    handle_message, numbers = service.handle_message, itertools.count()
     refused = 0
 
-    def receive_every_second_body(most_bytes, holder):
+    async def handle_every_second_message(body):
         nonlocal refused
         if next(numbers) % 2 == 0:
             refused += 1
             raise ServiceBusyError("full")
-        return receive_body(most_bytes, holder)
+        await handle_message(body)
 
-    monkeypatch.setattr(service, "receive_body", receive_every_second_body)
+    monkeypatch.setattr(service, "handle_message", handle_every_second_message)
     with serving(app) as url, contextlib.ExitStack() as stack:
         participants = [stack.enter_context(contextlib.closing(RealParticipant(url, i, np.dtype("f4")))) for i in range(COUNT)]
         wait_for(lambda: service.endpoint.model() is not None, "a global model")
