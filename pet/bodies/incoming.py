@@ -64,7 +64,7 @@ class Intake:
             ServiceBusyError: there is no room for it now.
             ReservationLostError: the body was too slow while others waited, or its room was given to somebody who had less.
         """
-        if self._budget.is_short_for(holder):
+        if self._budget.is_short_for(holder, most_bytes):
             raise ServiceBusyError("body: expected free memory, got others that wait for some")
         if most_bytes > SMALL_BODY_BYTES and not self._spool.has_room(most_bytes, holder):
             raise self._refuse(f"body: expected room for {most_bytes} bytes in the spool, got less")

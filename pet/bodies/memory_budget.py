@@ -161,13 +161,24 @@ class MemoryBudget:
         """What is not lent now."""
         return self.capacity_bytes - self._all.held_bytes
 
-    def is_short_for(self, holder: str) -> bool:
-        """Return whether somebody waits for bytes, and nobody holds more than `holder`."""
-        return bool(self._waiters) and self._holders.is_largest(holder)
+    def is_short_for(self, holder: str, most_bytes: int) -> bool:
+        """Return whether another body would have to wait: others do, and nobody holds more than its sender.
+
+        Large bodies that wait hold up no small one.
+
+        Args:
+            holder: who sends it.
+            most_bytes: its size at most.
+        """
+        is_large = most_bytes > SMALL_MESSAGE_BYTES
+        if not any(is_large or self._large not in reservation.pools for reservation, _ in self._waiters.values()):
+            return False
+        return self._holders.is_largest(holder)
 
     def has_room(self, size_bytes: int, holder: str) -> bool:
         """Return whether `try_reserve` would probably succeed now: what bodies on their way may still need is not looked at."""
-        return not self.is_short_for(holder) and self._holders.has_room(holder, min(size_bytes, self.capacity_bytes))
+        has_room = self._holders.has_room(holder, min(size_bytes, self.capacity_bytes))
+        return has_room and not self.is_short_for(holder, size_bytes)
 
     @asynccontextmanager
     async def reserve(self, most_bytes: int, holder: str = "") -> AsyncIterator[Reservation]:
@@ -200,7 +211,7 @@ class MemoryBudget:
             holder: who sends it.
             end: called when its bytes were given to somebody who had less; must arrange for its end.
         """
-        if self.is_short_for(holder):
+        if self.is_short_for(holder, size_bytes):
             return None
         reservation = self._begin(size_bytes, holder, end)
         if not any(take(reservation, reservation.most_bytes) for take in (self._take_if_safe, self._take_from_larger)):

@@ -136,7 +136,7 @@ def test_memory_goes_to_who_has_less():
             assert set(lost) == {"attacker"}
             assert budget._holders.held_by("attacker") == (24 - len(lost)) * size
             assert budget.free_bytes >= 0
-            assert not budget.is_short_for("127.0.0.99")
+            assert not budget.is_short_for("127.0.0.99", size)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert (budget.free_bytes, budget._pools) == (budget.capacity_bytes, {})
@@ -151,7 +151,9 @@ def test_large_bodies_leave_room_for_small_ones_of_the_same_sender():
             for _ in range(6):
                 await hold(stack, budget, "a", 2**20)
             waiting = asyncio.create_task(hold(stack, budget, "a", 2**20))
-            await asyncio.sleep(0)
+            while not budget._waiters:
+                await asyncio.sleep(0)
+            assert (budget.is_short_for("a", 2**20), budget.is_short_for("a", 2**10)) == (True, False)
             for _ in range(2**20 // SMALL_MESSAGE_BYTES):
                 await hold(stack, budget, "a", SMALL_MESSAGE_BYTES)
             assert not waiting.done()

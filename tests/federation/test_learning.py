@@ -481,7 +481,7 @@ def test_without_any_answer_the_error_says_how_to_go_on(client, monkeypatch):
 
 def test_a_malformed_file_is_cancelled(client, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "pet.federation.client.row_calls.RowUpload", lambda **options: RowUpload(**options, piece_bytes=4096 * 8)
+        "pet.federation.client.row_calls.RowUpload", lambda **options: RowUpload(**options | {"piece_bytes": 4096 * 8})
     )
     path = tmp_path / "rows.csv"
     path.write_text("x\n" + "1\n" * 20_000 + "old\n")

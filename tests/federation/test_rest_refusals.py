@@ -1,11 +1,13 @@
 """What the REST interface refuses: forged, repeated, late, large and slow requests; and what a defect shows."""
 
+import contextlib
 import json
 import logging
 import socket
 import time
 
 import httpx
+import numpy as np
 import pytest
 from asgi_server import serving
 from federation_rest_server import KEY, OTHER_KEY, Clock, federation_server
@@ -78,6 +80,21 @@ def signed(url, method="GET", path="/symetry/rest/c1/fedml/admin/info", key=KEY,
     return httpx.Request(method, url + path, headers=headers, content=body)
 
 
+def announced(url, path, body, **options):
+    """Make a request whose head says which body follows."""
+    return signed(url, "POST", path, body=body, **options | {secure.DIGEST_HEADER: secure.digest_body(body)})
+
+
+@contextlib.contextmanager
+def begun(request, sent=b"", source="127.0.0.1"):
+    """Send the head of a request and a part of its body, and yield the connection."""
+    address = request.url
+    lines = [f"POST {address.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    with socket.create_connection((address.host, address.port), 30, (source, 0)) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
+        yield connection
+
+
 def send(request):
     with httpx.Client(trust_env=False) as client:
         answer = client.send(request)
@@ -116,11 +133,14 @@ def test_a_refused_signature_is_named_by_an_id_and_not_explained(url, admin, cap
 
 def test_limits_and_other_paths(url, admin):
     path = "/symetry/rest/c1/fedml/admin/getInvitation"
+    text = "body: expected at most 65536 bytes without the header pet-content-sha256, got more"
+    assert send(signed(url, "POST", path, body=b"x" * (2**16 + 1))) == (413, text)
     large = (413, "body: expected at most 1048576 bytes, got 1048577 declared")
-    assert send(signed(url, "POST", path, body=b"x" * (2**20 + 1))) == large
-    with httpx.Client(trust_env=False) as client:  # without a length: chunked
-        answer = client.post(url + path, headers={"authorization": "x"}, content=iter([b"x" * 2**20] * 2))
-    assert answer.status_code == 413
+    assert send(announced(url, path, b"x" * (2**20 + 1))) == large
+    for request in (signed(url, "POST", path, body=b"x" * (2**16 + 1)), announced(url, path, b"x" * (2**20 + 1))):
+        headers = {name: value for name, value in request.headers.items() if name != "content-length"}
+        pieces = (request.content[start : start + 50_000] for start in range(0, len(request.content), 50_000))
+        assert send(httpx.Request("POST", url + path, headers=headers, content=pieces))[0] == 413
     assert send(signed(url, "POST", path, body=b"{}"))[0] == 400
     assert send(httpx.Request("GET", f"{url}/nowhere")) == (404, "Not Found")
     assert send(httpx.Request("PUT", f"{url}{path}")) == (405, "Method Not Allowed")
@@ -135,27 +155,72 @@ def test_a_body_is_encrypted_or_plain(url, admin):
 
 
 def test_a_sender_that_stops_is_not_waited_for(url, admin, monkeypatch):
-    monkeypatch.setattr("pet.federation.server.rest._BODY_SECONDS", 0.2)
-    address = httpx.URL(url)
-    with socket.create_connection((address.host, address.port)) as connection:
-        connection.sendall(b"POST /symetry/rest/c1/fedml/create HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
-        connection.settimeout(10)
-        assert b"408" in connection.recv(4096)
+    monkeypatch.setattr("pet.federation.server.request_bodies._BODY_SECONDS", 0.2)
+    path = "/symetry/rest/c1/fedml/create"
+    for request in (signed(url, "POST", path, body=bytes(9)), announced(url, path, bytes(9))):
+        with begun(request, b"{") as connection:
+            assert b"408" in connection.recv(4096)
 
 
-def test_large_bodies_are_few_at_a_time(url, admin, monkeypatch):
-    monkeypatch.setattr("pet.federation.server.rest._MAX_LARGE_BODIES", 1)
-    address = httpx.URL(url)
+def test_a_head_is_judged_before_its_body_comes(url, admin):
+    """Of a large body nothing is read before the signature in the head is right; the answers are the ones with a body."""
+    path, body = "/symetry/rest/c1/fedml/admin/learn", bytes(2_000_000)
+    wrong = announced(url, path, body, key=OTHER_KEY)
+    foreign = announced(url, path, body)
+    foreign.headers[secure.DIGEST_HEADER] = secure.digest_body(b"another one")
+    malformed = announced(url, path, body, **{secure.DIGEST_HEADER: "no digest"})
+    malformed.headers[secure.DIGEST_HEADER] = "no digest"
+    unsigned = httpx.Request("POST", url + path, content=body)
+    for request, text in (
+        (wrong, b"Invalid Signature"),
+        (foreign, b"Invalid Signature"),
+        (malformed, b"Invalid pet-content-sha256"),
+        (unsigned, b"Authentication header is null"),
+        (signed(url, "POST", path, body=body), b"without the header pet-content-sha256"),
+    ):
+        with begun(request) as connection:
+            answer = b""
+            while text not in answer:
+                piece = connection.recv(4096)
+                assert piece, answer
+                answer += piece
+
+
+def test_another_body_than_the_announced_one_is_refused(url, admin):
+    path, before = "/symetry/rest/c1/fedml/admin/learn", admin.row_counts("admin")
+    request = announced(url, path, json.dumps({"x": [1.0], "y": [1.0]}).encode())
+    other = httpx.Request("POST", request.url, headers=request.headers, content=json.dumps({"x": [9.0], "y": [9.0]}).encode())
+    assert send(other) == (401, "Invalid Signature")
+    assert send(request) == (401, "Invalid Signature")  # the head was used up
+    assert admin.row_counts("admin") == before
+
+
+def test_compatible_bodies_are_small(runtime):
+    """Their signature covers the body, so it has to be read from anybody."""
     path = "/symetry/rest/c1/fedml/admin/learn"
-    with socket.create_connection((address.host, address.port)) as connection:
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n{{".encode())
-        busy = (503, "Other large requests are read")
-        deadline = time.monotonic() + 10
-        while send(signed(url, "POST", path, body=b"x" * 2_000_000)) != busy:
-            assert time.monotonic() < deadline
-        assert admin.learn("admin", {"x": [1.0], "y": [1.0]}) == 1
-    while send(signed(url, "POST", path, body=b"x" * 2_000_000)) == busy:
-        assert time.monotonic() < deadline
+    with federation_server(runtime=runtime, allows_compat=True) as url:
+        request = httpx.Request("POST", url + path, headers={"authorization": "x"}, content=bytes(2**20 + 1))
+        assert send(request) == (413, "body: expected at most 1048576 bytes, got 1048577 declared")
+        with Client(url, "c1", KEY, compat=True) as client:
+            client.create("admin", "f", nats_hosts=HOSTS)
+            client.learn("admin", np.ones((150_000, 2)), names=["x", "y"])  # in several pieces
+        assert len(runtime.peers[0].local_project.rows) == 150_000
+
+
+def test_unfinished_bodies_of_one_sender_hold_up_nobody_else(runtime):
+    """Neither those of an address that has no key, nor those of a user; each is charged for what came."""
+    path, size = "/symetry/rest/c1/fedml/admin/learn", 2**20
+    with (
+        federation_server(runtime=runtime, allows_compat=True, options=RestOptions(max_data_bytes=size)) as url,
+        Client(url, "c2", OTHER_KEY) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        client.create("admin", "f", nats_hosts=HOSTS)
+        for _ in range(4):
+            unsigned = httpx.Request("POST", url + path, headers={"authorization": "x"}, content=bytes(size))
+            stack.enter_context(begun(unsigned, bytes(size - 1)))
+            stack.enter_context(begun(announced(url, path, bytes(size)), bytes(size - 1)))
+        assert client.learn("admin", np.ones((60_000, 2)), names=["x", "y"]) == 60_000
 
 
 def test_a_defect_shows_nothing(url, admin, runtime, caplog):

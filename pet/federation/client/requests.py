@@ -174,13 +174,16 @@ class SignedRequests:
             host=request.headers["host"],
             path=path,
             query=query,
-            body=b"",
             timestamp=int(self._clock()),
             nonce=secure.new_nonce(),
             customer_id=self.customer_id,
         )
         sent = secure.encrypt_body(body, self._key_bytes, parts.body_context()) if encrypts else body
-        return {"authorization": parts.with_body(sent).authorization(self._key_bytes)}, sent, parts.body_context()
+        parts = parts.with_body(sent)
+        headers = {"authorization": parts.authorization(self._key_bytes)}
+        if len(sent) > secure.MAX_UNANNOUNCED_BYTES:
+            headers[secure.DIGEST_HEADER] = secure.digest_body(sent)
+        return headers, sent, parts.body_context()
 
     def _decrypt(self, text: object, context: bytes) -> bytes:
         if not isinstance(text, str):

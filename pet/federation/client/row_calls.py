@@ -18,7 +18,8 @@ from pet.federation.client.row_upload import RowUpload
 from pet.federation.client.server_calls import ServerCalls
 from pet.federation.formats.learning_records import Change
 from pet.federation.formats.numbers import to_finite_floats
-from pet.federation.records import ProjectKind
+from pet.federation.records import Mode, ProjectKind
+from pet.federation.statistics.row_pieces import COMPAT_PIECE_BYTES, PIECE_BYTES
 from pet.federation.statistics.schema import Schema
 from pet.numbers import checked_number
 
@@ -118,4 +119,5 @@ class RowCalls(ServerCalls):
             names=names,
             schema=schema,
             progress=progress,
+            piece_bytes=COMPAT_PIECE_BYTES if self._mode is Mode.COMPAT else PIECE_BYTES,
         )

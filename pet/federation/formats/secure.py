@@ -23,11 +23,18 @@ from pet.federation.formats.encoding import decode_base64url, encode_base64url
 SCHEME: Final = "PET1-HMAC-SHA256"
 NONCE_BYTES: Final = 16
 
+#: Where a request says which body will follow its head: SHA-256 in lower-case hex, which the signature covers in any case.
+DIGEST_HEADER: Final = "pet-content-sha256"
+#: A larger body has to be announced by that header, so that it is read only of users who signed for it.
+MAX_UNANNOUNCED_BYTES: Final = 1 << 16
+
 _SIGN_LABEL: Final = "pet/v1/rest-sign"
 _BODY_LABEL: Final = "pet/v1/rest-body"
 _HEADER: Final = re.compile(
     SCHEME + r" keyid=([^,\s]{1,128}),ts=([0-9]{1,12}),nonce=([A-Za-z0-9_-]{22}),sig=([A-Za-z0-9_-]{43})", re.ASCII
 )
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def derive_key(secret: bytes, label: str) -> bytes:
@@ -47,6 +54,7 @@ class SignedParts:
         host: the Host header, as sent.
         path: as requested, still percent-encoded.
         query: as requested, without "?"; empty if there is none.
+        body_digest: SHA-256 of the body in lower-case hex, where the body is not there; None where it is.
         timestamp: Unix seconds.
         nonce: 16 bytes as unpadded base64url.
     """
@@ -55,7 +63,8 @@ class SignedParts:
     host: str
     path: str
     query: str
-    body: bytes
+    body: bytes = b""
+    body_digest: str | None = None
     timestamp: int
     nonce: str
     customer_id: str
@@ -68,7 +77,7 @@ class SignedParts:
             self.host.lower(),
             self.path,
             _canonical_query(self.query),
-            hashlib.sha256(self.body).hexdigest(),
+            digest_body(self.body) if self.body_digest is None else self.body_digest,
             str(self.timestamp),
             self.nonce,
             self.customer_id,
@@ -101,6 +110,16 @@ class Authorization:
     timestamp: int
     nonce: str
     signature: str
+
+
+def digest_body(body: bytes) -> str:
+    """Return what a signature covers of a body."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def parse_digest(header: str) -> str | None:
+    """Return the digest that `DIGEST_HEADER` announces; None if it is none."""
+    return header if _DIGEST.fullmatch(header) else None
 
 
 def parse_authorization(header: str) -> Authorization | None:

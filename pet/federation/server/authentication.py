@@ -41,13 +41,15 @@ class SignedRequest:
         headers: by lower-case name.
         path: as sent, still percent-encoded.
         query: as sent, without "?".
+        body_digest: SHA-256 of a body that was announced and has not been read yet; None where `body` is there.
     """
 
     method: str
     headers: Mapping[str, str]
     path: str
     query: str
-    body: bytes = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+    body_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +103,24 @@ class Authenticator:
         Raises:
             RequestRefusedError: with the answer of spec 2.2.
         """
-        header = request.headers.get("authorization")
+        mode = self.mode_of(request.headers)
+        authenticate = self._authenticate_native if mode is Mode.NATIVE else self._authenticate_compat
+        return authenticate(request, request.headers["authorization"])
+
+    def mode_of(self, headers: Mapping[str, str]) -> Mode:
+        """Return in which way a request says that it is signed.
+
+        Raises:
+            RequestRefusedError: it is not signed, or not in a way that is accepted here.
+        """
+        header = headers.get("authorization")
         if not header:
             raise refuse(HTTPStatus.BAD_REQUEST, "Authentication header is null")
         if header.startswith(secure.SCHEME):
-            return self._authenticate_native(request, header)
+            return Mode.NATIVE
         if not self._allows_compat:
             raise refuse(HTTPStatus.UNAUTHORIZED, f"Expected a signature of the form {secure.SCHEME}")
-        return self._authenticate_compat(request, header)
+        return Mode.COMPAT
 
     def _authenticate_native(self, request: SignedRequest, header: str) -> Caller:
         found = secure.parse_authorization(header)
@@ -123,6 +135,7 @@ class Authenticator:
             path=request.path,
             query=request.query,
             body=request.body,
+            body_digest=request.body_digest,
             timestamp=found.timestamp,
             nonce=found.nonce,
             customer_id=found.customer_id,

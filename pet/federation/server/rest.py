@@ -8,7 +8,6 @@ Source: docs/spec/federation.md 2.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import traceback
@@ -17,23 +16,17 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from pet.errors import (
-    BodyError,
-    BodyStalledError,
-    FederationError,
-    MissingExtraError,
-    ProjectExistsError,
-    RequestRefusedError,
-    UnknownProjectError,
-)
+from pet.errors import FederationError, MissingExtraError, ProjectExistsError, UnknownProjectError
+from pet.federation.formats import secure
 from pet.federation.records import Mode
 from pet.federation.server.answers import Answer, about_a_project, answer_for, refuse
-from pet.federation.server.authentication import Authenticator, SignedRequest
+from pet.federation.server.authentication import Authenticator, Caller, SignedRequest
 from pet.federation.server.call import Call
+from pet.federation.server.request_bodies import RequestBodies
 from pet.federation.server.rest_calls import Handler, RestCalls
 from pet.federation.server.service import FederationService
-from pet.transports.body_reader import STATUS_OF, body_pieces, declared_length
 from pet.transports.paced_answers import PacedAnswers
+from pet.transports.peers import peer_of
 
 with MissingExtraError.naming("federation"):
     from starlette.applications import Starlette
@@ -48,11 +41,8 @@ _logger: Final = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1 << 20
 #: Rows and model vectors. Larger tables are sent in pieces.
 MAX_DATA_BYTES: Final = 64 << 20
-#: Bodies above `MAX_BODY_BYTES` that are in memory at the same time; with JSON decoded beside each, that is about 1 GiB.
-_MAX_LARGE_BODIES: Final = 2
-#: A body must make progress in this time, and be whole in a second more for each `_BYTES_PER_SECOND`: a slow line, no idle one.
-_BODY_SECONDS: Final = 20.0
-_BYTES_PER_SECOND: Final = 256 << 10
+#: How long a reader may take for the next piece of a large answer.
+_STALL_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +65,14 @@ def create_app(service: FederationService, authenticator: Authenticator, options
     `Starlette(routes=[Mount("/", create_app(service, authenticator))], lifespan=service.lifespan)`.
     """
     options = options or RestOptions()
-    interface = _Interface(authenticator)
+    interface = _Interface(authenticator, options)
     app = Starlette(
         routes=[interface.route(*entry) for entry in _table(RestCalls(service), options)],
         exception_handlers={HTTPException: _answer_outside},
         lifespan=service.lifespan,
     )
     app.router.redirect_slashes = False
-    app.add_middleware(PacedAnswers, stall_seconds=_BODY_SECONDS)
+    app.add_middleware(PacedAnswers, stall_seconds=_STALL_SECONDS)
     return app
 
 
@@ -138,9 +128,9 @@ def _table(calls: RestCalls, options: RestOptions) -> Iterator[tuple[list[str], 
 class _Interface:
     """Reads, authenticates, calls, answers."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, options: RestOptions) -> None:
         self._authenticator: Final = authenticator
-        self._large_bodies = 0
+        self._bodies: Final = RequestBodies(options.max_data_bytes)
 
     def route(self, methods: list[str], path: str, handler: Handler, max_bytes: int) -> Route:
         """Make a route of a line of the table."""
@@ -156,40 +146,40 @@ class _Interface:
         return Route(f"/symetry/rest/{{cid}}{path}", endpoint, methods=methods)
 
     async def _answer(self, request: Request, handler: Handler, max_bytes: int) -> Answer:
-        try:
-            declared = declared_length(request.headers.get("content-length"), max_bytes)
-        except BodyError as error:
-            raise _refused_body(error) from None
-        most_bytes = max_bytes if declared is None else declared
-        is_large = most_bytes > MAX_BODY_BYTES
-        if is_large and self._large_bodies == _MAX_LARGE_BODIES:
-            busy = HTTPStatus.SERVICE_UNAVAILABLE
-            raise RequestRefusedError(busy, "Other large requests are read", headers={"retry-after": "2"})
-        self._large_bodies += is_large
-        try:
-            body = await _read_body(request, most_bytes)
-            call = self._call(request, body)
-            try:
-                return await handler(call)
-            except (ProjectExistsError, UnknownProjectError) as error:
-                raise about_a_project(error, call.caller.mode, call.customer_id, str(error)) from None
-        finally:
-            self._large_bodies -= is_large
+        mode = self._authenticator.mode_of(request.headers)
+        announced = request.headers.get(secure.DIGEST_HEADER) if mode is Mode.NATIVE else None
+        if announced is None:
+            # The signature covers the body, which has to be read first: not much of it, and charged to who sends it.
+            most_bytes = min(max_bytes, MAX_BODY_BYTES if mode is Mode.COMPAT else secure.MAX_UNANNOUNCED_BYTES)
+            async with self._bodies.read(request, most_bytes, peer_of(request.scope.get("client"))) as body:
+                return await self._call(handler, request, self._authenticate(request, body), body)
+        digest = secure.parse_digest(announced)
+        if digest is None:
+            raise refuse(HTTPStatus.BAD_REQUEST, f"Invalid {secure.DIGEST_HEADER}")
+        caller = self._authenticate(request, b"", digest)
+        async with self._bodies.read(request, max_bytes, f"user {caller.customer_id}") as body:
+            if secure.digest_body(body) != digest:
+                raise refuse(HTTPStatus.UNAUTHORIZED, "Invalid Signature")
+            return await self._call(handler, request, caller, body)
 
-    def _call(self, request: Request, body: bytes) -> Call:
+    def _authenticate(self, request: Request, body: bytes, body_digest: str | None = None) -> Caller:
         signed = SignedRequest(
             method=request.method,
             headers=request.headers,
             path=request.scope["raw_path"].decode("ascii", "replace"),
             query=request.scope["query_string"].decode("ascii", "replace"),
             body=body,
+            body_digest=body_digest,
         )
         caller = self._authenticator.authenticate(signed)
         if request.path_params["cid"] != caller.customer_id:
             # The path is signed, so this is a user who asks for somebody else's projects.
             raise refuse(HTTPStatus.UNAUTHORIZED, "Invalid User" if caller.mode is Mode.COMPAT else "Invalid Signature")
+        return caller
+
+    async def _call(self, handler: Handler, request: Request, caller: Caller, body: bytes) -> Answer:
         address = request.client.host if request.client else "local"
-        return Call(
+        call = Call(
             caller=caller,
             parameters=request.path_params,
             query=dict(request.query_params),
@@ -197,24 +187,10 @@ class _Interface:
             body=body,
             source=f"{caller.customer_id}@{address}",
         )
-
-
-async def _read_body(request: Request, most_bytes: int) -> bytes:
-    body, seconds = bytearray(), _BODY_SECONDS + most_bytes / _BYTES_PER_SECOND
-    try:
-        async with asyncio.timeout(seconds):
-            async for piece in body_pieces(request.receive, most_bytes, _BODY_SECONDS):
-                body += piece
-    except TimeoutError:
-        late = BodyStalledError(f"body: expected all of it within {seconds:g} s, got {len(body)} bytes")
-        raise _refused_body(late) from None
-    except BodyError as error:
-        raise _refused_body(error) from None
-    return bytes(body)
-
-
-def _refused_body(error: BodyError) -> RequestRefusedError:
-    return refuse(HTTPStatus(STATUS_OF[type(error)]), str(error))
+        try:
+            return await handler(call)
+        except (ProjectExistsError, UnknownProjectError) as error:
+            raise about_a_project(error, call.caller.mode, call.customer_id, str(error)) from None
 
 
 def _response(answer: Answer) -> JSONResponse:

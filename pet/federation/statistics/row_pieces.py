@@ -27,6 +27,8 @@ from pet.federation.statistics.schema import Schema
 CONTENT_TYPE: Final = "application/vnd.pet.rows"
 #: Far below what a server takes, and large enough that a request costs nothing beside its rows.
 PIECE_BYTES: Final = 8 << 20
+#: The same of a server that speaks the vendor's formats, which takes no more than 1 MiB, with room for names of columns.
+COMPAT_PIECE_BYTES: Final = 3 << 18
 _MAGIC: Final = b"PETR"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<4sB3xI")
@@ -35,13 +37,13 @@ _DIGEST: Final = re.compile("([0-9a-f]{64})?")
 
 
 def pieces(rows: Any, names: Sequence[str] | str | None, schema: Schema | None, piece_bytes: int) -> Iterator[bytes]:
-    """Yield a table in pieces of whole blocks; one piece without rows if it has none.
+    """Yield a table in pieces of whole blocks, or of parts of them where one is too large; a piece without rows if it has none.
 
     Args:
         rows: as `pet.federation.formats.tables.opened` takes it.
         names: of the columns of an array.
         schema: of the federation: then only its features are read, and checked. Without one all columns that have a name.
-        piece_bytes: size of a piece, about; at least one block of rows is in it.
+        piece_bytes: size of a piece, about; at least one row is in it.
 
     Raises:
         RowError, FederationValueError: the table is malformed, or its values do not fit the schema.
@@ -141,10 +143,18 @@ def _table(rows: Any, names: Sequence[str] | str | None) -> Any:
     return rows
 
 
-def _grouped(names: Sequence[str], blocks: Iterator[NDArray[np.float64]], others: _Others, piece_bytes: int) -> Iterator[bytes]:
-    per_piece = max(piece_bytes // (8 * len(names) * BLOCK_ROWS), 1)
-    held: list[NDArray[np.float64]] = []
+def _of_at_most(blocks: Iterator[NDArray[np.float64]], most_rows: int) -> Iterator[NDArray[np.float64]]:
+    """Yield blocks, and parts of those that have more rows."""
     for block in blocks:
+        for start in range(0, len(block), most_rows):
+            yield block[start : start + most_rows]
+
+
+def _grouped(names: Sequence[str], blocks: Iterator[NDArray[np.float64]], others: _Others, piece_bytes: int) -> Iterator[bytes]:
+    most_rows = max(piece_bytes // (8 * len(names)), 1)
+    per_piece = max(most_rows // BLOCK_ROWS, 1)
+    held: list[NDArray[np.float64]] = []
+    for block in _of_at_most(blocks, most_rows):
         if len(held) == per_piece:
             yield encode_piece(names, held)
             held = []
