@@ -113,7 +113,7 @@ def test_whoever_holds_bytes_and_stands_still_loses_them_to_others():
 
 def test_who_comes_on_or_is_whole_keeps_its_bytes():
     async def scenario():
-        budget = MemoryBudget(100, patience_seconds=0.05, reserve_bytes=0)
+        budget = MemoryBudget(100, patience_seconds=0.5, reserve_bytes=0)
         async with budget.reserve(40) as whole, budget.reserve(60) as coming:
             await whole.grow(40)
             whole.finish()
@@ -121,10 +121,10 @@ def test_who_comes_on_or_is_whole_keeps_its_bytes():
             async with budget.reserve(60) as other:
                 waiting = asyncio.create_task(other.grow(60))
                 for arrived in range(15, 61, 5):
-                    await asyncio.sleep(0.03)
+                    await asyncio.sleep(0.06)
                     await coming.grow(arrived)
                 coming.finish()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.6)
                 waiting.cancel()
         assert budget.free_bytes == 100
 
