@@ -3,7 +3,9 @@
 import functools
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -39,6 +41,26 @@ def remembered_block(key: tuple[int, ...], counter: int, stream: int) -> list[in
     return chacha20_block(key, counter, stream)
 
 
+@functools.cache
+def compile_in_one_process() -> None:
+    """Let numba compile each kernel in one process of the session; the others wait, and load it from numba's cache.
+
+    Without that every process compiled all of them in a fresh clone, fifteen seconds of CPU.
+    """
+    import fcntl
+
+    from pet.kernels._numba_jit import Kernel
+
+    compile_kernel = Kernel._compile
+
+    def compile_alone(kernel: Kernel) -> Any:
+        with (Path(tempfile.gettempdir()) / f"pet-numba-{os.getuid()}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return compile_kernel(kernel)
+
+    Kernel._compile = compile_alone  # type: ignore[method-assign]
+
+
 @pytest.fixture(params=kernels.available_backends())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the test on every back-end of this machine, and go back to the default afterwards.
@@ -50,6 +72,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         remembered = lambda key, counter, stream=0: remembered_block(tuple(key), counter, stream)  # noqa: E731
         for module in (_reference, _reference_fields):
             monkeypatch.setattr(module, "chacha20_block", remembered)
+    if request.param == "numba":
+        compile_in_one_process()
     kernels.select_backend(request.param)
     yield request.param
     kernels.select_backend(None)
@@ -58,6 +82,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(params=kernels.available_backends())
 def measured_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test on every back-end of this machine as it is: what is measured must compute everything."""
+    if request.param == "numba":
+        compile_in_one_process()
     kernels.select_backend(request.param)
     yield request.param
     kernels.select_backend(None)

@@ -33,9 +33,10 @@ def pytest_collection(session: pytest.Session) -> None:
     the same order all compile everything: twelve seconds of CPU for each. So they begin at different ends.
     """
     worker = getattr(session.config, "workerinput", None)
-    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    if worker is None:
         return
-    files = sorted(path for folder in session.config.args for path in Path(folder).rglob("test_*.py"))
+    places = [Path(argument.partition("::")[0]) for argument in session.config.args]
+    files = sorted({path for place in places for path in (place.rglob("test_*.py") if place.is_dir() else [place])})
     for path in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
         # An error appears once more, and is reported, when pytest imports the file.
         with contextlib.suppress(Exception, pytest.skip.Exception):

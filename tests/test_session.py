@@ -1,5 +1,6 @@
 """The session helps who runs it: one line about skips, a time limit for every test, and the Debian package of every tool."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ def run_tests(folder, code, *options):
     (folder / "pytest.ini").write_text(
         f"[pytest]\npythonpath = {REPOSITORY / 'tests'}\nmarkers = long: x\naddopts = -m 'not long'\ntestpaths = .\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist.plugin", "-p", "pytest_timeout", *options]
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # others take longer to import than the tests run
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "workers"])

@@ -6,13 +6,13 @@ The file is xaynet's own of 2021 and 2022 (spec 6.1), whose default build leaves
 import os
 import re
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 from programs import free_port
 from redis_server import redis_server
+
+from pet import cli
 
 ORIGINAL = """
 [log]
@@ -56,24 +56,25 @@ enable = true
 """
 
 
-def run(command, text, folder):
-    """Run a command with a settings file; returns the exit status, the lines of standard error, and the seconds."""
-    config = folder / "config.toml"
-    config.write_text(text)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))}
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "pet", *command, str(config)],
-        env={**environ, "COLUMNS": "160"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    assert "hidden-word" not in done.stdout + done.stderr
-    return done, done.stderr.splitlines(), time.monotonic() - started
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Give what runs a command with a settings file; it returns the exit status, both outputs, and the seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    for name in [name for name in os.environ if name.startswith(("PET_", "XAYNET_"))]:
+        monkeypatch.delenv(name)
+
+    def run(command, text):
+        config = tmp_path / "config.toml"
+        config.write_text(text)
+        started = time.monotonic()
+        status = cli.run([*command, str(config)])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert "hidden-word" not in out + err
+        return status, out, err.splitlines(), time.monotonic() - started
+
+    return run
 
 
 def original(redis_port=None, s3_port=None):
@@ -91,10 +92,10 @@ TLS = "provide it, or remove api.tls_certificate, api.tls_key and api.tls_client
 
 
 @COMMANDS
-def test_xaynets_own_file_ends_with_everything_that_it_lacks(command, tmp_path):
+def test_xaynets_own_file_ends_with_everything_that_it_lacks(command, run, tmp_path):
     redis_port, s3_port = free_port(), free_port()
-    done, lines, _ = run(command, original(redis_port, s3_port), tmp_path)
-    assert done.returncode == 1
+    status, _, lines, _ = run(command, original(redis_port, s3_port))
+    assert status == 1
     assert lines[:2] == [
         f"error: api.tls_certificate: expected a readable file, got '/app/ssl/tls.pem'; {TLS}",
         f"error: api.tls_key: expected a readable file, got '/app/ssl/tls.key'; {TLS}",
@@ -111,12 +112,12 @@ def test_xaynets_own_file_ends_with_everything_that_it_lacks(command, tmp_path):
 
 
 @COMMANDS
-def test_faults_of_every_kind_come_together_and_nothing_is_opened(command, tmp_path):
+def test_faults_of_every_kind_come_together_and_nothing_is_opened(command, run, tmp_path):
     text = original().replace("count = { min = 3,", "count = { min = 0,").replace("[pet.sum2]", "[pet.summ2]")
     text += f'[nats]\nhosts = "nats://127.0.0.1:{free_port()}"\n'
-    done, lines, seconds = run(command, text, tmp_path)
-    assert done.returncode == 1
-    assert done.stdout == ""
+    status, out, lines, seconds = run(command, text)
+    assert status == 1
+    assert out == ""
     expected = [
         "api.tls_certificate:",
         "api.tls_key:",
@@ -132,26 +133,26 @@ def test_faults_of_every_kind_come_together_and_nothing_is_opened(command, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 
 
-def test_it_starts_once_every_advice_is_taken(tmp_path):
+def test_it_starts_once_every_advice_is_taken(run, tmp_path):
     with redis_server(tmp_path) as server:
         text = without_section(original(server.port), "s3", r"s3\.buckets").replace("tls_", "# tls_")
         text = text.replace(f":{server.port}/", f":{server.port}/0")
-        done, lines, _ = run(["config", "check"], text, tmp_path)
-        assert (done.returncode, lines) == (0, [])
+        status, _, lines, _ = run(["config", "check"], text)
+        assert (status, lines) == (0, [])
 
 
-def test_a_file_can_be_checked_where_its_servers_are_not(tmp_path):
+def test_a_file_can_be_checked_where_its_servers_are_not(run, tmp_path):
     text = original().replace("tls_", "# tls_")
-    done, lines, _ = run(["config", "check", "--no-servers"], text, tmp_path)
-    assert (done.returncode, lines) == (0, [])
+    status, _, lines, _ = run(["config", "check", "--no-servers"], text)
+    assert (status, lines) == (0, [])
 
 
-def test_servers_that_hang_are_not_waited_for(tmp_path):
+def test_servers_that_hang_are_not_waited_for(run, tmp_path):
     """A listener that nobody accepts from: connections are made, and nothing is ever answered."""
     with socket.create_server(("127.0.0.1", 0)) as redis, socket.create_server(("127.0.0.1", 0)) as s3:
         ports = [listener.getsockname()[1] for listener in (redis, s3)]
-        done, lines, seconds = run(["config", "check"], original(*ports).replace("tls_", "# tls_"), tmp_path)
-    assert done.returncode == 1
+        status, _, lines, seconds = run(["config", "check"], original(*ports).replace("tls_", "# tls_"))
+    assert status == 1
     assert [line.partition(":")[2].strip().partition(":")[0] for line in lines] == ["redis.url", "s3.region"]
     assert seconds < 12
 
@@ -165,8 +166,8 @@ def test_servers_that_hang_are_not_waited_for(tmp_path):
         ("[nats]\npasword = 'hidden-word'", "nats.password"),
     ],
 )
-def test_a_protection_is_never_left_out_for_a_misspelt_name(line, meant, tmp_path):
-    done, lines, _ = run(["config", "check"], f"[api]\nbind_address = '127.0.0.1:0'\n{line}", tmp_path)
-    assert done.returncode == 1
+def test_a_protection_is_never_left_out_for_a_misspelt_name(line, meant, run):
+    status, _, lines, _ = run(["config", "check"], f"[api]\nbind_address = '127.0.0.1:0'\n{line}")
+    assert status == 1
     assert len(lines) == 1
     assert lines[0].endswith(f"no such setting; did you mean {meant}? Correct the name, or remove it")

@@ -6,9 +6,10 @@ import shutil
 import sys
 
 import pytest
+from quick_benches import make_quick, measure_ceiling
 
 from pet import cli, kernels
-from pet.commands import bench_ceiling, bench_kernels, bench_memory, bench_options
+from pet.commands import bench_ceiling, bench_options
 
 BENCH = ["bench", "--configs", "prime-f32-b0-m3"]
 KERNELS = ["expand", "update", "mask sum", "mask only", "aggregate 1", "aggregate 8", "unmask", "fractions"]
@@ -17,10 +18,7 @@ FIELD_KERNELS = ["expand", "update", "mask sum", "aggregate 1", "unmask", "multi
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Measure for a hundredth of a second, and rotate through a megabyte: what is tested is not the figures."""
-    monkeypatch.setattr(bench_kernels, "CASE_SECONDS", 0.01)
-    monkeypatch.setattr(bench_memory, "MIN_ROTATION_BYTES", 1 << 20)
-    monkeypatch.setattr(bench_memory, "largest_cache_bytes", lambda: 0)
+    make_quick(monkeypatch)
 
 
 def test_figures_come_with_their_circumstances(capsys, tmp_path):
@@ -103,7 +101,7 @@ def test_a_size_beyond_the_memory_is_refused_before_anything_is_allocated(capsys
 @pytest.mark.parametrize("backend", ["portable", *(name for name in kernels.available_backends() if name.startswith("avx"))])
 def test_the_ceiling_is_plausible(compiler, backend, monkeypatch):
     monkeypatch.setenv("CC", compiler)
-    ceiling = bench_ceiling.measure_ceiling(backend, 1)
+    ceiling = measure_ceiling(backend, 1)
     assert 10 < ceiling.keystream_ns_per_kib < 10_000
     assert 0.1 < ceiling.memory_gb_per_s < 10_000
     assert 0.1 < ceiling.reads_gb_per_s < 10_000

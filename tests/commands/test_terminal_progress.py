@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from quick_benches import make_quick
 
 from pet import cli
 from pet.commands import federation_learn, terminal_progress
@@ -104,7 +105,8 @@ def test_rows_are_estimated_only_for_those_who_look(tmp_path, capsys):
         assert federation_learn._about_rows(tmp_path / "bad.parquet") is None
 
 
-def test_a_bench_shows_its_parts(quick, capsys):
+def test_a_bench_shows_its_parts(quick, capsys, monkeypatch):
+    make_quick(monkeypatch)
     with terminal() as read:
         assert cli.run(["bench", "--sizes", "10", "--backends", "portable", "--configs", "prime-f32-b0-m3"]) == 0
         wait_for(read, r"portable.* \d of 3 parts")

@@ -43,7 +43,7 @@ def test_a_wrong_decoder_is_found(tmp_path):
     program.write_text(
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
         "import atheris\n"
-        "with atheris.instrument_imports(include=['pet']):\n"
+        "with atheris.instrument_imports(include=['pet.messages']):\n"
         "    import targets\n"
         "from pet.messages import RoundParameters\n"
         "to_bytes = RoundParameters.to_bytes\n"

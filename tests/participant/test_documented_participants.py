@@ -40,7 +40,7 @@ length = 4
 DRIVER = """
 import sys, threading
 code = compile(sys.stdin.read(), "documentation", "exec")
-threads = [threading.Thread(target=exec, args=(code, {})) for _ in range(10)]
+threads = [threading.Thread(target=exec, args=(code, {})) for _ in range(7)]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -71,7 +71,7 @@ def rounds_completed(url: str) -> int:
 
 
 def run_participants(code: str, url: str) -> None:
-    """Let ten participants run a piece of code until two rounds are finished: the first without a global model."""
+    """Let seven participants run a piece of code until two rounds are finished: the first without a global model."""
     assert URL in code
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -26,7 +26,7 @@ from pet.errors import TransportError
 from pet.model_formats import NPY, decode_npy
 from pet.participant import TickParticipant
 
-REAL_COUNT = 10
+REAL_COUNT = 6
 OWN_COUNT = 3
 COUNT = REAL_COUNT + OWN_COUNT
 ROUNDS = 3
