@@ -109,14 +109,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def neon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def drivers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the cross-compiled kernels: in pytest's cache, unless this session has none."""
+    if cache := getattr(request.config, "cache", None):
+        return Path(cache.mkdir("drivers"))
+    folder = tmp_path_factory.getbasetemp()
+    # The folder of a worker is one of several in that of the session.
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "drivers"
+
+
+@pytest.fixture(scope="session")
+def neon(drivers: Path) -> Iterator[Any]:
     """Give the NEON kernels as a back-end: cross-compiled, and run in an emulator."""
     import emulated  # beside the tests that ask for it
 
     for name in (emulated.COMPILER, emulated.ARCHIVER, emulated.EMULATOR):
         require_program(name)
-    folder = tmp_path_factory.getbasetemp()
-    # The folder of a worker is one of several in that of the session.
-    driver = emulated.shared_driver(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
-    with emulated.start_neon(driver) as backend:
+    with emulated.start_neon(emulated.remembered_driver(drivers, emulated.build_driver)) as backend:
         yield backend
+
+
+@pytest.fixture(scope="session")
+def sanitized_driver(drivers: Path) -> Path:
+    """Give the NEON kernels with sanitizers, for the emulator."""
+    import emulated
+
+    return emulated.remembered_driver(drivers, emulated.build_sanitized_driver)

@@ -21,7 +21,7 @@ def test_inputs_that_are_kept_pass(name):
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="atheris has wheels for Linux")
 def test_a_short_campaign_finds_nothing(tmp_path):
-    runs = ["--decoder-runs", "100000", "--path-runs", "2000"]
+    runs = ["--decoder-runs", "30000", "--path-runs", "1000"]
     command = [sys.executable, str(HERE / "campaign.py"), "--targets", "all_decoders,message_path", *runs]
     finished = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr

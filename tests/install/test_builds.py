@@ -1,7 +1,6 @@
 """Real builds of real wheels: what is in them, how they are tagged, and how a build fails."""
 
 import fcntl
-import json
 import re
 import shutil
 import sys
@@ -164,13 +163,9 @@ def test_an_installed_wheel_runs_its_kernels(site, tmp_path):
 
 
 def test_an_installed_wheel_measures_itself_beside_its_ceilings(site, tmp_path):
-    """The probe's source is in the wheel, and is found from any folder."""
-    command = (sys.executable, "-m", "pet", "bench", "--sizes", "100", "--backends", "portable", "--json", "bench.json")
-    succeed(*command, folder=tmp_path, PYTHONPATH=str(site))
-    report = json.loads((tmp_path / "bench.json").read_text())
-    (ceiling,) = report["ceilings"]
-    assert ceiling["keystream_ns_per_kib"] > 0
-    assert all(result["share"] > 0 for result in report["results"])
+    """The probe's source is in the wheel, and is found from any folder; what `pet bench` does with it has tests of its own."""
+    code = "from pet.commands.bench_ceiling import measure_ceiling; print(measure_ceiling('portable', 1).keystream_ns_per_kib)"
+    assert float(succeed(sys.executable, "-c", code, folder=tmp_path, PYTHONPATH=str(site))) > 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF files are Linux'")
@@ -223,15 +218,19 @@ def test_a_cached_wheel_without_kernels_warns_and_can_be_replaced(archive, tmp_p
     assert "the kernels of pet do not compile here" in failed.stdout + failed.stderr
 
 
+NO_HEADER = "echo 'masking.c:1:10: fatal error: no such header' >&2; exit 1", "masking.c:1:10: fatal error: no such header"
+
+
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("script", "message", "options"),
     [
-        ("echo 'masking.c:1:10: fatal error: no such header' >&2; exit 1", "masking.c:1:10: fatal error: no such header"),
-        ("exit 3", "failed with exit status 3"),
-        (None, "No such file or directory"),
+        (*NO_HEADER, ()),
+        (*NO_HEADER, ("-e",)),  # pip's options change what pip shows, whatever the compiler says
+        (*NO_HEADER, ("-q",)),
+        ("exit 3", "failed with exit status 3", ()),
+        (None, "No such file or directory", ()),
     ],
 )
-@pytest.mark.parametrize("options", [(), ("-e",), ("-q",)], ids=" ".join)
 def test_a_failed_compilation_fails_the_installation(unpacked, tmp_path, script, message, options):
     compiler = tmp_path / "compiler"
     if script is not None:
@@ -258,11 +257,14 @@ def test_every_step_of_the_build_can_fail(unpacked, tmp_path, failing, what):
     compiler.write_text(f"#!/bin/sh\n{steps}\n{output}\n")
     compiler.chmod(0o700)
     tools = {"CC": str(compiler), "LDSHARED": f"{compiler} -shared", "AR": str(compiler)}
-    done = run(*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path / "wheels", unpacked, folder=tmp_path, **tools)
+    # What pip runs; pip itself takes longer than that.
+    command = (sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", tmp_path / "wheels")
+    done = run(*command, folder=unpacked, **tools)
     assert done.returncode != 0, what
     assert "broken here" in done.stdout + done.stderr
     assert "error: the kernels of pet do not compile here" in done.stdout + done.stderr
-    made = build_wheel(unpacked, tmp_path / "wheels", PET_ALLOW_PURE="1", **tools)
+    succeed(*command, folder=unpacked, PET_ALLOW_PURE="1", **tools)
+    (made,) = (tmp_path / "wheels").iterdir()
     assert made.name.endswith("-py3-none-any.whl")
 
 
@@ -291,7 +293,8 @@ def test_an_editable_install_is_found_from_its_own_root(unpacked, tmp_path, mode
     install = (*PIP, "--python", interpreter, "install", *OFFLINE, *settings, "-e", unpacked)
     # In strict mode the root of the clone is no part of the installation: it has links to the files in a folder of build/.
     folders = (unpacked, tmp_path) if mode == "lenient" else (tmp_path,)
-    for environment in (PURE, {"PET_WITHOUT": "avx512, avx2,neon"}, PURE):
+    with_kernels = {"PET_WITHOUT": "avx512, avx2,neon"}
+    for environment in (PURE, with_kernels, PURE) if mode == "lenient" else (PURE, with_kernels):
         succeed(*install, folder=tmp_path, **environment)
         for folder in folders:
             done = run(interpreter, "-c", SHOW, folder=folder)

@@ -5,11 +5,13 @@ with them.
 """
 
 import fcntl
+import hashlib
 import os
+import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,7 @@ from pet.kernels import Decoding, Encoding
 from pet.kernels._compiled import check, lib
 
 REPOSITORY = Path(__file__).parents[2]
+DRIVER_SOURCE = REPOSITORY / "tests/kernels/native/driver.c"
 COMPILER, ARCHIVER, EMULATOR = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-ar", "qemu-aarch64"
 #: Where the cross-compiler's package has the libraries of the other processor.
 SYSTEM_ROOT = "/usr/aarch64-linux-gnu"
@@ -50,19 +53,30 @@ def build_driver(folder: Path) -> Path:
     run(sys.executable, "setup.py", "-q", "build_clib", *places, **environment)
     driver = folder / "driver"
     archives = [libraries / f"libpet_{name}.a" for name in ("dispatch", "neon", "portable")]
-    run(COMPILER, "-static", "-O2", "-Inative", "tests/kernels/native/driver.c", *archives, "-o", driver)
+    run(COMPILER, "-static", "-O2", "-Inative", DRIVER_SOURCE, *archives, "-o", driver)
     return driver
 
 
-def shared_driver(folder: Path) -> Path:
-    """Return the driver in a folder that several processes share; the first of them builds it."""
-    with (folder / "driver.lock").open("w") as lock:
+def remembered_driver(folder: Path, build: Callable[[Path], Path]) -> Path:
+    """Return a driver in a folder that processes and sessions share; built if no session built it of these sources.
+
+    Args:
+        folder: where drivers are kept, for example in pytest's cache.
+        build: takes an empty folder and returns the driver in it.
+    """
+    sources = [*sorted((REPOSITORY / "native").glob("*.[ch]")), REPOSITORY / "setup.py", DRIVER_SOURCE, Path(__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        built = folder / "neon" / "driver"
+        place = folder / f"{build.__name__}-{digest}"
+        built = place / "path"
         if not built.exists():
-            built.parent.mkdir(exist_ok=True)
-            build_driver(built.parent)
-        return built
+            for other in folder.glob(f"{build.__name__}-*"):
+                shutil.rmtree(other)
+            place.mkdir()
+            built.write_text(str(build(place)))
+        return Path(built.read_text())
 
 
 def build_sanitized_driver(folder: Path) -> Path:
@@ -79,7 +93,7 @@ def build_sanitized_driver(folder: Path) -> Path:
         "-fno-sanitize-recover=undefined",
         "-Inative",
     ]
-    run(COMPILER, *flags, *sources, "tests/kernels/native/driver.c", "-o", driver)
+    run(COMPILER, *flags, *sources, DRIVER_SOURCE, "-o", driver)
     return driver
 
 

@@ -238,11 +238,11 @@ def test_every_truncation_is_refused(backend, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_mutations_give_a_model_or_one_error(backend, dtype):
-    """10^5 mutations over the data types on each compiled back-end; every back-end agrees with the reference on some."""
+    """20,000 mutations over the data types on each compiled back-end (fuzzers do more); the reference agrees on some."""
     source = random.Random(11)
     original = bytearray(SPECIFIED + record(Fraction(10**30, 7**40)) + record(Fraction(1, 3)))
     is_fast = backend not in ("numba", "reference")
-    for i in range(25_000 if is_fast else 2_000):
+    for i in range(5_000 if is_fast else 1_000):
         data = bytearray(original)
         for _ in range(source.randint(1, 3)):
             data[source.randrange(len(data))] = source.choice((0, 1, 2, 255, source.randrange(256)))

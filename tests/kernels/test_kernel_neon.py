@@ -12,7 +12,7 @@ import test_kernel_masking
 import test_kernel_totals
 import test_kernel_unmasking
 import test_kernel_wide_draws
-from emulated import EmulatedBackend, build_sanitized_driver, start_neon
+from emulated import EmulatedBackend, start_neon
 from kernel_cases import EDGE_ORDERS, SEED, assert_untouched, drawn, keystream_bytes, unaligned
 
 from pet import kernels
@@ -56,9 +56,9 @@ def test_it_is_what_is_built_and_chosen_on_arm(neon):
 
 
 @pytest.mark.long
-def test_no_sanitizer_complains(neon, tmp_path):
+def test_no_sanitizer_complains(neon, sanitized_driver):
     """A round of each width, compiled with the address and undefined-behaviour sanitizers: they end the process."""
-    with start_neon(build_sanitized_driver(tmp_path)) as sanitized:
+    with start_neon(sanitized_driver) as sanitized:
         for order in EDGE_ORDERS:
             if keystream_bytes(order) < 1000:
                 check_round(sanitized, order, 33)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_kernel_field_variants
 import test_kernel_fields
-from emulated import build_sanitized_driver, start_neon
+from emulated import start_neon
 from test_kernel_neon import backend as backend
 from test_kernel_neon import fast as fast
 from test_kernel_neon import portable as portable
@@ -23,9 +23,9 @@ for module in (test_kernel_fields, test_kernel_field_variants):
 
 
 @pytest.mark.long
-def test_no_sanitizer_complains(tmp_path):
+def test_no_sanitizer_complains(neon, sanitized_driver):
     """Every kernel at lengths with and without a rest, where draws are repeated and where they are not."""
-    with start_neon(build_sanitized_driver(tmp_path)) as sanitized:
+    with start_neon(sanitized_driver) as sanitized:
         for order in (*fields.ORDERS, 3 * 2**30 + 1, 3 * 2**62 + 1):
             for length in (1, 40, 701):
                 check_round(sanitized, order, length)

@@ -26,7 +26,7 @@ def compile_with_sanitizers(directory: Path, compiler: str, monkeypatch) -> None
         "-std=gnu11",
         "-ffp-contract=off",
         "-O1",
-        "-g",
+        "-g1",  # the lines of a report, in less time than all variables
         "-shared",
         "-fPIC",
         "-fsanitize=address,undefined",
