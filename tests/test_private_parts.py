@@ -104,7 +104,7 @@ def test_nats():
     from nats.aio.transport import Transport
     from nats.protocol.parser import Parser
 
-    from pet.transports.nats.wire import Wire
+    from pet.transports.nats.large_messages import Wire
 
     for name, expected in NATS_METHODS.items():
         method = getattr(Client, name, None)
@@ -128,7 +128,7 @@ def test_nats():
 async def use_wire():
     from nats.aio.client import Client
 
-    from pet.transports.nats.wire import Wire
+    from pet.transports.nats.large_messages import Wire
 
     return Wire.into(Client())
 

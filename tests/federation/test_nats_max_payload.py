@@ -9,7 +9,7 @@ from peer_driver import federation, pulse, synchronise
 
 from pet.errors import FederationValueError, TransportConfigError
 from pet.transports.nats import Broadcasts, NatsSettings, Subjects, connect, generate_federation_id
-from pet.transports.nats.connection import MIN_PAYLOAD_BYTES
+from pet.transports.nats.kept_session import MIN_PAYLOAD_BYTES
 
 NEEDED = re.compile(r"max_payload is (\d+) or more, got \d+ bytes and a max_payload of \d+")
 

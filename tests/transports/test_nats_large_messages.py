@@ -15,9 +15,9 @@ from nats_broker import run, running_broker
 from nats_uploads import Keeper, receiving, send, settings_for, some_bytes, until
 
 from pet.errors import ConfigError, CounterpartOfflineError, MalformedFrameError, UnreachableError
-from pet.transports.nats import connect, wire
+from pet.transports.nats import connect, large_messages
+from pet.transports.nats.large_messages import LargeMessageParser, Wire
 from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage
-from pet.transports.nats.wire import LargeMessageParser, Wire
 
 
 class Recorder:
@@ -132,7 +132,7 @@ def broker(tmp_path_factory):
 @pytest.mark.parametrize("is_known", [True, False], ids=["wire", "library alone"])
 def test_large_uploads_with_and_without_a_wire(broker, monkeypatch, is_known):
     if not is_known:
-        monkeypatch.setattr(wire, "_is_known", lambda client: False)
+        monkeypatch.setattr(large_messages, "_is_known", lambda client: False)
 
     async def use():
         keeper, body = Keeper(), some_bytes(5 * 2**20 + 17)
@@ -149,7 +149,7 @@ def test_large_uploads_with_and_without_a_wire(broker, monkeypatch, is_known):
 def test_messages_that_are_taken_at_once(broker, monkeypatch, is_known):
     """Small and large ones, with and without headers; one that cannot be taken costs nobody else anything."""
     if not is_known:
-        monkeypatch.setattr(wire, "_is_known", lambda client: False)
+        monkeypatch.setattr(large_messages, "_is_known", lambda client: False)
 
     async def use():
         taken = []
