@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, assert_never
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -20,9 +20,10 @@ from pet.participant.core import ParticipantCore
 from pet.participant.flags import OnClip
 from pet.participant.model_answer import max_model_bytes
 from pet.protocol.participant import ParticipantMachine
-from pet.protocol.participant_events import Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
+from pet.protocol.participant_events import Event
 from pet.transports.base import AsyncTransport, Transport
 from pet.transports.pinned import pin, pin_async
+from pet.transports.requests import carry_out
 
 
 class TickParticipant(ParticipantCore[Transport]):
@@ -45,7 +46,7 @@ class TickParticipant(ParticipantCore[Transport]):
             if not self._begin_waiting():
                 return []
             try:
-                answer = self._carry_out(request)
+                answer = carry_out(self._transport, request)
             except TransportError as error:
                 if not self._end_waiting():
                     return []
@@ -130,20 +131,6 @@ class TickParticipant(ParticipantCore[Transport]):
     def _pin(self, way: Transport, key: bytes | None) -> Transport:
         return pin(way, key, self._round_to_resume(), self._known_newest)
 
-    def _carry_out(self, request: Request) -> bytes | None:
-        match request:
-            case GetParameters():
-                return self._transport.get_parameters()
-            case GetSums():
-                return self._transport.get_sums()
-            case GetSeeds():
-                return self._transport.get_seeds(request.public_key)
-            case SendMessage():
-                self._transport.send_message(request.body)
-                return None
-            case _:
-                assert_never(request)
-
 
 class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
     """A participant for asyncio: requests run on the event loop, masking and adding masks in a worker thread."""
@@ -155,7 +142,7 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
         """Do one step and return what happened; see `TickParticipant.tick`. Must not be cancelled half-way."""
         self._begin_tick()
         while (request := self._machine.next_request()) is not None:
-            self._waiting = asyncio.ensure_future(self._carry_out(request))
+            self._waiting = asyncio.ensure_future(carry_out(self._transport, request))
             try:
                 answer = await self._waiting
             except TransportError as error:
@@ -205,17 +192,3 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
 
     def _pin(self, way: AsyncTransport, key: bytes | None) -> AsyncTransport:
         return pin_async(way, key, self._round_to_resume(), self._known_newest)
-
-    async def _carry_out(self, request: Request) -> bytes | None:
-        match request:
-            case GetParameters():
-                return await self._transport.get_parameters()
-            case GetSums():
-                return await self._transport.get_sums()
-            case GetSeeds():
-                return await self._transport.get_seeds(request.public_key)
-            case SendMessage():
-                await self._transport.send_message(request.body)
-                return None
-            case _:
-                assert_never(request)

@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from pet.buffers import Buffer
 from pet.messages import RoundParameters, Tag
 
 
@@ -38,7 +39,7 @@ class GetSeeds:
 class SendMessage:
     """Deliver a sealed message; answer with None once it arrived. The body must not be changed."""
 
-    body: bytes | bytearray = field(repr=False)
+    body: Buffer = field(repr=False)
 
 
 Request = GetParameters | GetSums | GetSeeds | SendMessage

@@ -3,6 +3,8 @@
 A participant talks to a `Transport`, a transport carries bytes to an `Endpoint`. Bytes go through as they are: nothing here
 knows a phase, a key or a message, and no implementation may.
 
+Who writes a transport implements these calls, or one method for all of them (pet/transports/requests.py).
+
 The order of the calls, and what an answer of `None` means, is docs/spec/pet.md 5.1 (`None` is HTTP's 204).
 """
 

@@ -8,21 +8,18 @@ Answers are bounded before they are read, and never decompressed: a few bytes co
 
 from __future__ import annotations
 
-import base64
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pet.buffers import Buffer
 from pet.errors import TransportError
-from pet.model_formats import BINCODE, NPY
+from pet.protocol.participant_events import SendMessage
 from pet.transports.http_answers import (
     announced_bytes,
     as_transport_error,
     library_errors,
     media_type,
     require_expected,
-    require_parameters,
     require_signed,
     require_size,
 )
@@ -34,10 +31,11 @@ from pet.transports.http_options import (
     normalise_url,
     require_secure,
 )
+from pet.transports.http_questions import STATUS, Question, question_of
 from pet.transports.idle_clients import IdleClients
 from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
-from pet.transports.signed_answers import MODEL_ROUTE, PARAMETERS_ROUTE, SEEDS_ROUTE, SUMS_ROUTE
-from pet.transports.status import MAX_STATUS_BYTES, parse_status
+from pet.transports.requests import AsyncCalls, BlockingCalls, TransportRequest
+from pet.transports.status import parse_status
 from pet.urls import split_credentials
 
 if TYPE_CHECKING:
@@ -45,19 +43,13 @@ if TYPE_CHECKING:
 
 #: A megaweight model in xaynet's widest fractions, or the seeds of eight million updates: beyond that, ask for it.
 DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
-#: The record has 136 bytes; room for an error page of a proxy is not needed, since its status is refused first.
-_MAX_PARAMETERS_BYTES: Final = 4096
 #: Per write of a body: large enough for the system calls, small enough not to double memory.
 _PIECE_BYTES: Final = 1 << 18
-#: More than a million sum participants; a participant makes an update for no more of them.
-_MAX_SUMS_BYTES: Final = 1 << 27
 #: What a coordinator says to a message is empty; a proxy may say more.
 _MAX_RECEIPT_BYTES: Final = 1 << 16
-#: Exact fractions cost many times the bytes of the array they are made into. xaynet does not look at the header.
-_MODEL_ACCEPT: Final = f"{NPY}, {BINCODE};q=0.5"
 
 
-class HttpTransport:
+class HttpTransport(BlockingCalls):
     """`Transport` over HTTP(S). Connections are kept and reused; calls may come from several threads at once."""
 
     def __init__(
@@ -112,37 +104,19 @@ class HttpTransport:
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return None if self._verifier is None else self._verifier.public_key
 
-    def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
-        """Return the encoded round parameters."""
-        check = self._expect(PARAMETERS_ROUTE, verifier)
-        answer = self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES, check=check)
-        return require_parameters(answer)
-
-    def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        answer = self._get("/sums", max_bytes=_MAX_SUMS_BYTES, check=self._expect(SUMS_ROUTE, verifier))
-        return answer[1] if answer else None
-
-    def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        check = self._expect(SEEDS_ROUTE + public_key.hex(), verifier)
-        answer = self._get(_seeds_target(public_key), check=check)
-        return answer[1] if answer else None
-
-    def get_model(self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None) -> tuple[str, bytes] | None:
-        """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
-        check = self._expect(MODEL_ROUTE, verifier)
-        return self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes, check=check)
+    def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Do what a request says; any status that is no error means that a message arrived."""
+        if isinstance(request, SendMessage):
+            headers = {"Content-Length": str(len(request.body))}
+            self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(request.body))
+            return None
+        question = question_of(request)
+        return question.read(self._get(question, self._expect(question.route, verifier)))
 
     def get_status(self) -> dict[str, Any]:
         """Return the record of `GET /status`, as the coordinator sent it: nothing in it is checked."""
-        answer = self._get("/status", max_bytes=MAX_STATUS_BYTES)
+        answer = self._get(STATUS)
         return parse_status(answer[1] if answer else b"")
-
-    def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message; any status that is no error means that it arrived."""
-        headers = {"Content-Length": str(len(body))}
-        self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(body))
 
     def end_requests(self) -> None:
         """End what is under way with a TransportError, from any thread; nothing may be asked afterwards."""
@@ -158,11 +132,9 @@ class HttpTransport:
         verifier = verifier or self._verifier
         return None if verifier is None else verifier.expect(route)
 
-    def _get(
-        self, target: str, *, accept: str = "*/*", max_bytes: int | None = None, check: AnswerCheck | None = None
-    ) -> tuple[str, bytes] | None:
-        limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
-        return self._exchange("GET", target, limit, {"Accept": accept}, check=check)
+    def _get(self, question: Question, check: AnswerCheck | None = None) -> tuple[str, bytes] | None:
+        limit = self._max_answer_bytes if question.max_bytes is None else min(question.max_bytes, self._max_answer_bytes)
+        return self._exchange("GET", question.target, limit, {"Accept": question.accept}, check=check)
 
     def _exchange(
         self,
@@ -197,7 +169,7 @@ class HttpTransport:
                 unused.close()
 
 
-class AsyncHttpTransport:
+class AsyncHttpTransport(AsyncCalls):
     """`AsyncTransport` over HTTP(S), for one event loop. Connections are kept and reused."""
 
     def __init__(
@@ -232,34 +204,14 @@ class AsyncHttpTransport:
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return None if self._verifier is None else self._verifier.public_key
 
-    async def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
-        """Return the encoded round parameters."""
-        check = self._expect(PARAMETERS_ROUTE, verifier)
-        answer = await self._get("/params", max_bytes=_MAX_PARAMETERS_BYTES, check=check)
-        return require_parameters(answer)
-
-    async def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        answer = await self._get("/sums", max_bytes=_MAX_SUMS_BYTES, check=self._expect(SUMS_ROUTE, verifier))
-        return answer[1] if answer else None
-
-    async def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        check = self._expect(SEEDS_ROUTE + public_key.hex(), verifier)
-        answer = await self._get(_seeds_target(public_key), check=check)
-        return answer[1] if answer else None
-
-    async def get_model(
-        self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None
-    ) -> tuple[str, bytes] | None:
-        """Return media type and bytes of the last global model, or None while there is none; .npy is preferred."""
-        check = self._expect(MODEL_ROUTE, verifier)
-        return await self._get("/model", accept=_MODEL_ACCEPT, max_bytes=max_bytes, check=check)
-
-    async def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message; any status that is no error means that it arrived."""
-        headers = {"Content-Length": str(len(body))}
-        await self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _async_pieces(body))
+    async def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Do what a request says; any status that is no error means that a message arrived."""
+        if isinstance(request, SendMessage):
+            headers = {"Content-Length": str(len(request.body))}
+            await self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _async_pieces(request.body))
+            return None
+        question = question_of(request)
+        return question.read(await self._get(question, self._expect(question.route, verifier)))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -270,11 +222,9 @@ class AsyncHttpTransport:
         verifier = verifier or self._verifier
         return None if verifier is None else verifier.expect(route)
 
-    async def _get(
-        self, target: str, *, accept: str = "*/*", max_bytes: int | None = None, check: AnswerCheck | None = None
-    ) -> tuple[str, bytes] | None:
-        limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
-        return await self._exchange("GET", target, limit, {"Accept": accept}, check=check)
+    async def _get(self, question: Question, check: AnswerCheck | None = None) -> tuple[str, bytes] | None:
+        limit = self._max_answer_bytes if question.max_bytes is None else min(question.max_bytes, self._max_answer_bytes)
+        return await self._exchange("GET", question.target, limit, {"Accept": question.accept}, check=check)
 
     async def _exchange(
         self,
@@ -321,11 +271,6 @@ class AsyncHttpTransport:
             if len(collected) <= limit:
                 raise
         return collected
-
-
-def _seeds_target(public_key: bytes) -> str:
-    # Escaped by hand: "+" unescaped would be read as a space (spec 5.1).
-    return "/seeds?pk=" + urllib.parse.quote(base64.b64encode(public_key), safe="")
 
 
 def _pieces(body: Buffer) -> Iterator[bytes]:

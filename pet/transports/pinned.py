@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, decode_public_key, hash_sha256
 from pet.errors import ConfigError, CoordinatorKeyError, OtherRoundError
+from pet.protocol.participant_events import SendMessage
 from pet.transports.base import AsyncTransport, Transport
+from pet.transports.requests import AsyncCalls, BlockingCalls, TransportRequest, carry_out
 from pet.transports.signed_answers import PARAMETERS_ROUTE, SIGNATURE_HEADER, AnswerSignature
 
 
@@ -150,41 +152,17 @@ class AnswerCheck:
 
 
 @runtime_checkable
-class VerifyingTransport(Protocol):
-    """A transport whose coordinator can sign: `Transport` with a verifier for each question."""
+class VerifyingTransport(Transport, Protocol):
+    """A transport whose coordinator can sign: its questions take a keyword `verifier`, which has to accept the answer."""
 
     @property
     def coordinator_key(self) -> bytes | None:
         """The public key that it was given; None without one."""
         ...
 
-    def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
-        """Return the encoded round parameters; with a verifier, only if it accepts the answer."""
-        ...
-
-    def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        ...
-
-    def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        ...
-
-    def get_model(self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None) -> tuple[str, bytes] | None:
-        """Return the media type and the bytes of the last global model, or None while there is none."""
-        ...
-
-    def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message."""
-        ...
-
-    def close(self) -> None:
-        """Give back connections."""
-        ...
-
 
 @runtime_checkable
-class AsyncVerifyingTransport(Protocol):
+class AsyncVerifyingTransport(AsyncTransport, Protocol):
     """`VerifyingTransport` for asyncio."""
 
     @property
@@ -192,34 +170,8 @@ class AsyncVerifyingTransport(Protocol):
         """The public key that it was given; None without one."""
         ...
 
-    async def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
-        """Return the encoded round parameters; with a verifier, only if it accepts the answer."""
-        ...
 
-    async def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        ...
-
-    async def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        ...
-
-    async def get_model(
-        self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None
-    ) -> tuple[str, bytes] | None:
-        """Return the media type and the bytes of the last global model, or None while there is none."""
-        ...
-
-    async def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message."""
-        ...
-
-    async def aclose(self) -> None:
-        """Give back connections."""
-        ...
-
-
-class PinnedTransport:
+class PinnedTransport(BlockingCalls):
     """`Transport` of one participant on top of one that others may use, too.
 
     Args:
@@ -236,25 +188,10 @@ class PinnedTransport:
         """The newest round that an answer was of."""
         return self._verifier.newest
 
-    def get_parameters(self) -> bytes:
-        """Return the encoded round parameters."""
-        return self._inner.get_parameters(verifier=self._verifier)
-
-    def get_sums(self) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        return self._inner.get_sums(verifier=self._verifier)
-
-    def get_seeds(self, public_key: bytes) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        return self._inner.get_seeds(public_key, verifier=self._verifier)
-
-    def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
-        """Return the media type and the bytes of the last global model, or None while there is none."""
-        return self._inner.get_model(max_bytes, verifier=self._verifier)
-
-    def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message."""
-        self._inner.send_message(body)
+    def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Have the transport below do what a request says, and take no answer that this participant's verifier refuses."""
+        options = {} if isinstance(request, SendMessage) else {"verifier": verifier or self._verifier}
+        return carry_out(self._inner, request, **options)
 
     def end_requests(self) -> None:
         """End what is under way, where the transport can."""
@@ -267,7 +204,7 @@ class PinnedTransport:
         self._inner.close()
 
 
-class AsyncPinnedTransport:
+class AsyncPinnedTransport(AsyncCalls):
     """`AsyncTransport` of one participant; see `PinnedTransport`."""
 
     def __init__(self, inner: AsyncVerifyingTransport, verifier: AnswerVerifier) -> None:
@@ -279,25 +216,10 @@ class AsyncPinnedTransport:
         """The newest round that an answer was of."""
         return self._verifier.newest
 
-    async def get_parameters(self) -> bytes:
-        """Return the encoded round parameters."""
-        return await self._inner.get_parameters(verifier=self._verifier)
-
-    async def get_sums(self) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        return await self._inner.get_sums(verifier=self._verifier)
-
-    async def get_seeds(self, public_key: bytes) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        return await self._inner.get_seeds(public_key, verifier=self._verifier)
-
-    async def get_model(self, max_bytes: int | None = None) -> tuple[str, bytes] | None:
-        """Return the media type and the bytes of the last global model, or None while there is none."""
-        return await self._inner.get_model(max_bytes, verifier=self._verifier)
-
-    async def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message."""
-        await self._inner.send_message(body)
+    async def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Have the transport below do what a request says, and take no answer that this participant's verifier refuses."""
+        options = {} if isinstance(request, SendMessage) else {"verifier": verifier or self._verifier}
+        return await carry_out(self._inner, request, **options)
 
     async def aclose(self) -> None:
         """Close the transport below."""

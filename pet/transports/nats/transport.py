@@ -13,10 +13,11 @@ import concurrent.futures
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, assert_never
 
 from pet.buffers import Buffer
 from pet.errors import TransportError
+from pet.protocol.participant_events import GetParameters, GetSeeds, GetSums, SendMessage
 from pet.transports.daemon_threads import DaemonThreads
 from pet.transports.nats.answers import (
     ASK_SEEDS,
@@ -37,6 +38,7 @@ from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.storing import store_upload
 from pet.transports.nats.subjects import Subjects
 from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
+from pet.transports.requests import AsyncCalls, BlockingCalls, GetModel, TransportRequest
 from pet.transports.signed_answers import SIGNATURE_HEADER
 from pet.transports.status import MAX_STATUS_BYTES, parse_status
 
@@ -51,7 +53,7 @@ _MAX_SUMS_BYTES: Final = 1 << 27
 _CLEAN_UP_SECONDS: Final = 5.0
 
 
-class AsyncNatsTransport:
+class AsyncNatsTransport(AsyncCalls):
     """`AsyncTransport` over NATS.
 
     Args:
@@ -91,45 +93,52 @@ class AsyncNatsTransport:
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return None if self._verifier is None else self._verifier.public_key
 
-    async def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
-        """Return the encoded round parameters."""
-        parameters = await self._fetch(PARAMETERS, _MAX_PARAMETERS_BYTES, verifier)
-        if parameters is None:
-            raise TransportError("round parameters: expected some, got none: the first round has not begun")
-        return parameters
+    async def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Do what a request says.
 
-    async def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        return await self._fetch(SUMS, _MAX_SUMS_BYTES, verifier)
-
-    async def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        check = self._expect(seeds_route(self._subjects, public_key), verifier)
-        message = await self._connection.exchange(self._subjects.ask(self._peer), ASK_SEEDS + public_key)
-        data = bytes(message.data)
-        _finish(check, data, message.headers or {})
-        return await self._resolve(decode_answer(data, "seed dictionary"), self._max_answer_bytes)
+        Once a message is delivered, in mode `direct` the coordinator has it, in mode `stream` the broker keeps it for it.
+        """
+        match request:
+            case GetParameters():
+                parameters = await self._fetch(PARAMETERS, _MAX_PARAMETERS_BYTES, verifier)
+                if parameters is None:
+                    raise TransportError("round parameters: expected some, got none: the first round has not begun")
+                return parameters
+            case GetSums():
+                return await self._fetch(SUMS, _MAX_SUMS_BYTES, verifier)
+            case GetSeeds():
+                return await self._ask_for_seeds(request.public_key, verifier)
+            case GetModel():
+                return await self._fetch_model(request.max_bytes, verifier)
+            case SendMessage():
+                return await self._deliver(request.body)
+            case _:
+                assert_never(request)
 
     async def get_status(self) -> dict[str, Any]:
         """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked, or signed."""
         data = await self._connection.request(self._subjects.ask(self._peer), ASK_STATUS)
         return parse_status(await self._resolve(decode_answer(data, "status"), MAX_STATUS_BYTES) or b"")
 
-    async def get_model(
-        self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None
-    ) -> tuple[str, bytes] | None:
-        """Return media type and bytes of the last global model, or None while there is none; it is .npy."""
+    async def aclose(self) -> None:
+        """Do nothing: the connection is the caller's."""
+
+    async def _ask_for_seeds(self, public_key: bytes, verifier: AnswerVerifier | None) -> bytes | None:
+        check = self._expect(seeds_route(self._subjects, public_key), verifier)
+        message = await self._connection.exchange(self._subjects.ask(self._peer), ASK_SEEDS + public_key)
+        data = bytes(message.data)
+        _finish(check, data, message.headers or {})
+        return await self._resolve(decode_answer(data, "seed dictionary"), self._max_answer_bytes)
+
+    async def _fetch_model(self, max_bytes: int | None, verifier: AnswerVerifier | None) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if max_bytes is None else min(max_bytes, self._max_answer_bytes)
         answer = await self._last(MODEL, verifier)
         if not isinstance(answer, BlobReference):
             return None
         return answer.media_type, bytes(await self._broadcasts.fetch_blob(answer, limit))
 
-    async def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message, again and again as long as that may help.
-
-        In mode `direct` returning means that the coordinator has it, in mode `stream` that the broker keeps it for it.
-        """
+    async def _deliver(self, body: Buffer) -> None:
+        """Send a message again and again, as long as that may help."""
         if self._connection.settings.mode == "stream":
             await store_upload(
                 self._connection,
@@ -150,9 +159,6 @@ class AsyncNatsTransport:
             patience_seconds=self._patience_seconds,
         )
         require_accepted(verdict)
-
-    async def aclose(self) -> None:
-        """Do nothing: the connection is the caller's."""
 
     def _expect(self, route: str, verifier: AnswerVerifier | None) -> AnswerCheck | None:
         verifier = verifier or self._verifier
@@ -191,7 +197,7 @@ def _finish(check: AnswerCheck | None, data: bytes, headers: Mapping[str, str]) 
         check.finish(headers.get(SIGNATURE_HEADER))
 
 
-class NatsTransport:
+class NatsTransport(BlockingCalls):
     """`Transport` over NATS, for callers that block. Calls may come from several threads at once.
 
     Connects with the first call, and again with the next one if that fails.
@@ -245,29 +251,13 @@ class NatsTransport:
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return self._coordinator_key
 
-    def get_parameters(self, *, verifier: AnswerVerifier | None = None) -> bytes:
-        """Return the encoded round parameters."""
-        return self._call(lambda transport: transport.get_parameters(verifier=verifier))
-
-    def get_sums(self, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded sum dictionary, or None while there is none."""
-        return self._call(lambda transport: transport.get_sums(verifier=verifier))
-
-    def get_seeds(self, public_key: bytes, *, verifier: AnswerVerifier | None = None) -> bytes | None:
-        """Return the encoded seed dictionary of one sum participant, or None while there is none for it."""
-        return self._call(lambda transport: transport.get_seeds(public_key, verifier=verifier))
+    def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Do what a request says; see `AsyncNatsTransport.carry_out`."""
+        return self._call(lambda transport: transport.carry_out(request, verifier=verifier))
 
     def get_status(self) -> dict[str, Any]:
         """Return the record that `GET /status` shows, as the coordinator sent it: nothing in it is checked."""
         return self._call(lambda transport: transport.get_status())
-
-    def get_model(self, max_bytes: int | None = None, *, verifier: AnswerVerifier | None = None) -> tuple[str, bytes] | None:
-        """Return media type and bytes of the last global model, or None while there is none."""
-        return self._call(lambda transport: transport.get_model(max_bytes, verifier=verifier))
-
-    def send_message(self, body: Buffer) -> None:
-        """Deliver one sealed message."""
-        self._call(lambda transport: transport.send_message(body))
 
     def end_requests(self) -> None:
         """End what is under way with a TransportError, from any thread; nothing may be asked afterwards."""
