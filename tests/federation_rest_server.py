@@ -43,7 +43,7 @@ def federation_server(
     """Serve and yield the URL."""
     store = FederationStore(directory, **clock)
     service = FederationService(runtime or InMemoryRuntime(), store, allows_compat=allows_compat, **clock)
-    authenticator = Authenticator(UserDirectory(None, USERS), allows_compat=allows_compat, **clock)
+    authenticator = Authenticator(UserDirectory(None, USERS), allows_compat=allows_compat, replays=store.replays, **clock)
     try:
         with serving(create_app(service, authenticator, options)) as url:
             yield url

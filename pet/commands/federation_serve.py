@@ -101,7 +101,7 @@ def command(
             runtime = NatsFederationRuntime(confirm=confirm, allows_plaintext=compat)
             service = _service(runtime, store, nats_authority, compat=compat)
             options = RestOptions(allows_state_changing_gets=changing_gets)
-            app = create_app(service, Authenticator(directory, allows_compat=compat), options)
+            app = create_app(service, Authenticator(directory, allows_compat=compat, replays=store.replays), options)
             names = ", ".join(directory.names()) or f"none yet (pet federation user add, into {users})"
             console.print(f"Users: {names}", soft_wrap=True)
             server = Server(_server_config(app, tls, proxies), f"Listening on {url} (Ctrl-C ends)", console)

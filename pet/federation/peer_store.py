@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from pet.federation.formats.learning_records import Change, DoneRequest
+from pet.federation.formats.replay_guard import ReplayGuard
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 
 #: How the names of blobs begin that say what of a peer's rows left it. They outlast its membership: a peer that comes back to
@@ -55,6 +56,10 @@ class PeerStore(Protocol):
 
     def learned_tables(self) -> int:
         """Return how many different tables were learned and not forgotten."""
+        ...
+
+    def replay_guard(self, max_ids: int) -> ReplayGuard:
+        """Return what remembers the messages that were taken, also over a restart."""
         ...
 
     def append_log(self, kind: LogKind, line: str) -> None:

@@ -15,7 +15,7 @@ from pet.errors import StateError
 from pet.federation.formats.json_form import Amount, JsonForm, Whole
 from pet.federation.formats.schedule import Schedule, ScheduleState
 from pet.federation.peer.clock import Clock
-from pet.federation.peer.messages import MessageCodec
+from pet.federation.peer.messages import MAX_IDS, MessageCodec
 from pet.federation.peer.sharing_rules import AggregateLedger
 from pet.federation.peer_store import PeerStore
 from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, Mode, PeerIdentity, SyncStatistics
@@ -95,7 +95,7 @@ class PeerContext:
         self.record = record
         self.store: Final = store
         self.clock: Final = clock
-        self.codec: Final = MessageCodec(record.keys)
+        self.codec: Final = MessageCodec(record.keys, store.replay_guard(MAX_IDS))
         self.confirm: Final = confirm or (Confirm.ADMIN if record.terms.mode is Mode.COMPAT else Confirm.PERSON)
         saved = store.load_state(_COUNTERS)
         self.counters: Final = Counters(done_until_seconds=clock.now_seconds()) if saved is None else Counters.from_bytes(saved)

@@ -34,7 +34,7 @@ _SIGNED_AS: Final = b"pet/v1/fed-message\0"
 _ID_BYTES: Final = 16
 _MAX_FIELDS_BYTES: Final = 1 << 24
 #: Ids of each sender: about one message a second for the whole window. A thousand members that all send this much take 100 MB.
-_MAX_IDS: Final = 400
+MAX_IDS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +126,12 @@ class MessageCodec:
 
     Args:
         keys: of this peer.
+        guard: what remembers messages; None remembers them in memory.
     """
 
-    def __init__(self, keys: PeerKeys) -> None:
+    def __init__(self, keys: PeerKeys, guard: ReplayGuard | None = None) -> None:
         self._keys: Final = keys
-        self._guard: Final = ReplayGuard(_MAX_IDS)
+        self._guard: Final = guard or ReplayGuard(MAX_IDS)
 
     def make(
         self,

@@ -19,11 +19,12 @@ from typing import Final
 from pet.errors import RequestRefusedError
 from pet.federation.formats import compat, secure
 from pet.federation.formats.encoding import decode_base64, encode_base64, parse_json_object
-from pet.federation.formats.replay_guard import ReplayGuard, is_recent
+from pet.federation.formats.replay_guard import is_recent
 from pet.federation.formats.secure import SignedParts
 from pet.federation.formats.users import UserDirectory
 from pet.federation.records import Mode
 from pet.federation.server.answers import refuse
+from pet.federation.server.replay_log import ReplayLog
 from pet.secret import Secret
 
 #: Of one user: 230 requests per second for the whole window.
@@ -89,13 +90,27 @@ class Caller:
 
 
 class Authenticator:
-    """Checks signatures and remembers nonces."""
+    """Checks signatures and remembers nonces.
 
-    def __init__(self, users: UserDirectory, *, allows_compat: bool = False, clock: Callable[[], float] = time.time) -> None:
+    Args:
+        users: who may call, and their keys.
+        allows_compat: whether the vendor's signature counts too, which has no nonce.
+        clock: Unix seconds.
+        replays: what keeps nonces over a restart; None keeps them in memory.
+    """
+
+    def __init__(
+        self,
+        users: UserDirectory,
+        *,
+        allows_compat: bool = False,
+        clock: Callable[[], float] = time.time,
+        replays: ReplayLog | None = None,
+    ) -> None:
         self._users: Final = users
         self._allows_compat: Final = allows_compat
         self._clock: Final = clock
-        self._nonces: Final = ReplayGuard(_MAX_NONCES)
+        self._nonces: Final = (replays or ReplayLog(None, clock)).guard("rest", _MAX_NONCES)
 
     def authenticate(self, request: SignedRequest) -> Caller:
         """Return who sent a request.

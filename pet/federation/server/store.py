@@ -22,10 +22,12 @@ from pet.crypto import EncryptionKeyPair, hash_sha256
 from pet.errors import ProjectExistsError, StateError, TokenRefusedError
 from pet.federation.formats.learning_records import Change, DoneRequest
 from pet.federation.formats.record_codec import decode_record, encode_record
+from pet.federation.formats.replay_guard import ReplayGuard
 from pet.federation.peer_store import SHARED_BLOBS
 from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 from pet.federation.server import row_ledger
 from pet.federation.server.database import Database, open_file
+from pet.federation.server.replay_log import ReplayLog
 
 MAX_LOG_LINES: Final = 1000
 #: A line is a sentence; longer ones would let a peer's error text fill the disk.
@@ -36,7 +38,7 @@ _SEED_BYTES: Final = 32
 
 
 class FederationStore:
-    """The databases of one server."""
+    """The databases of one server, and `replays`, the ids of what it has taken."""
 
     def __init__(self, directory: Path | None, clock: Callable[[], float] = time.time) -> None:
         """Open or begin the store.
@@ -51,9 +53,11 @@ class FederationStore:
         self._clock: Final = clock
         self._volatile: Final = Database(":memory:")
         self._durable = self._volatile
+        self.replays = self._volatile_replays = ReplayLog(None, clock)
         try:
             if directory is not None:
                 self._durable = open_file(directory)
+                self.replays = ReplayLog(directory, clock)
             for record in [record for record, storage in self.peers() if not storage.is_confirmed()]:
                 self.remove(record.customer_id, record.project_id)  # the server ended while it created or joined
         except BaseException:
@@ -62,6 +66,7 @@ class FederationStore:
 
     def close(self) -> None:
         """Close the databases. What was in memory is lost."""
+        self.replays.close()
         self._durable.close()
         self._volatile.close()
 
@@ -83,7 +88,7 @@ class FederationStore:
             )
             if added.rowcount != 1:
                 raise ProjectExistsError(record.project_id)
-        storage = PeerStorage(database, record.customer_id, record.project_id, self._clock)
+        storage = self._part(database, record)
         for name, data in self._shared_blobs(record).items():
             storage.save_state(name, data)
         for kept in self._databases():  # only now, and not twice: an older copy must not come back in place of a newer one
@@ -115,10 +120,7 @@ class FederationStore:
         Raises:
             StateError: a record is damaged.
         """
-        return [
-            (record, PeerStorage(database, record.customer_id, record.project_id, self._clock))
-            for database, record in self._records(None, None)
-        ]
+        return [(record, self._part(database, record)) for database, record in self._records(None, None)]
 
     def remove(self, customer_id: str, project_id: str) -> None:
         """Forget a peer with everything it stored, but what of its rows left it, in case it comes back."""
@@ -145,6 +147,10 @@ class FederationStore:
                 raise StateError(f"key of the server: expected {_SEED_BYTES} bytes, got another value")
             connection.execute("INSERT OR IGNORE INTO server VALUES ('encryption_seed', ?)", (seed,))
         return EncryptionKeyPair.from_seed(seed)
+
+    def _part(self, database: Database, record: FederationRecord) -> PeerStorage:
+        replays = self.replays if database is self._durable else self._volatile_replays
+        return PeerStorage(database, record.customer_id, record.project_id, self._clock, replays)
 
     def _databases(self) -> list[Database]:
         return [self._durable] if self._durable is self._volatile else [self._durable, self._volatile]
@@ -174,6 +180,7 @@ class PeerStorage:
     _cid: str
     _pid: str
     _clock: Callable[[], float]
+    _replays: ReplayLog
 
     def confirm(self) -> None:
         """Say that the peer is a member now: it stays."""
@@ -230,6 +237,10 @@ class PeerStorage:
         """Return how many different tables were learned and not forgotten."""
         with self._database.transaction() as connection:
             return row_ledger.learned_tables(connection, (self._cid, self._pid))
+
+    def replay_guard(self, max_ids: int) -> ReplayGuard:
+        """Return what remembers messages."""
+        return self._replays.guard(f"peer {self._cid} {self._pid}", max_ids)
 
     def append_log(self, kind: LogKind, line: str) -> None:
         """Add a line; the oldest beyond 1000 are dropped."""
