@@ -8,8 +8,6 @@ import asyncio
 import base64
 import http.server
 import os
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -18,6 +16,7 @@ import pytest
 from nats_broker import running_broker
 from redis_server import redis_server
 
+from pet import cli
 from pet.coordinator.s3_model_store import S3ModelStore
 from pet.coordinator.storage.redis import RedisStorage
 from pet.errors import CredentialsError, FederationError, PetError, StorageError
@@ -264,23 +263,19 @@ length = 4
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
-def test_commands(tmp_path, arguments, expected):
+def test_commands(tmp_path, monkeypatch, capsys, arguments, expected):
+    """What they print; `nothing_is_logged` reads what they log."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in [name for name in os.environ if name.startswith(("PET_", "XAYNET_"))]:
+        monkeypatch.delenv(name)
     (tmp_path / "settings.toml").write_text(SETTINGS)
     (tmp_path / "key").write_text(f'{{"users": {{"alice": "{base64.b64encode(bytes(16)).decode()}"}}}}')
     (tmp_path / "key").chmod(0o600)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))}
-    code = "import logging; logging.basicConfig(level='DEBUG'); from pet.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=tmp_path,
-        env={**environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert expected in done.stdout + done.stderr
-    assert_hidden(done.stdout, done.stderr)
+    assert cli.run(arguments) == 1
+    out, err = capsys.readouterr()
+    assert expected in out + err
+    assert_hidden(out, err)
 
 
 def test_a_key_that_is_written_where_a_name_belongs_is_not_shown(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from coordinator_killer import run
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "redis"])
+@pytest.mark.parametrize("storage", ["sqlite", pytest.param("redis", marks=pytest.mark.long)])
 def test_a_killed_coordinator_loses_and_doubles_nothing(tmp_path, storage):
     result = run(tmp_path, kills=4, storage=storage, seed=7, longest_seconds=1.0, patience_seconds=300)
     assert result["kills"] == 4

@@ -37,6 +37,7 @@ def test_a_short_run_over_the_kernels_finds_nothing():
     assert "stat::number_of_executed_units: 1000" in finished.stderr
 
 
+@pytest.mark.long
 def test_a_wrong_decoder_is_found(tmp_path):
     """A fuzzer that finds nothing in a planted bug proves nothing."""
     program = tmp_path / "planted.py"

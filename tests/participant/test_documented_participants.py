@@ -92,10 +92,12 @@ def readme_block(word: str) -> str:
     return next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in block)
 
 
+@pytest.mark.long
 def test_the_asyncio_participant_of_the_readme(coordinator):
     run_participants(readme_block("AsyncParticipant("), coordinator)
 
 
+@pytest.mark.long
 def test_the_asyncio_participant_of_its_docstring(coordinator):
     example = re.search(r"\n\n( {4}async with .*?)\n\n", inspect.getdoc(AsyncParticipant), re.DOTALL)
     code = "\n".join(
