@@ -11,6 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 from browsers import chromium
+from hypothesis import HealthCheck, settings
 from open_databases import check_connections
 from programs import require_program
 
@@ -30,6 +31,10 @@ from pet.kernels._reference_keystream import chacha20_block
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 check_connections()
+
+# How long an example takes says what else the machine does.
+settings.register_profile("busy machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 # How long an example takes, or is made, says how busy the machine is, and nothing of what is tested.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -37,16 +37,15 @@ def trees() -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def docstrings(tree: ast.Module) -> set[int]:
+def docstrings(nodes: list[ast.AST]) -> set[int]:
     """Return which constants are docstrings: they use no name."""
     owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    firsts = [node.body[0] for node in ast.walk(tree) if isinstance(node, owners) and node.body]
+    firsts = [node.body[0] for node in nodes if isinstance(node, owners) and node.body]
     return {id(first.value) for first in firsts if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)}
 
 
-def used_names(tree: ast.Module) -> Iterator[str]:
-    skipped = docstrings(tree)
-    for node in ast.walk(tree):
+def used_names(nodes: list[ast.AST], skipped: set[int]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             yield node.id
         elif isinstance(node, ast.Attribute):
@@ -98,9 +97,19 @@ def words_outside_python() -> set[str]:
 
 
 @functools.cache
-def all_trees() -> list[ast.Module]:
-    sources = [path for folder in ("tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py")]
-    return [*trees().values(), *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
+def names_anywhere() -> tuple[set[str], set[str]]:
+    """Return what is read, as an attribute or in a string, and what is used, in pet, its tests, examples and documents.
+
+    One walk for both, because it takes most of the time of these tests.
+    """
+    read, used = words_outside_python(), words_outside_python()
+    for folder in (ROOT, *(REPOSITORY / name for name in ("tests", "benchmarks", "examples"))):
+        for path in folder.rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            skipped = docstrings(nodes)
+            read.update(read_names(nodes, skipped))
+            used.update(used_names(nodes, skipped))
+    return read, used
 
 
 def attributes(tree: ast.Module) -> Iterator[str]:
@@ -112,9 +121,8 @@ def attributes(tree: ast.Module) -> Iterator[str]:
             yield node.attr
 
 
-def read_names(tree: ast.Module) -> Iterator[str]:
-    skipped = docstrings(tree)
-    for node in ast.walk(tree):
+def read_names(nodes: list[ast.AST], skipped: set[int]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             yield node.attr
         elif isinstance(node, ast.MatchClass):
@@ -124,14 +132,14 @@ def read_names(tree: ast.Module) -> Iterator[str]:
 
 
 def test_every_attribute_is_read():
-    read = words_outside_python().union(*map(read_names, all_trees()))
+    read, _ = names_anywhere()
     unread = [f"{name_of(path)}: {name}" for path, tree in trees().items() for name in attributes(tree) if name not in read]
     assert [each for each in unread if each not in READ_FROM_OUTSIDE] == []
 
 
 def test_every_name_is_used():
     """In pet itself, its tests, examples and documentation. Python's own double underscores are left out."""
-    used = words_outside_python().union(*map(used_names, all_trees()))
+    _, used = names_anywhere()
     unused = [
         f"{name_of(path)}: {owner and owner + '.'}{name}"
         for path, tree in trees().items()
