@@ -38,7 +38,6 @@ from pet.messages import (
     Message,
     MessageTag,
     encode_sum_dictionary,
-    open_message,
     update_payload_bytes,
 )
 from pet.protocol.events import (
@@ -228,7 +227,7 @@ class CoordinatorEngine:
             buffer = lent.enter_context(body.open())
             if gate.keys is None:
                 raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
-            message = open_message(buffer, gate.keys, gate.accepted_tag, codec=self._protocol.profile.codec)
+            message = self._protocol.profile.open_message(buffer, gate.keys, gate.accepted_tag)
             return _OpenedMessage(message, body, self._protocol.check_sender(message))
         except RemoteProtocolError as error:
             _logger.debug("message refused: %s", error)

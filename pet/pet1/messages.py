@@ -30,7 +30,8 @@ HEADER_VERSION: Final = b"\0\1"
 #: Where the header says its length, its tag, flags and version.
 _LENGTH: Final = slice(128, 132)
 _TAG: Final = 132
-_FLAGS_AND_VERSION: Final = slice(133, 136)
+_FLAGS: Final = 133
+_VERSION: Final = slice(134, 136)
 _SENDER: Final = slice(64, 96)
 _COORDINATOR: Final = slice(96, 128)
 
@@ -40,6 +41,33 @@ def message_bytes(data: bytes, start: int) -> int:
     if start + HEADER_BYTES > len(data):
         return 0
     return int.from_bytes(data[start + _LENGTH.start : start + _LENGTH.stop], "big")
+
+
+def read_header(data: Buffer, coordinator_key: bytes, tag: Pet1Tag | None) -> tuple[bytes, bool]:
+    """Check the header of a whole message, or of a chunk of a Sum2; not its signature.
+
+    Args:
+        data: the message, signature first.
+        coordinator_key: the coordinator's key of the round.
+        tag: the kind that is expected; None if none is.
+
+    Returns:
+        The sender's public key, and whether it is a chunk.
+
+    Raises:
+        RemoteProtocolError: "length_mismatch", "unexpected_tag", "unknown_version", "wrong_coordinator_key".
+    """
+    size = len(data)
+    is_whole = size >= HEADER_BYTES and int.from_bytes(data[_LENGTH], "big") == size
+    require(is_whole, "length_mismatch", f"message: expected the length that its header says, got {size} bytes")
+    expected = "none" if tag is None else str(int(tag))
+    require(data[_TAG] == tag, "unexpected_tag", f"message: expected tag {expected}, got {data[_TAG]}")
+    flags, version = data[_FLAGS], bytes(data[_VERSION])
+    is_known = flags in ((0, 1) if tag is Pet1Tag.SUM2 else (0,)) and version == HEADER_VERSION
+    require(is_known, "unknown_version", f"message: expected version 1 and no unknown flags, got {version.hex()} and {flags}")
+    is_ours = data[_COORDINATOR] == coordinator_key
+    require(is_ours, "wrong_coordinator_key", "message: expected the coordinator's key of this round, got another one")
+    return bytes(data[_SENDER]), flags == 1
 
 
 def read_message(data: Buffer, coordinator_key: bytes, tag: Pet1Tag) -> tuple[bytes, bytes]:
@@ -58,16 +86,10 @@ def read_message(data: Buffer, coordinator_key: bytes, tag: Pet1Tag) -> tuple[by
             "unknown_version", "wrong_coordinator_key", "invalid_signature".
     """
     data = bytes(data)
-    is_whole = len(data) >= HEADER_BYTES and message_bytes(data, 0) == len(data)
-    require(is_whole, "length_mismatch", f"message: expected the length that its header says, got {len(data)} bytes")
-    require(data[_TAG] == tag, "unexpected_tag", f"message: expected tag {int(tag)}, got {data[_TAG]}")
-    is_known = data[_FLAGS_AND_VERSION] == b"\0" + HEADER_VERSION
-    require(is_known, "unknown_version", f"message: expected no flags and version 1, got {data[_FLAGS_AND_VERSION].hex()}")
-    is_ours = data[_COORDINATOR] == coordinator_key
-    require(is_ours, "wrong_coordinator_key", "message: expected the coordinator's key of this round, got another one")
-    is_signed = verify_signed(data, data[_SENDER])
-    require(is_signed, "invalid_signature", "message: not signed with the key that it names as its sender's")
-    return data[_SENDER], data[HEADER_BYTES:]
+    sender, is_chunk = read_header(data, coordinator_key, tag)
+    require(not is_chunk, "unknown_version", "message: expected a whole one, got a chunk")
+    require(verify_signed(data, sender), "invalid_signature", "message: not signed with the key that it names as its sender's")
+    return sender, data[HEADER_BYTES:]
 
 
 def sign_message(key: SigningKeyPair, coordinator_key: bytes, tag: Pet1Tag, payload: Buffer) -> bytes:

@@ -31,6 +31,7 @@ from typing import Final
 
 from pet.errors import LocalProtocolError
 from pet.messages import MessageTag, Tag
+from pet.pet1.messages import Pet1Tag
 
 
 class Phase(enum.Enum):
@@ -41,6 +42,7 @@ class Phase(enum.Enum):
     IDLE = "idle"  # new keys, new round seed, new parameters
     SUM = "sum"  # collects the ephemeral keys of sum participants
     UPDATE = "update"  # collects and adds masked models, and the encrypted mask seeds
+    CHECK = "check"  # members sign the list of all updates; only in pet/1
     SUM2 = "sum2"  # collects the mask sums of the sum participants
     UNMASK = "unmask"  # chooses a mask and takes it off the total
     FAILURE = "failure"  # this round gives no model
@@ -116,9 +118,39 @@ class PhaseTable:
             known = ", ".join(known.value for start, known in self.transitions if start is phase) or "nothing"
             raise LocalProtocolError(f"phase {phase.value}: expected {known}, got {trigger.value!r}") from None
 
+    @property
+    def phases(self) -> frozenset[Phase]:
+        """Every phase of the variant."""
+        return frozenset({start for start, _ in self.transitions} | set(self.transitions.values()))
+
     def reopens(self, phase: Phase) -> bool:
         """Return whether a round that nobody has joined in this phase is opened anew at its time-out, and does not fail."""
         return (phase, Trigger.NOBODY_JOINED) in self.transitions
 
 
 XAYNET_PHASES: Final = PhaseTable(transitions=TRANSITIONS, accepted_tags=ACCEPTED_TAG)
+
+#: The phases of pet/1 that collect messages, in order (docs/spec/profile.md 12).
+_PET1_COLLECTING: Final = (Phase.SUM, Phase.UPDATE, Phase.CHECK, Phase.SUM2)
+_PET1_ROUND: Final = (*_PET1_COLLECTING, Phase.UNMASK)
+
+PET1_PHASES: Final = PhaseTable(
+    transitions=MappingProxyType(
+        {
+            (Phase.IDLE, Trigger.PARAMETERS_DRAWN): Phase.SUM,
+            **{(start, Trigger.ENOUGH_MESSAGES): end for start, end in zip(_PET1_COLLECTING, _PET1_ROUND[1:], strict=True)},
+            **{(phase, Trigger.ROUND_FAILED): Phase.FAILURE for phase in _PET1_ROUND},
+            (Phase.UNMASK, Trigger.MODEL_UNMASKED): Phase.IDLE,
+            (Phase.FAILURE, Trigger.FAILURE_RECORDED): Phase.IDLE,
+            **{(phase, Trigger.SHUT_DOWN): Phase.SHUTDOWN for phase in (Phase.IDLE, *_PET1_ROUND, Phase.FAILURE)},
+        }
+    ),
+    accepted_tags=MappingProxyType(
+        {
+            Phase.SUM: Pet1Tag.SUM,
+            Phase.UPDATE: Pet1Tag.UPDATE,
+            Phase.CHECK: Pet1Tag.CHECK,
+            Phase.SUM2: Pet1Tag.SUM2,
+        }
+    ),
+)

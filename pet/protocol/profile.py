@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from pet.buffers import Buffer
 from pet.crypto import EncryptionKeyPair
 from pet.messages import ChunkCollector, ChunkStore, HeadCheck, Message, MessageTag, PayloadCodec
 from pet.protocol.phases import Phase, PhaseTable
@@ -38,10 +39,6 @@ class CollectingWindow(Protocol):
     @property
     def min_count(self) -> int:
         """Accepted messages that the phase needs."""
-
-    @property
-    def max_count(self) -> int:
-        """Accepted messages after which further ones are discarded."""
 
     @property
     def max_seconds(self) -> float:
@@ -109,7 +106,7 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """
 
     @abstractmethod
-    def require_first(self, current: RoundT, participant_public_key: bytes, tag: MessageTag) -> None:
+    def require_first(self, current: RoundT, participant_public_key: bytes, tag: MessageTag, /) -> None:
         """Refuse a participant whose message of that kind is in the round already.
 
         Raises:
@@ -129,12 +126,13 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         current: RoundT,  # noqa: ARG002 - what an override needs
         participant_public_key: bytes,  # noqa: ARG002
         tag: MessageTag,  # noqa: ARG002
+        /,
     ) -> HeadCheck | None:
         """Return what can be checked of a payload in chunks before it is whole; None if nothing can."""
         return None
 
     @abstractmethod
-    def check_sender(self, current: RoundT, message: Message, payload: object) -> None:
+    def check_sender(self, current: RoundT, message: Message, payload: object, /) -> None:
         """Check who sent a message and whether it has the task it claims: what can be known from the round's beginning on.
 
         Any thread may call this while others change the round: it looks at nothing that changes.
@@ -149,7 +147,7 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """
 
     @abstractmethod
-    def take(self, current: RoundT, message: Message, payload: object) -> EntryT:
+    def take(self, current: RoundT, message: Message, payload: object) -> EntryT | None:
         """Check what a message says, whose sender was checked; then take it into the round.
 
         Args:
@@ -158,7 +156,7 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             payload: what it says; of a message in chunks, what they say together.
 
         Returns:
-            What the message left in the round.
+            What the message left in the round; None if it is in it already, and is taken again without counting.
 
         Raises:
             RemoteProtocolError: the message is refused, the round is as before.
@@ -177,11 +175,11 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """Return the result of a round as it is published."""
 
     @abstractmethod
-    def withdraw(self, round_id: int) -> Sequence[EventT]:
-        """Return what ends the publications of a round that failed, or is given up."""
+    def withdraw(self, round_id: int, current: RoundT | None, /) -> Sequence[EventT]:
+        """Return what ends the publications of a round that failed, or is given up; there may be none yet."""
 
     @abstractmethod
-    def announce(self, round_id: int, current: RoundT, phase: Phase) -> Sequence[EventT]:
+    def announce(self, round_id: int, current: RoundT, phase: Phase, /) -> Sequence[EventT]:
         """Return what was published of a round until a phase, oldest first: for a restart."""
 
 
@@ -192,11 +190,14 @@ class Profile(Generic[SettingsT, RoundT, EntryT, EventT]):
     Attributes:
         name: for people and for settings.
         codec: tags and payloads.
+        open_message: opens the body of a request with the keys of the round, for the kind of message that a phase takes; raises
+            RemoteProtocolError.
         phases: phases and transitions.
         rules: windows, tasks, what messages do, what is published, and the derivation of masks: a round's settings say it.
     """
 
     name: str
     codec: PayloadCodec
+    open_message: Callable[[Buffer, EncryptionKeyPair, MessageTag | None], Message]
     phases: PhaseTable
     rules: RoundRules[SettingsT, RoundT, EntryT, EventT]

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pet.errors import LocalProtocolError, RemoteProtocolError
-from pet.messages import open_message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.events import Event
 from pet.protocol.round_settings import RoundSettings
@@ -90,7 +89,7 @@ def apply_step(coordinator: Coordinator, step: Step) -> list[Event]:
     assert keys is not None, "time has passed, so a round has begun"
     if step.body is not None:
         try:
-            message = open_message(step.body, keys, coordinator.accepted_tag, codec=coordinator.profile.codec)
+            message = coordinator.profile.open_message(step.body, keys, coordinator.accepted_tag)
         except RemoteProtocolError as error:
             coordinator.refuse(error.reason)
         else:

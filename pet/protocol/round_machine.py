@@ -224,7 +224,7 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         if self.state.phase is Phase.SHUTDOWN:
             return
         self._enter(self.profile.phases.next_phase(self.state.phase, Trigger.SHUT_DOWN), self.state.phase_started_seconds)
-        self._events.extend(self.profile.rules.withdraw(self.state.round_id))
+        self._events.extend(self.profile.rules.withdraw(self.state.round_id, self.state.round))
 
     # ---- messages -----------------------------------------------------------------------------------------------------
 
@@ -243,6 +243,8 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         elif checked.reason is not None:
             raise RemoteProtocolError(checked.reason, checked.description)
         entry = self.profile.rules.take(current, message, payload)
+        if entry is None:
+            return None
         self.state.counters.accepted += 1
         self._emit(
             events.MessageAccepted(
@@ -270,9 +272,7 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         if message.coordinator_public_key != current.keys.public_key:
             raise RemoteProtocolError("wrong_coordinator_key", "expected the coordinator's key of this round, got another one")
         if self._windows[phase].is_full(self.state.counters.accepted):
-            raise RemoteProtocolError(
-                DISCARDED, f"phase {phase.value}: expected at most {self._windows[phase].max_count} messages"
-            )
+            raise RemoteProtocolError(DISCARDED, f"phase {phase.value}: expected no message beyond its most, got one")
         return current
 
     def _reassemble(self, current: RoundT, message: Message) -> object:
@@ -373,7 +373,7 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         state = self.state
         state.rounds_failed += 1
         failed = events.RoundFailed(round_id=state.round_id, reason=failure.reason, description=failure.description)
-        return _Outcome(Trigger.ROUND_FAILED, (failed, *self.profile.rules.withdraw(state.round_id)))
+        return _Outcome(Trigger.ROUND_FAILED, (failed, *self.profile.rules.withdraw(state.round_id, state.round)))
 
     def _emit(self, event: MachineEvent | EventT) -> None:
         self._events.append(event)

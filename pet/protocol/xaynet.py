@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, cast
 
 from pet.crypto import EncryptionKeyPair, derive_round_seed
 from pet.errors import UnmaskError
-from pet.messages import XAYNET_PAYLOADS, HeadCheck, Message, MessageTag, Payload, RoundParameters, Tag
+from pet.messages import XAYNET_PAYLOADS, HeadCheck, Message, MessageTag, Payload, RoundParameters, Tag, open_message
 from pet.protocol import events
 from pet.protocol.announcements import announcements_of, publish_seed_dictionary, publish_sum_dictionary
 from pet.protocol.entries import Entry
@@ -96,7 +96,7 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
             return [publish_sum_dictionary(round_id, current)]
         if phase is Phase.UPDATE:
             return [publish_seed_dictionary(round_id, current)]
-        return self.withdraw(round_id)
+        return self.withdraw(round_id, current)
 
     def time_out(self, phase: Phase) -> tuple[str, str]:
         """Return "timeout"; in the Sum phase people are given its cause as well."""
@@ -114,7 +114,7 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
             return RoundFailure(reason, f"{error.reason}: {error}")
         return events.ModelPublished(round_id=round_id, model=model)
 
-    def withdraw(self, round_id: int) -> Sequence[Publication]:
+    def withdraw(self, round_id: int, _current: RoundState | None) -> Sequence[Publication]:
         """Return the event that empties `/sums` and `/seeds`."""
         return [events.DictionariesWithdrawn(round_id=round_id)]
 
@@ -128,7 +128,9 @@ XaynetProfile: TypeAlias = Profile[RoundSettings, RoundState, Entry, Publication
 
 def xaynet_profile(strategies: Strategies = DEFAULT_STRATEGIES) -> XaynetProfile:
     """Return xaynet's profile with some decisions made differently."""
-    return Profile(name="xaynet", codec=XAYNET_PAYLOADS, phases=XAYNET_PHASES, rules=XaynetRules(strategies))
+    return Profile(
+        name="xaynet", codec=XAYNET_PAYLOADS, open_message=open_message, phases=XAYNET_PHASES, rules=XaynetRules(strategies)
+    )
 
 
 #: PET as xaynet v0.11.0 and later speak it (docs/spec/pet.md).

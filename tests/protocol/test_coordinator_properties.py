@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pet.errors import RemoteProtocolError
 from pet.messages import Message, Tag
 from pet.protocol import ACCEPTED_TAG, TRANSITIONS, Coordinator, Event, Phase, PhaseEntered
+from pet.protocol.phases import XAYNET_PHASES
 
 ALL_MESSAGES: dict[str, tuple[Tag, Builder]] = {
     **{f"good {tag.name}": (tag, builder) for tag, builder in GOOD.items()},
@@ -50,7 +51,7 @@ def assert_moves_as_the_table_says(start: Phase, events: list[Event]) -> None:
             start = event.phase
 
 
-@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase in XAYNET_PHASES.phases])
 @pytest.mark.parametrize("name", ALL_MESSAGES)
 def test_each_message_in_each_phase_is_taken_or_changes_nothing(phase: Phase, name: str) -> None:
     tag, builder = ALL_MESSAGES[name]
@@ -72,7 +73,7 @@ def test_each_message_in_each_phase_is_taken_or_changes_nothing(phase: Phase, na
     assert_moves_as_the_table_says(phase, prepared.collect())
 
 
-@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase in XAYNET_PHASES.phases])
 def test_time_moves_each_phase_as_the_table_says(phase: Phase) -> None:
     session = in_phase(phase)
     events = session.wait(1e6)
@@ -80,7 +81,7 @@ def test_time_moves_each_phase_as_the_table_says(phase: Phase) -> None:
     assert session.coordinator.phase in ACCEPTED_TAG or phase is Phase.SHUTDOWN
 
 
-@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase in XAYNET_PHASES.phases])
 def test_shutting_down_moves_each_phase_as_the_table_says(phase: Phase) -> None:
     session = in_phase(phase)
     session.coordinator.shut_down()

@@ -39,7 +39,7 @@ class Session:
         entry = None
         for part in split_message(message, max_message_size, 7):
             body = seal_message(part, key)
-            opened = open_message(body, machine.encryption_keys, machine.accepted_tag, codec=TOY.codec)
+            opened = TOY.open_message(body, machine.encryption_keys, machine.accepted_tag)
             entry = machine.receive(opened, self.now)
         return entry
 

@@ -6,6 +6,7 @@ exists to show that nothing outside of a profile assumes more.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
@@ -13,7 +14,7 @@ from typing import ClassVar, TypeAlias
 from pet.buffers import Buffer
 from pet.crypto import EncryptionKeyPair, hash_sha256
 from pet.errors import RemoteProtocolError
-from pet.messages import ChunkCollector, ChunkLimits, Message, MessageTag, PayloadCodec
+from pet.messages import ChunkCollector, ChunkLimits, Message, MessageTag, PayloadCodec, open_message
 from pet.profile import Profile
 from pet.protocol import Phase, PhaseWindow, Trigger
 from pet.protocol.phases import PhaseTable
@@ -124,7 +125,7 @@ class ToyRules(RoundRules[ToySettings, ToyRound, Taken, Published]):
         total = sum(current.numbers.values())
         return Published("total", total) if total <= MOST else RoundFailure("too_much", f"expected at most {MOST}, got {total}")
 
-    def withdraw(self, round_id: int) -> Sequence[Published]:
+    def withdraw(self, round_id: int, current: ToyRound | None, /) -> Sequence[Published]:
         return [Published("nothing", None)]
 
     def announce(self, round_id: int, current: ToyRound, phase: Phase) -> Sequence[Published]:
@@ -144,9 +145,12 @@ PHASES = PhaseTable(
     accepted_tags={Phase.SUM: ToyTag.JOIN, Phase.UPDATE: ToyTag.NUMBER},
 )
 
+CODEC = PayloadCodec(tags=ToyTag, decoders={ToyTag.JOIN: Join.decode, ToyTag.NUMBER: Number.decode})
+
 TOY: Profile[ToySettings, ToyRound, Taken, Published] = Profile(
     name="toy",
-    codec=PayloadCodec(tags=ToyTag, decoders={ToyTag.JOIN: Join.decode, ToyTag.NUMBER: Number.decode}),
+    codec=CODEC,
+    open_message=functools.partial(open_message, codec=CODEC),
     phases=PHASES,
     rules=ToyRules(),
 )

@@ -1,0 +1,153 @@
+"""The coordinator of pet/1: the round machine with the profile's rules, and the three ways in of an update.
+
+Sum, Check and Sum2 come as everywhere, through `receive`. Updates come in pieces, and each request is answered with what the
+sender has to do next.
+
+Source: docs/spec/profile.md 7.3, 12, 13 (K1 to K8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pet.buffers import Buffer
+from pet.errors import RemoteProtocolError
+from pet.messages import ChunkStore, Message
+from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateRefused
+from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, sealed_update_bytes
+from pet.pet1.messages import Pet1Tag
+from pet.pet1.payloads import Pet1Payload
+from pet.pet1.refusing import require
+from pet.protocol.pet1_publications import Pet1Publication, publish_header
+from pet.protocol.pet1_round import LeafStore, MemoryLeafStore, OpenUpload, Pet1Round, Pet1Settings
+from pet.protocol.pet1_rules import Pet1Entry, pet1_profile
+from pet.protocol.pet1_updates import UpdateIntake
+from pet.protocol.phases import Phase
+from pet.protocol.round_machine import RoundMachine
+from pet.protocol.round_state import MachineState
+
+_SIZE_BYTES: Final = 4
+_PIECE_BYTES: Final = MAX_PIECE_LEAVES * LEAF_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """What a member has done in this round (K5).
+
+    Attributes:
+        announced: its Sum message is there.
+        checked: its Check message is there.
+        answered: its Sum2 message is there.
+    """
+
+    announced: bool
+    checked: bool
+    answered: bool
+
+
+class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication]):
+    """A coordinator of pet/1.
+
+    Args:
+        settings: how rounds are run. `next_settings` can be replaced at any time: they count from the next round on.
+        now_seconds: the time now.
+        entropy: returns as many random bytes as it is asked for; `os.urandom` outside of tests.
+        round_id: number of the last round; a fresh coordinator begins with its Unix time in seconds, so that no number of its
+            key file is used again.
+        leaf_store: where leaves are until the model is out; in memory if None.
+        chunk_store: where the pieces of unfinished Sum2 messages lie; in memory if None.
+        threads: how many threads adding may use; None means PET_THREADS, else all cores.
+        state: where another coordinator was, to go on from.
+    """
+
+    def __init__(
+        self,
+        settings: Pet1Settings,
+        *,
+        now_seconds: float,
+        entropy: Callable[[int], bytes],
+        round_id: int,
+        leaf_store: LeafStore | None = None,
+        chunk_store: ChunkStore | None = None,
+        threads: int | None = None,
+        state: MachineState[Pet1Round] | None = None,
+    ) -> None:
+        store = MemoryLeafStore() if leaf_store is None else leaf_store
+        super().__init__(
+            pet1_profile(store, threads),
+            settings,
+            now_seconds=now_seconds,
+            entropy=entropy,
+            round_id=round_id,
+            chunk_store=chunk_store,
+            state=state,
+        )
+        self._intake: Final = UpdateIntake(store, settings.pieces_in_flight)
+
+    def slots(self) -> list[SlotStatus]:
+        """Return what each member has done in this round; empty before the first."""
+        current = self.state.round
+        if current is None:
+            return []
+        return [
+            SlotStatus(slot in current.sums, slot in current.checks, slot in current.answers)
+            for slot in range(current.enrolment.plan.member_count)
+        ]
+
+    def open_update(self, sealed: Buffer, now_seconds: float) -> UpdateAnswer:
+        """Take the sealed part of an update, or the same again after a break."""
+        return self._take_update(lambda current: self._intake.open(current, sealed), now_seconds)
+
+    def take_piece(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
+        """Take a piece of an open update's vector."""
+        return self._take_update(lambda current: self._intake.take_piece(current, body), now_seconds)
+
+    def take_whole_update(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
+        """Take an update in one: the size of the sealed part, that part, and the vector."""
+        view = memoryview(body).cast("B")
+
+        def take(current: Pet1Round) -> OpenUpload:
+            assert current.committee is not None, "updates come after the Sum phase"
+            size = sealed_update_bytes(current.committee)
+            end = _SIZE_BYTES + size
+            is_sized = int.from_bytes(view[:_SIZE_BYTES], "little") == size and len(view) == end + current.record.vector_bytes
+            require(
+                is_sized, "length_mismatch", f"update: expected a sealed part of {size} bytes and a vector, got {len(view)}"
+            )
+            opened = self._intake.open(current, view[_SIZE_BYTES:end])
+            for first, start in enumerate(range(end, len(view), _PIECE_BYTES)):
+                self._intake.take_leaves(opened, first * MAX_PIECE_LEAVES, view[start : start + _PIECE_BYTES])
+            return opened
+
+        return self._take_update(take, now_seconds)
+
+    def _take_update(self, take: Callable[[Pet1Round], OpenUpload], now_seconds: float) -> UpdateAnswer:
+        """Let time pass, take what came, and count the update once it is complete."""
+        self.advance_time(now_seconds)
+        current = self.state.round
+        try:
+            require(self.phase is Phase.UPDATE, "wrong_phase", f"phase {self.phase.value}: expected no update, got one")
+            assert current is not None, "the phase is one of a round"
+            opened = take(current)
+        except RemoteProtocolError as error:
+            self.refuse(error.reason)
+            return UpdateRefused(error.reason)
+        if not opened.upload.is_complete:
+            return self._intake.answer(opened)
+        participant = opened.header.participant
+        if participant not in current.updates:
+            self._count(current, participant)
+            self.advance_time(now_seconds)
+        return UpdateAccepted()
+
+    def _count(self, current: Pet1Round, participant: bytes) -> None:
+        message = Message(
+            participant_public_key=participant,
+            coordinator_public_key=current.record.coordinator_key,
+            payload=Pet1Payload(Pet1Tag.UPDATE, b""),
+            tag=Pet1Tag.UPDATE,
+        )
+        self.take(message)
+        self._emit(publish_header(self.state.round_id, current, len(current.updates) - 1))

@@ -1,0 +1,238 @@
+"""A round of pet/1 as its coordinator sees it: what the operator decides, what has come, and when each phase has enough.
+
+These records only hold; what changes them is in pet/protocol/pet1_rules.py and pet1_updates.py.
+
+Source: docs/spec/profile.md 12, 15.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from pet.crypto import EncryptionKeyPair
+from pet.errors import ConfigError
+from pet.field_config import FieldConfig
+from pet.mask_object import Mask
+from pet.messages import ChunkCollector
+from pet.pet1.certificate import Certificate
+from pet.pet1.committee import Committee
+from pet.pet1.enrolment import Enrolment, split_signed
+from pet.pet1.hashes import DIGEST_BYTES
+from pet.pet1.leaves import Upload
+from pet.pet1.manifest import UpdateManifest
+from pet.pet1.round_record import EVERYBODY, RoundRecord
+from pet.pet1.share_header import ShareHeader
+from pet.protocol.pet1_windows import DEFAULT_TIMES, DEFAULT_UPDATE_TIMES, PhaseTimes, SlotWindow, UpdateWindow
+from pet.protocol.phases import Phase
+from pet.protocol.profile import CollectingWindow
+
+DEFAULT_PIECES_IN_FLIGHT: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pet1Settings:
+    """What an operator decides about rounds of pet/1.
+
+    Attributes:
+        config: derivation, data type, bound and N_max.
+        model_length: number of weights.
+        served_enrolment: the enrolment, and the authority's signature or zeros behind it.
+        min_updates: the least number of updates; the enrolment may ask for more.
+        min_count: updates after which the Update phase may end once its shortest time is over.
+        max_count: updates with which it ends at once.
+        update_share: the share of participants that may send updates, times 2^32 - 1.
+        model_digest: of the model that the round starts from; zeros without one.
+        sum, update, check, sum2: times of the phases.
+        committee_spare: members beyond the least to wait for in Sum.
+        answer_spare: answers of each group beyond the threshold to wait for in Check and Sum2.
+        pieces_in_flight: of each sender.
+
+    Raises:
+        ConfigError: a number outside its range, or an enrolment that cannot be read.
+    """
+
+    config: FieldConfig
+    model_length: int
+    served_enrolment: bytes = field(repr=False)
+    min_updates: int = 3
+    min_count: int = 3
+    max_count: int = 2**24 - 1
+    update_share: int = EVERYBODY
+    model_digest: bytes = bytes(DIGEST_BYTES)
+    sum: PhaseTimes = DEFAULT_TIMES
+    update: PhaseTimes = DEFAULT_UPDATE_TIMES
+    check: PhaseTimes = DEFAULT_TIMES
+    sum2: PhaseTimes = DEFAULT_TIMES
+    committee_spare: int = 1
+    answer_spare: int = 1
+    pieces_in_flight: int = DEFAULT_PIECES_IN_FLIGHT
+
+    def __post_init__(self) -> None:
+        try:
+            enrolment, _ = split_signed(self.served_enrolment)
+        except ValueError as error:
+            raise ConfigError(f"served_enrolment: {error}") from None
+        if not enrolment.min_updates <= self.config.max_model_count:
+            raise ConfigError(f"config: expected {enrolment.min_updates} or more models, got {self.config.max_model_count}")
+        for name in ("min_count", "max_count", "committee_spare", "answer_spare", "pieces_in_flight"):
+            number, least = getattr(self, name), 0 if name.endswith("spare") else 1
+            if type(number) is not int or number < least:
+                raise ConfigError(f"{name}: expected {least} or more, got {number!r}")
+        self.record(0, bytes(DIGEST_BYTES), bytes(DIGEST_BYTES))  # checks the other numbers
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """The enrolment that rounds go by."""
+        return split_signed(self.served_enrolment)[0]
+
+    def record(self, number: int, coordinator_key: bytes, seed: bytes) -> RoundRecord:
+        """Return the record of a round.
+
+        Raises:
+            ConfigError: a number outside its range.
+        """
+        return RoundRecord(
+            config=self.config,
+            model_length=self.model_length,
+            min_updates=self.min_updates,
+            number=number,
+            update_share=self.update_share,
+            update_seconds=self.update.max_seconds,
+            check_seconds=self.check.max_seconds,
+            sum2_seconds=self.sum2.max_seconds,
+            coordinator_key=coordinator_key,
+            seed=seed,
+            enrolment_digest=self.enrolment.digest,
+            model_digest=self.model_digest,
+        )
+
+
+class LeafStore(Protocol):
+    """Where leaves are until the model is out; an implementation makes a leaf durable before `put` returns."""
+
+    def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
+        """Keep a leaf of an upload, which is known by its header digest."""
+
+    def get(self, upload: bytes, index: int) -> bytes:
+        """Return a leaf that was put."""
+
+    def drop(self, upload: bytes) -> None:
+        """Forget all leaves of an upload."""
+
+
+@dataclass(slots=True)
+class MemoryLeafStore:
+    """Leaves in memory, which do not outlive the process.
+
+    Attributes:
+        leaves: by header digest and number.
+    """
+
+    leaves: dict[bytes, dict[int, bytes]] = field(default_factory=dict, repr=False)
+
+    def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
+        """Keep a leaf of an upload."""
+        self.leaves.setdefault(upload, {})[index] = bytes(leaf)
+
+    def get(self, upload: bytes, index: int) -> bytes:
+        """Return a leaf that was put."""
+        return self.leaves[upload][index]
+
+    def drop(self, upload: bytes) -> None:
+        """Forget all leaves of an upload."""
+        self.leaves.pop(upload, None)
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenUpload:
+    """An update whose header is accepted.
+
+    Attributes:
+        header: its share header.
+        message: the Update message, opened.
+        upload: which leaves are there.
+        is_dead: a leaf that its participant signed has an invalid element: the update is closed for good.
+    """
+
+    header: ShareHeader
+    message: bytes = field(repr=False)
+    upload: Upload
+    is_dead: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Pet1Round:
+    """One round.
+
+    Attributes:
+        keys: the coordinator's key pair of this round.
+        chunks: pieces of unfinished Sum2 messages.
+        record: as published.
+        enrolment: that it goes by.
+        served_enrolment: its bytes, and the signature or zeros behind them.
+        sums: Sum messages by slot.
+        committee: once the Sum phase is over.
+        uploads: by participant, complete or not.
+        updates: participants whose update is complete, in the order of acceptance.
+        manifest: once the Update phase is over.
+        checks: Check messages by slot.
+        certificate: once the Check phase is over.
+        answers: shares by slot.
+    """
+
+    keys: EncryptionKeyPair
+    chunks: ChunkCollector
+    record: RoundRecord
+    enrolment: Enrolment
+    served_enrolment: bytes = field(repr=False)
+    sums: dict[int, bytes] = field(default_factory=dict, repr=False)
+    committee: Committee | None = None
+    uploads: dict[bytes, OpenUpload] = field(default_factory=dict, repr=False)
+    updates: list[bytes] = field(default_factory=list)
+    manifest: UpdateManifest | None = None
+    checks: dict[int, bytes] = field(default_factory=dict, repr=False)
+    certificate: Certificate | None = None
+    answers: dict[int, Mask] = field(default_factory=dict, repr=False)
+
+    def counts(self, slots: dict[int, bytes] | dict[int, Mask]) -> list[int]:
+        """Return how many slots of each group are among those given."""
+        plan = self.enrolment.plan
+        return [sum(slot in slots for slot in plan.group_slots(group)) for group in range(plan.groups)]
+
+
+def windows_of(settings: Pet1Settings, current: Pet1Round) -> dict[Phase, CollectingWindow]:
+    """Return when each phase of a round ends; members' windows look at what has come."""
+    plan = current.enrolment.plan
+    least = max(settings.min_updates, current.enrolment.min_updates)
+    most = min(settings.max_count, settings.config.max_model_count, len(current.enrolment.participants))
+    return {
+        Phase.SUM: SlotWindow(
+            times=settings.sum,
+            min_count=plan.quorum,
+            per_group=plan.threshold,
+            total_spare=settings.committee_spare,
+            group_spare=settings.committee_spare,
+            expected=lambda: [plan.members] * plan.groups,
+            present=lambda: current.counts(current.sums),
+        ),
+        Phase.UPDATE: UpdateWindow(
+            times=settings.update, min_count=settings.min_count, max_count=max(most, least), least=least
+        ),
+        Phase.CHECK: SlotWindow(
+            times=settings.check,
+            min_count=plan.quorum,
+            per_group=plan.threshold,
+            group_spare=settings.answer_spare,
+            expected=lambda: current.counts(current.sums),
+            present=lambda: current.counts(current.checks),
+        ),
+        Phase.SUM2: SlotWindow(
+            times=settings.sum2,
+            min_count=plan.threshold * plan.groups,
+            per_group=plan.threshold,
+            group_spare=settings.answer_spare,
+            expected=lambda: current.counts(current.sums),
+            present=lambda: current.counts(current.answers),
+        ),
+    }
