@@ -276,6 +276,17 @@ class MemberMachine:
         self._save(replace(secrets, certificate=digest), self._state)
         return build_sum2(self._key, record, digest, share)
 
+    def note_call(self, number: int) -> None:
+        """Note, before it is sent, an answer to the call of a federation's round: no older one is answered from then on (F4).
+
+        Args:
+            number: of the round that is called.
+        """
+        last = self._state.last_number
+        if last is None or last < number:
+            self._opened = None
+            self._save(None, replace(self._state, last_number=number - 1))
+
     def end_round(self) -> None:
         """Erase what belongs to the round (M9); it is never answered again."""
         self._opened = None

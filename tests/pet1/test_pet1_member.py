@@ -107,6 +107,26 @@ def test_round_numbers_only_grow_and_a_round_that_ended_is_not_joined_again() ->
     assert first not in (None, bytes.fromhex(ROUND.entry["sums"][1]))
 
 
+def test_a_call_answered_kills_what_is_older() -> None:
+    """A federation's rule F4, before and after a restart."""
+    number, disk = ROUND.record.number, Disk()
+    member = until_manifest(ROUND, 0, disk)
+    member.note_call(number)  # of this very round: nothing changes
+    member.sign_check()
+    member.note_call(number + 3)
+    assert ROUND.entry["member_secrets"][0].encode() not in disk.latest
+    for each in (member, make_member(ROUND, 0, Disk(), saved=disk.latest)):
+        with pytest.raises(LocalProtocolError):
+            each.answer(ROUND.bytes_of("certificate"))
+        for older in (number, number + 1, number + 2):
+            record = replace(ROUND.record, number=older).to_bytes()
+            assert reason_of(each.join, record, SERVED, NOW) == "wrong_round"
+        assert each.join(replace(ROUND.record, number=number + 3).to_bytes(), SERVED, NOW) is not None
+    fresh = make_member(ROUND, 0, Disk())
+    fresh.note_call(number)
+    assert fresh.join(RECORD, SERVED, NOW) is not None
+
+
 def test_nobodys_slot() -> None:
     stranger = replace_key(make_member(ROUND, 0, Disk()))
     assert stranger.join(RECORD, SERVED, NOW) is None

@@ -1,0 +1,130 @@
+"""The ledger of a federation's rounds (F1 to F5): the vectors, and that no sequence of sums shows one peer."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from fractions import Fraction
+
+import pytest
+from pet1_rounds import reason_of
+from vector_files import load_vectors
+
+from pet.errors import StateError
+from pet.pet1.federation import Called, federation_plan
+from pet.pet1.ledger import LedgerEntry, RoundLedger
+
+VECTORS = load_vectors("pet1/federation.json")
+PEERS = [bytes([number]) * 32 for number in range(1, 6)]
+
+
+def entry_of(entry: dict, **changes: object) -> LedgerEntry:
+    versions = {bytes.fromhex(key): version for key, version in entry["versions"].items()}
+    values = {"groups": 1, "members": frozenset(versions), "answered": entry["answered"], "published": entry["published"]}
+    return LedgerEntry(number=entry["number"], versions=versions, **values | changes)
+
+
+def test_sets_of_the_vectors() -> None:
+    for case in VECTORS["sets"]:
+        ledger = RoundLedger(bytes.fromhex(case["own"]), map(entry_of, case["ledger"]))
+        versions = {bytes.fromhex(key): version for key, version in case["versions"].items()}
+        assert reason_of(ledger.require_hidden, versions, case["least_changed"]) == case["refused"], case["what"]
+    assert {case["refused"] for case in VECTORS["sets"]} == {None, "answered_before", "too_few_changes"}
+
+
+def test_rounds_of_the_vectors_that_are_struck_out() -> None:
+    for case in VECTORS["struck"]:
+        members = frozenset(map(bytes.fromhex, case["entry"]["members"]))
+        entry = LedgerEntry(
+            number=case["entry"]["number"],
+            versions=dict.fromkeys(members, 1),
+            groups=case["entry"]["groups"],
+            members=members,
+            published=case["entry"]["published"],
+        )
+        calls = [
+            Called(peer=bytes.fromhex(call["peer"]), number=9, version=1, answered=tuple(call["answered"]))
+            for call in case["calls"]
+        ]
+        ledger = RoundLedger(PEERS[0], [entry])
+        assert ledger.strike(calls, case["least_changed"]) == ([entry.number] if case["dead"] else []), case["what"]
+        assert bool(ledger.entries) is not case["dead"]
+
+
+def call_of(peer: bytes, number: int, version: int = 1, answered: tuple[int, ...] = ()) -> Called:
+    return Called(peer=peer, number=number, version=version, answered=answered)
+
+
+def test_a_peer_says_what_it_has_answered_and_answers_no_older_call() -> None:
+    ledger = RoundLedger(PEERS[0])
+    calls = [call_of(peer, 7) for peer in PEERS[:3]]
+    ledger.enter(LedgerEntry.of(7, calls, federation_plan(3), PEERS[:3]))
+    ledger.enter(LedgerEntry.of(5, calls, federation_plan(3), PEERS[:3]))
+    assert list(ledger.entries) == [5, 7]
+    assert ledger.call(8, 1) == call_of(PEERS[0], 8)
+    ledger.mark(7, answered=True)
+    ledger.mark(7, published=True)
+    assert (ledger.entries[7].answered, ledger.entries[7].published) == (True, True)
+    assert ledger.call(9, 2) == call_of(PEERS[0], 9, 2, (7,))
+    assert ledger.call(9, 2).number == 9  # the leader asks again
+    assert reason_of(ledger.call, 8, 2) == "wrong_round"
+    again = RoundLedger.decode(ledger.encode())
+    assert (again.own, again.entries, again.last_called) == (ledger.own, ledger.entries, 9)
+    assert reason_of(again.call, 8, 2) == "wrong_round"
+    assert RoundLedger.decode(RoundLedger(PEERS[0]).encode()).last_called is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b'{"format": 2}', b'{"format": 1, "own": "zz", "last_called": null, "entries": []}']
+)
+def test_ledgers_that_are_none(data: bytes) -> None:
+    with pytest.raises(StateError):
+        RoundLedger.decode(data)
+
+
+def smallest_support(rows: list[dict[bytes, int]], peers: list[bytes]) -> int:
+    """Return the fewest peers that a combination of sums is of, by exact arithmetic and by trying all sets of peers."""
+    columns = sorted({pair for row in rows for pair in row.items()})
+
+    def rank(matrix: list[list[Fraction]]) -> int:
+        found = 0
+        for column in range(len(matrix[0]) if matrix else 0):
+            pivot = next((row for row in range(found, len(matrix)) if matrix[row][column]), None)
+            if pivot is None:
+                continue
+            matrix[found], matrix[pivot] = matrix[pivot], matrix[found]
+            for row in range(found + 1, len(matrix)):
+                factor = matrix[row][column] / matrix[found][column]
+                matrix[row] = [a - factor * b for a, b in zip(matrix[row], matrix[found], strict=True)]
+            found += 1
+        return found
+
+    whole = [[Fraction(row.get(peer) == version) for peer, version in columns] for row in rows]
+    for count in range(1, len(peers) + 1):
+        for few in itertools.combinations(peers, count):
+            kept = [index for index, (peer, _) in enumerate(columns) if peer not in few]
+            if rank([[row[index] for index in kept] for row in whole]) < rank([row[:] for row in whole]):
+                return count
+    return len(peers) + 1
+
+
+def test_no_combination_of_published_sums_is_of_fewer_peers_than_asked_for() -> None:
+    """Rounds at random among five peers whose statistics change now and then: exact arithmetic agrees with each decision."""
+    for seed in range(8):
+        source = random.Random(seed)
+        least = source.choice([2, 3])
+        versions = dict.fromkeys(PEERS, 1)
+        ledger, published, refused = RoundLedger(PEERS[0]), [], 0
+        for number in range(1, 9):
+            for peer in PEERS:
+                versions[peer] += source.random() < 0.2
+            others = source.sample(PEERS[1:], source.choice([2, 3, 4]))
+            listed = {peer: versions[peer] for peer in sorted([PEERS[0], *others])}
+            reason = reason_of(ledger.require_hidden, listed, least)
+            assert (smallest_support([*published, listed], PEERS) < least) is (reason is not None)
+            if reason is None:
+                entry = LedgerEntry(number=number, versions=listed, groups=1, members=frozenset(listed), published=True)
+                ledger.enter(entry)
+                published.append(listed)
+            refused += reason is not None
+        assert published
