@@ -47,7 +47,7 @@ class MemberSecrets:
         record: digest of the round's record.
         scalar: a; P = a * B.
         sum_message: its Sum message.
-        root: that it signed; empty before.
+        root: that it signed, or answered a certificate of; empty before.
         check_message: its Check message; empty before.
         certificate: digest of the one that it answered; empty before.
     """
@@ -273,7 +273,8 @@ class MemberMachine:
         share = shares.derive_share(
             committee.plan, opened.slot, masks, record.config, record.model_length, threads=self._threads
         )
-        self._save(replace(secrets, certificate=digest), self._state)
+        # The root as well: a member that came late, and has signed none, must know no other one after a restart.
+        self._save(replace(secrets, root=manifest.root, certificate=digest), self._state)
         return build_sum2(self._key, record, digest, share)
 
     def note_call(self, number: int) -> None:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import pet
 from pet import edwards
-from pet.crypto import SigningKeyPair
-from pet.errors import RemoteProtocolError, SettingsError
+from pet.crypto import EncryptionKeyPair, SigningKeyPair, seal
+from pet.errors import RemoteProtocolError, SettingsError, StateError
 from pet.field_config import FieldConfig
+from pet.pet1.answers import UpdateOpen, UpdateRefused, read_answer, read_piece
 from pet.pet1.certificate import Certificate
 from pet.pet1.checks import build_check, parse_sum2, read_check
 from pet.pet1.committee import Committee, build_sum, read_sum
@@ -23,14 +24,20 @@ from pet.pet1.enrolment_file import parse_enrolment
 from pet.pet1.federation import Called, enrol_federation, read_calls
 from pet.pet1.hashes import sign_text
 from pet.pet1.leaves import Upload, build_update, derive_leaf_digests, derive_vector_digest, read_update
+from pet.pet1.ledger import LedgerEntry, RoundLedger
 from pet.pet1.manifest import UpdateManifest
 from pet.pet1.messages import Pet1Tag, sign_message
+from pet.pet1.payloads import open_pet1_message
 from pet.pet1.round_record import RoundRecord
 from pet.pet1.share_header import ShareHeader, UpdateSecrets
+from pet.protocol.pet1_member import MemberMachine, MemberSecrets
+from pet.protocol.pet1_participant import UpdateParticipant
+from pet.protocol.pet1_peer import PeerState
 
 #: Update participants, the first of whom is the one member, too.
 KEYS = [SigningKeyPair.from_seed(bytes([number]) * 32) for number in (1, 2, 3)]
 VECTOR = bytes(range(12))
+POLICY = EnrolmentPolicy(digest=bytes(32))
 HEADER = "pet-1 header"
 
 
@@ -143,6 +150,34 @@ def fuzz_calls(data: bytes) -> None:
         read_calls(data, enrolment)
 
 
+def fuzz_answers(data: bytes) -> None:
+    """What a coordinator answers to an update, of a vector of as many leaves as the first byte says; and bodies of pieces."""
+    leaf_count = data[0] % 40 + 1 if data else 1
+    with contextlib.suppress(RemoteProtocolError):
+        assert read_answer(data[1:], leaf_count).encode() == data[1:]
+    with contextlib.suppress(RemoteProtocolError):
+        header_digest, first, leaves = read_piece(data)
+        assert header_digest + first.to_bytes(4, "little") + bytes(leaves) == data
+
+
+def fuzz_states(data: bytes) -> None:
+    """Saved states of participants and members, and ledgers."""
+    with contextlib.suppress(StateError):
+        UpdateParticipant(signing_key=KEYS[0], policy=POLICY, entropy=bytes, store=bytes, saved=data)
+    with contextlib.suppress(StateError):
+        MemberMachine(signing_key=KEYS[0], policy=POLICY, entropy=bytes, store=bytes, saved=data)
+    with contextlib.suppress(StateError):
+        RoundLedger.decode(data)
+
+
+def fuzz_bodies(data: bytes) -> None:
+    """Bodies of requests, sealed here."""
+    keys = EncryptionKeyPair.from_seed(bytes(32))
+    for tag in (Pet1Tag.CHECK, Pet1Tag.SUM2, None):
+        with contextlib.suppress(RemoteProtocolError):
+            open_pet1_message(seal(data, keys.public_key), keys, tag)
+
+
 PET1_DECODERS: Mapping[str, Callable[[bytes], None]] = {
     "pet1_enrolment": fuzz_enrolment,
     "pet1_round_record": fuzz_round_record,
@@ -150,6 +185,9 @@ PET1_DECODERS: Mapping[str, Callable[[bytes], None]] = {
     "pet1_share_header": fuzz_share_header,
     "pet1_messages": fuzz_messages,
     "pet1_calls": fuzz_calls,
+    "pet1_answers": fuzz_answers,
+    "pet1_states": fuzz_states,
+    "pet1_bodies": fuzz_bodies,
 }
 
 
@@ -180,3 +218,12 @@ def pet1_seeds() -> Iterator[tuple[str, bytes]]:
         yield "pet1_messages", b"\3" + message
     calls = [Called(peer=each.public_key, number=1, version=3).sign(each) for each in KEYS]
     yield "pet1_calls", b"".join(sorted(calls, key=lambda call: call[16:48]))
+    yield "pet1_answers", b"\2" + UpdateOpen(8, (True, False, True)).encode()
+    yield "pet1_answers", b"\0" + UpdateRefused("wrong_leaf").encode()
+    yield "pet1_answers", bytes(36) + VECTOR
+    secrets = MemberSecrets(record=bytes(32), scalar=bytes(32), sum_message=sums)
+    for role, texts in (("update participant", {}), ("member", secrets.encode())):
+        yield "pet1_states", PeerState(role=role, last_number=7, secrets=texts).encode()
+    entry = LedgerEntry(number=1, versions={key.public_key: 2}, groups=1, members=frozenset({key.public_key}))
+    yield "pet1_states", RoundLedger(key.public_key, [entry]).encode()
+    yield "pet1_bodies", check
