@@ -150,15 +150,20 @@ class OpenUpload:
 
     Attributes:
         header: its share header.
+        name: the header's digest, by which the upload is known.
         message: the Update message, opened.
         upload: which leaves are there.
         is_dead: a leaf that its participant signed has an invalid element: the update is closed for good.
     """
 
     header: ShareHeader
+    name: bytes = field(init=False)
     message: bytes = field(repr=False)
     upload: Upload
     is_dead: bool = False
+
+    def __post_init__(self) -> None:
+        self.name = self.header.digest
 
 
 @dataclass(slots=True, kw_only=True)

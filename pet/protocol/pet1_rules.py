@@ -214,7 +214,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
     def _drop_incomplete(self, current: Pet1Round) -> None:
         """Forget updates that are not complete: nothing of them was added (K8)."""
         for participant in current.uploads.keys() - set(current.updates):
-            self.store.drop(current.uploads.pop(participant).header.digest)
+            self.store.drop(current.uploads.pop(participant).name)
 
     def _certify(self, round_id: int, current: Pet1Round) -> Sequence[Pet1Publication] | RoundFailure:
         assert current.committee is not None, "the phase comes after Sum"
@@ -262,7 +262,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         total = parallel_fields.new_vector(record.vector_length, config.order)
         step = LEAF_BYTES // config.element_bytes
         for participant in agreed:
-            name = current.uploads[participant].header.digest
+            name = current.uploads[participant].name
             for index, start in enumerate(range(0, record.vector_length, step)):
                 leaf = np.frombuffer(self.store.get(name, index), dtype=np.uint8).reshape(-1, config.element_bytes)
                 parallel_fields.add(total[start : start + step], leaf, config.order, self.threads)
@@ -270,7 +270,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
 
     def _drop_leaves(self, current: Pet1Round) -> None:
         for opened in current.uploads.values():
-            self.store.drop(opened.header.digest)
+            self.store.drop(opened.name)
 
     def withdraw(self, _round_id: int, current: Pet1Round | None) -> Sequence[Pet1Publication]:
         """Forget the leaves of a round; manifest and certificate stay until those of the next round take their place (15.1)."""

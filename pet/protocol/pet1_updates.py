@@ -49,7 +49,7 @@ class UpdateIntake:
         header, leaf_digests = read_update(message, committee)
         known = current.uploads.get(header.participant)
         if known is not None:
-            is_same = known.header.digest == header.digest
+            is_same = known.name == header.digest
             require(is_same, "update_already_submitted", "update: expected one share header of a participant, got another")
             require(not known.is_dead, "invalid_element", "update: expected elements below the order, a leaf had others")
             return known
@@ -66,7 +66,7 @@ class UpdateIntake:
             RemoteProtocolError: "unknown_upload", "length_mismatch", "wrong_leaf", "invalid_element".
         """
         header_digest, first, data = read_piece(body)
-        found = [each for each in current.uploads.values() if each.header.digest == header_digest and not each.is_dead]
+        found = [each for each in current.uploads.values() if each.name == header_digest and not each.is_dead]
         require(bool(found), "unknown_upload", "piece: expected the header digest of an open update, got another")
         self.take_leaves(found[0], first, data)
         return found[0]
@@ -77,7 +77,6 @@ class UpdateIntake:
         Raises:
             RemoteProtocolError: "length_mismatch", "wrong_leaf", "invalid_element".
         """
-        name = opened.header.digest
         for index, leaf in enumerate(opened.upload.check_piece(first, data), first):
             if opened.upload.have[index]:
                 continue
@@ -86,9 +85,9 @@ class UpdateIntake:
             except RemoteProtocolError as error:
                 if error.reason == "invalid_element":
                     opened.is_dead = True
-                    self.store.drop(name)
+                    self.store.drop(opened.name)
                 raise
-            self.store.put(name, index, leaf)
+            self.store.put(opened.name, index, leaf)
             opened.upload.mark(index)
 
     def answer(self, opened: OpenUpload) -> UpdateOpen:
