@@ -146,7 +146,7 @@ class MaskConfig:
     def __str__(self) -> str:
         return "-".join(choice.value for choice in (self.group_type, self.data_type, self.bound_type, self.model_type))
 
-    @property
+    @functools.cached_property
     def wire_code(self) -> bytes:
         """The four bytes that stand for the config in messages (docs/spec/pet.md 2.1).
 

@@ -27,7 +27,8 @@ from pet.messages.chunks import Chunk
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Entry, Sum2Entry, UpdateEntry, encode_entry
 from pet.protocol.phases import Phase
-from pet.protocol.saved_state import save_state
+from pet.protocol.round_state import RoundState
+from pet.protocol.saved_state import save_round, save_state
 
 #: How many masked models are kept before the total takes their place: what is written for totals is an eighth of the models.
 FOLD_COUNT: Final = 8
@@ -80,6 +81,8 @@ class Journal:
         self._clears = False
         self._is_changed = False
         self._transaction: Transaction | None = None
+        #: The round that the last transaction was about, and what is saved of it.
+        self._saved_round: tuple[RoundState | None, dict[str, Any] | None] | None = None
 
     # ---- what happened ------------------------------------------------------------------------------------------------
 
@@ -89,7 +92,7 @@ class Journal:
         if phase is Phase.IDLE:
             self._clears, self.has_chunks = True, False
             self.entry_count = self.folded_count = self.unfolded_bytes = 0
-            self.leader_blob = None
+            self.leader_blob = self._saved_round = None
             self._entries.clear()
             self._blobs.clear()
             self._bodies.clear()
@@ -185,7 +188,7 @@ class Journal:
 
     def _next_transaction(self, coordinator: Coordinator, now_seconds: float) -> Transaction:
         record = {
-            "coordinator": save_state(coordinator, now_seconds),
+            "coordinator": save_state(coordinator, now_seconds, self._saved_round_of(coordinator)),
             "entries": self.entry_count,
             "folded": self.folded_count,
             "model": self.model,
@@ -199,6 +202,13 @@ class Journal:
             blobs=self._frame(self._blobs),
             dropped_blobs=self._dropped,
         )
+
+    def _saved_round_of(self, coordinator: Coordinator) -> dict[str, Any] | None:
+        """Return what is saved of a round, computed once for all its transactions, and forgotten with it."""
+        current = None if coordinator.state.phase is Phase.IDLE else coordinator.state.round
+        if self._saved_round is None or self._saved_round[0] is not current:
+            self._saved_round = current, save_round(coordinator)
+        return self._saved_round[1]
 
     def _frame(self, blobs: Mapping[str, list[Buffer]]) -> dict[str, Blob]:
         return {name: frame_blob(self.round_seed, name, parts) for name, parts in blobs.items()}

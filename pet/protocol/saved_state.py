@@ -37,11 +37,15 @@ _NUMBER_FIELDS: Final = (
 )
 
 
-def save_state(coordinator: Coordinator, now_seconds: float) -> dict[str, Any]:
-    """Return the record of a coordinator at some moment."""
+def save_state(coordinator: Coordinator, now_seconds: float, saved_round: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the record of a coordinator at some moment.
+
+    Args:
+        coordinator: what to save.
+        now_seconds: the time now.
+        saved_round: what `save_round` returned of it, earlier in the same round; None means that it is to be asked.
+    """
     state = coordinator.state
-    # In Idle the last round is over; its keys are of no further use.
-    current = None if state.phase is Phase.IDLE else state.round
     return {
         "phase": state.phase.value,
         "elapsed_seconds": max(0.0, now_seconds - state.phase_started_seconds),
@@ -53,13 +57,20 @@ def save_state(coordinator: Coordinator, now_seconds: float) -> dict[str, Any]:
         "rounds_completed": state.rounds_completed,
         "rounds_failed": state.rounds_failed,
         "rounds_reopened": state.rounds_reopened,
-        "round": None
-        if current is None
-        else {
-            "secret_key": current.keys.secret_key.hex(),
-            "parameters": current.parameters.to_bytes().hex(),
-            "settings": _save_settings(coordinator.settings),
-        },
+        "round": save_round(coordinator) if saved_round is None else saved_round,
+    }
+
+
+def save_round(coordinator: Coordinator) -> dict[str, Any] | None:
+    """Return what stays the same as long as a round lasts; None between rounds."""
+    # In Idle the last round is over; its keys are of no further use.
+    current = None if coordinator.state.phase is Phase.IDLE else coordinator.state.round
+    if current is None:
+        return None
+    return {
+        "secret_key": current.keys.secret_key.hex(),
+        "parameters": current.parameters.to_bytes().hex(),
+        "settings": _save_settings(coordinator.settings),
     }
 
 
