@@ -88,6 +88,12 @@ class CoordinatorProcess:
         assert found is not None
         return int(found[1]) / 1000
 
+    def megabytes(self) -> float:
+        """Return the memory that the process has now."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) / 1000
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(60)

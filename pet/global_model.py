@@ -21,6 +21,8 @@ from pet.numbers import shown_value
 
 #: Elements that are unmasked and encoded at a time: their difference stays in the cache.
 PIECE_LENGTH: Final = 1 << 14
+#: The same as fractions, which are ten times as large: each reader of a model keeps a piece while it takes it.
+BINCODE_PIECE_LENGTH: Final = 1 << 12
 #: Bincode of one fraction: two numbers, each a sign and a 64-bit count of limbs.
 _FRACTION_OVERHEAD_BYTES: Final = 18
 
@@ -163,8 +165,8 @@ class GlobalModel:
         yield len(self).to_bytes(8, "little")
         use_floats = self.has_float_fractions if float_fractions is None else float_fractions
         encode = self._encode_floats if use_floats else self._encode_fractions
-        for start in range(0, len(self), PIECE_LENGTH):
-            yield from encode(slice(start, start + PIECE_LENGTH))
+        for start in range(0, len(self), BINCODE_PIECE_LENGTH):
+            yield from encode(slice(start, start + BINCODE_PIECE_LENGTH))
 
     def _encode_fractions(self, piece: slice) -> Iterator[bytes]:
         decoding = self._decoding(None)

@@ -423,6 +423,7 @@ def test_a_value_far_outside_the_type_raises(backend):
 @pytest.mark.parametrize("name", ["prime-f32-b0-m3", "integer-f64-bmax-m3", "power2-i32-b2-m3", "integer-i64-bmax-m3"])
 def test_pieces_of_a_model_are_the_model(name, monkeypatch, backend):
     monkeypatch.setattr("pet.global_model.PIECE_LENGTH", 3)
+    monkeypatch.setattr("pet.global_model.BINCODE_PIECE_LENGTH", 3)
     weights = np.array([1, -1, 0, 1, -1, 0, 1], dtype=pet.MaskConfig.parse(name).data_type.dtype)
     model = mean_of(weights, name)
     model.validate()

@@ -161,9 +161,10 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         raise SettingsError(
             f"model.length: expected a model that fits into memory, got {settings.model.length}: {error}"
         ) from None
+    refusals = app.state.service.refusals
     return uvicorn.Config(
         app,
-        http=guarded_protocol(limits) if tls is None else guarded_tls_protocol(limits, tls),
+        http=guarded_protocol(limits, refusals) if tls is None else guarded_tls_protocol(limits, tls, refusals),
         ws="none",
         loop="asyncio",
         lifespan="on",

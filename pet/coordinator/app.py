@@ -60,6 +60,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
         PeerLimits,
         requests_per_second=limits.max_requests_per_second,
         bytes_per_second=math.inf if limits.max_bytes_per_second is None else limits.max_bytes_per_second,
+        refusals=service.refusals,
     )
     proxies = [parse_network(text) for text in limits.trusted_proxies or ()]
     app.add_middleware(ForwardedPeers, trusted=proxies, setting="service.trusted_proxies")

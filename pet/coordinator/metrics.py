@@ -26,10 +26,13 @@ from pet.protocol.events import (
     RoundReopened,
 )
 from pet.protocol.phases import Phase
+from pet.transports.refusal_counts import RefusalCounts
 
 with MissingExtraError.naming("metrics"):
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+    from prometheus_client.core import CounterMetricFamily
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+    from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,6 +84,7 @@ class Metrics:
         )
         self._round = Gauge("pet_round", "Number of the current round.", registry=registry)
         self._phases = Gauge("pet_phase", "1 for the current phase, 0 for the others.", ["phase"], registry=registry)
+        registry.register(_Refusals(service.refusals))
         self._add_gauges(service)
         service.engine.subscribe(self._note)
         service.on_message_handled = self._note_handled
@@ -149,6 +153,20 @@ class Metrics:
         self._round.set(event.round_id)
         for phase in Phase:
             self._phases.labels(phase.value).set(phase is event.phase)
+
+
+class _Refusals(Collector):
+    """What transports refused, read off at the time of asking."""
+
+    def __init__(self, refusals: RefusalCounts) -> None:
+        self._refusals = refusals
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Yield one counter by reason."""
+        family = CounterMetricFamily("pet_refusals", "Refused before it was looked at, by reason.", labels=["reason"])
+        for reason, count in self._refusals.read().items():
+            family.add_metric([reason.value], count)
+        yield family
 
 
 def plain_answer(metrics: Metrics) -> Any:

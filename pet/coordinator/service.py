@@ -32,6 +32,7 @@ from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
+from pet.transports.refusal_counts import RefusalCounts
 from pet.transports.service import IncomingBody
 
 _logger: Final = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class CoordinatorService:
     ) -> None:
         self.engine: Final = engine
         self.stall_seconds = stall_seconds
+        self.refusals: Final = RefusalCounts()
         self.workers: Final = workers or os.cpu_count() or 1
         if max_spool_bytes is None:
             max_spool_bytes = max(MIN_SPOOL_BYTES, _SPOOLED_MESSAGES * engine.max_body_bytes())

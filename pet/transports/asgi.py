@@ -76,7 +76,7 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
         lifespan=service.lifespan,
     )
     app.router.redirect_slashes = False
-    app.add_middleware(PacedAnswers, stall_seconds=service.stall_seconds)
+    app.add_middleware(PacedAnswers, stall_seconds=service.stall_seconds, refusals=service.refusals)
     app.add_middleware(DirectMessages, route=messages)
     return app
 

@@ -17,6 +17,7 @@ from pet.errors import (
     ReservationLostError,
     ServiceBusyError,
 )
+from pet.transports.refusal_counts import RefusalReason
 from pet.transports.service import IncomingBody
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,6 +31,14 @@ STATUS_OF: Final[Mapping[type[BodyError], int]] = {
     BodyAbortedError: 400,
     ReservationLostError: 503,
     ServiceBusyError: 503,
+}
+#: What each of them counts as.
+REASON_OF: Final[Mapping[type[BodyError], RefusalReason]] = {
+    BodyTooLargeError: RefusalReason.BODY_SIZE,
+    BodyStalledError: RefusalReason.BODY_STALLED,
+    BodyAbortedError: RefusalReason.BODY_ABORTED,
+    ReservationLostError: RefusalReason.BODY_EVICTED,
+    ServiceBusyError: RefusalReason.NO_ROOM,
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 with MissingExtraError.naming("http"):
     import httptools
@@ -61,12 +62,17 @@ class _HeldFlow(FlowControl):
             super().resume_reading()
 
 
-def guarded_protocol(connection_limits: ConnectionLimits) -> type[GuardedProtocol]:
-    """Return a protocol class for `uvicorn.Config(http=...)`; its connections share the bounds."""
+def guarded_protocol(connection_limits: ConnectionLimits, refusals: RefusalCounts | None = None) -> type[GuardedProtocol]:
+    """Return a protocol class for `uvicorn.Config(http=...)`; its connections share the bounds.
+
+    Args:
+        connection_limits: the bounds.
+        refusals: where refusals are counted; None counts them apart.
+    """
 
     class BoundProtocol(GuardedProtocol):
         limits = connection_limits
-        open_connections = OpenConnections(connection_limits)
+        open_connections = OpenConnections(connection_limits, refusals)
         _buffer = memoryview(bytearray(_MAX_RECEIVE_BYTES))
 
     return BoundProtocol
@@ -270,7 +276,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._made_progress:
             self._header_bytes = 0
         elif self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
-            self._abort(f"expected headers of at most {self.limits.max_header_bytes} bytes")
+            self._abort(RefusalReason.HEADERS, f"expected headers of at most {self.limits.max_header_bytes} bytes")
 
     def _feed(self, piece: memoryview) -> None:
         try:
@@ -279,24 +285,25 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             _logger.debug("a peer asked for another protocol")
         except httptools.HttpParserCallbackError:
             if self._reason:
-                self._abort(self._reason)
+                self._abort(RefusalReason.HEADERS, self._reason)
             else:
                 self.cycle.keep_alive = False
                 self._hold()
         except httptools.HttpParserError:
-            self.open_connections.log(self._peer, "connection closed: expected HTTP/1.1")
+            self.open_connections.note(self._peer, RefusalReason.NO_HTTP, "connection closed: expected HTTP/1.1")
             self.send_400_response("Invalid HTTP request received.")
 
     def _admit_headers(self) -> bool:
         """Bound headers: those of one request, and all of more than a few kilobytes together."""
         size = self._header_bytes
         if size > self.limits.max_header_bytes:
-            self._abort(f"expected headers of at most {self.limits.max_header_bytes} bytes")
+            self._abort(RefusalReason.HEADERS, f"expected headers of at most {self.limits.max_header_bytes} bytes")
             return False
         if size <= _HEAD_RECEIVE_BYTES:
             return True
         self._header_holding = self.open_connections.admit_headers(self._peer, self._header_holding, size, self._make_room)
         if self._header_holding is None:
+            self.open_connections.note(self._peer, RefusalReason.HEADERS, "request refused: no room for its headers")
             self.transport.write(_REFUSAL)
             self.transport.close()
         return self._header_holding is not None
@@ -315,7 +322,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._header_timer = None
 
     def _give_up(self) -> None:
-        self._abort(f"expected a request within {self.limits.header_seconds:g} s")
+        self._abort(RefusalReason.HEADER_TIME, f"expected a request within {self.limits.header_seconds:g} s")
 
     def _watch_unsent(self) -> None:
         """From now on, until everything is sent, something has to be taken."""
@@ -327,7 +334,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._stall_timer = None
         unsent_bytes = self.transport.get_write_buffer_size()
         if unsent_bytes > max(0, self._unsent_bytes - _PROGRESS_BYTES):
-            self._abort(f"expected an answer to be taken within {self.limits.stall_seconds:g} s")
+            self._abort(RefusalReason.READER_STALLED, f"expected an answer to be taken within {self.limits.stall_seconds:g} s")
         else:
             self._watch_unsent()
 
@@ -337,8 +344,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._stall_timer = None
 
     def _make_room(self) -> None:
-        self._abort("others, with fewer, need the room")
+        self._abort(RefusalReason.CONNECTION_EVICTED, "others, with fewer, need the room")
 
-    def _abort(self, reason: str) -> None:
-        self.open_connections.log(self._peer, "connection closed: %s", reason)
+    def _abort(self, reason: RefusalReason, text: str) -> None:
+        self.open_connections.note(self._peer, reason, "connection closed: %s", text)
         self.transport.abort()

@@ -19,6 +19,7 @@ from typing import Any, Final
 from pet.transports.guarded_http import GuardedProtocol, guarded_protocol
 from pet.transports.line_limit import LineLimit
 from pet.transports.open_connections import ConnectionLimits
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 from pet.transports.tls import load_authority, load_identity
 
 _logger: Final = logging.getLogger(__name__)
@@ -84,18 +85,21 @@ def serving_context(certificate: Path, key: Path, client_authority: Path | None 
     return context
 
 
-def guarded_tls_protocol(limits: ConnectionLimits, context: ServingContext) -> type[TlsGate]:
+def guarded_tls_protocol(
+    limits: ConnectionLimits, context: ServingContext, refusals: RefusalCounts | None = None
+) -> type[TlsGate]:
     """Return a protocol class for `uvicorn.Config(http=...)` that serves https; uvicorn itself gets no certificate.
 
     Args:
         limits: what connections may take; the time for headers is the time for the handshake too.
         context: see `serving_context`.
+        refusals: where refusals are counted; None counts them apart.
     """
 
     class BoundGate(TlsGate):
         _context = context
         _lines = LineLimit()
-        _http = guarded_protocol(limits)
+        _http = guarded_protocol(limits, refusals)
 
     return BoundGate
 
@@ -163,6 +167,7 @@ class TlsGate(asyncio.Protocol):
                 ssl_handshake_timeout=self._http.limits.header_seconds,
             )
         except OSError as error:
+            self._http.open_connections.refusals.count(RefusalReason.TLS)
             _logger.debug("no TLS with %s: %s", self._address, error)
         finally:
             self._connections.discard(self)
@@ -176,6 +181,7 @@ class TlsGate(asyncio.Protocol):
             connection.data_received(memoryview(self._received))
 
     def _report(self, reason: str) -> None:
+        self._http.open_connections.refusals.count(RefusalReason.TLS)
         text = "TLS handshake with %s failed: %s"
         self._lines.log(_logger, logging.WARNING, self._holding.holder if self._holding else "", text, self._address, reason)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from pet.bodies.memory_budget import SMALL_MESSAGE_BYTES
 from pet.errors import BodyError, BodyStalledError, BodyTooLargeError, MissingExtraError
-from pet.transports.body_reader import STATUS_OF, declared_length, read_body
+from pet.transports.body_reader import REASON_OF, STATUS_OF, declared_length, read_body
 from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
@@ -45,6 +45,7 @@ class MessageRoute:
             await self._take(scope, receive)
         except BodyError as error:
             status_code = STATUS_OF[type(error)]
+            self._service.refusals.count(REASON_OF[type(error)])
             _logger.info("request refused: status=%d %s", status_code, error)
             await Refusal(status_code, RETRY_AFTER_SECONDS if status_code == 503 else None)(scope, receive, send)
             return

@@ -14,6 +14,7 @@ from typing import Final
 from pet.bodies.holders import HolderTable, Holding
 from pet.transports.line_limit import LineLimit
 from pet.transports.peers import peer_of
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -41,9 +42,15 @@ class ConnectionLimits:
 
 
 class OpenConnections:
-    """The connections of one server."""
+    """The connections of one server.
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    Args:
+        limits: what they may take.
+        refusals: where refusals are counted; None counts them apart.
+    """
+
+    def __init__(self, limits: ConnectionLimits, refusals: RefusalCounts | None = None) -> None:
+        self.refusals: Final = RefusalCounts() if refusals is None else refusals
         self._lines: Final = LineLimit()
         most, per_peer = limits.max_connections, limits.max_connections_per_peer
         self._connections: Final = HolderTable(most, None if per_peer is None else max(0, most - per_peer))
@@ -71,7 +78,7 @@ class OpenConnections:
         holding = self._connections.take(peer, 1, evict)
         if holding is None:
             text = "connection refused: %d are open, %d by its peer"
-            self.log(peer, text, self._connections.used, self.count(peer))
+            self.note(peer, RefusalReason.CONNECTION, text, self._connections.used, self.count(peer))
         return holding
 
     def admit_headers(self, peer: str, holding: Holding | None, size_bytes: int, evict: Callable[[], None]) -> Holding | None:
@@ -100,6 +107,7 @@ class OpenConnections:
             if holding is not None:
                 table.release(holding)
 
-    def log(self, peer: str, text: str, *arguments: object) -> None:
-        """Log what a peer did wrong, unless it has had a line lately."""
+    def note(self, peer: str, reason: RefusalReason, text: str, *arguments: object) -> None:
+        """Count what was refused to a peer, and log it, unless it has had a line lately."""
+        self.refusals.count(reason)
         self._lines.log(_logger, logging.INFO, peer, text, *arguments)

@@ -14,6 +14,7 @@ from typing import Final
 from pet.bodies.holders import HolderTable, Holding
 from pet.errors import AnswerAbandonedError, MissingExtraError
 from pet.transports.peers import peer_of
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 with MissingExtraError.naming("http"):
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,8 +23,8 @@ _logger: Final = logging.getLogger(__name__)
 
 #: An answer is large from here on, and sent in pieces of this size. A server keeps two of them for a reader that takes none.
 PIECE_BYTES: Final = 1 << 16
-#: Large answers at the same time: 64 MiB at most for readers that take nothing.
-MAX_LARGE_ANSWERS: Final = 512
+#: Large answers at the same time: with what a model's reader keeps of it, 128 MiB at most for readers that take nothing.
+MAX_LARGE_ANSWERS: Final = 384
 _RETRY_AFTER: Final = b"1"
 
 
@@ -34,9 +35,17 @@ class PacedAnswers:
         app: the application.
         stall_seconds: how long a reader may take for a piece.
         max_large_answers: at the same time; one address gets seven eighths.
+        refusals: where refusals are counted; None counts them apart.
     """
 
-    def __init__(self, app: ASGIApp, stall_seconds: float, max_large_answers: int = MAX_LARGE_ANSWERS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        stall_seconds: float,
+        max_large_answers: int = MAX_LARGE_ANSWERS,
+        refusals: RefusalCounts | None = None,
+    ) -> None:
+        self._refusals = RefusalCounts() if refusals is None else refusals
         self._app = app
         self._stall_seconds = stall_seconds
         self._large: Final = HolderTable(max_large_answers)
@@ -46,7 +55,7 @@ class PacedAnswers:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(self._large, peer_of(scope.get("client")), send, self._stall_seconds)
+        answer = _Answer(self._large, peer_of(scope.get("client")), send, self._stall_seconds, self._refusals)
         try:
             await self._app(scope, receive, answer.send)
         except AnswerAbandonedError as error:
@@ -58,7 +67,8 @@ class PacedAnswers:
 class _Answer:
     """One answer on its way."""
 
-    def __init__(self, large: HolderTable, peer: str, send: Send, stall_seconds: float) -> None:
+    def __init__(self, large: HolderTable, peer: str, send: Send, stall_seconds: float, refusals: RefusalCounts) -> None:
+        self._refusals = refusals
         self._large = large
         self._peer = peer
         self._send = send
@@ -108,18 +118,21 @@ class _Answer:
             is_last = begin + PIECE_BYTES >= len(body)
             piece = {"type": message["type"], "body": body[begin : begin + PIECE_BYTES], "more_body": has_more or not is_last}
             await self._send_in_time(piece)
+            await asyncio.sleep(0)  # a fast reader takes all of it at once, and others would wait
 
     async def _send_in_time(self, message: Message) -> None:
         try:
             async with asyncio.timeout(self._stall_seconds):
                 await self._send(message)
         except TimeoutError:
+            self._refusals.count(RefusalReason.READER_STALLED)
             raise AnswerAbandonedError(f"expected it to be taken within {self._stall_seconds:g} s") from None
 
     async def _count_as_large(self) -> None:
         self._holding = self._large.take(self._peer, 1)
         if self._holding is not None:
             return
+        self._refusals.count(RefusalReason.ANSWERS)
         if self._start is not None:
             headers = [(b"content-length", b"0"), (b"retry-after", _RETRY_AFTER)]
             await self._send({"type": "http.response.start", "status": 503, "headers": headers})

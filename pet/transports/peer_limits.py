@@ -18,6 +18,7 @@ from typing import Final
 from pet.errors import MissingExtraError
 from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 with MissingExtraError.naming("http"):
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,6 +49,7 @@ class PeerLimits:
         requests_per_second: of one peer; infinite for no bound.
         bytes_per_second: of the request bodies of one peer; infinite for no bound.
         clock: returns seconds that never go back.
+        refusals: where refusals are counted; None counts them apart.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class PeerLimits:
         requests_per_second: float,
         bytes_per_second: float,
         clock: Callable[[], float] = time.monotonic,
+        refusals: RefusalCounts | None = None,
     ) -> None:
+        self._refusals = RefusalCounts() if refusals is None else refusals
         self._app = app
         self._rates = requests_per_second, bytes_per_second
         self._clock = clock
@@ -71,6 +75,7 @@ class PeerLimits:
         buckets = self._refill(peer)
         wait_seconds = self._wait_seconds(buckets)
         if wait_seconds > 0:
+            self._refusals.count(RefusalReason.RATE)
             _logger.info("request refused: status=429 its peer has to wait %.1f s", wait_seconds)
             await Refusal(429, math.ceil(wait_seconds))(scope, receive, send)
             return

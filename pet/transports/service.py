@@ -14,6 +14,7 @@ from pet.bodies.memory_budget import MemoryBudget
 from pet.bodies.spool import Spool
 from pet.buffers import Buffer
 from pet.transports.base import Endpoint
+from pet.transports.refusal_counts import RefusalCounts
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -56,6 +57,11 @@ class Service(Protocol):
     @property
     def memory(self) -> MemoryBudget:
         """What bodies may have in memory, for all transports together."""
+        ...
+
+    @property
+    def refusals(self) -> RefusalCounts:
+        """Where transports count what they refuse."""
         ...
 
     @property

@@ -67,6 +67,7 @@ def test_metrics_tell_what_a_round_did(client):
     assert found['pet_messages_accepted_total{kind="sum2"}'] == 2
     assert found['pet_messages_refused_total{reason="decryption"}'] == 1
     assert found["pet_rounds_completed_total"] == 1
+    assert sum(value for name, value in found.items() if name.startswith("pet_refusals_total{")) == 0
     assert found['pet_phase_seconds_count{phase="update"}'] == 1
     assert found["pet_message_handling_seconds_count"] == 8
     assert found["pet_message_bytes_total"] > 8 * 184
@@ -77,6 +78,11 @@ def test_metrics_tell_what_a_round_did(client):
     assert found['pet_http_answers_total{route="/message",status="200"}'] == 8
     assert found['pet_http_answers_total{route="other",status="404"}'] == 1
     assert any(name.startswith('pet_kernels_info{backend="') for name in found)
+
+
+def test_metrics_count_what_was_refused_before_it_was_looked_at(client):
+    assert client.post("/message", content=bytes(100_000)).status_code == 413
+    assert figures(client)['pet_refusals_total{reason="body_size"}'] == 1
 
 
 def test_metrics_count_rounds_that_were_opened_anew():
