@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each attack, at least one round")
     parser.add_argument("--triples", type=int, default=10, help="combinations of three, drawn; -1 for all of them")
     parser.add_argument("--seed", type=int, default=None, help="what they are drawn from")
+    parser.add_argument("--only", help="the name of one attack")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     triples = list(itertools.combinations(ATTACKS, 3))
@@ -43,6 +44,8 @@ def main() -> int:
     try:
         play_round(coordinator.address)
         kinds = [(attack,) for attack in ATTACKS] + triples
+        if arguments.only is not None:
+            kinds = [(attack,) for attack in ATTACKS if attack.name == arguments.only]
         missed = [attacks for attacks in kinds if not _withstands(coordinator, attacks, arguments.seconds)]
     finally:
         coordinator.stop()

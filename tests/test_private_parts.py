@@ -49,7 +49,10 @@ SODIUM_FUNCTIONS = ["crypto_box_seal", "crypto_box_seal_open", "crypto_scalarmul
 #: What http.py and http_connections.py replace in a transport of httpx, and take from httpcore.
 HTTP_NAMES = ["_backends", "_network_backend", "_pool"]
 
-PRIVATE_NAMES = {"_id", "_sodium", *UVICORN_METHODS, *NATS_METHODS, *NATS_VALUES, *HTTP_NAMES}
+#: What guarded_tls.py sets on a connection of asyncio after its handshake.
+ASYNCIO_TLS_NAMES = ["_ssl_protocol", "_ssl_buffer", "_ssl_buffer_view"]
+
+PRIVATE_NAMES = {*ASYNCIO_TLS_NAMES, "_id", "_sodium", *UVICORN_METHODS, *NATS_METHODS, *NATS_VALUES, *HTTP_NAMES}
 BOUNDED = ["httpcore", "httpx", "nats-py", "PyNaCl", "uvicorn"]
 
 
@@ -94,6 +97,22 @@ def test_httpx(proxy):
         assert hasattr(pool, "_network_backend"), f"httpx {httpx.__version__}: a pool has no _network_backend"
     assert parameters(SyncStream)[:1] == ["sock"]
     assert parameters(SyncStream.start_tls) == ["self", "ssl_context", "server_hostname", "timeout"]
+
+
+def test_tls_of_asyncio():
+    """Receives into a buffer of the connection, and copies at once what came."""
+    from asyncio.sslproto import SSLProtocol, _SSLProtocolTransport
+
+    assert SSLProtocol.max_size >= 1 << 16
+    source = inspect.getsource(SSLProtocol)
+    for name in (
+        "self._ssl_buffer = bytearray",
+        "self._ssl_buffer_view = memoryview",
+        "self._incoming.write(self._ssl_buffer_view",
+    ):
+        assert name in source
+    assert "self._ssl_protocol = " in inspect.getsource(_SSLProtocolTransport)
+    assert parameters(_SSLProtocolTransport.set_read_buffer_limits) == ["self", "high", "low"]
 
 
 def test_nats():

@@ -26,6 +26,8 @@ _logger: Final = logging.getLogger(__name__)
 
 #: How long a client may take to read the alert. Closing at once would reset the connection, and the alert could be lost.
 _ALERT_SECONDS: Final = 1.0
+#: Enough for several TLS records, of 16 KiB each.
+_RECEIVE_BUFFER: Final = bytearray(1 << 16)
 #: The gate whose handshake begins: asyncio creates the TLS object in the context of the task that called `start_tls`.
 _current_gate: Final[ContextVar[TlsGate]] = ContextVar("current_gate")
 
@@ -174,6 +176,7 @@ class TlsGate(asyncio.Protocol):
             self._http.open_connections.release(self._holding)
         if upgraded is None or self._is_lost:
             return  # asyncio has closed the connection
+        _bound_reading(upgraded)
         connection = self._http(**self._keywords)
         connection.connection_made(upgraded)
         upgraded.set_protocol(connection)
@@ -184,6 +187,17 @@ class TlsGate(asyncio.Protocol):
         self._http.open_connections.refusals.count(RefusalReason.TLS)
         text = "TLS handshake with %s failed: %s"
         self._lines.log(_logger, logging.WARNING, self._holding.holder if self._holding else "", text, self._address, reason)
+
+
+def _bound_reading(upgraded: asyncio.Transport) -> None:
+    """Let a connection keep no more than about 128 KiB of what it received and nobody took; asyncio's would keep 768 KiB.
+
+    What is received is copied out of the buffer at once, so that all connections can share one.
+    """
+    protocol = upgraded._ssl_protocol  # type: ignore[attr-defined]
+    protocol.max_size = len(_RECEIVE_BUFFER)
+    protocol._ssl_buffer, protocol._ssl_buffer_view = _RECEIVE_BUFFER, memoryview(_RECEIVE_BUFFER)
+    upgraded.set_read_buffer_limits(high=len(_RECEIVE_BUFFER))  # type: ignore[attr-defined]
 
 
 def _reason_of(error: ssl.SSLError) -> str:

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -165,29 +164,29 @@ def figures(server: tuple[str, int]) -> dict[str, float]:
 
 
 class Watch:
-    """Looks at the memory of a coordinator and at how fast it answers, in a thread, from an address of its own."""
+    """Looks at the memory of a coordinator and at how fast it answers (hostile_watch.py)."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.most_megabytes = 0.0
         self.seconds: list[float] = []
         self._coordinator = coordinator
-        self._stopping = threading.Event()
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Watch until the end of the `with`."""
-        thread = threading.Thread(target=self._watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            thread.join()
+        """Watch until the end of the `with`.
 
-    def _watch(self) -> None:
-        client = Client(self._coordinator.address, "127.0.3.1")
-        while not self._stopping.wait(0.1):
-            self.most_megabytes = max(self.most_megabytes, self._coordinator.megabytes())
-            began = time.monotonic()
-            client.get("/healthz")
-            self.seconds.append(time.monotonic() - began)
+        Raises:
+            AssertionError: an answer failed.
+        """
+        (host, port), pid = self._coordinator.address, self._coordinator.process.pid
+        command = [sys.executable, str(Path(__file__).with_name("hostile_watch.py")), host, str(port), str(pid)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watcher:
+            try:
+                yield
+            finally:
+                printed, errors = watcher.communicate()
+        assert watcher.returncode == 0, errors
+        found = json.loads(printed)
+        self.seconds, self.most_megabytes = found["seconds"], found["most_megabytes"]

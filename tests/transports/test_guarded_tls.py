@@ -1,19 +1,21 @@
 """TLS connections whose handshake fails, seen from the client (the alert) and in the log; and their share of the bounds."""
 
 import contextlib
+import gc
 import logging
 import shutil
 import socket
 import ssl
 import subprocess
 import time
+from asyncio import sslproto
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from asgi_server import serving, wait_until
 from programs import require_program
-from test_guarded_http import GET, app, is_answered
+from test_guarded_http import GET, GO_ON, PATHS, app, is_answered
 
 from pet.errors import ConfigError
 from pet.transports.guarded_tls import guarded_tls_protocol, serving_context
@@ -23,6 +25,12 @@ from pet.transports.open_connections import ConnectionLimits
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
 AUTHORITY, SERVER, CLIENT = TLS / "authority.pem", TLS / "server.pem", TLS / "client.pem"
 PEER = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def _start_anew():
+    PATHS.clear()
+    GO_ON.clear()
 
 
 @contextlib.contextmanager
@@ -197,3 +205,31 @@ def test_wrong_files_are_named_with_what_is_wrong(tmp_path):
     with pytest.raises(ConfigError, match=f"expected a PEM file with certificates in {tmp_path}/noise"):
         serving_context(SERVER, SERVER, tmp_path / "noise")
     serving_context(tmp_path / "certificate", tmp_path / "key", AUTHORITY)
+
+
+def test_a_body_that_is_not_taken_is_not_received():
+    """asyncio keeps what it has received of TLS, and 256 KiB for every connection to receive into."""
+    with guarded(authority=None, header_seconds=60.0) as (port, open_connections):
+        with connect(port) as plain, client_context().wrap_socket(plain, server_hostname=PEER) as connection:
+            connection.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+            wait_until(lambda: PATHS)
+            connection.settimeout(0.5)
+            with contextlib.suppress(TimeoutError, ssl.SSLError):
+                for _ in range(2000):
+                    connection.sendall(bytes(2**14))
+            (tls,) = [one for one in gc.get_objects() if isinstance(one, sslproto.SSLProtocol) and one._app_transport]
+            assert tls._incoming.pending <= 2**17
+            assert len(tls._ssl_buffer) == 2**16
+            GO_ON.set()
+        wait_until(lambda: not open_connections)
+
+
+def test_large_bodies_come_through():
+    size = 4 * 2**20
+    with (
+        guarded(authority=None) as (port, _),
+        connect(port) as plain,
+        client_context().wrap_socket(plain, server_hostname=PEER) as connection,
+    ):
+        connection.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        assert is_answered(connection)
