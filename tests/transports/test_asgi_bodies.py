@@ -23,7 +23,8 @@ from pet.transports.message_route import MessageRoute
 
 @pytest.fixture(scope="module")
 def app():
-    return create_app(Settings(service={"stall_seconds": 0.5, "max_bytes_in_flight": 65_536}))
+    takes_sums = {"count": {"min": 1, "max": 1000}, "time": {"min": 3000, "max": 3600}}  # as long as the tests go on
+    return create_app(Settings(pet={"sum": takes_sums}, service={"stall_seconds": 0.5, "max_bytes_in_flight": 65_536}))
 
 
 @pytest.fixture(scope="module")
