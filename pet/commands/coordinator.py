@@ -19,7 +19,7 @@ import uvicorn
 from rich.console import Console
 
 from pet import kernels
-from pet.commands.serving import Server, listen, serve_until_a_signal
+from pet.commands.serving import ACCEPTED_AT_ONCE, Server, listen, serve_until_a_signal
 from pet.commands.settings_report import (
     defaults_without_a_file,
     load_or_exit,
@@ -171,6 +171,7 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=ACCEPTED_AT_ONCE,
         proxy_headers=False,  # it believes loopback; see pet/transports/forwarded.py
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,

@@ -16,7 +16,7 @@ import typer
 import uvicorn
 from rich.console import Console
 
-from pet.commands.serving import Server, listen, serve_until_a_signal
+from pet.commands.serving import ACCEPTED_AT_ONCE, Server, listen, serve_until_a_signal
 from pet.errors import SettingsError
 from pet.federation.formats.users import UserDirectory
 from pet.federation.peer.nats_runtime import NatsFederationRuntime
@@ -158,6 +158,7 @@ def _server_config(app: Any, tls: ServingContext | None, proxies: list[Network])
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=ACCEPTED_AT_ONCE,
         proxy_headers=False,  # it believes loopback; see pet/transports/forwarded.py
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

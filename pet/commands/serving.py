@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import signal
 import socket
+from typing import Final
 
 import uvicorn
 from rich.console import Console
 
 from pet.coordinator.setting_sections import split_bind_address
 from pet.errors import TransportError
+
+#: Connections that the system holds until they are accepted: participants come all at once.
+_MAX_WAITING: Final = 2048
+#: Accepted before any of them is looked at, and perhaps closed again: as many as `backlog` says to uvicorn and asyncio. Each
+#: has a descriptor meanwhile, which must not be the last one.
+ACCEPTED_AT_ONCE: Final = 64
 
 
 class Server(uvicorn.Server):
@@ -26,6 +33,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, then say so."""
         await super().startup(sockets=sockets)
+        for listener in sockets or ():
+            listener.listen(_MAX_WAITING)  # asyncio has set it to what it accepts at once
         if self.started:
             self._console.print(self._announcement, soft_wrap=True)
 
@@ -48,7 +57,7 @@ def listen(bind_address: str, name: str = "api.bind_address") -> socket.socket:
         # Otherwise a restart has to wait for connections of the last run to time out.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(2048)
+        listener.listen(_MAX_WAITING)
     except OSError as error:
         listener.close()
         raise TransportError(f"{name}: expected an address to listen on, got {bind_address}: {error.strerror}") from None
