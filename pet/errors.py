@@ -77,6 +77,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 from pet._extras import install_command
+from pet.shown import escape_controls
 
 #: The longest text of an error, in characters: room for a line about each setting of a coordinator.
 _MAX_TEXT: Final = 16384
@@ -85,13 +86,13 @@ _MAX_TEXT: Final = 16384
 class PetError(Exception):
     """Root of everything pet raises on purpose.
 
-    The text can be printed and logged wherever it comes from: it is bounded, and what is not Unicode in it is escaped.
+    The text can be printed and logged wherever it comes from: it is bounded, and what is not printable in it is escaped.
     """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         text = message if len(message) <= _MAX_TEXT else message[:_MAX_TEXT] + "..."
-        self._text = text.encode(errors="backslashreplace").decode()
+        self._text = escape_controls(text, keeps="\n\t")
 
     def __str__(self) -> str:
         return self._text

@@ -11,8 +11,8 @@ ROOT = Path(pet.__file__).parent
 
 #: Lowest first. A name covers everything under it; the longest match counts.
 LAYERS = [
-    ["pet._extras"],
-    ["pet.errors", "pet.buffers"],
+    ["pet._extras", "pet.shown"],
+    ["pet.errors", "pet.buffers", "pet.log_lines"],
     ["pet.secret"],
     ["pet.urls", "pet.numbers"],
     ["pet._installation", "pet._orders", "pet.threads"],

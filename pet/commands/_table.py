@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import pet
 from pet.commands.entries import CommandEntry, GroupEntry, extra_of, missing_extra
+from pet.log_lines import log_to_standard_error
 
 #: What every error of parsing a command line is: of click, or of the copy of it that newer versions of typer bring. typer
 #: exports no more of them than this one grandchild.
@@ -40,7 +41,7 @@ def _print_version(wanted: bool) -> None:
 
 def _set_log_level(level: LogLevel | None) -> None:
     """Let pet log at this level; other packages only speak up when something is wrong, or everybody with "debug"."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    log_to_standard_error()
     if level is not None:
         logging.getLogger("pet").setLevel(level.upper())
 

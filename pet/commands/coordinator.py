@@ -37,6 +37,7 @@ from pet.coordinator.settings import LoadedSettings, Settings
 from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
 from pet.coordinator.surroundings import find_outer_faults, tls_context
 from pet.errors import SettingsError, TransportError
+from pet.log_lines import log_to_standard_error
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import guarded_tls_protocol
 
@@ -139,7 +140,7 @@ def _show(loaded: LoadedSettings, console: Console, *, is_verbose: bool) -> None
 
 def _set_up_logging(settings: LogSettings) -> None:
     """Log what pet says from the level of the settings on; --log-level, where it was given, wins."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    log_to_standard_error()
     if settings.format == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())

@@ -25,6 +25,7 @@ from pet.federation.server.authentication import Authenticator
 from pet.federation.server.rest import RestOptions, create_app
 from pet.federation.server.service import FederationService
 from pet.federation.server.store import FederationStore
+from pet.log_lines import log_to_standard_error
 from pet.transports.forwarded import ForwardedPeers, Network, parse_network
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
@@ -123,7 +124,7 @@ def _service(
 
 def _set_up_logging() -> None:
     """Log what pet says from "info" on; --log-level, where it was given, wins."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    log_to_standard_error()
     logger = logging.getLogger("pet")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)

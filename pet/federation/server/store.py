@@ -28,6 +28,7 @@ from pet.federation.records import FederationRecord, LogKind, PeerIdentity
 from pet.federation.server import row_ledger
 from pet.federation.server.database import Database, open_file
 from pet.federation.server.replay_log import ReplayLog
+from pet.shown import escape_controls
 
 MAX_LOG_LINES: Final = 1000
 #: A line is a sentence; longer ones would let a peer's error text fill the disk.
@@ -244,8 +245,8 @@ class PeerStorage:
 
     def append_log(self, kind: LogKind, line: str) -> None:
         """Add a line; the oldest beyond 1000 are dropped."""
-        # What a peer wrote may hold half of a surrogate pair, which no file takes.
-        text = " ".join(line.split())[:MAX_LOG_LINE_CHARACTERS].encode(errors="replace").decode()
+        # What a peer wrote may hold control characters, and half of a surrogate pair, which no file takes.
+        text = escape_controls(" ".join(line.split()))[:MAX_LOG_LINE_CHARACTERS]
         place = (self._cid, self._pid, kind)
         with self._database.transaction() as connection:
             connection.execute(
