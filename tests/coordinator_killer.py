@@ -157,7 +157,7 @@ class Coordinator:
             self._send(signal.SIGKILL)
             os.close(self._process)
             self._nursery.stdin.close()
-            self._nursery.wait(10)
+            self._nursery.wait(60)
             self._nursery.stdout.close()
 
 

@@ -22,8 +22,8 @@ from pet.participant import AsyncParticipant, Participant, TickParticipant, spaw
 from pet.participant.test_drive import DummyFleet
 from pet.transports.base import AsyncTransport, Transport
 
-#: A second, and three for a machine that is busy. What is not ended takes 15 s to connect, and 60 to answer.
-SOON = 4.0
+#: A second, and more for a machine that is busy. What is not ended takes 15 s to connect, and 60 to answer.
+SOON = 12.0
 SYN_SENT = "02"
 
 Caught = Callable[[Callable[[], object]], object]

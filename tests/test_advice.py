@@ -54,7 +54,7 @@ def test_nothing_that_is_good_enough_is_cheaper_than_the_first():
 
 
 @pytest.mark.parametrize("xaynet", [False, True])
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     bound=st.fractions(Fraction(1, 1000), 10**7),
     models=st.integers(1, 10**9),

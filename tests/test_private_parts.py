@@ -41,6 +41,8 @@ UVICORN_FLOW = ["pause_reading", "resume_reading"]
 NATS_METHODS = {
     "_process_msg": ["self", "sid", "subject", "reply", "data", "headers"],
     "_connect_command": ["self"],
+    "_send_ping": ["self", "future"],
+    "_flush_pending": ["self", "force_flush"],
 }
 NATS_VALUES = ["_ps", "_server_info", "_transport"]
 #: What crypto.py calls in place: the public functions of PyNaCl copy the whole message.

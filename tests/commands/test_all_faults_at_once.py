@@ -154,7 +154,7 @@ def test_servers_that_hang_are_not_waited_for(run, tmp_path):
         status, _, lines, seconds = run(["config", "check"], original(*ports).replace("tls_", "# tls_"))
     assert status == 1
     assert [line.partition(":")[2].strip().partition(":")[0] for line in lines] == ["redis.url", "s3.region"]
-    assert seconds < 12
+    assert seconds < 50  # with starting Python on a busy machine; a server that hangs would never answer
 
 
 @pytest.mark.parametrize(

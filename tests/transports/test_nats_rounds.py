@@ -47,7 +47,7 @@ def settings_for(broker, **options):
     return NatsSettings(hosts=(broker.url,), request_timeout_seconds=5, **options)
 
 
-def eventually(condition, seconds=20):
+def eventually(condition, seconds=90):
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

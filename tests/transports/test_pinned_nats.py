@@ -187,7 +187,8 @@ def test_the_answer_to_one_participant_is_signed_too(broker):
                 await here.client.flush()
 
             await here.client.subscribe(here.subjects.ask_all, cb=answer_first)
-            await here.client.flush()
+            for _ in range(2):  # the library's first ping may overtake the subscription
+                await here.client.flush()
             for key in (bytes(32), bytes(32), bytes([1]) * 32):  # the last gets what is true for another
                 with pytest.raises(CoordinatorKeyError):
                     await transport.get_seeds(key)

@@ -199,7 +199,8 @@ class Wire(Transport):
 
     def writelines(self, payload: Sequence[bytes]) -> None:
         """Send several pieces of bytes."""
-        self._writer().writelines(payload)
+        # Not by its own writelines, which on Python 3.12 raises TypeError once the connection is gone.
+        self.write(b"".join(payload))
 
     async def read(self, buffer_size: int) -> Any:  # noqa: ARG002 - the library's
         """Return what came first: bytes, or a `LargeMessage`; no bytes at the end.

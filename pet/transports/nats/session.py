@@ -110,6 +110,11 @@ class _Client(Client):
         except Exception:  # anything would end the library's reading
             _logger.exception("%r: a message could not be taken", subject)
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Send a ping behind everything else: the library's overtakes what its flusher has not written yet."""
+        await self._flush_pending(force_flush=True)
+        await super()._send_ping(future)
+
     def _connect_command(self) -> bytes:
         """Make the first thing that is sent, with user and password in it."""
         if self.must_encrypt and not self._server_info.get("tls_required"):
