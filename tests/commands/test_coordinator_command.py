@@ -149,13 +149,6 @@ def test_a_key_file_that_cannot_be_used_ends_the_start(config, folder, monkeypat
     assert message in err
 
 
-def test_its_url_comes_first_and_the_table_only_on_request(config):
-    with running("-c", str(config)) as (_, url, printed):
-        assert printed.startswith(f"pet coordinator, {url}\n")
-        assert "model.length  " not in printed
-        assert len(printed.splitlines()) < 15
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
 def test_answers_are_not_held_back_by_nagle(address):
     """asyncio looks at the protocol of the listener; held back, each answer with a body would take 40 ms."""
@@ -168,12 +161,11 @@ def test_answers_are_not_held_back_by_nagle(address):
         assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_an_address_in_use_is_one_line(config):
+def test_an_address_in_use_is_one_line(config, monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        process = start("-c", str(config), PET__API__BIND_ADDRESS=address)
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
+        status, err = fail_to_start(monkeypatch, capsys, "-c", str(config), PET__API__BIND_ADDRESS=address)
+    assert status == 1
     name = "PET__API__BIND_ADDRESS (api.bind_address)"
     assert err == f"error: {name}: expected an address to listen on, got {address}: Address already in use\n"
 
@@ -339,8 +331,11 @@ def test_state_that_is_not_a_coordinators_is_refused_until_fresh_is_said(config,
         assert httpx.get(f"{url}/params").status_code == 200
 
 
-def test_two_coordinators_do_not_share_a_folder(config, monkeypatch, capsys):
-    with running("-c", str(config)) as (_, url, _):
+def test_its_url_comes_first_the_table_on_request_and_its_folder_is_its_own(config, monkeypatch, capsys):
+    with running("-c", str(config)) as (_, url, printed):
+        assert printed.startswith(f"pet coordinator, {url}\n")
+        assert "model.length  " not in printed
+        assert len(printed.splitlines()) < 15
         for arguments in ([], ["--fresh"]):
             status, err = fail_to_start(monkeypatch, capsys, "-c", str(config), *arguments)
             assert status == 1

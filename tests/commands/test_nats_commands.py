@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from nats_broker import running_broker
 
+from pet import cli
 from pet.commands._coordinator_url import open_coordinator
 from pet.coordinator.settings import load_settings
 from pet.errors import ConfigError, SettingsError
@@ -36,20 +37,25 @@ request_timeout = 5
 CONFIG = 'authorization { user: "me", password: "hidden-word" }'
 
 
-def pet(*arguments):
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))}
-    return [sys.executable, "-m", "pet", *arguments], {**environ, "COLUMNS": "160"}
+@pytest.fixture
+def finish(monkeypatch, capsys):
+    """Give what runs a command to its end, in this process; it returns the exit status, output and errors."""
+    for name in [name for name in os.environ if name.startswith(("PET_", "XAYNET_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "160")
 
+    def finish(*arguments):
+        status = cli.run([*arguments])
+        return status, *capsys.readouterr()
 
-def finish(*arguments):
-    command, environ = pet(*arguments)
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    return finish
 
 
 @contextlib.contextmanager
 def coordinator(config):
-    command, environ = pet("coordinator", "-c", str(config))
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Run a coordinator as a process; the fixture `finish` has removed settings from the environment that it inherits."""
+    command = [sys.executable, "-m", "pet", "coordinator", "-c", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     printed = ""
     try:
         for line in process.stdout:
@@ -78,23 +84,23 @@ def write(tmp_path, hosts):
     return config
 
 
-def test_a_coordinator_serves_over_http_and_over_nats(tmp_path, broker):
+def test_a_coordinator_serves_over_http_and_over_nats(finish, tmp_path, broker):
     nats_url = broker.url.replace("nats://", "nats://me:hidden-word@")
     with coordinator(write(tmp_path, nats_url)) as (url, printed):
         assert f"Serving over NATS too: {broker.url}, federation pet0coordinator0." in printed
         assert "hidden" not in printed
-        drive = finish("test-drive", "-u", nats_url, "-n", "8", "-p", "0.05", "--rounds", "1")
-        assert drive.returncode == 0, drive.stderr
-        assert "1 rounds finished" in drive.stdout
-        assert "hidden" not in drive.stdout + drive.stderr
+        status, out, err = finish("test-drive", "-u", nats_url, "-n", "8", "-p", "0.05", "--rounds", "1")
+        assert status == 0, err
+        assert "1 rounds finished" in out
+        assert "hidden" not in out + err
         model = tmp_path / "model.npy"
-        done = finish("model", "get", "-u", f"{nats_url}/pet0coordinator0", "-o", str(model))
-        assert done.returncode == 0, done.stderr
+        status, _, err = finish("model", "get", "-u", f"{nats_url}/pet0coordinator0", "-o", str(model))
+        assert status == 0, err
         assert np.load(model).shape == (7,)
         assert httpx.get(f"{url}/status").json()["rounds_completed"] >= 1
 
 
-def test_what_is_wrong_with_the_broker_is_reported_before_anything_is_served(tmp_path, broker):
+def test_what_is_wrong_with_the_broker_is_reported_before_anything_is_served(finish, tmp_path, broker):
     for hosts, expected in (
         (broker.url.replace("nats://", "nats://me:wrong-word@"), "expected credentials that it accepts"),
         ("nats://127.0.0.1:1", "expected a broker within 5 s"),
@@ -103,11 +109,11 @@ def test_what_is_wrong_with_the_broker_is_reported_before_anything_is_served(tmp
         if "127.0.0.1:1" in hosts:
             config.write_text(config.read_text().replace("request_timeout = 5", "request_timeout = 0.5"))
             expected = "expected a broker within 0.5 s"
-        done = finish("coordinator", "-c", str(config))
-        assert done.returncode == 1
-        assert expected in done.stderr
-        assert "wrong-word" not in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+        status, out, err = finish("coordinator", "-c", str(config))
+        assert status == 1
+        assert expected in err
+        assert "wrong-word" not in out + err
+        assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
