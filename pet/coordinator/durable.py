@@ -10,64 +10,53 @@ For one thread, with the time given in each call; no clock, no threads, no socke
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from pet.bodies.body import SealedBody
 from pet.coordinator.journal import Journal
 from pet.coordinator.model_store import ModelStore
-from pet.coordinator.restore import restore
 from pet.coordinator.round_model import RoundModel
-from pet.coordinator.storage.base import Storage
-from pet.errors import StateError
-from pet.messages import Chunk, ChunkStore, Message
+from pet.messages import Chunk, Message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Sum2Entry
 from pet.protocol.events import Event, ModelPublished, ParametersPublished, PhaseEntered
 from pet.protocol.round_machine import SenderCheck
-from pet.protocol.round_settings import RoundSettings
-from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 
 #: How often the time that a phase has lasted is written when nothing else is: a crash gives the phase at most so much back.
 HEARTBEAT_SECONDS: Final = 1.0
-
-_WRITER_BYTES: Final = 16
 
 
 class DurableCoordinator:
     """A `Coordinator` that goes on where another one, that used the same storage, was stopped.
 
     Args:
-        settings: what rounds are like; one that is under way keeps its own.
+        protocol: what decides. Its owner may ask it everything, but changes it here only.
         now_seconds: the time now.
-        entropy: as for `Coordinator`.
-        storage: where it is kept; None keeps nothing.
+        journal: what stores it; None keeps nothing.
         model_store: where models are kept; None keeps none.
-        strategies: as for `Coordinator`.
-        chunk_store: as for `Coordinator`.
+        model: the last global model that was stored; None if there is none.
+        was_restored: whether it goes on with what the journal's storage held.
 
     Attributes:
-        protocol: what decides. Its owner may ask it everything, but changes it here only.
+        protocol: as above.
         model: the last global model that was stored; None if there is none.
-        was_restored: whether it goes on with what the storage held.
-
-    Raises:
-        StateError: what is stored is damaged, or not of a coordinator of this version.
-        StorageError: a store cannot be reached.
+        was_restored: as above.
     """
 
     def __init__(
         self,
-        settings: RoundSettings,
+        protocol: Coordinator,
         *,
         now_seconds: float,
-        entropy: Callable[[int], bytes],
-        storage: Storage | None = None,
+        journal: Journal | None = None,
         model_store: ModelStore | None = None,
-        strategies: Strategies = DEFAULT_STRATEGIES,
-        chunk_store: ChunkStore | None = None,
+        model: RoundModel | None = None,
+        was_restored: bool = False,
     ) -> None:
-        self.model: RoundModel | None = None
+        self.protocol: Final = protocol
+        self.model = model
+        self.was_restored: Final = was_restored
+        self._journal = journal
         self._model_store: Final = model_store
         self._round_seed = bytes(32)
         self._saved_seconds = now_seconds
@@ -75,31 +64,9 @@ class DurableCoordinator:
         self._events: Final[deque[Event]] = deque()
         #: Models of rounds that are not stored yet.
         self._models: Final[deque[RoundModel]] = deque()
-        self._journal: Journal | None = None
-        restored = None
-        if storage is not None:
-            writer = entropy(_WRITER_BYTES)
-            restored = restore(
-                storage,
-                settings,
-                now_seconds=now_seconds,
-                entropy=entropy,
-                writer=writer,
-                strategies=strategies,
-                chunk_store=chunk_store,
-            )
-            self._journal = Journal(storage, writer)
-        self.was_restored = restored is not None
-        if restored is None:
-            self.protocol = Coordinator(
-                settings, now_seconds=now_seconds, entropy=entropy, strategies=strategies, chunk_store=chunk_store
-            )
-            return
-        self.protocol, self._journal = restored
-        if model_store is not None and self._journal.model is not None:
-            self.model = _load_model(model_store, self._journal.model)
-        self.protocol.announce_again()
-        self._collect(is_news=False)
+        if was_restored:
+            protocol.announce_again()
+            self._collect(is_news=False)
 
     # ---- what can happen ----------------------------------------------------------------------------------------------
 
@@ -223,7 +190,7 @@ class DurableCoordinator:
             if isinstance(event, ParametersPublished):
                 self._round_seed = event.parameters.seed
                 if self._journal is not None:
-                    self._journal.round_seed = event.parameters.seed
+                    self._journal.position.round_seed = event.parameters.seed
             elif isinstance(event, ModelPublished):
                 self._models.append(RoundModel(event.round_id, self._round_seed, event.model))
             elif isinstance(event, PhaseEntered) and is_news and self._journal is not None:
@@ -249,8 +216,3 @@ class DurableCoordinator:
         public_key, message_id = message.participant_public_key, message.payload.message_id
         if not current.chunks.holds(public_key, message_id):
             self._journal.note_dropped_chunks(public_key, message_id)
-
-
-def _load_model(model_store: ModelStore, record: dict[str, Any]) -> RoundModel:
-    with StateError.reading("last global model", " (--fresh begins without one)"):
-        return model_store.load(record)

@@ -14,26 +14,22 @@ The engine has no threads and no timer of its own: somebody calls `tick`. It kno
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from pet.bodies.body import SealedBody, as_sealed_body
 from pet.buffers import Buffer
-from pet.coordinator.durable import DurableCoordinator
-from pet.coordinator.model_store import ModelStore
-from pet.coordinator.storage.base import Storage
+from pet.coordinator.open_rounds import RoundOptions, open_rounds
 from pet.coordinator.waiting import Sightings, waiting_record
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError, StorageError
 from pet.messages import (
     MIN_BODY_BYTES,
-    ChunkStore,
     EncodedSeeds,
     Message,
     MessageTag,
@@ -53,7 +49,6 @@ from pet.protocol.events import (
 from pet.protocol.phases import Phase
 from pet.protocol.round_machine import SenderCheck
 from pet.protocol.round_settings import RoundSettings
-from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.threads import occupy
 from pet.transports.base import PublishedModel
 
@@ -105,11 +100,8 @@ class CoordinatorEngine:
     Args:
         settings: what the rounds are like.
         clock: returns seconds that never go back.
-        entropy: returns the requested number of random bytes.
-        storage: keeps the rounds, which an engine on the same storage goes on with; None keeps nothing.
-        model_store: keeps the models; None keeps none but the last, in memory.
-        strategies: who takes part in rounds, with which task, and which mask counts.
-        chunk_store: where the pieces of unfinished messages lie; in memory if not given.
+        options: where rounds and models are kept, and what else they are made with: see `RoundOptions`. An engine goes on with
+            the rounds that another one left in a storage.
 
     Raises:
         StateError: what is stored is damaged, or not of a coordinator of this version.
@@ -117,27 +109,11 @@ class CoordinatorEngine:
     """
 
     def __init__(
-        self,
-        settings: RoundSettings,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        entropy: Callable[[int], bytes] = os.urandom,
-        storage: Storage | None = None,
-        model_store: ModelStore | None = None,
-        strategies: Strategies = DEFAULT_STRATEGIES,
-        chunk_store: ChunkStore | None = None,
+        self, settings: RoundSettings, *, clock: Callable[[], float] = time.monotonic, **options: Unpack[RoundOptions]
     ) -> None:
         self.settings: Final = settings
         self._clock: Final = clock
-        self._rounds: Final = DurableCoordinator(
-            settings,
-            now_seconds=clock(),
-            entropy=entropy,
-            storage=storage,
-            model_store=model_store,
-            strategies=strategies,
-            chunk_store=chunk_store,
-        )
+        self._rounds: Final = open_rounds(settings, now_seconds=clock(), **options)
         self._protocol: Final = self._rounds.protocol
         self._queue: Final[deque[_Batch]] = deque()
         self._lock: Final = threading.Lock()

@@ -7,21 +7,19 @@ leads the vote; chunks of unfinished messages. So neither disk space nor the tim
 A journal collects what happens, and writes it in one transaction whenever its owner says so. What it could not write it keeps
 and tries again: until then the coordinator in memory is ahead of the one on disk, and the difference must not be observable.
 
-Everything stored carries a checksum and its place. This file knows neither files nor databases.
+Everything stored carries a checksum and its place (framing.py). This file knows neither files nor databases.
 """
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
+from pet.coordinator.framing import frame_blob, frame_entry, frame_state
 from pet.coordinator.storage.base import Blob, Storage, Transaction
-from pet.errors import StateError
 from pet.messages import Message
 from pet.messages.chunks import Chunk
 from pet.protocol.coordinator import Coordinator
@@ -39,17 +37,12 @@ FOLD_BYTES: Final = 8 << 20
 #: Of an update from this size on, the sealed body is stored: it lies in a file already. Opening it again takes time, though.
 SEALED_BYTES: Final = 1 << 20
 
-_CHECKSUM_BYTES: Final = 4
-_MAGIC: Final = b"pet coordinator 1 "
 _CHUNKS: Final = "chunk/"
 
 
-class Journal:
-    """Writes a coordinator to a storage, as it changes.
-
-    Args:
-        storage: where to; empty, or what `pet.coordinator.restore` has read.
-        writer: what no other journal has: with it, the storage can tell whose a change is.
+@dataclass(slots=True)
+class JournalPosition:
+    """How far a journal has come.
 
     Attributes:
         round_seed: the seed of the round that entries and blobs belong to.
@@ -62,17 +55,32 @@ class Journal:
         has_chunks: whether chunks are stored.
     """
 
-    def __init__(self, storage: Storage, writer: bytes) -> None:
+    round_seed: bytes = b""
+    model: dict[str, Any] | None = None
+    sequence: int = 0
+    entry_count: int = 0
+    folded_count: int = 0
+    unfolded_bytes: int = 0
+    leader_blob: str | None = None
+    has_chunks: bool = False
+
+
+class Journal:
+    """Writes a coordinator to a storage, as it changes.
+
+    Args:
+        storage: where to; empty, or what `position` is of.
+        writer: what no other journal has: with it, the storage can tell whose a change is.
+        position: where another journal of the storage had come to; it belongs to this one afterwards.
+
+    Attributes:
+        position: how far it has come.
+    """
+
+    def __init__(self, storage: Storage, writer: bytes, position: JournalPosition | None = None) -> None:
         self.storage: Final = storage
+        self.position: Final = position or JournalPosition()
         self._writer: Final = writer.hex()
-        self.round_seed = b""
-        self.model: dict[str, Any] | None = None
-        self.sequence = 0
-        self.entry_count = 0
-        self.folded_count = 0
-        self.unfolded_bytes = 0
-        self.leader_blob: str | None = None
-        self.has_chunks = False
         self._entries: list[bytes] = []
         self._blobs: dict[str, list[Buffer]] = {}
         #: Bodies that are stored as they came; what to store in their place, should they be gone, is in `_blobs`.
@@ -90,16 +98,16 @@ class Journal:
         """Note that a phase began: in Idle everything about the last round goes, else the chunks of the last phase."""
         self._is_changed = True
         if phase is Phase.IDLE:
-            self._clears, self.has_chunks = True, False
-            self.entry_count = self.folded_count = self.unfolded_bytes = 0
-            self.leader_blob = self._saved_round = None
+            self._clears, self.position.has_chunks = True, False
+            self.position.entry_count = self.position.folded_count = self.position.unfolded_bytes = 0
+            self.position.leader_blob = self._saved_round = None
             self._entries.clear()
             self._blobs.clear()
             self._bodies.clear()
             self._dropped.clear()
-        elif self.has_chunks:
+        elif self.position.has_chunks:
             self._drop(_CHUNKS)
-            self.has_chunks = False
+            self.position.has_chunks = False
 
     def note_entry(self, entry: Entry, *, leads: bool = False, body: SealedBody | None = None) -> None:
         """Note that a message was accepted.
@@ -110,36 +118,36 @@ class Journal:
             body: the message as it came, if it came whole; it is only used until the next `save` returns or raises.
         """
         self._is_changed = True
-        position = self.entry_count
-        self.entry_count += 1
-        self._entries.append(frame_entry(self.round_seed, position, encode_entry(entry)))
+        position = self.position.entry_count
+        self.position.entry_count += 1
+        self._entries.append(frame_entry(self.position.round_seed, position, encode_entry(entry)))
         if isinstance(entry, UpdateEntry) and entry.masked_model is not None:
-            self.unfolded_bytes += entry.masked_model.size_bytes
+            self.position.unfolded_bytes += entry.masked_model.size_bytes
             self._put(update_blob(position), entry.masked_model.to_parts())
             if body is not None and body.size_bytes >= SEALED_BYTES:
                 self._bodies[update_blob(position)] = body
         elif isinstance(entry, Sum2Entry) and entry.mask is not None and leads:
-            if self.leader_blob is not None:
-                self._drop(self.leader_blob)
-            self.leader_blob = mask_blob(position)
-            self._put(self.leader_blob, entry.mask.to_parts())
+            if self.position.leader_blob is not None:
+                self._drop(self.position.leader_blob)
+            self.position.leader_blob = mask_blob(position)
+            self._put(self.position.leader_blob, entry.mask.to_parts())
 
     def note_chunk(self, message: Message, chunk: Chunk) -> None:
         """Note that a chunk was taken, and its message is not whole yet."""
-        self._is_changed = self.has_chunks = True
+        self._is_changed = self.position.has_chunks = True
         name = f"{_chunks_of(message.participant_public_key, chunk.message_id)}{chunk.chunk_id}"
         self._put(name, [bytes([message.tag]), *chunk.encode_parts()])
 
     def note_dropped_chunks(self, participant_public_key: bytes, message_id: int) -> None:
         """Note that the chunks of a message are no longer needed."""
-        if self.has_chunks:
+        if self.position.has_chunks:
             self._is_changed = True
             self._drop(_chunks_of(participant_public_key, message_id))
 
     def note_model(self, model: dict[str, Any]) -> None:
         """Note that a model was put into the model store."""
         self._is_changed = True
-        self.model = model
+        self.position.model = model
 
     # ---- writing ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +173,7 @@ class Journal:
         bodies = {name: body for name, body in self._bodies.items() if name in self._blobs}
         brought = {name: self._blobs.pop(name) for name in bodies}
         transaction = self._next_transaction(coordinator, now_seconds)
-        self.sequence += 1
+        self.position.sequence += 1
         self._entries, self._blobs, self._bodies, self._dropped = [], {}, {}, []
         self._clears = self._is_changed = False
         self._transaction = transaction
@@ -189,13 +197,13 @@ class Journal:
     def _next_transaction(self, coordinator: Coordinator, now_seconds: float) -> Transaction:
         record = {
             "coordinator": save_state(coordinator, now_seconds, self._saved_round_of(coordinator)),
-            "entries": self.entry_count,
-            "folded": self.folded_count,
-            "model": self.model,
+            "entries": self.position.entry_count,
+            "folded": self.position.folded_count,
+            "model": self.position.model,
             "writer": self._writer,
         }
         return Transaction(
-            sequence=self.sequence + 1,
+            sequence=self.position.sequence + 1,
             state=frame_state(record),
             clears=self._clears,
             entries=self._entries,
@@ -211,22 +219,22 @@ class Journal:
         return self._saved_round[1]
 
     def _frame(self, blobs: Mapping[str, list[Buffer]]) -> dict[str, Blob]:
-        return {name: frame_blob(self.round_seed, name, parts) for name, parts in blobs.items()}
+        return {name: frame_blob(self.position.round_seed, name, parts) for name, parts in blobs.items()}
 
     def _fold_if_worth_it(self, coordinator: Coordinator) -> None:
         """Let the total take the place of the masked models in it, if these are many by now."""
         current = coordinator.state.round
-        if current is None or self.unfolded_bytes < FOLD_BYTES:
+        if current is None or self.position.unfolded_bytes < FOLD_BYTES:
             return
         total_bytes = len(current.aggregation) * current.aggregation.config.vect.element_bytes
-        if self.unfolded_bytes < FOLD_COUNT * total_bytes:
+        if self.position.unfolded_bytes < FOLD_COUNT * total_bytes:
             return
         parts = current.aggregation.to_parts()
         self._drop("update/")
         self._drop("sealed/")
         self._drop("total/")
-        self.folded_count, self.unfolded_bytes = self.entry_count, 0
-        self._put(total_blob(self.folded_count), parts)
+        self.position.folded_count, self.position.unfolded_bytes = self.position.entry_count, 0
+        self._put(total_blob(self.position.folded_count), parts)
 
     def _put(self, name: str, parts: list[Buffer]) -> None:
         self._blobs[name] = parts
@@ -267,69 +275,3 @@ def _chunks_of(participant_public_key: bytes, message_id: int) -> str:
 def parse_chunk_name(name: str) -> bytes | None:
     """Return the public key in the name of a chunk; None for the name of another blob."""
     return bytes.fromhex(name.split("/")[1]) if name.startswith(_CHUNKS) else None
-
-
-# ---- checksums --------------------------------------------------------------------------------------------------------
-
-
-def frame_state(record: dict[str, Any]) -> bytes:
-    """Serialise the state."""
-    text = json.dumps(record, separators=(",", ":")).encode()
-    return _MAGIC + _checksum(b"", text) + text
-
-
-def unframe_state(data: bytes) -> dict[str, Any]:
-    """Read what `frame_state` wrote.
-
-    Raises:
-        StateError: something else, or damaged.
-    """
-    start = len(_MAGIC) + _CHECKSUM_BYTES
-    if data[: len(_MAGIC)] != _MAGIC:
-        raise StateError("stored state: expected that of a coordinator of this version, got something else")
-    if data[len(_MAGIC) : start] != _checksum(b"", data[start:]):
-        raise StateError("stored state: expected its checksum, got another one: it is damaged")
-    record: dict[str, Any] = json.loads(data[start:])
-    return record
-
-
-def frame_entry(round_seed: bytes, position: int, data: bytes) -> bytes:
-    """Add the checksum of an entry, its place and its round."""
-    return _checksum(round_seed + str(position).encode(), data) + data
-
-
-def unframe_entry(round_seed: bytes, position: int, data: bytes) -> bytes:
-    """Check and remove what `frame_entry` added.
-
-    Raises:
-        StateError: the entry is damaged, or belongs somewhere else.
-    """
-    return bytes(_unframe(f"entry {position}", round_seed + str(position).encode(), data))
-
-
-def frame_blob(round_seed: bytes, name: str, parts: list[Buffer]) -> list[Buffer]:
-    """Add the checksum of a blob, its name and its round."""
-    return [_checksum(round_seed + name.encode(), *parts), *parts]
-
-
-def unframe_blob(round_seed: bytes, name: str, data: Buffer) -> memoryview:
-    """Check a blob; returns a view of what was framed.
-
-    Raises:
-        StateError: the blob is damaged, or has another name.
-    """
-    return _unframe(f"blob {name!r}", round_seed + name.encode(), data)
-
-
-def _unframe(what: str, place: bytes, data: Buffer) -> memoryview:
-    view = memoryview(data)
-    if view[:_CHECKSUM_BYTES] != _checksum(place, view[_CHECKSUM_BYTES:]):
-        raise StateError(f"stored {what}: expected its checksum, got another one: it is damaged, or not of this round")
-    return view[_CHECKSUM_BYTES:]
-
-
-def _checksum(place: bytes, *parts: Buffer) -> bytes:
-    value = zlib.crc32(place)
-    for part in parts:
-        value = zlib.crc32(part, value)
-    return value.to_bytes(_CHECKSUM_BYTES, "little")

@@ -11,15 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from pet.aggregation import Aggregation
+from pet.coordinator.framing import unframe_blob, unframe_entry, unframe_state
 from pet.coordinator.journal import (
     Journal,
+    JournalPosition,
     mask_blob,
     parse_chunk_name,
     sealed_blob,
     total_blob,
-    unframe_blob,
-    unframe_entry,
-    unframe_state,
     update_blob,
 )
 from pet.coordinator.storage.base import Storage, Stored
@@ -68,37 +67,35 @@ def restore(
     if stored is None:
         return None
     with StateError.reading(storage.description, " (--fresh begins anew and forgets what is there)"):
-        round_settings, state, journal = _Restorer(storage, stored, writer, chunk_store).restore(now_seconds)
+        round_settings, state, position = _Restorer(storage, stored, chunk_store).restore(now_seconds)
     coordinator = Coordinator.from_state(
         round_settings or settings, state, entropy=entropy, strategies=strategies, chunk_store=chunk_store
     )
     coordinator.next_settings = settings
-    return coordinator, journal
+    return coordinator, Journal(storage, writer, position)
 
 
 class _Restorer:
-    def __init__(self, storage: Storage, stored: Stored, writer: bytes, chunk_store: ChunkStore | None) -> None:
+    def __init__(self, storage: Storage, stored: Stored, chunk_store: ChunkStore | None) -> None:
         self._chunk_store = chunk_store
         self._storage = storage
         self._stored = stored
-        self._journal = Journal(storage, writer)
-        self._journal.sequence = stored.sequence
-        self._journal.entry_count = len(stored.entries)
+        self._position = JournalPosition(sequence=stored.sequence, entry_count=len(stored.entries))
 
-    def restore(self, now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState, Journal]:
+    def restore(self, now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState, JournalPosition]:
         record = unframe_state(self._stored.state)
-        self._journal.model = record["model"]
+        self._position.model = record["model"]
         round_settings, state = load_state(record["coordinator"], now_seconds)
         _expect(len(self._stored.entries) == record["entries"], f"{record['entries']} entries", len(self._stored.entries))
         if state.round is not None and round_settings is not None:
             state.round.chunks = ChunkCollector(round_settings.chunk_limits, self._chunk_store)
             self._fill(state, state.round, int(record["folded"]))
             self._put_back_chunks(state.round, now_seconds)
-        return round_settings, state, self._journal
+        return round_settings, state, self._position
 
     def _fill(self, state: CoordinatorState, current: RoundState, folded_count: int) -> None:
         """Put back what participants brought to the round."""
-        self._journal.folded_count, self._journal.round_seed = folded_count, state.seed
+        self._position.folded_count, self._position.round_seed = folded_count, state.seed
         if folded_count:
             current.aggregation = self._read_total(current, folded_count)
         kinds = [self._put_back(current, position, folded_count) for position in range(len(self._stored.entries))]
@@ -123,7 +120,7 @@ class _Restorer:
 
     def _put_back(self, current: RoundState, position: int, folded_count: int) -> type[Any]:
         """Let an entry change the round; returns its kind."""
-        entry: Entry = decode_entry(unframe_entry(self._journal.round_seed, position, self._stored.entries[position]))
+        entry: Entry = decode_entry(unframe_entry(self._position.round_seed, position, self._stored.entries[position]))
         if isinstance(entry, UpdateEntry):
             _expect(entry.encrypted_seeds.keys() == current.sum_dictionary.keys(), "seeds for every sum participant", "others")
             _expect(entry.participant_public_key not in current.update_participants, "one update of each participant", 2)
@@ -132,7 +129,7 @@ class _Restorer:
         elif isinstance(entry, Sum2Entry):
             _expect(entry.participant_public_key not in current.votes.voters, "one vote of each participant", 2)
             if mask_blob(position) in self._stored.blob_names:
-                self._journal.leader_blob = mask_blob(position)
+                self._position.leader_blob = mask_blob(position)
                 entry = with_large_part(entry, self._read(mask_blob(position)))
         else:
             _expect(entry.participant_public_key not in current.sum_dictionary, "one entry of each sum participant", 2)
@@ -143,12 +140,12 @@ class _Restorer:
         """Return the entry with the masked model that it was stored with, alone or in the body that brought it."""
         if sealed_blob(position) not in self._stored.blob_names:
             data = self._read(update_blob(position))
-            self._journal.unfolded_bytes += len(data)
+            self._position.unfolded_bytes += len(data)
             whole = with_large_part(entry, data)
             assert isinstance(whole, UpdateEntry), "a large part does not change the kind"
             return whole
         body = bytearray(self._storage.read_blob(sealed_blob(position)))
-        self._journal.unfolded_bytes += len(body)
+        self._position.unfolded_bytes += len(body)
         message = open_message(body, current.keys, Tag.UPDATE)
         _expect(message.participant_public_key == entry.participant_public_key, "the body of this participant", "another one")
         assert isinstance(message.payload, UpdatePayload), "chunks are not stored as they came"
@@ -161,10 +158,10 @@ class _Restorer:
                 data = self._read(name)
                 whole = current.chunks.add(public_key, Tag(data[0]), Chunk.decode(data[1:]), now_seconds)
                 _expect(whole is None, "chunks of unfinished messages", "a whole message")
-                self._journal.has_chunks = True
+                self._position.has_chunks = True
 
     def _read(self, name: str) -> memoryview:
-        return unframe_blob(self._journal.round_seed, name, self._storage.read_blob(name))
+        return unframe_blob(self._position.round_seed, name, self._storage.read_blob(name))
 
 
 def _expect(is_so: bool, expected: str, got: object) -> None:

@@ -15,7 +15,7 @@ from redis_server import redis_server
 from sealed_rounds import SealedRound
 
 from pet.bodies.spool import Spool
-from pet.coordinator import journal
+from pet.coordinator import framing, journal
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.model_store import FolderModelStore, MemoryModelStore
 from pet.coordinator.service import CoordinatorService
@@ -528,7 +528,7 @@ def test_a_total_of_another_config_or_count_is_noticed(monkeypatch):
     other = type(aggregation)(MaskConfig.parse("prime-f64-b2-m3"), LENGTH)
     fewer = type(aggregation)(CONFIG, LENGTH)
     for total in (other, fewer):
-        storage._blobs[name] = b"".join(bytes(part) for part in journal.frame_blob(life.state.seed, name, total.to_parts()))
+        storage._blobs[name] = b"".join(bytes(part) for part in framing.frame_blob(life.state.seed, name, total.to_parts()))
         with pytest.raises(StateError, match="expected a"):
             Life(storage)
 

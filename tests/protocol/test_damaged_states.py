@@ -15,7 +15,7 @@ from coordinator_driver import Session, counting_entropy
 from participant_driver import Script, make_machine, round_parameters, step, steps, weights
 
 from pet.aggregation import Aggregation
-from pet.coordinator.journal import frame_state
+from pet.coordinator.framing import frame_state
 from pet.coordinator.model_file import decode_model
 from pet.coordinator.restore import restore
 from pet.coordinator.storage.base import Transaction
