@@ -61,6 +61,12 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         self._accepted = Counter("pet_messages_accepted", "Messages taken into a round.", ["kind"], registry=registry)
         self._refused = Counter("pet_messages_refused", "Messages refused, by reason.", ["reason"], registry=registry)
+        self._refused_uploads = Counter(
+            "pet_nats_uploads_refused",
+            "Uploads over NATS that were refused, had to wait or were given up, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self._discarded = Counter(
             "pet_messages_discarded", "Messages that came after a phase was full.", ["phase"], registry=registry
         )
@@ -88,6 +94,7 @@ class Metrics:
         self._add_gauges(service)
         service.engine.subscribe(self._note)
         service.on_message_handled = self._note_handled
+        service.on_upload_refused = lambda reason: self._refused_uploads.labels(reason).inc()
 
     def _add_gauges(self, service: CoordinatorService) -> None:
         """Add what is read off at the time of asking."""

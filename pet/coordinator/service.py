@@ -105,6 +105,8 @@ class CoordinatorService:
         self._sleeps_until_seconds = 0.0
         #: Called with the bytes of a message and the seconds from its being whole to the end of its handling.
         self.on_message_handled: Callable[[int, float], None] | None = None
+        #: Called with the reason of each upload over NATS that is refused, has to wait or is given up.
+        self.on_upload_refused: Callable[[str], None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, stores: Stores | None = None) -> Self:
@@ -202,6 +204,11 @@ class CoordinatorService:
     def endpoint(self) -> Endpoint:
         """What answers: the engine."""
         return self.engine
+
+    def note_refused_upload(self, reason: str) -> None:
+        """Count an upload over NATS that was refused, had to wait or was given up, by reason."""
+        if self.on_upload_refused is not None:
+            self.on_upload_refused(reason)
 
     def receive_body(self, most_bytes: int, holder: str = "") -> AbstractAsyncContextManager[IncomingBody]:
         """Begin a body of at most `most_bytes`; see `Intake.receive_body`.

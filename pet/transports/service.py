@@ -74,6 +74,10 @@ class Service(Protocol):
         """Whether the service runs and time passes in it."""
         ...
 
+    def note_refused_upload(self, reason: str) -> None:
+        """Count an upload over NATS that was refused, had to wait or was given up, by reason."""
+        ...
+
     def receive_body(self, most_bytes: int, holder: str = "") -> AbstractAsyncContextManager[IncomingBody]:
         """Begin a body of at most `most_bytes`.
 

@@ -84,14 +84,18 @@ def test_large_uploads_leave_slots_for_small_ones(broker):
     """Eight names send a chunk of a large upload now and then, which is all that they have to do."""
 
     async def use():
-        keeper, settings = Keeper(), large_settings(broker)
+        keeper, settings, reasons = Keeper(), large_settings(broker), []
         keeper.stall_seconds = 600.0
-        async with receiving(broker, keeper, settings=settings) as subjects, await connect(settings, "peer") as connection:
+        async with (
+            receiving(broker, keeper, settings=settings, on_refused=reasons.append) as subjects,
+            await connect(settings, "peer") as connection,
+        ):
             for number in range(8):
                 mine, slot = await offer(connection, subjects, f"slow{number}", LARGE)
                 await send_chunk(connection, subjects, mine, slot)
             assert (await offer(connection, subjects, "other", LARGE))[1] == ""
             await send_as(connection, subjects, "honest", b"a small one")
+            assert reasons == ["no_slot"]
         assert keeper.bodies == [b"a small one"]
 
     run(use())
@@ -131,10 +135,10 @@ def test_a_slot_without_progress_is_lost_when_others_wait(broker):
     """Single bytes are none: a sixteenth of an upload must come within `stall_seconds`."""
 
     async def use():
-        keeper, settings = Keeper(), large_settings(broker)
+        keeper, settings, reasons = Keeper(), large_settings(broker), []
         keeper.stall_seconds = 1.0
         async with (
-            receiving(broker, keeper, settings=settings, slots=1) as subjects,
+            receiving(broker, keeper, settings=settings, slots=1, on_refused=reasons.append) as subjects,
             await connect(settings, "p") as connection,
         ):
             mine, slot = await offer(connection, subjects, "slow", LARGE)
@@ -151,6 +155,7 @@ def test_a_slot_without_progress_is_lost_when_others_wait(broker):
             trickling = asyncio.create_task(trickle())
             await send_as(connection, subjects, "honest", some_bytes(LARGE))
             await trickling
+            assert set(reasons) == {"no_slot", "evicted"}
         assert len(keeper.bodies) == 1
 
     run(use())

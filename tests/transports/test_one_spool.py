@@ -36,7 +36,7 @@ def served(tmp_path):
 
 
 def figure(url, name):
-    (line,) = (line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(f"{name} "))
+    (line,) = (line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.rpartition(" ")[0] == name)
     return float(line.split()[1])
 
 
@@ -97,5 +97,6 @@ def test_what_http_holds_nats_cannot_have(served):
     with half_sent_over_http(url):
         wait_until(lambda: service.spool.used_bytes == LARGE)
         over_nats(broker, LARGE, lambda has_slot: pytest.fail("got a slot") if has_slot else None)
+        assert figure(url, 'pet_nats_uploads_refused_total{reason="no_room"}') == 1
         assert figure(url, "pet_spooled_bytes") == LARGE
     wait_until(lambda: service.spool.used_bytes == 0)

@@ -122,6 +122,11 @@ class IncomingUpload:
         self._verdict: Final[asyncio.Future[Verdict | None]] = self._loop.create_future()
 
     @property
+    def is_ended(self) -> bool:
+        """Whether it was ended for the sake of others, or for want of room."""
+        return self._is_ended
+
+    @property
     def is_whole(self) -> bool:
         """Whether every chunk is there."""
         return self._upload is not None and self._upload.is_whole

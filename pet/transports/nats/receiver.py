@@ -1,7 +1,7 @@
 """Receive large uploads in mode `direct`: slots, windows, idempotent chunks, digest, verdict.
 
 The receiver decides the pace. There are so few slots that all windows together stay far below what the broker holds for
-one connection before it drops it; a sender without a slot has to wait. Nothing here knows what an upload means.
+one connection before it drops it; a sender without a slot has to wait (slots.py). Nothing here knows what an upload means.
 
 Source: docs/spec/federation.md 5.4, mode `direct`.
 """
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,22 @@ from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 
 _logger: Final = logging.getLogger(__name__)
+
+#: Why an upload is not received: what its sender did, or has to wait for. "evicted" is one that made way for others' or was
+#: too slow; "other" stands for the handler's own reasons.
+REFUSAL_REASONS: Final = (
+    "malformed_offer",
+    "foreign_chunk",
+    "unknown_kind",
+    "too_large",
+    "no_room",
+    "no_slot",
+    "stalled",
+    "evicted",
+    "wrong_digest",
+    "failed",
+    "other",
+)
 
 #: Chunks under way for one upload. With eight slots and 1 MiB they are 32 MiB, half of what the broker holds (fact 2); small
 #: uploads, of 1 MiB at most, are 8 MiB besides.
@@ -55,6 +72,8 @@ class UploadReceiver:
         max_spool_bytes: what uploads may take on the disk together, until they are handled, if `spool` is None.
         spool: room on the disk that is shared with others; None makes one.
         memory: room in memory, the same way.
+        on_refused: called with the reason, one of `REFUSAL_REASONS`, of each offer that is refused or has to wait, and of each
+            upload that is given up.
     """
 
     def __init__(
@@ -69,6 +88,7 @@ class UploadReceiver:
         max_spool_bytes: int = DEFAULT_MAX_SPOOL_BYTES,
         spool: Spool | None = None,
         memory: MemoryBudget | None = None,
+        on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self._connection: Final = connection
         self._subjects: Final = subjects
@@ -76,6 +96,7 @@ class UploadReceiver:
         self._directory: Final = directory
         self._spool: Final = spool or Spool(None, max_spool_bytes)
         self._memory: Final = memory or MemoryBudget(DEFAULT_MEMORY_BYTES)
+        self._on_refused: Final = on_refused
         self._slots: Final = slots
         self._window: Final = window
         self._around: Surroundings | None = None
@@ -122,6 +143,7 @@ class UploadReceiver:
             answer = await self._open(subject.rpartition(".")[2], offer)
         except RemoteProtocolError as error:
             _logger.info("upload refused: %s", error)
+            self._count(error.reason)
             answer = OpenAnswer(verdict=Verdict(is_accepted=False, reason=error.reason))
         return answer.to_bytes()
 
@@ -140,7 +162,9 @@ class UploadReceiver:
         assert around is not None, "made by start"
         chunk_bytes = min(offer.chunk_bytes, self._connection.max_chunk_bytes - HEADER_BYTES)
         upload = IncomingUpload(around, peer, replace(offer, chunk_bytes=chunk_bytes))
-        if not (around.folder.has_room(peer, offer.size_bytes) and upload.take_slot()):
+        has_room = around.folder.has_room(peer, offer.size_bytes)
+        if not (has_room and upload.take_slot()):
+            self._count("no_slot" if has_room else "no_room")
             # The one that waits may find a slot or room next time.
             since_seconds = asyncio.get_running_loop().time() - self._handler.stall_seconds
             for other in self._uploads.values():
@@ -152,14 +176,21 @@ class UploadReceiver:
         task.add_done_callback(self._tasks.discard)
         return await upload.answer()
 
+    def _count(self, reason: str) -> None:
+        if self._on_refused is not None:
+            self._on_refused(reason if reason in REFUSAL_REASONS else "other")
+
     async def _receive(self, key: tuple[str, bytes], upload: IncomingUpload) -> None:
         try:
             verdict = await upload.run()
         except (TransportError, OSError, TimeoutError, NoRoomError) as error:
+            self._count("stalled" if isinstance(error, TimeoutError) else "evicted" if upload.is_ended else "failed")
             _logger.info("upload of %s given up: %s: %s", upload.peer, type(error).__name__, error)
         except Exception:
             _logger.exception("an upload of %s could not be handled", upload.peer)
         else:
+            if not verdict.is_accepted:
+                self._count(verdict.reason)
             self._verdicts[key] = verdict
             while len(self._verdicts) > _VERDICTS_KEPT:
                 self._verdicts.popitem(last=False)

@@ -97,7 +97,14 @@ class NatsServer:
         handler = _UploadHandler(service, self._wait_until_published)
         spool, memory = service.spool, service.memory
         self._receiver: Final = UploadReceiver(
-            connection, subjects, handler, directory=directory, slots=slots, spool=spool, memory=memory
+            connection,
+            subjects,
+            handler,
+            directory=directory,
+            slots=slots,
+            spool=spool,
+            memory=memory,
+            on_refused=service.note_refused_upload,
         )
         self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory, spool=spool, memory=memory)
         self._asking: Subscription | None = None
