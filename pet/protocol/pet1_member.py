@@ -150,7 +150,9 @@ class MemberMachine:
             RemoteProtocolError: as `open_round`; "wrong_round": a number that is not above the last one.
         """
         opened, accepted = open_round(record, enrolment, self._policy, now=now, seen=self._state.seen)
+        seen = SeenEnrolment(accepted.version, accepted.digest)
         if self._key.public_key not in accepted.members:
+            self._save(self._secrets, replace(self._state, seen=seen))
             return None
         slot = accepted.members.index(self._key.public_key)
         if self._secrets is not None and self._secrets.record == opened.digest:
@@ -162,7 +164,6 @@ class MemberMachine:
         require(is_new, "wrong_round", f"round record: expected a number above {last}, got {opened.number}")
         scalar = edwards.reduce_scalar(self._entropy(edwards.WIDE_BYTES))
         message = build_sum(self._key, opened, slot, edwards.multiply_base(scalar))
-        seen = SeenEnrolment(accepted.version, accepted.digest)
         state = replace(self._state, last_number=opened.number, seen=seen)
         self._save(MemberSecrets(record=opened.digest, scalar=scalar, sum_message=message), state)
         self._opened = _Opened(record=opened, enrolment=accepted, slot=slot)

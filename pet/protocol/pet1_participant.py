@@ -182,12 +182,12 @@ class UpdateParticipant:
         last = self._state.last_number
         is_new = last is None or opened.number > last
         require(is_new, "wrong_round", f"round record: expected a number above {last}, got {opened.number}")
+        self._save(replace(self._state, seen=SeenEnrolment(accepted.version, accepted.digest)))
         self._joined = None
         public_key = self._key.public_key
         if not (accepted.lists_participant(public_key) and opened.selects(public_key)):
             return None
         self._terms.require_met(opened)
-        self._save(replace(self._state, seen=SeenEnrolment(accepted.version, accepted.digest)))
         starts_from_model = opened.model_digest != bytes(DIGEST_BYTES) and opened.config.values is not FieldValues.INT
         self._joined = _Joined(opened, accepted, has_model=not starts_from_model)
         return opened

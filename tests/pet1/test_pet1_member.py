@@ -128,8 +128,11 @@ def test_a_call_answered_kills_what_is_older() -> None:
 
 
 def test_nobodys_slot() -> None:
-    stranger = replace_key(make_member(ROUND, 0, Disk()))
+    disk = Disk()
+    stranger = replace_key(make_member(ROUND, 0, disk))
     assert stranger.join(RECORD, SERVED, NOW) is None
+    # The enrolment that leaves it out was accepted all the same: an older one, with the keys of before, is not.
+    assert ROUND.enrolment.digest.hex().encode() in disk.latest
     with pytest.raises(LocalProtocolError, match="expected a round that was joined"):
         stranger.receive_committee(ROUND.bytes_of("committee"))
 
@@ -214,6 +217,18 @@ def test_one_certificate_a_round_before_and_after_a_restart() -> None:
     for each in (member, until_manifest(ROUND, 0, Disk(), saved=disk.latest)):
         assert reason_of(each.answer, other.to_bytes()) == "wrong_certificate"
         assert each.answer(ROUND.bytes_of("certificate")) is not None
+
+
+def test_a_member_that_answered_without_signing_signs_no_other_list_after_a_restart() -> None:
+    disk = Disk()
+    assert until_manifest(ROUND, 0, disk).answer(ROUND.bytes_of("certificate")) is not None
+    restored = joined(ROUND, 0, Disk(), saved=disk.latest)
+    restored.receive_committee(ROUND.bytes_of("committee"))
+    for header in ROUND.headers.values():
+        restored.receive_header(header.data)
+    assert reason_of(restored.receive_manifest, smaller_manifest().to_bytes()) == "wrong_root"
+    restored.receive_manifest(ROUND.bytes_of("manifest"))
+    assert restored.sign_check() == ROUND.checks()[0]
 
 
 def test_a_member_without_a_good_seed_of_an_agreed_update_is_silent() -> None:

@@ -142,8 +142,11 @@ def test_who_is_not_enrolled_or_not_selected_is_idle() -> None:
     )
     assert stranger.join(ROUND.bytes_of("round"), served_enrolment(ROUND), NOW) is None
     nobody = replace(ROUND.record, update_share=0)
-    participant = make_participant(ROUND, UPDATE, Disk())
+    disk = Disk()
+    participant = make_participant(ROUND, UPDATE, disk)
     assert participant.join(nobody.to_bytes(), served_enrolment(ROUND), NOW) is None
+    # It accepted the enrolment all the same: an older one, with keys that were removed since, is refused from now on.
+    assert ROUND.enrolment.digest.hex().encode() in disk.latest
 
 
 def test_the_enrolment_must_be_the_one_of_the_record_and_not_an_older_one() -> None:
