@@ -2,6 +2,7 @@
 
 python tests/simulation/simulate.py --rounds 100000 --processes 2
 python tests/simulation/simulate.py --seed 17 --rounds 20 --processes 1     the world of one seed again
+python tests/simulation/simulate.py --profile pet/1 --rounds 10000          rounds of pet/1 instead of xaynet's
 """
 
 import argparse
@@ -12,29 +13,35 @@ import time
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-from simulator import Outcome, Simulation, Violation
+import pet1_ledger
+import pet1_simulator
+import simulator
 
 ROUNDS_PER_WORLD = 20
 
 
-def simulate(task: tuple[int, int]) -> Outcome | str:
-    seed, rounds = task
+def simulate(task: tuple[str, int, int]) -> simulator.Outcome | pet1_simulator.Outcome | str:
+    profile, seed, rounds = task
     logging.getLogger("pet").setLevel(logging.CRITICAL)  # the storage refuses on purpose
     try:
-        return Simulation(seed).run(rounds)
-    except Violation as error:
+        if profile == "pet/1":
+            return pet1_simulator.Simulation(seed).run(rounds)
+        return simulator.Simulation(seed).run(rounds)
+    except (simulator.Violation, pet1_ledger.Violation) as error:
         return f"seed {seed}: {error}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", choices=("xaynet", "pet/1"), default="xaynet")
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the first world; the others follow")
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     worlds = -(-arguments.rounds // ROUNDS_PER_WORLD)
-    tasks = [(arguments.seed + number, min(ROUNDS_PER_WORLD, arguments.rounds)) for number in range(worlds)]
+    tasks = [(arguments.profile, arguments.seed + number, min(ROUNDS_PER_WORLD, arguments.rounds)) for number in range(worlds)]
     start = time.monotonic()
     completed = failed = restarts = 0
     happened: Counter[str] = Counter()
@@ -47,10 +54,10 @@ def main() -> None:
             failed += outcome.rounds_failed
             restarts += outcome.restarts
             happened += outcome.happened
-            if number % 250 == 0:
+            if number % 50 == 0:
                 print(f"{completed + failed:,} rounds, {time.monotonic() - start:.0f} s", flush=True)
     print(
-        f"{completed + failed:,} rounds in {time.monotonic() - start:.0f} s: {completed:,} with a model, {failed:,} without,"
+        f"{completed + failed:,} rounds in {time.monotonic() - start:.0f} s: {completed:,} with a result, {failed:,} without,"
         f" {restarts:,} restarts of the coordinator; no violation"
     )
     for what, count in happened.most_common():
