@@ -24,8 +24,9 @@ from pet.messages import RoundParameters
 from pet.pet1.certificate import Certificate
 from pet.pet1.committee import Committee
 from pet.pet1.enrolment import EnrolmentPolicy
-from pet.pet1.federation import FederationPolicy, enrol_federation
+from pet.pet1.federation import Called, FederationPolicy, enrol_federation, federation_plan
 from pet.pet1.hashes import digest
+from pet.pet1.ledger import LedgerEntry, RoundLedger
 from pet.pet1.manifest import UpdateManifest
 from pet.pet1.messages import Pet1Tag, read_message, sign_message
 from pet.pet1.share_header import ShareHeader
@@ -217,3 +218,24 @@ def test_state_file_of_another_round_or_role() -> None:
     sums = [following.invite(parties.member(slot)) for slot in (0, 1, 2)]
     committee = Committee.of(following.record, parties.enrolment, sums)
     assert reason_of(other.receive_committee, committee.to_bytes()) == "wrong_committee"
+
+
+# ---- rounds in a row -------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_without_one_peer_after_all_have_answered() -> None:
+    """The leader has the sum of four, hides it, and calls three with the same statistics: the difference is one peer."""
+    peers = [key.public_key for key in Parties(participant_count=4).participant_keys]
+    listed = [Called(peer=peer, number=1, version=1) for peer in peers]
+    entry = LedgerEntry.of(1, listed, federation_plan(4), peers)
+    for has_answered, reason in ((True, "answered_before"), (False, "too_few_changes")):
+        ledger = RoundLedger(peers[0], [replace(entry, answered=has_answered)])
+        # The peer that is left out may be the leader's; the others say that they have answered.
+        calls = [ledger.call(2, 1), *(Called(peer=peer, number=2, version=1, answered=(1,)) for peer in peers[1:3])]
+        assert ledger.strike(calls) == []
+        assert reason_of(ledger.require_hidden, {call.peer: call.version for call in calls}) == reason
+    # Two that deny it are too few to prove that the sum does not exist, as both may lie; three are enough.
+    ledger = RoundLedger(peers[0], [replace(entry, answered=True)])
+    denials = [Called(peer=peer, number=2, version=1) for peer in peers[1:]]
+    assert ledger.strike([ledger.call(2, 1), *denials[:2]]) == []
+    assert ledger.strike([ledger.call(2, 1), *denials]) == [1]
