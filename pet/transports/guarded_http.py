@@ -15,7 +15,7 @@ import logging
 from typing import Any, Final
 
 from pet.bodies.holders import Holding
-from pet.errors import MissingExtraError
+from pet.errors import MissingExtraError, RemoteProtocolError
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
 from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
@@ -45,10 +45,6 @@ _MAX_HEADER_LINES: Final = 128
 _PROGRESS_BYTES: Final = 1 << 16
 _END_OF_HEADERS: Final = b"\r\n\r\n"
 _REFUSAL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-
-
-class _RefusedError(Exception):
-    """Raised through the parser, which has no other way to be stopped."""
 
 
 class _HeldFlow(FlowControl):
@@ -169,8 +165,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         """Note that headers begin, unless it is behind a body without a length, of which only the parser knows the end."""
-        if self._is_answering:
-            raise _RefusedError
+        if self._is_answering:  # raised through the parser, which has no other way to be stopped
+            raise RemoteProtocolError("unexpected_request", "request: expected none before the last one is answered")
         self._header_lines = 0
         self.open_connections.release(self._header_holding)
         self._header_holding = None
@@ -181,7 +177,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._header_lines += 1
         if self._header_lines > _MAX_HEADER_LINES:
             self._reason = f"expected at most {_MAX_HEADER_LINES} headers"
-            raise _RefusedError
+            raise RemoteProtocolError("too_many_headers", f"request: {self._reason}, got more")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
