@@ -26,6 +26,7 @@ def test_nothing_is_lost(script, arguments):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["update", "sum"])
 def test_coordinators_stand_beside_each_other(kind):
+    """The command of docs/performance.md, with this environment's coordinator twice."""
     command = f"{sys.executable} -m pet coordinator -c {{settings}}"
     arguments = ["--kind", kind, "--messages", "20", "--length", "100", "--rounds", "2", "--connections", "1", "4"]
     process = subprocess.run(
