@@ -8,8 +8,8 @@ over, all of them ready before: a machine that others use changes its speed from
 - stream: the same by way of the broker's storage, until the coordinator has it.
 - http: PET over HTTP, whole.
 
-What is received is thrown away unopened; only carrying it is measured, and not the first time: files and buffers that the first
-upload of each sender touched are used again, as in a coordinator at work. All senders map the same file.
+What is received is thrown away unopened; only carrying it is measured, and not the first time: buffers that the first upload of
+each sender touched are used again, as in a coordinator at work. All senders map the same file.
 
     python benchmarks/bench_nats.py [--megabytes 150] [--senders 1 10] [--repeats 10] [--ways bare direct stream http]
 """

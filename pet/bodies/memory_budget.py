@@ -177,8 +177,13 @@ class MemoryBudget:
 
     def has_room(self, size_bytes: int, holder: str) -> bool:
         """Return whether `try_reserve` would probably succeed now: what bodies on their way may still need is not looked at."""
-        has_room = self._holders.has_room(holder, min(size_bytes, self.capacity_bytes))
+        has_room = self._holders.has_room(holder, self._most_for(size_bytes))
         return has_room and not self.is_short_for(holder, size_bytes)
+
+    def _most_for(self, size_bytes: int) -> int:
+        """Return what a body of that size is charged for at most: it gets on with what one sender can get."""
+        is_large = size_bytes > SMALL_MESSAGE_BYTES
+        return min(size_bytes, max(1, self.capacity_bytes - self._reserve_bytes * (1 + is_large)))
 
     @asynccontextmanager
     async def reserve(self, most_bytes: int, holder: str = "") -> AsyncIterator[Reservation]:
@@ -220,8 +225,7 @@ class MemoryBudget:
         return reservation
 
     def _begin(self, most_bytes: int, holder: str, end: Callable[[], None]) -> Reservation:
-        is_large = most_bytes > SMALL_MESSAGE_BYTES
-        most_bytes = min(most_bytes, max(1, self.capacity_bytes - self._reserve_bytes * (1 + is_large)))
+        is_large, most_bytes = most_bytes > SMALL_MESSAGE_BYTES, self._most_for(most_bytes)
         reservation = Reservation(self, most_bytes, holder, end)
         reservation.pools = self._pools_of(holder, is_large=is_large)
         for pool in reservation.pools:

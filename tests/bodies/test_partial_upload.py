@@ -185,3 +185,21 @@ def test_who_holds_most_makes_way_for_who_holds_less(tmp_path, size):
         assert (spool.used_bytes, memory.free_bytes) == (0, 900_000)
 
     asyncio.run(use())
+
+
+def test_an_upload_larger_than_the_memory_has_to_wait_for_a_share_only(tmp_path):
+    """It is charged for what one sender can get: others that hold a little keep it out no more than when it is reserved."""
+
+    async def use():
+        memory = MemoryBudget(160_000)
+        folder = UploadFolder(None, Spool(tmp_path, MIB), memory, UploadOffer.from_bytes)
+        small = folder.reserve("other", 1000, lambda: None)
+        assert folder.has_room("one", 600_000)
+        large = folder.reserve("one", 600_000, lambda: None)
+        assert memory.free_bytes == 160_000 - 1000 - 120_000
+        assert not folder.has_room("third", 600_000)
+        small.give_back()
+        large.give_back()
+        assert memory.free_bytes == 160_000
+
+    asyncio.run(use())
