@@ -118,7 +118,11 @@ class LeafStore(Protocol):
         """Return a leaf that was put."""
 
     def drop(self, upload: bytes) -> None:
-        """Forget all leaves of an upload."""
+        """Forget all leaves of an upload, once a state that needs them no longer is durable.
+
+        A coordinator that is killed between the end of its round and the write of what came of it goes on from the state
+        before, and adds the same leaves up again.
+        """
 
 
 @dataclass(slots=True)
