@@ -1,7 +1,11 @@
 """The tables of plans in the documents are those of the code (docs/spec/profile.md 1.3, 6.5)."""
 
+import contextlib
+import io
 import re
 from pathlib import Path
+
+from documents import blocks, run_by
 
 from pet import Plan
 from pet.pet1.federation import federation_plan
@@ -38,3 +42,12 @@ def test_plans_for_people() -> None:
         assert (plan.member_count - plan.quorum, plan.members - plan.threshold) == (int(before), int(after))
         assert header_bytes(plan) == int(size)
     assert f"{federation_plan(32).part_count} for 32 of them" in text
+
+
+def test_the_snippet_for_people_prints_what_stands_below_it() -> None:
+    (snippet,) = run_by("tests/pet1/test_pet1_documents.py", "docs/committees.md")
+    output = blocks("docs/committees.md")[-1]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(snippet.code, "docs/committees.md", "exec"), {})
+    assert printed.getvalue() == output.code
