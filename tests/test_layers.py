@@ -51,6 +51,7 @@ LAYERS = [
     ["pet.federation.runtime"],
     ["pet.federation.client", "pet.federation.peer", "pet.federation.server"],
     ["pet.federation"],
+    ["pet.flower"],
     ["pet.advice"],
     ["pet.commands"],
 ]
