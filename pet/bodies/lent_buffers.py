@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
+
+#: Buffers that nobody uses are kept up to this size together, or one of them if it is larger: as many as are open at a time.
+_MAX_KEPT_BYTES: Final = 64 << 20
 
 
 class LentBuffers:
@@ -32,7 +36,7 @@ class LentBuffers:
         self._take_back(buffer)
 
     def _take_back(self, buffer: bytearray) -> None:
-        """Keep one buffer for the next body; one that somebody still looks at belongs to that one from now on."""
+        """Keep a buffer for the next body; one that somebody still looks at belongs to that one from now on."""
         try:
             # A bytearray refuses to change its length while there is a view of it.
             buffer.append(0)
@@ -40,5 +44,5 @@ class LentBuffers:
         except BufferError:
             return
         with self._lock:
-            if not self._free:
+            if not self._free or sum(map(len, self._free)) + len(buffer) <= _MAX_KEPT_BYTES:
                 self._free.append(buffer)

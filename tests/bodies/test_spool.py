@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pet.bodies.body import MemoryBody
+from pet.bodies.lent_buffers import LentBuffers
 from pet.bodies.spool import Spool
 from pet.errors import NoRoomError
 
@@ -188,3 +189,14 @@ def test_a_disk_that_fails_meanwhile_is_told_when_the_body_is_kept(tmp_path, mon
         body.keep(tmp_path / "kept")
     body.close()
     assert not (tmp_path / "kept").exists()
+
+
+def test_buffers_of_bodies_that_were_open_together_are_kept_up_to_a_bound(monkeypatch):
+    buffers = LentBuffers()
+    with buffers.lend(1000), buffers.lend(1000):
+        pass
+    assert [len(buffer) for buffer in buffers._free] == [1000, 1000]
+    monkeypatch.setattr("pet.bodies.lent_buffers._MAX_KEPT_BYTES", 1500)
+    with buffers.lend(1000), buffers.lend(1000):
+        pass
+    assert [len(buffer) for buffer in buffers._free] == [1000]
