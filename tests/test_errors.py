@@ -2,13 +2,11 @@
 
 import ast
 import builtins
-import contextlib
 import copy
 import importlib
 import inspect
 import multiprocessing
 import pickle
-import pkgutil
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 from in_turn import in_turn
+from pet_modules import module_names
 
 import pet
 from pet import errors
@@ -57,11 +56,8 @@ def test_exceptions_are_in_one_file_and_one_tree(path):
 
 
 def test_nothing_makes_an_exception_while_it_is_imported():
-    for module in pkgutil.walk_packages(pet.__path__, "pet."):
-        if not module.name.endswith(("__main__", "_native")):
-            # Adapters import the frameworks that they adapt, which no extra brings.
-            with contextlib.suppress(*(ModuleNotFoundError,) if module.name.startswith("pet.adapters.") else ()):
-                importlib.import_module(module.name)
+    for name in module_names():
+        importlib.import_module(name)
     assert {cls.__module__ for cls in subclasses(PetError)} == {errors.__name__}
 
 

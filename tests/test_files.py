@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import pkgutil
 import stat
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from pet_modules import module_names
 
-import pet
 from pet import files
 from pet.coordinator.model_store import FolderModelStore
 from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
@@ -446,7 +445,7 @@ assert not absent & set(sys.modules)
 """
 
 
-MODULES = [found.name for found in pkgutil.walk_packages(pet.__path__, "pet.") if found.name != "pet.__main__"]
+MODULES = list(module_names())
 
 
 @pytest.mark.parametrize("names", [["pet.participant"], ["pet.transports.nats"], MODULES], ids=["participant", "nats", "all"])

@@ -93,7 +93,7 @@ class _Opened:
     slot: int
     committee: Committee | None = None
     headers: dict[bytes, ShareHeader] = field(default_factory=dict)
-    seeds: dict[bytes, dict[int, bytes]] = field(default_factory=dict, repr=False)
+    seeds: dict[bytes, dict[int, bytes]] = hidden(default_factory=dict)  # noqa: RUF009  # it is `field`
     complaints: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     manifest: UpdateManifest | None = None
 

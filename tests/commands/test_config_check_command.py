@@ -39,7 +39,7 @@ def test_a_valid_file(check, monkeypatch):
     assert re.search(r"mask.group_type +Power2 +the file *$", out, re.MULTILINE)
     assert re.search(r"s3.secret_access_key +\(not shown\)", out)
     assert "hunter2" not in out
-    assert "redis" not in out
+    assert "redis.url" not in out
     assert "Mask config power2-f32-b0-m3" in out
     assert "An update of 4 weights is a request of" in out
     assert "warning: pet.min_summ_time (file): unknown, ignored; did you mean pet.min_sum_time?" in out
