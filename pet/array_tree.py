@@ -35,7 +35,7 @@ def walk(node: Any, take: Callable[[NDArray[Any], Path], Any], path: Path = ()) 
 
     Args:
         node: an array, or `dict` and `OrderedDict` (with text as keys), lists, tuples and named tuples of arrays, nested at
-            will, some of them empty. Arrays are plain `numpy.ndarray`s in the machine's byte order.
+            will, some of them empty. Arrays are plain ones (`numpy.ndarray`) in the machine's byte order.
         take: called with each array and its path; what it returns is no dictionary, list or tuple.
         path: where `node` lies in the whole.
 

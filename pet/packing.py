@@ -100,7 +100,7 @@ def pack(arrays: ArrayTree, *, dtype: DTypeLike | None = None) -> tuple[NDArray[
 
     Args:
         arrays: an array, or dictionaries (with text as keys), lists and tuples of arrays, as for `pet.flatten`. Arrays are
-            plain `numpy.ndarray`s of float16, bfloat16 (of ml_dtypes), float32, float64, bool or integers.
+            plain ones (`numpy.ndarray`) of float16, bfloat16 (of ml_dtypes), float32, float64, bool or integers.
         dtype: of the weights, "float32" or "float64"; None means float64 where an array has it, else float32. Only float32
             for arrays of float64 rounds them.
 

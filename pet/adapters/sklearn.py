@@ -90,7 +90,7 @@ def initialise(estimator: BaseEstimator, feature_count: int, classes: ArrayLike 
 class LogisticNewton:
     """Logistic regression on the rows of many participants, by Newton's method on sums: it equals scikit-learn's pooled fit.
 
-    Every participant has one, and so has who coordinates; all make the same steps, as all see the same sums.
+    Every participant has one, and so has who coordinates; all make the same steps, as all see the same sums::
 
         fit = LogisticNewton(feature_count=5, classes=[0, 1], C=1.0)
         while not fit.is_finished:
