@@ -242,6 +242,8 @@ def test_an_admin_does_not_choose_the_number_of_a_round(broker, tmp_path):
             learn(started, 50, 60, 70, 80)
             await pulse(started)
             await synchronise(started)
+            # A peer hears of the result before its own part in the round has ended.
+            await until(lambda: not any(peer.peer.is_in_round for peer in started.nodes))
             admin, accomplice = MaliciousAdmin(started), started.nodes[3]
             chosen = admin.next_round_that_draws(accomplice, started.nodes[1:])
             enrolments = [await admin.call(peer, chosen) for peer in started.nodes[1:]]
@@ -271,6 +273,7 @@ def test_a_broker_that_repeats_a_round_gets_no_second_vector(broker, tmp_path):
                 await operator.listen(subjects.prefix + "ctl.*")
                 await synchronise(started)
                 bob = started.nodes[1]
+                await until(lambda: not bob.peer.is_in_round)
                 bob.peer.local_project.learn(some_rows(20, 9))
                 before = asdict(bob.peer._context.counters.ledger)
                 heard = [data for subject, data in operator.heard if subject.endswith(bob.uuid)]

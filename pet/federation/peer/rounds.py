@@ -64,6 +64,7 @@ class Rounds:
         self._confirmations: Final = Confirmations(context)
         self._pending: _Pending | None = None
         self._playing: asyncio.Task[None] | None = None
+        self._playing_round = 0
 
     async def close(self) -> None:
         """Stop taking part."""
@@ -159,6 +160,7 @@ class Rounds:
             self._playing.cancel()
         # Each phase waits once; a peer that has not finished by then is in a round that is over.
         limit = 4 * self.phase_seconds
+        self._playing_round = manifest.round_id
         self._playing = asyncio.create_task(
             self._logged(asyncio.wait_for(part.run(self._link.connection, self._link.subjects), limit))
         )
@@ -180,6 +182,11 @@ class Rounds:
         """Take no further part: what has not left stays here."""
         self._pending = None
         if self._playing is not None:
+            self._playing.cancel()
+
+    def end(self, round_id: int) -> None:
+        """Take no further part in a round whose aggregate is there: its coordinator is gone, and confirms nothing."""
+        if self._playing is not None and self._playing_round <= round_id:
             self._playing.cancel()
 
     async def _logged(self, part: Awaitable[None]) -> None:

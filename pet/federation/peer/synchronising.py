@@ -157,6 +157,7 @@ class Synchronisation:
             await self.exchange.take_event(name, payload)
         elif name == AGGREGATE and not self._is_admin:
             await self.aggregates.take_event(payload)
+            self.rounds.end(self._context.counters.aggregate_round)
 
     # ---- what was missed ----------------------------------------------------------------------------------------------
 

@@ -117,6 +117,7 @@ class NatsServer:
         #: Set to look at once for what is new, and whenever that was done.
         self._looks_now: Final = asyncio.Event()
         self._has_looked: Final = asyncio.Condition()
+        self._is_stopping = False
 
     async def start(self) -> None:
         """Make the streams and serve from now on.
@@ -134,6 +135,10 @@ class NatsServer:
 
     async def stop(self) -> None:
         """Serve no more; what was published stays with the broker."""
+        # Nothing is published from now on: who waits for that is to confirm its upload while there is somebody who can.
+        self._is_stopping = True
+        async with self._has_looked:
+            self._has_looked.notify_all()
         async with AsyncExitStack() as parts:  # each is stopped, also when this is cancelled meanwhile
             parts.push_async_callback(self._receiver.stop)
             parts.push_async_callback(self._stored.stop)
@@ -206,7 +211,7 @@ class NatsServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(_RECEIPT_SECONDS, self._connection.settings.request_timeout_seconds / 2)):
                 async with self._has_looked:
-                    while not self._is_published():
+                    while not (self._is_stopping or self._is_published()):
                         self._looks_now.set()
                         await self._has_looked.wait()
 
