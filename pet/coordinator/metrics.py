@@ -31,13 +31,12 @@ from pet.transports.refusal_counts import RefusalCounts
 with MissingExtraError.naming("metrics"):
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
     from prometheus_client.core import CounterMetricFamily
-    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
     from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # of prometheus-client, which names it since 0.23 only
 _PHASE_SECONDS: Final = (1, 3, 10, 30, 100, 300, 1000, 3600, 10_000)
 _HANDLING_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 #: Every other path counts as one, or a scanner could make up labels.

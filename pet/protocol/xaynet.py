@@ -67,7 +67,7 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
         self.strategies.admit(participant_public_key)
         if tag is Tag.SUM2:
             require_sum_participant(current, participant_public_key)
-        require_first(current, participant_public_key, tag)
+        self.require_first(current, participant_public_key, tag)
 
     def head_check(self, current: RoundState, participant_public_key: bytes, tag: MessageTag) -> HeadCheck | None:
         """Have the task checked from the signatures that a payload begins with, where they are all that it takes."""

@@ -271,6 +271,23 @@ def refuse_x(head: bytes) -> None:
 HEAD = HeadCheck(6, refuse_x)
 
 
+def test_as_many_payloads_make_way_as_are_needed() -> None:
+    size = 1000 + CHUNK_OVERHEAD_BYTES
+    collector = new_collector(overall=4 * size)
+    for message_id in range(4):
+        collector.add(OTHER_KEY, Tag.UPDATE, chunk(0, bytes(1000), message_id=message_id))
+    collector.add(KEY, Tag.UPDATE, chunk(0, bytes(1500)))
+    assert [collector.holds(OTHER_KEY, message_id) for message_id in range(4)] == [True, True, False, False]
+    assert collector.holds(KEY, 7)
+
+
+def test_it_says_which_chunk_it_has() -> None:
+    collector = new_collector()
+    collector.add(KEY, Tag.UPDATE, chunk(1))
+    assert collector.has(KEY, chunk(1))
+    assert not any(collector.has(*other) for other in ((KEY, chunk(2)), (OTHER_KEY, chunk(1)), (KEY, chunk(1, message_id=8))))
+
+
 def test_a_head_is_checked_before_anything_is_kept() -> None:
     collector = new_collector()
     with pytest.raises(RemoteProtocolError, match="no x"):

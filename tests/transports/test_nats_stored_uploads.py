@@ -130,7 +130,8 @@ def test_a_broker_that_is_killed_halfway(tmp_path, storage):
             await asyncio.sleep(0.1)
             await asyncio.to_thread(broker.start)
             await sending
-            await until(lambda: keeper.bodies)
+            # What was delivered when the broker went, and not acknowledged, is delivered again after 30 s.
+            await until(lambda: keeper.bodies, seconds=90)
         assert keeper.bodies == [body]
 
     with running_broker(tmp_path) as broker:
