@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -29,10 +30,12 @@ class OwnTransport:
     def __init__(self):
         self.calls = []
 
-    def __getattr__(self, name):
-        if name not in REQUESTS and name != "close":
-            raise AttributeError(name)
-        return lambda *arguments, **options: self.calls.append((name, arguments, options))
+    def _note(self, name, *arguments, **options):
+        self.calls.append((name, arguments, options))
+
+
+for name in (*REQUESTS, "close"):
+    setattr(OwnTransport, name, functools.partialmethod(OwnTransport._note, name))
 
 
 class Recording(BlockingCalls):
