@@ -64,10 +64,11 @@ def clip_norm(vector: NDArray[Any], bound: float) -> NDArray[Any]:
         return vector
     clipped = wide * (bound / _norm(wide, largest))
     scaled = clipped.astype(vector.dtype)
-    # Rounding may have made it longer, by a few parts in 2^24 or 2^53.
-    shrink = 1 - float(np.finfo(vector.dtype).eps)
+    # Rounding may have made it longer, by a few parts in 2^24 or 2^53; numbers below the normal ones, by up to a half of it.
+    shrink = float(np.finfo(vector.dtype).eps)
     while (top := float(np.abs(scaled).max())) and _norm(scaled.astype(np.float64), top) > bound:
-        clipped *= shrink
+        clipped *= 1 - shrink
+        shrink = min(2 * shrink, 0.5)
         scaled = clipped.astype(vector.dtype)
     return scaled
 

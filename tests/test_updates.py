@@ -43,6 +43,15 @@ def test_clipping_keeps_the_direction(vector, bound):
         assert exact_norm(clipped) >= bound * (1 - 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_that_can_hardly_be_divided_are_clipped_too(dtype):
+    """Below the normal numbers, rounding gives back what a small factor takes away."""
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    for count, bound in ((4, 1.5 * smallest), (9, 2 * smallest), (100, 3 * smallest), (2, smallest)):
+        clipped = pet.clip_norm(np.full(count, smallest, dtype), bound)
+        assert exact_norm(clipped) <= bound
+
+
 @pytest.mark.parametrize("bound", [-1, math.nan, math.inf, None, "1", [1]], ids=range(6))
 def test_other_bounds_are_refused(bound):
     with pytest.raises(ModelError, match="bound: expected a finite number of 0 or more, got "):

@@ -17,14 +17,14 @@ import jax
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pet.adapters.framework_packing import FrameworkPacking
 from pet.array_tree import show
 from pet.errors import ModelError
-from pet.packing import Packing
 from pet.packing import pack as pack_arrays
 
 
 @dataclass(frozen=True, slots=True)
-class JaxPacking:
+class JaxPacking(FrameworkPacking):
     """Where each array of a pytree lies in its two vectors, and what it was.
 
     Attributes:
@@ -32,7 +32,6 @@ class JaxPacking:
         structure: of the pytree.
     """
 
-    packing: Packing
     structure: Any
     _names: tuple[str, ...]
 
@@ -40,16 +39,6 @@ class JaxPacking:
     def digest(self) -> str:
         """As `Packing.digest`; the names are the paths that `jax.tree_util.keystr` makes."""
         return self.packing.digest
-
-    @property
-    def weight_count(self) -> int:
-        """Length of the vector of weights."""
-        return self.packing.weight_count
-
-    @property
-    def count_count(self) -> int:
-        """Length of the vector of counts."""
-        return self.packing.count_count
 
     def unpack(self, weights: NDArray[Any] | None = None, counts: NDArray[Any] | None = None) -> Any:
         """Return the pytree, with arrays of JAX on the default device.

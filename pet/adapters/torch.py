@@ -20,9 +20,9 @@ from typing import Any, Final, TypeAlias
 import torch
 from numpy.typing import DTypeLike, NDArray
 
+from pet.adapters.framework_packing import FrameworkPacking
 from pet.array_tree import show
 from pet.errors import ModelError
-from pet.packing import Packing
 from pet.packing import pack as pack_arrays
 
 #: What wrappers put before or into the names of a model's tensors.
@@ -36,7 +36,7 @@ _Model: TypeAlias = "torch.nn.Module | Mapping[str, torch.Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
-class TorchPacking:
+class TorchPacking(FrameworkPacking):
     """Where each tensor of a model lies in its two vectors, and what it was.
 
     Attributes:
@@ -44,19 +44,8 @@ class TorchPacking:
         digest: as `Packing.digest`, with the dtypes that torch has.
     """
 
-    packing: Packing
     digest: str
     _dtypes: dict[str, torch.dtype]
-
-    @property
-    def weight_count(self) -> int:
-        """Length of the vector of weights."""
-        return self.packing.weight_count
-
-    @property
-    def count_count(self) -> int:
-        """Length of the vector of counts."""
-        return self.packing.count_count
 
     def unpack(self, weights: NDArray[Any] | None = None, counts: NDArray[Any] | None = None) -> dict[str, torch.Tensor]:
         """Return the tensors by name, on the CPU, with their shapes, dtypes and ties.

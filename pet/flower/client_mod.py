@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
@@ -28,6 +28,7 @@ from pet.protocol.pet1_participant import UpdateParticipant
 _logger: Final = logging.getLogger("flwr.pet")
 
 Next: TypeAlias = Callable[[Message, Context], Message]
+Peer = TypeVar("Peer", MemberMachine, UpdateParticipant)
 
 
 class PetMod:
@@ -70,15 +71,19 @@ class PetMod:
             return self._update(message, context, call_next, identity, values)
         return self._member(message, stage, identity, values)
 
-    def _member(self, message: Message, stage: records.Stage, identity: NodeIdentity, values: dict[str, Any]) -> Message:
-        """Do a member's part of a stage, from its stored state: each message may come to a process of its own."""
-        member = MemberMachine(
+    def _peer(self, kind: Callable[..., Peer], role: str, identity: NodeIdentity, values: dict[str, Any]) -> Peer:
+        """Return a machine of this node where its stored state was."""
+        return kind(
             signing_key=identity.key,
             policy=identity.policy(values["authority"], self.strength),
             entropy=os.urandom,
-            store=identity.store(pet1_member.ROLE),
-            saved=identity.saved(pet1_member.ROLE),
+            store=identity.store(role),
+            saved=identity.saved(role),
         )
+
+    def _member(self, message: Message, stage: records.Stage, identity: NodeIdentity, values: dict[str, Any]) -> Message:
+        """Do a member's part of a stage, from its stored state: each message may come to a process of its own."""
+        member = self._peer(MemberMachine, pet1_member.ROLE, identity, values)
         signed = member.join(values["record"], values["enrolment"], int(time.time()))
         if signed is None:
             raise RemoteProtocolError("not_a_member", "pet_mod: expected a round with a slot of this node, got one without")
@@ -100,13 +105,7 @@ class PetMod:
         self, message: Message, context: Context, call_next: Next, identity: NodeIdentity, values: dict[str, Any]
     ) -> Message:
         """Train, and mask what comes of it."""
-        participant = UpdateParticipant(
-            signing_key=identity.key,
-            policy=identity.policy(values["authority"], self.strength),
-            entropy=os.urandom,
-            store=identity.store(pet1_participant.ROLE),
-            saved=identity.saved(pet1_participant.ROLE),
-        )
+        participant = self._peer(UpdateParticipant, pet1_participant.ROLE, identity, values)
         joined = participant.join(values["record"], values["enrolment"], int(time.time()))
         if joined is None:
             raise RemoteProtocolError("not_enrolled", "pet_mod: expected a round that this node is enrolled in, got another")
