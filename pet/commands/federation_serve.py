@@ -31,6 +31,7 @@ from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
 from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
+from pet.transports.refusal_counts import RefusalCounts
 
 _logger: Final = logging.getLogger("pet.federation")
 #: How long requests may go on after Ctrl-C.
@@ -39,6 +40,7 @@ _GRACE_SECONDS: Final = 5
 _MAX_CONNECTIONS: Final = 512
 _HEADER_SECONDS: Final = 10.0
 _MAX_HEADER_BYTES: Final = 1 << 16
+#: Of one address, and of one user from all addresses.
 _MAX_REQUESTS_PER_SECOND: Final = 100.0
 
 
@@ -79,6 +81,14 @@ def command(
     compat: Annotated[
         bool, typer.Option("--compat", help="Also speak the vendor's formats. Insecure; refused off loopback without TLS.")
     ] = False,
+    metrics: Annotated[
+        bool | None,
+        typer.Option(
+            "--metrics/--no-metrics",
+            help="Whether /metrics answers in Prometheus' format; needs the extra metrics.",
+            show_default="where the extra is installed",
+        ),
+    ] = None,
     changing_gets: Annotated[
         bool, typer.Option(help="Whether paths that change something answer GET too, as published; POST always works.")
     ] = True,
@@ -101,11 +111,16 @@ def command(
             directory = UserDirectory(users)
             runtime = NatsFederationRuntime(confirm=confirm, allows_plaintext=compat)
             service = _service(runtime, store, nats_authority, compat=compat)
-            options = RestOptions(allows_state_changing_gets=changing_gets)
-            app = create_app(service, Authenticator(directory, allows_compat=compat, replays=store.replays), options)
+            options = RestOptions(
+                allows_state_changing_gets=changing_gets,
+                max_requests_per_second=_MAX_REQUESTS_PER_SECOND,
+                has_metrics=metrics,
+            )
+            authenticator, refusals = Authenticator(directory, allows_compat=compat, replays=store.replays), RefusalCounts()
+            app = create_app(service, authenticator, options, refusals)
             names = ", ".join(directory.names()) or f"none yet (pet federation user add, into {users})"
             console.print(f"Users: {names}", soft_wrap=True)
-            server = Server(_server_config(app, tls, proxies), f"Listening on {url} (Ctrl-C ends)", console)
+            server = Server(_server_config(app, tls, proxies, refusals), f"Listening on {url} (Ctrl-C ends)", console)
             serve_until_a_signal(server, listener, url)
     console.print("Stopped.")
 
@@ -143,16 +158,16 @@ def _proxies(texts: list[str]) -> list[Network]:
         raise SettingsError(f"--trusted-proxy: expected an address or a network such as 10.0.0.0/8: {error}") from None
 
 
-def _server_config(app: Any, tls: ServingContext | None, proxies: list[Network]) -> uvicorn.Config:
+def _server_config(app: Any, tls: ServingContext | None, proxies: list[Network], refusals: RefusalCounts) -> uvicorn.Config:
     limits = ConnectionLimits(
         max_connections=_MAX_CONNECTIONS,
         header_seconds=_HEADER_SECONDS,
         max_header_bytes=_MAX_HEADER_BYTES,
     )
-    limited = PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf)
+    limited = PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf, refusals=refusals)
     return uvicorn.Config(
         ForwardedPeers(limited, proxies, "--trusted-proxy"),
-        http=guarded_protocol(limits) if tls is None else guarded_tls_protocol(limits, tls),
+        http=guarded_protocol(limits, refusals) if tls is None else guarded_tls_protocol(limits, tls, refusals),
         ws="none",
         loop="asyncio",
         lifespan="on",

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from pet.transports.nats import NatsSettings
 
-METRICS_PATH = "/metrics"
 #: Files beside connections: storage, spooled bodies, libraries that load late.
 SPARE_FILES = 256
 MAX_HEADER_BYTES = 64 * 1024
@@ -129,9 +128,9 @@ def raise_file_limit() -> int:
 
 
 def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bool) -> None:
-    """Answer at METRICS_PATH; without the extra, only an operator who asked for metrics learns that it is missing."""
+    """Answer with figures; without the extra, only an operator who asked for them learns that it is missing."""
     try:
-        from pet.coordinator import metrics
+        from pet.coordinator.metrics import METRICS_PATH, Metrics
     except MissingExtraError:
         if is_required:
             raise
@@ -139,6 +138,4 @@ def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bo
     from starlette.routing import Route
 
     paths = [route.path for route in app.routes if isinstance(route, Route)]
-    figures = metrics.Metrics(service, [METRICS_PATH, *paths])
-    app.add_route(METRICS_PATH, metrics.plain_answer(figures), methods=["GET"])
-    app.add_middleware(figures.count_answers)
+    Metrics(service, [METRICS_PATH, *paths]).serve_in(app)

@@ -1,7 +1,8 @@
 """Metrics in Prometheus' text format: what a coordinator did, and what it holds at the moment.
 
-`Metrics` subscribes to an engine, learns of handled messages from the service and of answers from a small ASGI middleware.
-Labels come from closed lists (phases, reasons, routes), so nobody can make them grow; there is no key of a participant in them.
+`Metrics` subscribes to an engine and learns of handled messages from the service; answers and refusals are those of any server
+(pet/transports/http_metrics.py). Labels come from closed lists, so nobody can make them grow; there is no key of a participant
+in them.
 
 Needs the extra `metrics`.
 """
@@ -10,9 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pet import kernels
 from pet.coordinator.service import CoordinatorService
 from pet.errors import MissingExtraError
 from pet.protocol.events import (
@@ -26,25 +26,22 @@ from pet.protocol.events import (
     RoundReopened,
 )
 from pet.protocol.phases import Phase
-from pet.transports.refusal_counts import RefusalCounts
 
 with MissingExtraError.naming("metrics"):
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
-    from prometheus_client.core import CounterMetricFamily
-    from prometheus_client.registry import Collector
+    from prometheus_client import Counter, Gauge, Histogram
+
+    from pet.transports.http_metrics import METRICS_PATH, HttpMetrics
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Scope
 
-MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # of prometheus-client, which names it since 0.23 only
+__all__ = ["METRICS_PATH", "Metrics"]
 _PHASE_SECONDS: Final = (1, 3, 10, 30, 100, 300, 1000, 3600, 10_000)
 _HANDLING_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
-#: Every other path counts as one, or a scanner could make up labels.
-_OTHER_ROUTE: Final = "other"
 
 
-class Metrics:
-    """The figures of one service, in a registry of their own.
+class Metrics(HttpMetrics):
+    """The figures of one service.
 
     Args:
         service: what to measure; this subscribes to its engine.
@@ -53,11 +50,17 @@ class Metrics:
     """
 
     def __init__(self, service: CoordinatorService, routes: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
+        names = frozenset(routes)
+
+        def route_of(scope: Scope) -> str | None:
+            path: str = scope["path"].rstrip("/") or "/"
+            return path if path in names else None
+
+        super().__init__(service.refusals, route_of)
         self._clock: Final = clock
-        self._routes: Final = frozenset(routes)
         self._phase = Phase.IDLE
         self._phase_started_seconds = clock()
-        registry = self._registry = CollectorRegistry()
+        registry = self.registry
         self._accepted = Counter("pet_messages_accepted", "Messages taken into a round.", ["kind"], registry=registry)
         self._refused = Counter("pet_messages_refused", "Messages refused, by reason.", ["reason"], registry=registry)
         self._refused_uploads = Counter(
@@ -84,12 +87,8 @@ class Metrics:
             registry=registry,
         )
         self._body_bytes = Counter("pet_message_bytes", "Bytes of bodies that were read whole.", registry=registry)
-        self._answers = Counter(
-            "pet_http_answers", "Answers, by route and status code.", ["route", "status"], registry=registry
-        )
         self._round = Gauge("pet_round", "Number of the current round.", registry=registry)
         self._phases = Gauge("pet_phase", "1 for the current phase, 0 for the others.", ["phase"], registry=registry)
-        registry.register(_Refusals(service.refusals))
         self._add_gauges(service)
         service.engine.subscribe(self._note)
         service.on_message_handled = self._note_handled
@@ -103,31 +102,7 @@ class Metrics:
             ("pet_phase_seconds_left", "Until the phase times out.", lambda: service.engine.status()["seconds_left"] or 0.0),
             ("pet_phase_accepted", "Messages taken in this phase.", lambda: service.engine.status()["accepted"]),
         ):
-            Gauge(name, text, registry=self._registry).set_function(read)
-        Info("pet_kernels", "The kernel back-end in use.", registry=self._registry).info({"backend": kernels.active_backend()})
-
-    def render(self) -> bytes:
-        """Return every figure in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def count_answers(self, app: ASGIApp) -> ASGIApp:
-        """Wrap an application so that its answers are counted."""
-
-        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
-                return
-            path = scope["path"].rstrip("/") or "/"
-            route = path if path in self._routes else _OTHER_ROUTE
-
-            async def send_counted(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    self._answers.labels(route, str(message["status"])).inc()
-                await send(message)
-
-            await app(scope, receive, send_counted)
-
-        return counting
+            self.add_gauge(name, text, read)
 
     def _note_handled(self, size_bytes: int, seconds: float) -> None:
         self._body_bytes.inc(size_bytes)
@@ -159,27 +134,3 @@ class Metrics:
         self._round.set(event.round_id)
         for phase in Phase:
             self._phases.labels(phase.value).set(phase is event.phase)
-
-
-class _Refusals(Collector):
-    """What transports refused, read off at the time of asking."""
-
-    def __init__(self, refusals: RefusalCounts) -> None:
-        self._refusals = refusals
-
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        """Yield one counter by reason."""
-        family = CounterMetricFamily("pet_refusals", "Refused before it was looked at, by reason.", labels=["reason"])
-        for reason, count in self._refusals.read().items():
-            family.add_metric([reason.value], count)
-        yield family
-
-
-def plain_answer(metrics: Metrics) -> Any:
-    """Return the handler of `GET /metrics`."""
-    from starlette.responses import Response
-
-    async def answer(_: Any) -> Response:
-        return Response(metrics.render(), headers={"content-type": MEDIA_TYPE, "cache-control": "no-store"})
-
-    return answer

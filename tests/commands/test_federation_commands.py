@@ -29,6 +29,7 @@ from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.records import Confirm
 from pet.files import write_private
 from pet.secret import Secret
+from pet.transports.refusal_counts import RefusalCounts
 
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
 
@@ -371,7 +372,7 @@ def test_one_address_cannot_take_all_connections(tmp_path, monkeypatch):
 
 def test_a_flood_of_requests_is_refused():
     async def flood():
-        config = federation_serve._server_config(PlainTextResponse("fine"), None, [])
+        config = federation_serve._server_config(PlainTextResponse("fine"), None, [], RefusalCounts())
         config.load()
         transport = httpx.ASGITransport(config.loaded_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://federation") as client:

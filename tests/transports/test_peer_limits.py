@@ -7,7 +7,8 @@ from asgi_server import serving
 
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
-from pet.transports.peer_limits import BURST_SECONDS, MAX_PEERS, PeerLimits
+from pet.transports.peer_limits import PeerLimits
+from pet.transports.rates import BURST_SECONDS, MAX_NAMES
 
 
 class Server:
@@ -68,9 +69,9 @@ def test_no_bound_is_no_bound():
 
 def test_peers_are_forgotten_when_there_are_too_many():
     server = Server()
-    for number in range(MAX_PEERS + 10):
-        server.limits._refill(str(number))
-    assert len(server.limits._peers) == MAX_PEERS
+    for number in range(MAX_NAMES + 10):
+        server.limits._rates.take(str(number))
+    assert len(server.limits._rates._buckets) == MAX_NAMES
 
 
 def test_a_coordinator_tells_a_peer_to_wait_before_it_reads():

@@ -17,7 +17,8 @@ from pet.bodies.memory_budget import MemoryBudget, Reservation
 from pet.errors import BodyError, BodyStalledError, BodyTooLargeError, MissingExtraError, RequestRefusedError
 from pet.federation.formats import secure
 from pet.federation.server.answers import refuse
-from pet.transports.body_reader import STATUS_OF, body_pieces, declared_length
+from pet.transports.body_reader import REASON_OF, STATUS_OF, body_pieces, declared_length
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 with MissingExtraError.naming("federation"):
     from starlette.requests import Request
@@ -35,10 +36,17 @@ class RequestBodies:
 
     Args:
         largest_bytes: of one body.
+        refusals: where refusals are counted.
     """
 
-    def __init__(self, largest_bytes: int) -> None:
+    def __init__(self, largest_bytes: int, refusals: RefusalCounts) -> None:
         self._budget: Final = MemoryBudget(int(_MAX_BODIES * largest_bytes), _BODY_SECONDS)
+        self._refusals: Final = refusals
+
+    @property
+    def used_bytes(self) -> int:
+        """What bodies have in memory now."""
+        return self._budget.capacity_bytes - self._budget.free_bytes
 
     @asynccontextmanager
     async def read(self, request: Request, most_bytes: int, holder: str) -> AsyncIterator[bytes]:
@@ -54,13 +62,12 @@ class RequestBodies:
         """
         try:
             declared = declared_length(request.headers.get("content-length"), most_bytes)
-        except BodyTooLargeError as error:
-            raise _too_large(error, most_bytes) from None
         except BodyError as error:
-            raise _refused(error) from None
+            raise self._refuse(error, most_bytes) from None
         if declared is not None or "transfer-encoding" not in request.headers:
             most_bytes = declared or 0
         if most_bytes and self._budget.is_short_for(holder, most_bytes):
+            self._refusals.count(RefusalReason.NO_ROOM)
             raise _busy("Other large requests are read")
         try:
             async with self._budget.reserve(most_bytes, holder) as reservation:
@@ -68,7 +75,19 @@ class RequestBodies:
                 reservation.finish()
                 yield body
         except BodyError as error:
-            raise _refused(error) from None
+            raise self._refuse(error, most_bytes) from None
+
+    def _refuse(self, error: BodyError, most_bytes: int) -> RequestRefusedError:
+        """Count a refusal, and return the answer to it."""
+        self._refusals.count(REASON_OF[type(error)])
+        status = HTTPStatus(STATUS_OF[type(error)])
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            return _busy(str(error))
+        if isinstance(error, BodyTooLargeError) and most_bytes == secure.MAX_UNANNOUNCED_BYTES:
+            return refuse(
+                status, f"body: expected at most {most_bytes} bytes without the header {secure.DIGEST_HEADER}, got more"
+            )
+        return refuse(status, str(error))
 
 
 async def _read(request: Request, most_bytes: int, reservation: Reservation) -> bytes:
@@ -88,18 +107,6 @@ async def _read(request: Request, most_bytes: int, reservation: Reservation) -> 
         if clock() > deadline:
             raise BodyStalledError(f"body: expected all of it within {seconds:g} s, got {len(body)} bytes")
     return bytes(body)
-
-
-def _too_large(error: BodyTooLargeError, most_bytes: int) -> RequestRefusedError:
-    if most_bytes == secure.MAX_UNANNOUNCED_BYTES:
-        text = f"body: expected at most {most_bytes} bytes without the header {secure.DIGEST_HEADER}, got more"
-        return refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
-    return _refused(error)
-
-
-def _refused(error: BodyError) -> RequestRefusedError:
-    status = HTTPStatus(STATUS_OF[type(error)])
-    return _busy(str(error)) if status is HTTPStatus.SERVICE_UNAVAILABLE else refuse(status, str(error))
 
 
 def _busy(text: str) -> RequestRefusedError:

@@ -1,7 +1,8 @@
 """The REST interface of federations as an ASGI application: paths, signatures, limits, envelopes.
 
 It can be served as it is or mounted in another application. What a path does is in rest_calls.py, who may call in
-authentication.py; this file reads requests and writes answers.
+authentication.py, how much in caller_shares.py; this file reads requests and writes answers. `/healthz` and `/metrics` are for
+operators, and not signed.
 
 Source: docs/spec/federation.md 2.
 """
@@ -11,28 +12,31 @@ from __future__ import annotations
 import logging
 import secrets
 import traceback
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
-from pet.errors import FederationError, MissingExtraError, ProjectExistsError, UnknownProjectError
+from pet.errors import FederationError, MissingExtraError, ProjectExistsError, RequestRefusedError, UnknownProjectError
 from pet.federation.formats import secure
 from pet.federation.records import Mode
 from pet.federation.server.answers import Answer, about_a_project, answer_for, refuse
 from pet.federation.server.authentication import Authenticator, Caller, SignedRequest
 from pet.federation.server.call import Call
+from pet.federation.server.caller_shares import CallerShares
 from pet.federation.server.request_bodies import RequestBodies
 from pet.federation.server.rest_calls import Handler, RestCalls
 from pet.federation.server.service import FederationService
 from pet.transports.paced_answers import PacedAnswers
 from pet.transports.peers import peer_of
+from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 with MissingExtraError.naming("federation"):
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
 _logger: Final = logging.getLogger(__name__)
@@ -52,28 +56,73 @@ class RestOptions:
     Attributes:
         allows_state_changing_gets: whether paths that change something answer GET too, as published; POST always works.
         max_data_bytes: largest body of rows or weights.
+        max_requests_per_second: of one user, from all addresses together.
+        max_calls: requests that are carried out at the same time; one user gets seven eighths.
+        has_metrics: whether `/metrics` answers; None means where the extra `metrics` is installed.
     """
 
     allows_state_changing_gets: bool = True
     max_data_bytes: int = MAX_DATA_BYTES
+    max_requests_per_second: float = 100.0
+    max_calls: int = 64
+    has_metrics: bool | None = None
 
 
-def create_app(service: FederationService, authenticator: Authenticator, options: RestOptions | None = None) -> Starlette:
+def create_app(
+    service: FederationService,
+    authenticator: Authenticator,
+    options: RestOptions | None = None,
+    refusals: RefusalCounts | None = None,
+) -> Starlette:
     """Return the application; its lifespan starts and stops the service.
+
+    Args:
+        service: the peers behind it.
+        authenticator: says who may call.
+        options: how it behaves.
+        refusals: where refusals are counted; None counts them apart from those of the connections.
 
     Mounted in another application, whose server runs only the outer lifespan, the outer one has to run the service:
     `Starlette(routes=[Mount("/", create_app(service, authenticator))], lifespan=service.lifespan)`.
+
+    Raises:
+        MissingExtraError: metrics are asked for, and the extra `metrics` is not installed.
     """
-    options = options or RestOptions()
-    interface = _Interface(authenticator, options)
+    options, refusals = options or RestOptions(), refusals or RefusalCounts()
+    interface = _Interface(authenticator, options, refusals)
     app = Starlette(
-        routes=[interface.route(*entry) for entry in _table(RestCalls(service), options)],
+        routes=[
+            *(interface.route(*entry) for entry in _table(RestCalls(service), options)),
+            Route("/healthz", _health_of(service), methods=["GET"]),
+        ],
         exception_handlers={HTTPException: _answer_outside},
         lifespan=service.lifespan,
     )
     app.router.redirect_slashes = False
-    app.add_middleware(PacedAnswers, stall_seconds=_STALL_SECONDS)
+    app.add_middleware(PacedAnswers, stall_seconds=_STALL_SECONDS, refusals=refusals)
+    if options.has_metrics is not False:
+        _add_metrics(app, service, interface.bodies, refusals, is_required=options.has_metrics is True)
     return app
+
+
+def _health_of(service: FederationService) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return Response(status_code=200 if service.is_healthy else 503, headers={"cache-control": "no-store"})
+
+    return answer
+
+
+def _add_metrics(
+    app: Starlette, service: FederationService, bodies: RequestBodies, refusals: RefusalCounts, *, is_required: bool
+) -> None:
+    """Answer with figures; without the extra, only an operator who asked for them learns that it is missing."""
+    try:
+        from pet.federation.server.metrics import serve_metrics
+    except MissingExtraError:
+        if is_required:
+            raise
+        return
+    serve_metrics(app, service, bodies, refusals)
 
 
 def _table(calls: RestCalls, options: RestOptions) -> Iterator[tuple[list[str], str, Handler, int]]:
@@ -128,9 +177,11 @@ def _table(calls: RestCalls, options: RestOptions) -> Iterator[tuple[list[str], 
 class _Interface:
     """Reads, authenticates, calls, answers."""
 
-    def __init__(self, authenticator: Authenticator, options: RestOptions) -> None:
+    def __init__(self, authenticator: Authenticator, options: RestOptions, refusals: RefusalCounts) -> None:
         self._authenticator: Final = authenticator
-        self._bodies: Final = RequestBodies(options.max_data_bytes)
+        self._refusals: Final = refusals
+        self._shares: Final = CallerShares(options.max_requests_per_second, options.max_calls, refusals)
+        self.bodies: Final = RequestBodies(options.max_data_bytes, refusals)
 
     def route(self, methods: list[str], path: str, handler: Handler, max_bytes: int) -> Route:
         """Make a route of a line of the table."""
@@ -146,19 +197,21 @@ class _Interface:
         return Route(f"/symetry/rest/{{cid}}{path}", endpoint, methods=methods)
 
     async def _answer(self, request: Request, handler: Handler, max_bytes: int) -> Answer:
-        mode = self._authenticator.mode_of(request.headers)
+        with self._counting_unsigned():
+            mode = self._authenticator.mode_of(request.headers)
         announced = request.headers.get(secure.DIGEST_HEADER) if mode is Mode.NATIVE else None
         if announced is None:
             # The signature covers the body, which has to be read first: not much of it, and charged to who sends it.
             most_bytes = min(max_bytes, MAX_BODY_BYTES if mode is Mode.COMPAT else secure.MAX_UNANNOUNCED_BYTES)
-            async with self._bodies.read(request, most_bytes, peer_of(request.scope.get("client"))) as body:
+            async with self.bodies.read(request, most_bytes, peer_of(request.scope.get("client"))) as body:
                 return await self._call(handler, request, self._authenticate(request, body), body)
         digest = secure.parse_digest(announced)
         if digest is None:
             raise refuse(HTTPStatus.BAD_REQUEST, f"Invalid {secure.DIGEST_HEADER}")
         caller = self._authenticate(request, b"", digest)
-        async with self._bodies.read(request, max_bytes, f"user {caller.customer_id}") as body:
+        async with self.bodies.read(request, max_bytes, f"user {caller.customer_id}") as body:
             if secure.digest_body(body) != digest:
+                self._refusals.count(RefusalReason.SIGNATURE)
                 raise refuse(HTTPStatus.UNAUTHORIZED, "Invalid Signature")
             return await self._call(handler, request, caller, body)
 
@@ -171,11 +224,21 @@ class _Interface:
             body=body,
             body_digest=body_digest,
         )
-        caller = self._authenticator.authenticate(signed)
-        if request.path_params["cid"] != caller.customer_id:
-            # The path is signed, so this is a user who asks for somebody else's projects.
-            raise refuse(HTTPStatus.UNAUTHORIZED, "Invalid User" if caller.mode is Mode.COMPAT else "Invalid Signature")
+        with self._counting_unsigned():
+            caller = self._authenticator.authenticate(signed)
+            if request.path_params["cid"] != caller.customer_id:
+                # The path is signed, so this is a user who asks for somebody else's projects.
+                raise refuse(HTTPStatus.UNAUTHORIZED, "Invalid User" if caller.mode is Mode.COMPAT else "Invalid Signature")
+        self._shares.count(caller.customer_id)
         return caller
+
+    @contextmanager
+    def _counting_unsigned(self) -> Iterator[None]:
+        try:
+            yield
+        except RequestRefusedError:
+            self._refusals.count(RefusalReason.SIGNATURE)
+            raise
 
     async def _call(self, handler: Handler, request: Request, caller: Caller, body: bytes) -> Answer:
         address = request.client.host if request.client else "local"
@@ -188,7 +251,8 @@ class _Interface:
             source=f"{caller.customer_id}@{address}",
         )
         try:
-            return await handler(call)
+            with self._shares.carrying_out(caller.customer_id):
+                return await handler(call)
         except (ProjectExistsError, UnknownProjectError) as error:
             raise about_a_project(error, call.caller.mode, call.customer_id, str(error)) from None
 

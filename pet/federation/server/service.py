@@ -82,6 +82,8 @@ class FederationService:
         self._running: Final[dict[tuple[str, str], RunningPeer]] = {}
         self._failures: Final = FailureLimit(clock)
         self._restarting: Final = asyncio.Lock()
+        #: Whether the peers were started, and not ended.
+        self.is_healthy = False
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
@@ -97,14 +99,21 @@ class FederationService:
                 _logger.error("cid=%s pid=%s does not run: %s", record.customer_id, record.project_id, error)
                 continue
             self._running[record.customer_id, record.project_id] = RunningPeer(peer, storage)
+        self.is_healthy = True
         try:
             yield
         finally:
+            self.is_healthy = False
             running = list(self._running.values())
             self._running.clear()
             for result in await asyncio.gather(*(entry.peer.close() for entry in running), return_exceptions=True):
                 if isinstance(result, BaseException):
                     _logger.warning("a peer did not close cleanly: %s", type(result).__name__)
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers run."""
+        return len(self._running)
 
     def find(self, customer_id: str, project_id: str) -> RunningPeer:
         """Return a running peer.
