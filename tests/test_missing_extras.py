@@ -1,9 +1,9 @@
 """Without an extra's packages, the error names the extra; nothing fails before they are needed."""
 
-import json
 import subprocess
 import sys
 
+import fork_server
 import pytest
 
 from pet._extras import install_command
@@ -18,41 +18,6 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 """
-
-
-#: Imports what needs no extra, and runs each line of its input, a text of JSON, in a copy of itself; prints how it ended.
-FORKS = """
-import json, os, sys, traceback
-import pet.messages, pet.protocol
-
-for line in sys.stdin:
-    reading, writing = os.pipe()
-    if not os.fork():
-        try:
-            exec(json.loads(line), {"__name__": "__main__"})
-        except BaseException:
-            os.write(writing, traceback.format_exc()[-10_000:].encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading) as pipe:
-        print(json.dumps(pipe.read()), flush=True)
-    os.wait()
-"""
-
-
-@pytest.fixture(scope="module")
-def run_blocked():
-    """Give what runs code in a process that has imported no extra, and returns its error: half a second less than a new one."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", FORKS], text=True, **pipes) as process:
-
-        def run(code):
-            print(json.dumps(code), file=process.stdin, flush=True)
-            return json.loads(process.stdout.readline())
-
-        yield run
-        process.stdin.close()
-        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
@@ -85,8 +50,8 @@ def run_blocked():
         ("obstore", "import pet.coordinator.s3_model_store", "s3"),
     ],
 )
-def test_the_error_names_the_extra(run_blocked, blocked, code, extra):
-    error = run_blocked(BLOCK.format(blocked=[blocked]) + code)
+def test_the_error_names_the_extra(blocked, code, extra):
+    error = fork_server.run(BLOCK.format(blocked=[blocked]) + code, imports=fork_server.WITHOUT_EXTRAS).stderr
     assert f"MissingExtraError: {blocked}" in error
     assert install_command(extra) in error
 

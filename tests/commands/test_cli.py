@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import fork_server
 import pytest
 
 import pet
@@ -98,15 +99,15 @@ def test_what_cannot_be_taken_back_asks_first(capsys, monkeypatch):
 @pytest.mark.parametrize(("answer", "expected"), [(b"n\n", "nothing was changed"), (b"y\n", "error: no.key: ")])
 def test_the_answer_on_a_terminal_counts(tmp_path, answer, expected):
     own, other = os.openpty()
-    command = [sys.executable, "-c", RUN, "federation", "leave", "mine", "-k", "no.key"]
-    with subprocess.Popen(command, stdin=other, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+    words = ["federation", "leave", "mine", "-k", "no.key"]
+    with fork_server.start(fork_server.PET, *words, stdin=other, folder=tmp_path) as process:
         os.close(other)
         os.write(own, answer)
         _, errors = process.communicate(timeout=60)
         os.close(own)
     assert process.returncode == 1
-    assert "can only come back with a new invitation" in errors.decode()
-    assert expected in errors.decode()
+    assert "can only come back with a new invitation" in errors
+    assert expected in errors
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
@@ -180,10 +181,8 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
     ],
 )
 def test_a_missing_extra_is_named(tmp_path, module, arguments, extra):
-    code = f"import sys; sys.modules[{module!r}] = None; {RUN}"
-    answer = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
+    code = f"import sys; sys.modules[{module!r}] = None; {fork_server.PET}"
+    answer = fork_server.run(code, *arguments, imports=fork_server.WITHOUT_EXTRAS, folder=tmp_path)
     assert answer.returncode == 1
     assert answer.stderr.startswith(f"error: expected the extra '{extra}' ({install_command(extra)}), got no module ")
     assert answer.stderr.count("\n") == 1
@@ -198,7 +197,8 @@ def test_a_missing_module_of_pet_is_not_blamed_on_an_extra():
 
 def test_help_imports_nothing_heavy():
     code = "import sys; from pet.cli import run; run(['--help']); print(*{name.split('.')[0] for name in sys.modules})"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    answer = fork_server.run(code, imports=fork_server.WITHOUT_EXTRAS)
+    assert answer.returncode == 0, answer.stderr
     assert not HEAVY & set(answer.stdout.splitlines()[-1].split())
 
 
@@ -214,23 +214,14 @@ sys.meta_path.insert(0, Finder)
 """
 
 
-@pytest.mark.parametrize(("begins", "seconds"), [(IMPORTING, 0), ("print('up', flush=True); ", 4)], ids=["imports", "works"])
+@pytest.mark.parametrize(("begins", "seconds"), [(IMPORTING, 0), ("print('up', flush=True); ", 1)], ids=["imports", "works"])
 def test_ctrl_c_ends_in_one_line(begins, seconds):
-    process = subprocess.Popen(
-        [sys.executable, "-c", begins + RUN, "bench", "--sizes", "1e6", "--backends", "reference"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
+    words = ["bench", "--sizes", "1e6", "--backends", "reference"]
+    with fork_server.start(begins + fork_server.PET, *words, imports=fork_server.WITHOUT_EXTRAS) as process:
         process.stdout.readline()
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=seconds)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.communicate()
     assert process.returncode == 130
     assert errors == "interrupted\n"

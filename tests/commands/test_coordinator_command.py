@@ -8,10 +8,9 @@ import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import httpx
 import pytest
 
@@ -47,12 +46,11 @@ def fail_to_start(monkeypatch, capsys, *arguments, **environ):
 
 
 def start(*arguments, **environ):
-    command = [sys.executable, "-c", "from pet.cli import main; main()", "coordinator", *arguments]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "XAYNET_"))}
     # Never the default port: another coordinator may be running there.
     environ = {**own, "PET__API__BIND_ADDRESS": "127.0.0.1:0", **environ}
     environ["COLUMNS"] = "120"  # the longest names, values and origins side by side
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    return fork_server.start(fork_server.PET, "coordinator", *arguments, environ=environ)
 
 
 @contextlib.contextmanager

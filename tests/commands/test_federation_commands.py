@@ -7,11 +7,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import fork_server
 import httpx
 import pytest
 import typer
@@ -310,8 +309,7 @@ def test_a_server_that_must_not_start(run, words, message):
 @contextlib.contextmanager
 def serving_process(*words):
     """Run `pet federation serve` as a process; yield it, its URL, and what it printed so far."""
-    command = [sys.executable, "-c", "from pet.cli import main; main()", "federation", "serve", "--bind", "127.0.0.1:0", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = fork_server.start(fork_server.PET, "federation", "serve", "--bind", "127.0.0.1:0", *words)
     printed = ""
     try:
         for line in process.stdout:

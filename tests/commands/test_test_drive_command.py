@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import fork_server
 import pytest
 from nats_broker import running_broker
 from rich.console import Console
@@ -62,27 +63,13 @@ def test_a_coordinator_that_is_away_is_no_quiet():
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--rounds", "1"], 1)], ids=["endless", "before it was done"])
 def test_ctrl_c_ends_it_with_a_summary(arguments, status):
-    command = [
-        sys.executable,
-        "-m",
-        "pet",
-        "test-drive",
-        "-u",
-        "http://127.0.0.1:1",
-        "-n",
-        "4",
-        "-p",
-        "0.05",
-        "--threads",
-        "2",
-        *arguments,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("waiting: "):
-            process.send_signal(signal.SIGINT)
-            break
-    out, err = process.communicate(timeout=30)
+    words = ["test-drive", "-u", "http://127.0.0.1:1", "-n", "4", "-p", "0.05", "--threads", "2", *arguments]
+    with fork_server.start(fork_server.PET, *words) as process:
+        for line in process.stdout:
+            if line.startswith("waiting: "):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=30)
     assert process.returncode == status
     assert "0 rounds finished, 0 given up" in out
     assert err == ""
@@ -109,18 +96,14 @@ def test_an_identity_without_its_key_is_named(tmp_path, capsys):
     )
 
 
-def check_ctrl_c(command: list[str], wait_until_caught: Callable[[subprocess.Popen[str]], object]) -> None:
+def check_ctrl_c(wait_until_caught: Callable[[fork_server.Fork], object], *arguments: str, code: str = fork_server.PET) -> None:
     """Start a test drive, press Ctrl-C where it is caught, and expect its summary within a second."""
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    with fork_server.start(code, "test-drive", *arguments) as process:
         assert wait_until_caught(process)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         assert time.monotonic() - started < SOON + 1  # and the end of an interpreter
-    finally:
-        process.kill()
-        process.communicate()
     assert process.returncode == 0
     assert "0 rounds finished" in output
     assert errors == ""
@@ -130,15 +113,13 @@ def check_ctrl_c(command: list[str], wait_until_caught: Callable[[subprocess.Pop
 def test_ctrl_c_ends_it_within_a_second_while_the_coordinator_hangs(scheme):
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as connections:
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}" + ("/abcdefghijklmnop" if scheme == "nats" else "")
-        check_ctrl_c(
-            ["-m", "pet", "test-drive", "-u", url, "-n", "4"], lambda _: connections.enter_context(listener.accept()[0])
-        )
+        check_ctrl_c(lambda _: connections.enter_context(listener.accept()[0]), "-u", url, "-n", "4")
 
 
 def test_ctrl_c_ends_it_within_a_second_while_nobody_answers_its_connecting():
     with address_that_swallows() as port:
-        command = ["-m", "pet", "test-drive", "-u", f"http://127.0.0.1:{port}", "-n", "4"]
-        check_ctrl_c(command, lambda process: wait_for(lambda: connections_to(port, SYN_SENT, process.pid)))
+        is_connecting = lambda process: wait_for(lambda: connections_to(port, SYN_SENT, process.pid))  # noqa: E731
+        check_ctrl_c(is_connecting, "-u", f"http://127.0.0.1:{port}", "-n", "4")
 
 
 #: `pet` where the system hangs when it looks up a name, and says so.
@@ -158,16 +139,16 @@ sys.exit(cli.run(sys.argv[1:]))
 
 @pytest.mark.parametrize("scheme", ["https", "tls"], ids=["HTTP", "NATS"])
 def test_ctrl_c_ends_it_within_a_second_while_a_name_is_looked_up(scheme):
-    def wait(process: subprocess.Popen[str]) -> bool:
+    def wait(process: fork_server.Fork) -> bool:
         return any("looking up" in line for line in process.stdout)
 
-    check_ctrl_c(["-c", HANGING_NAMES, "test-drive", "-u", f"{scheme}://name.test", "-n", "1"], wait)
+    check_ctrl_c(wait, "-u", f"{scheme}://name.test", "-n", "1", code=HANGING_NAMES)
 
 
 def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_tls():
     with stalling_coordinator(is_tls=True) as coordinator:
-        command = ["-m", "pet", "test-drive", "-u", coordinator.url, "-c", str(TLS / "authority.pem"), "-n", "1"]
-        check_ctrl_c(command, lambda _: coordinator.uploading.wait(60))
+        arguments = ["-u", coordinator.url, "-c", str(TLS / "authority.pem"), "-n", "1"]
+        check_ctrl_c(lambda _: coordinator.uploading.wait(60), *arguments)
         assert coordinator.read_on()
 
 
@@ -181,8 +162,8 @@ sys.exit(cli.run(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("mode", "start"), [("direct", ["-m", "pet"]), ("stream", ["-c", STREAMING])])
-def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_nats(tmp_path, mode, start):
+@pytest.mark.parametrize(("mode", "code"), [("direct", fork_server.PET), ("stream", STREAMING)], ids=["direct", "stream"])
+def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_nats(tmp_path, mode, code):
     """In mode `stream` the broker hangs, too, with chunks on their way."""
     with running_broker(tmp_path / "broker") as broker:
 
@@ -193,11 +174,12 @@ def test_ctrl_c_ends_it_within_a_second_in_the_middle_of_an_upload_over_nats(tmp
             return is_begun
 
         with announced_round(NatsSettings(hosts=(broker.url,), mode=mode)) as begun:
-            check_ctrl_c([*start, "test-drive", "-u", f"{broker.url}/{FEDERATION}", "-n", "1"], wait)
+            check_ctrl_c(wait, "-u", f"{broker.url}/{FEDERATION}", "-n", "1", code=code)
             broker.process.send_signal(signal.SIGCONT)
 
 
 def test_a_second_ctrl_c_ends_it_at_once_and_without_a_traceback():
+    """An interpreter of its own, which has to end as well."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-m", "pet", "test-drive", "-u", f"http://127.0.0.1:{listener.getsockname()[1]}", "-n", "4"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

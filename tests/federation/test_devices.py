@@ -1,9 +1,8 @@
 """A device that is missing: the error says what, and nothing else needs it. These tests run without torch."""
 
 import os
-import subprocess
-import sys
 
+import fork_server
 import numpy as np
 import pytest
 from federation_rest_server import KEY, federation_server
@@ -26,14 +25,8 @@ LEARN = (
 
 
 def run(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={name: value for name, value in os.environ.items() if name != "PET_FORCE_DEVICE"} | environment,
-    )
+    environ = {name: value for name, value in os.environ.items() if name != "PET_FORCE_DEVICE"} | environment
+    return fork_server.run(code, imports=fork_server.WITHOUT_EXTRAS, environ=environ)
 
 
 def test_without_torch_the_error_names_the_extra():

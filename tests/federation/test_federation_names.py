@@ -1,9 +1,8 @@
 """What `pet.federation` gives, and what importing it costs."""
 
 import inspect
-import subprocess
-import sys
 
+import fork_server
 import pytest
 
 import pet.federation
@@ -40,4 +39,5 @@ def test_importing_loads_what_is_used_and_no_more():
         "assert not own(), own(); f.univariate; assert 'pet.federation.statistics.analysis' in own();"
         "assert not {'httpx', 'nats', 'starlette', 'pandas', 'pydantic'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    done = fork_server.run(code, imports=fork_server.WITHOUT_EXTRAS)
+    assert done.returncode == 0, done.stderr

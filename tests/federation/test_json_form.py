@@ -4,12 +4,11 @@ import copy
 import importlib
 import json
 import pkgutil
-import subprocess
-import sys
 from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
 from typing import Annotated, get_args, get_origin, get_type_hints
 
+import fork_server
 import pytest
 from test_federation_store import RECORDS
 
@@ -230,5 +229,5 @@ def test_stored_counters_are_strict_in_every_field():
 def test_records_are_made_without_loading_what_reads_them():
     """A client makes some with every call, and each command of it would take a tenth of a second longer."""
     code = "import sys; from pet.federation import Client; print('pydantic' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = fork_server.run(code, imports=fork_server.WITHOUT_EXTRAS)
     assert done.stdout.strip() == "False"

@@ -1,11 +1,11 @@
 """The page of one peer: what it shows, to whom it answers, and that nothing of others becomes a part of it."""
 
 import contextlib
+import os
 import re
 import signal
-import subprocess
-import sys
 
+import fork_server
 import httpx
 import pytest
 from asgi_server import serving, wait_until
@@ -168,13 +168,13 @@ def test_hostile_names_are_text(served, browser):
 def test_the_command_prints_an_address_that_answers_and_ends_on_ctrl_c(tmp_path):
     write_key_file(tmp_path / "c2.key", "c2", Secret(OTHER_KEY))
     with federation() as (url, *_):
-        command = [sys.executable, "-u", "-m", "pet", "federation", "page", "-u", url, "-k", str(tmp_path / "c2.key")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        address = process.stdout.readline().split()[0]
-        assert address.startswith("http://127.0.0.1:")
-        assert httpx.get(f"{address}peer").json()["info"]["project"] == "mine"
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        words = ["federation", "page", "-u", url, "-k", str(tmp_path / "c2.key")]
+        with fork_server.start(fork_server.PET, *words, environ=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
+            address = process.stdout.readline().split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            assert httpx.get(f"{address}peer").json()["info"]["project"] == "mine"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "Stopped.\n", "")
 
 
