@@ -39,7 +39,7 @@ LAYERS = [
     ["pet.protocol"],
     ["pet.profile"],
     ["pet.files"],
-    ["pet.bodies"],
+    ["pet.bodies", "pet.change_guard"],
     ["pet.transports"],
     ["pet.coordinator", "pet.participant"],
     ["pet.federation.formats.encoding", "pet.federation.failure_limit"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from damaged_files import FRAME_FIELDS, FRAME_HEADER, LOG_FIELDS, PAGE, DamagedFolder, database_places, flip, frames
 from test_restarts import Life, steps
 
 from pet.coordinator.storage.base import Stored, Transaction
@@ -18,28 +18,6 @@ from pet.errors import StateError, StorageError
 #: What a storage holds: all but its blobs, and these.
 Kept = tuple[Stored, dict[str, bytes]]
 LOG_NAME = f"{DATABASE_NAME}-wal"
-#: Of SQLite's file format: header of the log, header of a frame, and where their fields begin.
-LOG_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
-LOG_FIELDS = {
-    "mark": 3,
-    "version": 7,
-    "page size": 10,
-    "checkpoint": 15,
-    "salt 1": 17,
-    "salt 2": 22,
-    "sum 1": 24,
-    "sum 2": 30,
-}
-FRAME_FIELDS = {
-    "page number": 3,
-    "size": 7,
-    "salt 1": 9,
-    "salt 2": 13,
-    "sum 1": 16,
-    "sum 2": 21,
-    "page": 24,
-    "cells": 24 + 4000,
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +37,9 @@ def killed(tmp_path_factory) -> tuple[Path, Kept]:
 
 
 @pytest.fixture
-def outcome(killed, tmp_path) -> Callable[[str, Callable[[bytes], bytes]], str]:
-    """Return the outcome of damage to one file: "refused", or "harmless"."""
+def outcome(killed, tmp_path) -> DamagedFolder:
     source, expected = killed
-
-    def damage_and_open(name: str, damage: Callable[[bytes], bytes]) -> str:
-        folder = tmp_path / "state"
-        shutil.copytree(source, folder)
-        path = folder / name
-        path.write_bytes(damage(path.read_bytes()))
-        try:
-            return "harmless" if holds(folder, expected) else "refused"
-        finally:
-            shutil.rmtree(folder)
-
-    return damage_and_open
+    return DamagedFolder(source, tmp_path, lambda folder: holds(folder, expected))
 
 
 def holds(folder: Path, expected: Kept) -> bool:
@@ -105,15 +71,6 @@ def content_of(storage: SqliteStorage) -> Kept:
     stored = storage.load()
     assert stored is not None
     return stored, {name: bytes(storage.read_blob(name)) for name in stored.blob_names}
-
-
-def flip(place: int) -> Callable[[bytes], bytes]:
-    return lambda data: data[:place] + bytes([data[place] ^ 0x04]) + data[place + 1 :]
-
-
-def frames(log: bytes) -> Iterator[int]:
-    """Yield where the frames begin."""
-    return iter(range(LOG_HEADER, len(log), FRAME_HEADER + PAGE))
 
 
 def test_nothing_is_lost_without_damage(outcome):
@@ -153,10 +110,9 @@ def test_a_log_that_is_gone_is_refused(killed, tmp_path):
 
 
 def test_damage_to_the_database_is_refused_or_harmless(killed, outcome):
-    """Each byte of its header, then the headers and cells of each page; and shorter by parts and pages."""
+    """Its header, then the headers and cells of each page; and shorter by parts and pages."""
     size = (killed[0] / DATABASE_NAME).stat().st_size
-    places = [*range(0, 100, 3), *(start + part for start in range(0, size, PAGE) for part in (100, 103, 108, 2000, 4090))]
-    outcomes = [outcome(DATABASE_NAME, flip(place)) for place in places]
+    outcomes = [outcome(DATABASE_NAME, flip(place)) for place in database_places(size)]
     outcomes += [outcome(DATABASE_NAME, lambda data, size=size: data[:size]) for size in (0, 50, 100, PAGE, size - 1)]
     assert {"refused", "harmless"} >= set(outcomes)
 
@@ -174,7 +130,7 @@ def test_damage_to_a_database_without_a_log_is_refused_or_harmless(restarted):
     folder, expected = restarted
     path = folder / DATABASE_NAME
     sound = path.read_bytes()
-    places = [*range(0, 100, 3), *(start + part for start in range(0, len(sound), PAGE) for part in (0, 3, 8, 2000, 4090))]
+    places = database_places(len(sound))
     damaged = [flip(place)(sound) for place in places] + [sound[:size] for size in (0, 50, 100, PAGE, len(sound) - 1)]
     outcomes = []
     for data in damaged:

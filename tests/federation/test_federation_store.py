@@ -132,7 +132,7 @@ def test_a_store_of_another_version_is_refused(tmp_path, clock):
     with sqlite3.connect(tmp_path / "federations.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StateError, match="expected a store of version 2, got 99"):
+    with pytest.raises(StateError, match="expected a store of version 3, got 99"):
         FederationStore(tmp_path, clock)
 
 

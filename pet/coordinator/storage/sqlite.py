@@ -6,7 +6,7 @@ the next start. What is deleted is overwritten (secure_delete), and the log that
 journal is: keys and seeds of finished rounds are not to be found in the folder. Everything can be read by its owner only.
 
 The database stays locked as long as it is open, so that no two coordinators share a folder. A log that lost acknowledged
-changes is refused: guard.py notes each change beside the database.
+changes is refused: pet/change_guard.py notes each change beside the database.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from pet.buffers import Buffer
+from pet.change_guard import Guard
 from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches, size_of
-from pet.coordinator.storage.guard import Guard
 from pet.errors import StateError, StorageError
 from pet.files import make_private_folder, shown_fault, sync_folder, touch_private, write_new
 
@@ -183,12 +183,10 @@ class SqliteStorage:
             raise StateError(f"{error} {_HINT}") from None
         try:
             row = connection.execute("SELECT sequence FROM state").fetchone()
-            last = 0 if row is None else row[0]
-            if last < guard.sequence:
-                raise StateError(
-                    f"{self._path}: expected change {guard.sequence} to be the last, as {GUARD_NAME} says, got {last}: "
-                    f"the database or its -wal was damaged, and acknowledged messages are lost {_HINT}"
-                )
+            guard.require(0 if row is None else row[0], self._path, "acknowledged messages")
+        except StateError as error:
+            guard.close()
+            raise StateError(f"{error} {_HINT}") from None
         except BaseException:
             guard.close()
             raise

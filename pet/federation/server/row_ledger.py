@@ -12,15 +12,15 @@ from typing import Final
 
 from pet.federation.formats.learning_records import MAX_LEARNED_TABLES, MAX_REQUESTS, Change, DoneRequest
 
-TABLES: Final = """
-CREATE TABLE IF NOT EXISTS learned (
-    cid TEXT, pid TEXT, digest BLOB, times INTEGER NOT NULL, PRIMARY KEY (cid, pid, digest)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS request (
+STATEMENTS: Final = (
+    """CREATE TABLE IF NOT EXISTS learned (
+    cid TEXT, pid TEXT, digest BLOB, times INTEGER NOT NULL, PRIMARY KEY (cid, pid, digest)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS request (
     place INTEGER PRIMARY KEY, cid TEXT, pid TEXT, id TEXT, change TEXT NOT NULL, first BLOB NOT NULL, digest BLOB NOT NULL,
-    pieces INTEGER NOT NULL, row_count INTEGER NOT NULL, UNIQUE (cid, pid, id));
-CREATE INDEX IF NOT EXISTS request_of_project ON request (cid, pid, place);
-CREATE INDEX IF NOT EXISTS request_of_rows ON request (cid, pid, digest);
-"""
+    pieces INTEGER NOT NULL, row_count INTEGER NOT NULL, UNIQUE (cid, pid, id))""",
+    "CREATE INDEX IF NOT EXISTS request_of_project ON request (cid, pid, place)",
+    "CREATE INDEX IF NOT EXISTS request_of_rows ON request (cid, pid, digest)",
+)
 #: Customer and project: whose rows they are.
 Place = tuple[str, str]
 
@@ -47,7 +47,8 @@ def note(connection: sqlite3.Connection, place: Place, done: DoneRequest, *, is_
     if done.change is Change.LEARN:
         # Beyond the limit only tables that are known count, which is what the caller checked.
         connection.execute(
-            "INSERT INTO learned SELECT cid, pid, :digest, 1 FROM project WHERE cid = :cid AND pid = :pid"
+            "INSERT INTO learned (cid, pid, digest, times) SELECT cid, pid, :digest, 1 FROM project"
+            " WHERE cid = :cid AND pid = :pid"
             " AND ((SELECT count(*) FROM learned WHERE cid = :cid AND pid = :pid) < :most"
             " OR EXISTS (SELECT 1 FROM learned WHERE cid = :cid AND pid = :pid AND digest = :digest))"
             " ON CONFLICT (cid, pid, digest) DO UPDATE SET times = times + 1",

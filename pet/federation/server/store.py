@@ -49,7 +49,7 @@ class FederationStore:
             clock: Unix seconds.
 
         Raises:
-            StateError: the file is of another version, or no database; or the folder cannot be used.
+            StateError: the file is of another version, no database, damaged, or has lost changes; or the folder cannot be used.
         """
         self._clock: Final = clock
         self._volatile: Final = Database(":memory:")
@@ -146,7 +146,7 @@ class FederationStore:
             seed = os.urandom(_SEED_BYTES) if row is None else row[0]
             if not isinstance(seed, bytes) or len(seed) != _SEED_BYTES:
                 raise StateError(f"key of the server: expected {_SEED_BYTES} bytes, got another value")
-            connection.execute("INSERT OR IGNORE INTO server VALUES ('encryption_seed', ?)", (seed,))
+            connection.execute("INSERT OR IGNORE INTO server (name, data) VALUES ('encryption_seed', ?)", (seed,))
         return EncryptionKeyPair.from_seed(seed)
 
     def _part(self, database: Database, record: FederationRecord) -> PeerStorage:
@@ -277,7 +277,7 @@ class PeerStorage:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM token WHERE expires < ?", (self._clock() - _TOKEN_MEMORY_SECONDS,))
             connection.execute(
-                "INSERT INTO token VALUES (?, ?, ?, ?, ?, 'issued', NULL, NULL)",
+                "INSERT INTO token (digest, cid, pid, invitation, expires, state) VALUES (?, ?, ?, ?, ?, 'issued')",
                 (hash_sha256(token.encode()), self._cid, self._pid, invitation_id, expires_at),
             )
 
@@ -339,7 +339,7 @@ class PeerStorage:
         if state is not None:
             # Nothing is kept for a peer that is gone: a round may end just after the project was deleted.
             connection.execute(
-                "INSERT INTO blob SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ?",
+                "INSERT INTO blob (cid, pid, name, data) SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ?",
                 (name, state, self._cid, self._pid),
             )
 

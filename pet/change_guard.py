@@ -9,7 +9,7 @@ as soon as the system has written it back. It reaches the disk after the change 
 be too old, which hides damage and is harmless otherwise, and never too new. A crash between a change and its note is the same.
 
 It has two places, on pages of their own, used in turn: a write that a loss of power tears leaves the other one. Damage to both
-is no crash. Knows nothing of databases and of what changes say.
+is no crash. Coordinators and federation servers have one each. It does not know what changes say.
 
 Layout of each place: "pet-note", the number of the last change (8 bytes, little-endian), CRC-32 of both.
 """
@@ -47,6 +47,7 @@ class Guard:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path: Final = path
         if not path.exists():  # also beside databases of versions that had none
             replace_file(path, [_encode(0).ljust(_PLACE_BYTES, b"\0"), _encode(0)])
         self._file: Final = io.FileIO(open_private(path, os.O_RDWR), "r+")
@@ -59,6 +60,23 @@ class Guard:
         except BaseException:
             self._file.close()
             raise
+
+    def require(self, last: int, database: Path, lost: str) -> None:
+        """Check that a database has not lost changes.
+
+        Args:
+            last: the number of its last change.
+            database: its file, for the error.
+            lost: what changes are made of, for the error.
+
+        Raises:
+            StateError: the database is older than the note.
+        """
+        if last < self.sequence:
+            raise StateError(
+                f"{database}: expected change {self.sequence} to be the last, as {self._path.name} says, got {last}: "
+                f"the database or its -wal was damaged, and {lost} are lost"
+            )
 
     def note(self, sequence: int) -> None:
         """Note that a change is durable.
