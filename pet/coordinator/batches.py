@@ -29,8 +29,11 @@ _Waiting: TypeAlias = tuple[SealedBody, "asyncio.Future[StorageError | None]"]
 
 #: More than this in a batch saves nothing further, and the first would wait for the last.
 MAX_BATCH: Final = 32
-#: Fewer are not worth two hand-overs.
-_WORTH_SHARING: Final = 8
+#: What opening a message takes whatever its size, in bytes of a long one: signatures and a key exchange.
+_MESSAGE_WEIGHT: Final = 48 << 10
+_MAX_WEIGHT: Final = MAX_BATCH * _MESSAGE_WEIGHT
+#: Less is not worth two hand-overs.
+_WORTH_SHARING: Final = 8 * _MESSAGE_WEIGHT
 #: What large bodies may take together while they are open. One that is larger is open alone.
 _MAX_OPEN_BYTES: Final = 64 << 20
 
@@ -51,6 +54,7 @@ class Batches:
         self._loop: Final = asyncio.get_running_loop()
         self._small: Final = deque[_Waiting]()
         self._large: Final = deque[_Waiting]()
+        self._small_weight = 0
         self._small_busy = self._large_busy = 0
         self._large_open_bytes = 0
         self._is_called = False
@@ -60,7 +64,11 @@ class Batches:
     def put(self, body: SealedBody) -> asyncio.Future[StorageError | None]:
         """Take a body; the future has its outcome, once it was handled and closed."""
         outcome: asyncio.Future[StorageError | None] = self._loop.create_future()
-        (self._small if body.size_bytes <= SMALL_BODY_BYTES else self._large).append((body, outcome))
+        if body.size_bytes <= SMALL_BODY_BYTES:
+            self._small.append((body, outcome))
+            self._small_weight += _MESSAGE_WEIGHT + body.size_bytes
+        else:
+            self._large.append((body, outcome))
         if not self._is_called:
             # What else comes in this turn of the loop goes along.
             self._is_called = True
@@ -74,17 +82,14 @@ class Batches:
                 body.close()
                 outcome.cancel()
             waiting.clear()
+        self._small_weight = 0
 
     def _hand_over(self) -> None:
         """Give what waits to workers that are free."""
         self._is_called = False
         while self._small and self._small_busy < self._workers:
-            free = self._workers - self._small_busy
-            count = min(MAX_BATCH, len(self._small))
-            if count > _WORTH_SHARING:
-                count = max(_WORTH_SHARING, -(-count // free))
+            self._threads.submit(self._work, self._take_share(self._workers - self._small_busy), 0)
             self._small_busy += 1
-            self._threads.submit(self._work, [self._small.popleft() for _ in range(count)], 0)
         while self._large and self._large_busy < self._workers:
             size_bytes = self._large[0][0].size_bytes
             if self._large_busy and self._large_open_bytes + size_bytes > _MAX_OPEN_BYTES:
@@ -92,6 +97,17 @@ class Batches:
             self._large_busy += 1
             self._large_open_bytes += size_bytes
             self._threads.submit(self._work, [self._large.popleft()], size_bytes)
+
+    def _take_share(self, free: int) -> list[_Waiting]:
+        """Take the part of what waits that one of `free` workers should do: at least one message."""
+        most = min(_MAX_WEIGHT, max(_WORTH_SHARING, -(-self._small_weight // free)))
+        batch: list[_Waiting] = []
+        weight = 0
+        while self._small and weight < most and len(batch) < MAX_BATCH:
+            batch.append(self._small.popleft())
+            weight += _MESSAGE_WEIGHT + batch[-1][0].size_bytes
+        self._small_weight -= weight
+        return batch
 
     def _work(self, batch: Sequence[_Waiting], large_bytes: int) -> None:
         """Handle a batch, in a worker thread."""

@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: What a sender must deliver in each interval of `stall_seconds`, if it does not finish: 64 KiB in 30 s is a modem's speed.
 PROGRESS_BYTES: Final = 64 * 1024
+#: Bodies up to this size are asked for whole, where who receives them has the room: each piece costs a turn of the event loop.
+WHOLE_BODY_BYTES: Final = 1 << 18
 #: The HTTP status that each of them is refused with.
 STATUS_OF: Final[Mapping[type[BodyError], int]] = {
     BodyTooLargeError: 413,

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError, RemoteProtocolError
+from pet.transports.body_reader import PROGRESS_BYTES, WHOLE_BODY_BYTES
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
 from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
@@ -89,6 +90,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().__init__(*arguments, **keywords)
         self._holding: Holding | None = None
         self._header_holding: Holding | None = None
+        self._whole_holding: Holding | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
@@ -131,8 +133,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._stop_expecting()
         self._stop_watching()
         self._unset_keepalive_if_required()
-        self.open_connections.release(self._holding, self._header_holding)
-        self._holding = self._header_holding = None
+        self.open_connections.release(self._holding, self._header_holding, self._whole_holding)
+        self._holding = self._header_holding = self._whole_holding = None
         self._rest.clear()
         super().connection_lost(exc)
 
@@ -187,12 +189,17 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         lengths = [int(value) for name, value in self.headers if name == b"content-length"]
         self._is_in_body, self._body_left, self._body_bytes = True, lengths[0] if lengths else None, 0
         self._header_bytes, self._header_end = 0, b""
+        if self._body_left is not None and _MIN_RECEIVE_BYTES < self._body_left <= WHOLE_BODY_BYTES:
+            self._whole_holding = self.open_connections.admit_whole(self._peer, self._body_left)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Note that a body made progress; nothing of it is kept once there is an answer, and not much before it is taken."""
         self._made_progress = True
         self._body_bytes += len(body)
+        if self._is_kept_back(body):
+            self.cycle.body += body
+            return
         super().on_body(body)
         if not self.cycle.response_complete and len(self.cycle.body) >= self._allowance_bytes():
             self.flow.pause_reading()
@@ -206,6 +213,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Go on with what came meanwhile."""
         assert isinstance(self.flow, _HeldFlow)
         self.flow.is_held = False
+        self.open_connections.release(whole=self._whole_holding)
+        self._whole_holding = None
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_unsent()  # a reader that takes nothing would keep it closing for ever
@@ -306,8 +315,15 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _allowance_bytes(self) -> int:
         """Return how much of a body may wait here to be taken."""
+        if self._whole_holding is not None:
+            return WHOLE_BODY_BYTES
         taken = self._body_bytes - (0 if self.cycle.response_complete else len(self.cycle.body))
         return max(_MIN_RECEIVE_BYTES, min(_MAX_RECEIVE_BYTES, taken))
+
+    def _is_kept_back(self, body: bytes) -> bool:
+        """Return whether a part of a body is to wait for the rest: until that is progress, it would only wake its receiver."""
+        is_whole = self._whole_holding is None or not self._body_left
+        return not is_whole and not self.cycle.response_complete and len(self.cycle.body) + len(body) < PROGRESS_BYTES
 
     def _expect_headers(self) -> None:
         self._header_timer = self.loop.call_later(self.limits.header_seconds, self._give_up)

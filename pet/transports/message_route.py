@@ -11,9 +11,8 @@ import asyncio
 import logging
 from typing import Final
 
-from pet.bodies.memory_budget import SMALL_MESSAGE_BYTES
 from pet.errors import BodyError, BodyStalledError, BodyTooLargeError, MissingExtraError
-from pet.transports.body_reader import REASON_OF, STATUS_OF, declared_length, read_body
+from pet.transports.body_reader import REASON_OF, STATUS_OF, WHOLE_BODY_BYTES, declared_length, read_body
 from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
@@ -57,7 +56,7 @@ class MessageRoute:
         length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         declared = declared_length(None if length is None else length.decode("latin-1"), limit_bytes)
         holder = peer_of(scope.get("client"))
-        if declared is not None and declared <= SMALL_MESSAGE_BYTES:
+        if declared is not None and declared <= WHOLE_BODY_BYTES:
             first = await self._first_piece(receive)
             if not first.get("more_body", False) and await self._take_whole(first, declared, holder):
                 return
@@ -77,7 +76,7 @@ class MessageRoute:
             raise BodyStalledError(f"body: expected progress within {stall_seconds:g} s, got 0 bytes") from None
 
     async def _take_whole(self, message: Message, declared: int, holder: str) -> bool:
-        """Take a small body that came in one piece; False if it came to nothing, or has to wait for memory."""
+        """Take a body that came in one piece; False if it came to nothing, or has to wait for memory."""
         if message["type"] != "http.request":
             return False
         body: bytes = message.get("body", b"")

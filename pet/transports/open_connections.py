@@ -20,6 +20,8 @@ _logger: Final = logging.getLogger(__name__)
 
 #: Of all headers above a few kilobytes: those of 256 requests with the most that one may have.
 _MAX_HEADER_BYTES: Final = 16 << 20
+#: Of bodies that are received whole before any of them is taken.
+_MAX_WHOLE_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class OpenConnections:
         most, per_peer = limits.max_connections, limits.max_connections_per_peer
         self._connections: Final = HolderTable(most, None if per_peer is None else max(0, most - per_peer))
         self._headers: Final = HolderTable(_MAX_HEADER_BYTES)
+        self._whole: Final = HolderTable(_MAX_WHOLE_BYTES)
 
     def __len__(self) -> int:
         """Return how many peers have a connection."""
@@ -101,9 +104,13 @@ class OpenConnections:
         self._headers.release(holding)
         return None
 
-    def release(self, connection: Holding | None = None, headers: Holding | None = None) -> None:
-        """Count the end of a connection, of headers, or of both; None is nothing that was counted."""
-        for table, holding in ((self._connections, connection), (self._headers, headers)):
+    def admit_whole(self, peer: str, size_bytes: int) -> Holding | None:
+        """Count a body that its connection is to keep until it is whole; None if it has to be taken piece by piece."""
+        return self._whole.take(peer, size_bytes)
+
+    def release(self, connection: Holding | None = None, headers: Holding | None = None, whole: Holding | None = None) -> None:
+        """Count the end of a connection, of headers, of a body, or of several; None is nothing that was counted."""
+        for table, holding in ((self._connections, connection), (self._headers, headers), (self._whole, whole)):
             if holding is not None:
                 table.release(holding)
 

@@ -96,6 +96,17 @@ def test_many_are_shared_among_free_workers_and_no_batch_is_too_large():
     run(scenario, workers=2)
 
 
+def test_bodies_that_take_long_are_shared_though_they_are_few():
+    async def scenario(batches, handler):
+        outcomes = [batches.put(Body(bytes(70_000))) for _ in range(8)]
+        await until(lambda: len(handler.batches) == 2)
+        assert [len(batch) for batch in handler.batches] == [4, 4]
+        handler.may_go_on.set()
+        await asyncio.gather(*outcomes)
+
+    run(scenario, workers=2)
+
+
 def test_large_bodies_are_handled_at_the_same_time_alone_and_do_not_hold_up_small_ones():
     async def scenario(batches, handler):
         outcomes = [batches.put(Body(LARGE)) for _ in range(3)]

@@ -20,12 +20,15 @@ from pet.transports.peers import peer_of
 LARGE = 32 * 2**20
 #: What was asked for since a test began, and what those wait for that asked for /wait.
 PATHS: list[str] = []
+#: The pieces of the bodies that were received meanwhile.
+SIZES: list[int] = []
 GO_ON = threading.Event()
 
 
 @pytest.fixture(autouse=True)
 def _start_anew():
     PATHS.clear()
+    SIZES.clear()
     GO_ON.clear()
 
 
@@ -45,6 +48,7 @@ async def app(scope, receive, send):
         message = {"more_body": True}
         while message.get("more_body"):
             message = await receive()
+            SIZES.append(len(message.get("body", b"")))
     length = str(len(body)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
     await send({"type": "http.response.body", "body": body})
@@ -338,6 +342,30 @@ def test_a_body_that_is_not_taken_is_not_received():
                 connection.send(bytes(2**16))
         assert 0 < len(server_side.cycle.body) <= 2**14
         GO_ON.set()
+
+
+def test_a_small_body_is_received_whole_unless_others_have_the_room(monkeypatch):
+    size = 40_000
+    monkeypatch.setattr("pet.transports.open_connections._MAX_WHOLE_BYTES", size)
+    head = f"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+    with guarded() as (port, _), connect(port) as first, connect(port) as second:
+        first.sendall(head + bytes(10_000))
+        wait_until(lambda: PATHS == ["/body"])
+        second.sendall(head)
+        for _ in range(4):
+            second.sendall(bytes(size // 4))
+        assert is_answered(second)
+        assert len(SIZES) > 1
+        assert sum(SIZES) == size
+        SIZES.clear()
+        first.sendall(bytes(size - 10_000))
+        assert is_answered(first)
+        assert [size] == SIZES
+        second.sendall(head)  # what the first one had is free again
+        second.sendall(bytes(size // 2))
+        second.sendall(bytes(size // 2))
+        assert is_answered(second)
+        assert [size] * 2 == SIZES
 
 
 def test_a_large_body_is_received_in_large_pieces():
