@@ -20,7 +20,7 @@ from pet.messages import Chunk, Message
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.entries import Sum2Entry
 from pet.protocol.events import Event, ModelPublished, ParametersPublished, PhaseEntered
-from pet.protocol.round_machine import SenderCheck
+from pet.protocol.message_checks import SenderCheck
 
 #: How often the time that a phase has lasted is written when nothing else is: a crash gives the phase at most so much back.
 HEARTBEAT_SECONDS: Final = 1.0

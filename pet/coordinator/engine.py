@@ -46,8 +46,8 @@ from pet.protocol.events import (
     SeedDictionaryPublished,
     SumDictionaryPublished,
 )
+from pet.protocol.message_checks import SenderCheck
 from pet.protocol.phases import Phase
-from pet.protocol.round_machine import SenderCheck
 from pet.protocol.round_settings import RoundSettings
 from pet.threads import occupy
 from pet.transports.base import PublishedModel

@@ -6,14 +6,14 @@ Source: docs/spec/profile.md 10.3, 10.4.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from pet.buffers import Buffer
 from pet.errors import RemoteProtocolError
 from pet.messages import HEADER_BYTES
-from pet.pet1.checks import judge_complaint, read_check
+from pet.pet1.checks import judge_complaint, read_check_of
 from pet.pet1.committee import Committee
 from pet.pet1.hashes import DIGEST_BYTES, MAGIC_BYTES, digest, magic, u16
 from pet.pet1.manifest import UpdateManifest
@@ -47,13 +47,10 @@ class Certificate:
         """Judge whole Check messages in the order of their slots, and compute the agreed set.
 
         Raises:
-            RemoteProtocolError: as `read_check`; "wrong_slot" (slots that do not ascend), "no_quorum", "too_few_updates".
+            RemoteProtocolError: as `read_signers`; "too_few_updates".
         """
         checks, bad, worthless = dict[int, bytes](), set[bytes](), Counter[str]()
-        for message in messages:
-            slot, complaints = read_check(message, committee, manifest)
-            is_next = not checks or slot > max(checks)
-            require(is_next, "wrong_slot", f"certificate: expected slots that ascend strictly, got {slot}")
+        for slot, message, complaints in read_signers(messages, committee, manifest.root, len(manifest.headers)):
             checks[slot] = message
             for participant, proof in complaints.items():
                 reason = _judge(participant, proof, slot, committee, manifest)
@@ -61,8 +58,7 @@ class Certificate:
                     bad.add(participant)
                 else:
                     worthless[reason] += 1
-        quorum, least = committee.plan.quorum, committee.min_updates
-        require(len(checks) >= quorum, "no_quorum", f"certificate: expected {quorum} or more members, got {len(checks)}")
+        least = committee.min_updates
         agreed = tuple(participant for participant in manifest.headers if participant not in bad)
         require(len(agreed) >= least, "too_few_updates", f"agreed set: expected {least} or more updates, got {len(agreed)}")
         return cls(root=manifest.root, checks=checks, agreed=agreed, worthless=worthless)
@@ -74,20 +70,8 @@ class Certificate:
         Raises:
             RemoteProtocolError: "malformed_certificate", "wrong_root", and as `of`.
         """
-        data = bytes(data)
-        is_begun = len(data) >= _HEAD_BYTES and data.startswith(magic(NAME))
-        require(is_begun, _MALFORMED, f"certificate: expected {_HEAD_BYTES} or more bytes with its name, got {len(data)}")
-        named = data[MAGIC_BYTES : MAGIC_BYTES + DIGEST_BYTES]
+        named, messages = read_checks(data)
         require(named == manifest.root, "wrong_root", "certificate: expected the root of this manifest, got another")
-        count, place = int.from_bytes(data[_HEAD_BYTES - 2 : _HEAD_BYTES], "little"), _HEAD_BYTES
-        messages = list[bytes]()
-        for _ in range(count):
-            size = message_bytes(data, place)
-            is_inside = HEADER_BYTES <= size <= len(data) - place
-            require(is_inside, _MALFORMED, f"certificate: expected {count} whole messages, got {len(messages)}")
-            messages.append(data[place : place + size])
-            place += size
-        require(place == len(data), _MALFORMED, f"certificate: expected {place} bytes, got {len(data)}")
         return cls.of(messages, committee, manifest)
 
     def to_bytes(self) -> bytes:
@@ -98,6 +82,53 @@ class Certificate:
     def digest(self) -> bytes:
         """What Sum2 answers: a member answers one certificate a round."""
         return digest(NAME, self.to_bytes())
+
+
+def read_checks(data: Buffer) -> tuple[bytes, list[bytes]]:
+    """Take a certificate apart.
+
+    Returns:
+        The root that it names, and its Check messages, none of which is looked at.
+
+    Raises:
+        RemoteProtocolError: "malformed_certificate".
+    """
+    data = bytes(data)
+    is_begun = len(data) >= _HEAD_BYTES and data.startswith(magic(NAME))
+    require(is_begun, _MALFORMED, f"certificate: expected {_HEAD_BYTES} or more bytes with its name, got {len(data)}")
+    count, place = int.from_bytes(data[_HEAD_BYTES - 2 : _HEAD_BYTES], "little"), _HEAD_BYTES
+    messages = list[bytes]()
+    for _ in range(count):
+        size = message_bytes(data, place)
+        is_inside = HEADER_BYTES <= size <= len(data) - place
+        require(is_inside, _MALFORMED, f"certificate: expected {count} whole messages, got {len(messages)}")
+        messages.append(data[place : place + size])
+        place += size
+    require(place == len(data), _MALFORMED, f"certificate: expected {place} bytes, got {len(data)}")
+    return data[MAGIC_BYTES : MAGIC_BYTES + DIGEST_BYTES], messages
+
+
+def read_signers(
+    messages: Iterable[bytes], committee: Committee, root: bytes, max_count: int
+) -> Iterator[tuple[int, bytes, dict[bytes, bytes]]]:
+    """Yield slot, message and complaints of each Check message of a certificate; what came before an error is worth nothing.
+
+    Args:
+        messages: whole Check messages in the order of their slots.
+        committee: of the round.
+        root: of the manifest that is certified.
+        max_count: complaints of a message at most.
+
+    Raises:
+        RemoteProtocolError: as `read_check_of`; "wrong_slot" (slots that do not ascend), "no_quorum".
+    """
+    last, count, quorum = -1, 0, committee.plan.quorum
+    for message in messages:
+        slot, complaints = read_check_of(message, committee, root, max_count)
+        require(slot > last, "wrong_slot", f"certificate: expected slots that ascend strictly, got {slot}")
+        last, count = slot, count + 1
+        yield slot, message, complaints
+    require(count >= quorum, "no_quorum", f"certificate: expected {quorum} or more members, got {count}")
 
 
 def _judge(participant: bytes, proof: bytes, slot: int, committee: Committee, manifest: UpdateManifest) -> str | None:

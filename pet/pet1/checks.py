@@ -13,6 +13,7 @@ from pet.crypto import PUBLIC_KEY_BYTES, SigningKeyPair
 from pet.edwards import POINT_BYTES
 from pet.errors import RemoteProtocolError
 from pet.mask_object import Mask
+from pet.messages import HEADER_BYTES
 from pet.pet1 import proofs
 from pet.pet1.committee import Committee
 from pet.pet1.hashes import DIGEST_BYTES, u32
@@ -70,8 +71,24 @@ def parse_check(payload: Buffer, root: bytes, max_count: int) -> dict[bytes, byt
     return complaints
 
 
+def count_complaints(message: Buffer) -> int:
+    """Return how many complaints a Check message has that was read before."""
+    return int.from_bytes(message[HEADER_BYTES + DIGEST_BYTES : HEADER_BYTES + _HEAD_BYTES], "little")
+
+
 def read_check(message: Buffer, committee: Committee, manifest: UpdateManifest) -> tuple[int, dict[bytes, bytes]]:
+    """Read a Check message of a manifest, as `read_check_of`."""
+    return read_check_of(message, committee, manifest.root, len(manifest.headers))
+
+
+def read_check_of(message: Buffer, committee: Committee, root: bytes, max_count: int) -> tuple[int, dict[bytes, bytes]]:
     """Read a Check message.
+
+    Args:
+        message: whole, signature first.
+        committee: of the round.
+        root: of the manifest that is checked.
+        max_count: complaints at most.
 
     Returns:
         The slot of the member, and its complaints by participant; whether they are true is not judged.
@@ -84,7 +101,7 @@ def read_check(message: Buffer, committee: Committee, manifest: UpdateManifest) 
     if slot is None:
         raise RemoteProtocolError("not_a_member", "check: expected a member of this round, got another participant")
     require(committee.points[slot] is not None, "wrong_slot", f"check: expected a slot that is taken, got {slot}")
-    return slot, parse_check(payload, manifest.root, len(manifest.headers))
+    return slot, parse_check(payload, root, max_count)
 
 
 def judge_complaint(proof: bytes, header: ShareHeader, committee: Committee, slot: int) -> None:

@@ -53,27 +53,13 @@ class UpdateManifest:
             RemoteProtocolError: "malformed_manifest", "wrong_committee", "manifest_order", "too_few_updates",
                 "too_many_updates", "unknown_update".
         """
-        data = bytes(data)
-        is_begun = len(data) >= _HEAD_BYTES and data.startswith(magic(NAME))
-        require(is_begun, _MALFORMED, f"manifest: expected {_HEAD_BYTES} or more bytes with its name, got {len(data)}")
-        named = data[MAGIC_BYTES : MAGIC_BYTES + DIGEST_BYTES]
-        require(named == committee.digest, "wrong_committee", "manifest: expected this round's committee, got another")
-        count = int.from_bytes(data[_HEAD_BYTES - 4 : _HEAD_BYTES], "little")
-        size = _HEAD_BYTES + _ENTRY_BYTES * count
-        require(len(data) == size, _MALFORMED, f"manifest: expected {size} bytes for {count} updates, got {len(data)}")
-        entries = split_keys(data[_HEAD_BYTES:], _ENTRY_BYTES)
-        keys = [entry[:PUBLIC_KEY_BYTES] for entry in entries]
-        require(is_ascending(keys), "manifest_order", "manifest: expected keys that ascend strictly, got others")
-        least, most = committee.min_updates, committee.record.config.max_model_count
-        require(count >= least, "too_few_updates", f"manifest: expected {least} or more updates, got {count}")
-        require(count <= most, "too_many_updates", f"manifest: expected at most {most} updates, got {count}")
         listed = {}
-        for key, entry in zip(keys, entries, strict=True):
+        for key, named in read_list(data, committee).items():
             header = headers.get(key)
-            is_served = header is not None and header.digest == entry[PUBLIC_KEY_BYTES:]
+            is_served = header is not None and header.digest == named
             require(is_served, "unknown_update", "manifest: expected updates whose headers were served, got another one")
             listed[key] = headers[key]
-        return cls(committee_digest=named, headers=listed)
+        return cls(committee_digest=committee.digest, headers=listed)
 
     def to_bytes(self) -> bytes:
         """Return the bytes that the root covers."""
@@ -84,3 +70,29 @@ class UpdateManifest:
     def root(self) -> bytes:
         """What members sign."""
         return digest(NAME, self.to_bytes())
+
+
+def read_list(data: Buffer, committee: Committee) -> dict[bytes, bytes]:
+    """Read the list itself, without the headers that it names.
+
+    Returns:
+        Header digests by participant, ascending.
+
+    Raises:
+        RemoteProtocolError: "malformed_manifest", "wrong_committee", "manifest_order", "too_few_updates", "too_many_updates".
+    """
+    data = bytes(data)
+    is_begun = len(data) >= _HEAD_BYTES and data.startswith(magic(NAME))
+    require(is_begun, _MALFORMED, f"manifest: expected {_HEAD_BYTES} or more bytes with its name, got {len(data)}")
+    named = data[MAGIC_BYTES : MAGIC_BYTES + DIGEST_BYTES]
+    require(named == committee.digest, "wrong_committee", "manifest: expected this round's committee, got another")
+    count = int.from_bytes(data[_HEAD_BYTES - 4 : _HEAD_BYTES], "little")
+    size = _HEAD_BYTES + _ENTRY_BYTES * count
+    require(len(data) == size, _MALFORMED, f"manifest: expected {size} bytes for {count} updates, got {len(data)}")
+    entries = split_keys(data[_HEAD_BYTES:], _ENTRY_BYTES)
+    keys = [entry[:PUBLIC_KEY_BYTES] for entry in entries]
+    require(is_ascending(keys), "manifest_order", "manifest: expected keys that ascend strictly, got others")
+    least, most = committee.min_updates, committee.record.config.max_model_count
+    require(count >= least, "too_few_updates", f"manifest: expected {least} or more updates, got {count}")
+    require(count <= most, "too_many_updates", f"manifest: expected at most {most} updates, got {count}")
+    return {entry[:PUBLIC_KEY_BYTES]: entry[PUBLIC_KEY_BYTES:] for entry in entries}

@@ -27,10 +27,12 @@ class Pet1Payload:
     Attributes:
         tag: what kind of message it is.
         data: its bytes.
+        head: what stands before them in a whole message, the signature first; empty where the payload came in chunks.
     """
 
     tag: MessageTag
     data: Buffer = field(repr=False)
+    head: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def size_bytes(self) -> int:
@@ -77,7 +79,7 @@ def open_pet1_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Messa
     return Message(
         participant_public_key=sender,
         coordinator_public_key=keys.public_key,
-        payload=Chunk.decode(payload) if is_chunk else Pet1Payload(tag, payload),
+        payload=Chunk.decode(payload) if is_chunk else Pet1Payload(tag, payload, bytes(signed[:HEADER_BYTES])),
         tag=tag,
         signed_bytes=bytes(signed) if tag in PET1_PAYLOADS.published_tags else None,
     )

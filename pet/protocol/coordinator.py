@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pet.messages import ChunkStore, RoundParameters
 from pet.protocol.entries import Entry
 from pet.protocol.events import Publication
-from pet.protocol.round_machine import DISCARDED, ZERO_SEED, RoundMachine
+from pet.protocol.message_checks import DISCARDED
+from pet.protocol.round_machine import ZERO_SEED, RoundMachine
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import CoordinatorState, RoundState, Status
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies

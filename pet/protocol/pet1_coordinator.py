@@ -3,26 +3,35 @@
 Sum, Check and Sum2 come as everywhere, through `receive`. Updates come in pieces, and each request is answered with what the
 sender has to do next.
 
-Source: docs/spec/profile.md 7.3, 12, 13 (K1 to K8).
+What it takes is durable where its owner makes it so, before anything is answered or published: all of `next_entry()`, and the
+record of pet/protocol/pet1_saved_state.py whenever the phase has changed. Then `release_leaves()` may be called.
+
+Source: docs/spec/profile.md 7.3, 12, 13 (K1 to K8), 14.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pet.buffers import Buffer
 from pet.errors import RemoteProtocolError
 from pet.messages import ChunkStore, Message
 from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateRefused
+from pet.pet1.checks import count_complaints
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, sealed_update_bytes
 from pet.pet1.messages import Pet1Tag
 from pet.pet1.payloads import Pet1Payload
 from pet.pet1.refusing import require
+from pet.protocol.message_checks import SenderCheck
+from pet.protocol.pet1_entries import Pet1Entry, UploadEntry
+from pet.protocol.pet1_evidence import EvidenceStore, MemoryEvidenceStore
+from pet.protocol.pet1_leaf_store import LeafStore, MemoryLeafStore
 from pet.protocol.pet1_publications import Pet1Publication, publish_header
-from pet.protocol.pet1_round import LeafStore, MemoryLeafStore, OpenUpload, Pet1Round, Pet1Settings
-from pet.protocol.pet1_rules import Pet1Entry, pet1_profile
+from pet.protocol.pet1_round import OpenUpload, Pet1Round, Pet1Settings
+from pet.protocol.pet1_rules import pet1_profile
 from pet.protocol.pet1_updates import UpdateIntake
 from pet.protocol.phases import Phase
 from pet.protocol.round_machine import RoundMachine
@@ -39,12 +48,16 @@ class SlotStatus:
     Attributes:
         announced: its Sum message is there.
         checked: its Check message is there.
+        complained: the message has complaints, true or not.
         answered: its Sum2 message is there.
+        wrong: in a round of which evidence is kept, its answer did not fit the others'.
     """
 
     announced: bool
     checked: bool
+    complained: bool
     answered: bool
+    wrong: bool
 
 
 class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication]):
@@ -57,6 +70,7 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
         round_id: number of the last round; a fresh coordinator begins with its Unix time in seconds, so that no number of its
             key file is used again.
         leaf_store: where leaves are until the model is out; in memory if None.
+        evidence_store: where it is kept who sent something wrong; in memory if None.
         chunk_store: where the pieces of unfinished Sum2 messages lie; in memory if None.
         threads: how many threads adding may use; None means PET_THREADS, else all cores.
         state: where another coordinator was, to go on from.
@@ -70,13 +84,15 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
         entropy: Callable[[int], bytes],
         round_id: int,
         leaf_store: LeafStore | None = None,
+        evidence_store: EvidenceStore | None = None,
         chunk_store: ChunkStore | None = None,
         threads: int | None = None,
         state: MachineState[Pet1Round] | None = None,
     ) -> None:
-        store = MemoryLeafStore() if leaf_store is None else leaf_store
+        self._leaves: Final = MemoryLeafStore() if leaf_store is None else leaf_store
+        self._evidence: Final = MemoryEvidenceStore() if evidence_store is None else evidence_store
         super().__init__(
-            pet1_profile(store, threads),
+            pet1_profile(self._leaves, threads, self._evidence),
             settings,
             now_seconds=now_seconds,
             entropy=entropy,
@@ -84,17 +100,52 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             chunk_store=chunk_store,
             state=state,
         )
-        self._intake: Final = UpdateIntake(store, settings.pieces_in_flight)
+        self._intake: Final = UpdateIntake(self._leaves, settings.pieces_in_flight)
+        self._entries: Final = deque[Pet1Entry]()
 
     def slots(self) -> list[SlotStatus]:
         """Return what each member has done in this round; empty before the first."""
         current = self.state.round
         if current is None:
             return []
+        wrong = self._evidence.wrong_members()
         return [
-            SlotStatus(slot in current.sums, slot in current.checks, slot in current.answers)
-            for slot in range(current.enrolment.plan.member_count)
+            SlotStatus(
+                announced=slot in current.sums,
+                checked=slot in current.checks,
+                complained=slot in current.checks and count_complaints(current.checks[slot]) > 0,
+                answered=slot in current.answers,
+                wrong=member in wrong,
+            )
+            for slot, member in enumerate(current.enrolment.members)
         ]
+
+    def next_entry(self) -> Pet1Entry | None:
+        """Take the oldest entry of this round that nobody took yet; None if there is none.
+
+        Its owner makes it durable before it answers the message that left it.
+        """
+        return self._entries.popleft() if self._entries else None
+
+    def release_leaves(self) -> None:
+        """Drop the leaves that the state needs no longer. Call it only once the state, as it is now, is durable."""
+        current = self.state.round
+        if self.phase is Phase.SHUTDOWN:
+            return  # a coordinator that goes on from the state before needs them
+        there = set(self._leaves.uploads())
+        needed = set() if current is None else {each.name for each in current.uploads.values() if not each.is_dead}
+        if current is not None and self.phase is Phase.UPDATE:
+            # Of updates that were open before a restart leaves are there that no upload names yet: their senders come again.
+            needed = there - {each.name for each in current.uploads.values() if each.is_dead}
+        for name in there - needed:
+            self._leaves.drop(name)
+
+    def take(self, message: Message, checked: SenderCheck | None = None) -> Pet1Entry | None:
+        """Take a message as `receive` does, but let no time pass."""
+        entry = super().take(message, checked)
+        if entry is not None:
+            self._entries.append(entry)
+        return entry
 
     def open_update(self, sealed: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take the sealed part of an update, or the same again after a break."""
@@ -133,6 +184,8 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             opened = take(current)
         except RemoteProtocolError as error:
             self.refuse(error.reason)
+            for closed in self._intake.take_closed():
+                self._entries.append(UploadEntry(closed.header.participant, closed.message, is_dead=True))
             return UpdateRefused(error.reason)
         if not opened.upload.is_complete:
             return self._intake.answer(opened)
@@ -141,6 +194,11 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             self._count(current, participant)
             self.advance_time(now_seconds)
         return UpdateAccepted()
+
+    def _begin_round(self) -> Any:
+        """Open a round; entries of the one before need not be kept by anybody any longer."""
+        self._entries.clear()
+        return super()._begin_round()
 
     def _count(self, current: Pet1Round, participant: bytes) -> None:
         message = Message(

@@ -3,11 +3,12 @@
     record = participant.join(record_bytes, enrolment_bytes, now)       # None: not enrolled, or not selected
     participant.check_model(model_bytes)                                # where the record names one
     update = participant.mask(committee_bytes, weights, scalar)         # durable before it returns
+    participant.find_update(manifest_bytes, certificate_bytes)          # afterwards, if it wants to know
 
 No sockets, clock or threads; entropy is given at construction (libsodium draws the key of the sealed part itself). A refusal
 raises and changes nothing.
 
-Source: docs/spec/profile.md 7.3, 13 (U1 to U8).
+Source: docs/spec/profile.md 7.3, 13 (U1 to U9).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pet.pet1.committee import Committee
 from pet.pet1.enrolment import Enrolment, SeenEnrolment
 from pet.pet1.federation import FederationPolicy
 from pet.pet1.hashes import DIGEST_BYTES, digest, u32
+from pet.pet1.inclusion import Inclusion, find_update
 from pet.pet1.leaves import build_update, derive_leaf_digests, derive_vector_digest
 from pet.pet1.refusing import require
 from pet.pet1.round_record import RoundRecord
@@ -154,6 +156,7 @@ class UpdateParticipant:
         self._threads = threads
         self._state = PeerState(role=ROLE) if saved is None else PeerState.decode(saved, ROLE)
         self._joined: _Joined | None = None
+        self._sent: tuple[ShareHeader, Committee] | None = None
         # Kept in memory only: on disk it would be a way to test guesses of the weights.
         self._memory_key: Final = entropy(DIGEST_BYTES)
         self._last_weights = b""
@@ -246,6 +249,7 @@ class UpdateParticipant:
         message = build_update(self._key, members, header, secrets.salt, leaves)
         self._save(replace(self._state, last_number=record.number))
         self._joined, self._last_weights = None, self._remember(weights)
+        self._sent = header, members
         return OutgoingUpdate(
             header=header,
             sealed=seal(message, record.coordinator_key),
@@ -253,6 +257,22 @@ class UpdateParticipant:
             leaf_count=len(leaves),
             clipped_count=masked.clipped_count or 0,
         )
+
+    def find_update(self, manifest: Buffer, certificate: Buffer) -> Inclusion:
+        """Return whether the update that was made last is in the agreed set (U9).
+
+        Args:
+            manifest: of its round, as it is served.
+            certificate: the same.
+
+        Raises:
+            RemoteProtocolError: as `pet.pet1.inclusion.find_update`.
+            LocalProtocolError: no update was made since this object was.
+        """
+        if self._sent is None:
+            raise LocalProtocolError("update: expected one that was made by this participant since it started, got none")
+        header, committee = self._sent
+        return find_update(header, committee, manifest, certificate)
 
     def _require_joined(self) -> _Joined:
         if self._joined is None:

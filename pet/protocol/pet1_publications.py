@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pet.field_config import FieldConfig
 from pet.field_model import FieldModel
+from pet.mask_choices import FieldValues
 from pet.pet1.certificate import Certificate
 from pet.pet1.committee import Committee
 from pet.pet1.manifest import UpdateManifest
@@ -95,6 +97,18 @@ class TotalPublished:
 Pet1Publication: TypeAlias = (
     RoundAnnounced | CommitteePublished | HeaderPublished | ManifestPublished | CertificatePublished | TotalPublished
 )
+
+
+def pack_model(model: FieldModel, config: FieldConfig) -> bytes:
+    """Return a model as it is served, and as the next record's digest covers it (docs/spec/profile.md 6.2, 15.1).
+
+    Returns:
+        The weights, packed little-endian in the record's data type; of integers the totals, that of the weights last.
+    """
+    if config.values is FieldValues.INT:
+        unit = int(model.scalar_sum).to_bytes(config.element_bytes, "little")
+        return b"".join([*(piece.tobytes() for piece in model.iter_elements()), unit])
+    return model.to_array().astype(config.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def publish_header(round_id: int, current: Pet1Round, number: int) -> HeaderPublished:

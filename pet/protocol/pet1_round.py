@@ -8,13 +8,13 @@ Source: docs/spec/profile.md 12, 15.4.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from pet.crypto import EncryptionKeyPair
 from pet.errors import ConfigError
 from pet.field_config import FieldConfig
 from pet.mask_object import Mask
-from pet.messages import ChunkCollector
+from pet.messages import ChunkCollector, ChunkLimits, ChunkStore
 from pet.pet1.certificate import Certificate
 from pet.pet1.committee import Committee
 from pet.pet1.enrolment import Enrolment, split_signed
@@ -28,6 +28,10 @@ from pet.protocol.phases import Phase
 from pet.protocol.profile import CollectingWindow
 
 DEFAULT_PIECES_IN_FLIGHT: Final = 8
+DEFAULT_EVIDENCE_ROUNDS: Final = 20
+#: Chunks of Sum2 messages: room for two answers of each member, book-keeping included.
+_CHUNK_ALLOWANCE_BYTES: Final = 1 << 20
+_CHUNK_PATIENCE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +46,12 @@ class Pet1Settings:
         min_count: updates after which the Update phase may end once its shortest time is over.
         max_count: updates with which it ends at once.
         update_share: the share of participants that may send updates, times 2^32 - 1.
-        model_digest: of the model that the round starts from; zeros without one.
+        model_digest: of the model that the first round starts from; zeros without one. Later rounds start from the one before.
         sum, update, check, sum2: times of the phases.
         committee_spare: members beyond the least to wait for in Sum.
         answer_spare: answers of each group beyond the threshold to wait for in Check and Sum2.
         pieces_in_flight: of each sender.
+        evidence_rounds: for how many rounds evidence is kept (K6).
 
     Raises:
         ConfigError: a number outside its range, or an enrolment that cannot be read.
@@ -67,6 +72,7 @@ class Pet1Settings:
     committee_spare: int = 1
     answer_spare: int = 1
     pieces_in_flight: int = DEFAULT_PIECES_IN_FLIGHT
+    evidence_rounds: int = DEFAULT_EVIDENCE_ROUNDS
 
     def __post_init__(self) -> None:
         try:
@@ -75,7 +81,7 @@ class Pet1Settings:
             raise ConfigError(f"served_enrolment: {error}") from None
         if not enrolment.min_updates <= self.config.max_model_count:
             raise ConfigError(f"config: expected {enrolment.min_updates} or more models, got {self.config.max_model_count}")
-        for name in ("min_count", "max_count", "committee_spare", "answer_spare", "pieces_in_flight"):
+        for name in ("min_count", "max_count", "committee_spare", "answer_spare", "pieces_in_flight", "evidence_rounds"):
             number, least = getattr(self, name), 0 if name.endswith("spare") else 1
             if type(number) is not int or number < least:
                 raise ConfigError(f"{name}: expected {least} or more, got {number!r}")
@@ -86,8 +92,14 @@ class Pet1Settings:
         """The enrolment that rounds go by."""
         return split_signed(self.served_enrolment)[0]
 
-    def record(self, number: int, coordinator_key: bytes, seed: bytes) -> RoundRecord:
+    def record(self, number: int, coordinator_key: bytes, seed: bytes, model_digest: bytes | None = None) -> RoundRecord:
         """Return the record of a round.
+
+        Args:
+            number: of the round.
+            coordinator_key: its X25519 key.
+            seed: its seed.
+            model_digest: of the model that it starts from; None means the one of the settings.
 
         Raises:
             ConfigError: a number outside its range.
@@ -104,48 +116,8 @@ class Pet1Settings:
             coordinator_key=coordinator_key,
             seed=seed,
             enrolment_digest=self.enrolment.digest,
-            model_digest=self.model_digest,
+            model_digest=self.model_digest if model_digest is None else model_digest,
         )
-
-
-class LeafStore(Protocol):
-    """Where leaves are until the model is out; an implementation makes a leaf durable before `put` returns."""
-
-    def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
-        """Keep a leaf of an upload, which is known by its header digest."""
-
-    def get(self, upload: bytes, index: int) -> bytes:
-        """Return a leaf that was put."""
-
-    def drop(self, upload: bytes) -> None:
-        """Forget all leaves of an upload, once a state that needs them no longer is durable.
-
-        A coordinator that is killed between the end of its round and the write of what came of it goes on from the state
-        before, and adds the same leaves up again.
-        """
-
-
-@dataclass(slots=True)
-class MemoryLeafStore:
-    """Leaves in memory, which do not outlive the process.
-
-    Attributes:
-        leaves: by header digest and number.
-    """
-
-    leaves: dict[bytes, dict[int, bytes]] = field(default_factory=dict, repr=False)
-
-    def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
-        """Keep a leaf of an upload."""
-        self.leaves.setdefault(upload, {})[index] = bytes(leaf)
-
-    def get(self, upload: bytes, index: int) -> bytes:
-        """Return a leaf that was put."""
-        return self.leaves[upload][index]
-
-    def drop(self, upload: bytes) -> None:
-        """Forget all leaves of an upload."""
-        self.leaves.pop(upload, None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -188,6 +160,8 @@ class Pet1Round:
         checks: Check messages by slot.
         certificate: once the Check phase is over.
         answers: shares by slot.
+        heads: of the messages that the answers came in, by slot: signature and header; empty of one that came in chunks.
+        next_model_digest: of the model that the next round starts from.
     """
 
     keys: EncryptionKeyPair
@@ -203,6 +177,49 @@ class Pet1Round:
     checks: dict[int, bytes] = field(default_factory=dict, repr=False)
     certificate: Certificate | None = None
     answers: dict[int, Mask] = field(default_factory=dict, repr=False)
+    heads: dict[int, bytes] = field(default_factory=dict, repr=False)
+    next_model_digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.next_model_digest = self.record.model_digest
+
+    @classmethod
+    def begin(
+        cls,
+        keys: EncryptionKeyPair,
+        record: RoundRecord,
+        served_enrolment: bytes,
+        chunk_store: ChunkStore | None = None,
+    ) -> Pet1Round:
+        """Return a round that nobody has taken part in yet."""
+        enrolment, _ = split_signed(served_enrolment)
+        own, members = 2 * (record.vector_bytes + _CHUNK_ALLOWANCE_BYTES), enrolment.plan.member_count
+        limits = ChunkLimits(
+            max_bytes_per_participant=own,
+            max_bytes=own * members,
+            max_messages=members,
+            patience_seconds=_CHUNK_PATIENCE_SECONDS,
+        )
+        return cls(
+            keys=keys,
+            chunks=ChunkCollector(limits, chunk_store),
+            record=record,
+            enrolment=enrolment,
+            served_enrolment=served_enrolment,
+        )
+
+    def sums_by_slot(self) -> list[bytes | None]:
+        """Return the Sum message of each slot; None where it is empty."""
+        return [self.sums.get(slot) for slot in range(self.enrolment.plan.member_count)]
+
+    def list_updates(self) -> UpdateManifest:
+        """Return the list of all complete updates (K2)."""
+        assert self.committee is not None, "the phase comes after Sum"
+        return UpdateManifest.of(self.committee, [self.uploads[participant].header for participant in self.updates])
+
+    def checks_in_order(self) -> list[bytes]:
+        """Return all Check messages, ascending by slot (K3)."""
+        return [message for _, message in sorted(self.checks.items())]
 
     def counts(self, slots: dict[int, bytes] | dict[int, Mask]) -> list[int]:
         """Return how many slots of each group are among those given."""

@@ -3,7 +3,7 @@
 The coordinator is never trusted for confidentiality: what is checked here keeps rubbish out and names who sent it. Peers check
 everything again.
 
-Source: docs/spec/profile.md 7, 10 to 13 (K1 to K4, K7, K8).
+Source: docs/spec/profile.md 7, 10 to 13 (K1 to K4, K6 to K8).
 """
 
 from __future__ import annotations
@@ -18,63 +18,37 @@ from pet import parallel_fields
 from pet.crypto import EncryptionKeyPair
 from pet.errors import RemoteProtocolError, UnmaskError
 from pet.field_model import FieldModel
+from pet.mask_choices import FieldValues
 from pet.mask_config import MaskConfigPair
-from pet.messages import ChunkCollector, ChunkLimits, HeadCheck, Message, MessageTag
+from pet.messages import HEADER_BYTES, HeadCheck, Message, MessageTag
 from pet.pet1.certificate import Certificate
 from pet.pet1.checks import parse_sum2, read_check
 from pet.pet1.committee import Committee, read_sum
-from pet.pet1.hashes import DIGEST_BYTES
+from pet.pet1.hashes import DIGEST_BYTES, digest
 from pet.pet1.leaves import LEAF_BYTES
-from pet.pet1.manifest import UpdateManifest
 from pet.pet1.messages import Pet1Tag
 from pet.pet1.payloads import PET1_PAYLOADS, Pet1Payload, open_pet1_message
 from pet.pet1.refusing import require
+from pet.protocol.pet1_entries import Pet1Entry, SlotEntry, UploadEntry
+from pet.protocol.pet1_evidence import Evidence, EvidenceStore, MemoryEvidenceStore, WrongAnswer
+from pet.protocol.pet1_leaf_store import LeafStore, MemoryLeafStore
 from pet.protocol.pet1_publications import (
     Pet1Publication,
     TotalPublished,
     announce_round,
+    pack_model,
     publish_certificate,
     publish_committee,
     publish_header,
     publish_manifest,
 )
-from pet.protocol.pet1_round import LeafStore, MemoryLeafStore, Pet1Round, Pet1Settings, windows_of
+from pet.protocol.pet1_round import Pet1Round, Pet1Settings, windows_of
 from pet.protocol.phases import PET1_PHASES, Phase
 from pet.protocol.profile import CollectingWindow, Profile, RoundFailure, RoundRules, RoundStart
 from pet.shares import recover_mask
 
-#: Chunks of Sum2 messages: room for two answers of each member, book-keeping included.
-_CHUNK_ALLOWANCE_BYTES: Final = 1 << 20
-_CHUNK_PATIENCE_SECONDS: Final = 60.0
 #: Random bytes of a round: its key pair, then its seed.
 _KEY_BYTES: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class SlotEntry:
-    """What a member's message leaves in a round.
-
-    Attributes:
-        tag: what kind of message.
-        slot: whose.
-    """
-
-    tag: MessageTag
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateEntered:
-    """What a complete update leaves in a round.
-
-    Attributes:
-        participant: whose.
-    """
-
-    participant: bytes
-
-
-Pet1Entry: TypeAlias = SlotEntry | UpdateEntered
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,36 +57,25 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
 
     Attributes:
         store: where leaves are until the model is out.
+        evidence: where it is kept who sent something wrong.
         threads: how many threads adding may use; None means PET_THREADS, else all cores.
     """
 
     store: LeafStore = field(default_factory=MemoryLeafStore)
+    evidence: EvidenceStore = field(default_factory=MemoryEvidenceStore)
     threads: int | None = None
 
     def windows(self, settings: Pet1Settings, current: Pet1Round | None, /) -> Mapping[Phase, CollectingWindow]:
         """Return when each phase ends; before the first round there is none."""
         return {} if current is None else windows_of(settings, current)
 
-    def begin(self, settings: Pet1Settings, start: RoundStart) -> tuple[Pet1Round, bytes, Sequence[Pet1Publication]]:
+    def begin(self, settings: Pet1Settings, start: RoundStart[Pet1Round]) -> tuple[Pet1Round, bytes, Sequence[Pet1Publication]]:
         """Draw the key pair and the seed of a round, and announce its record."""
+        self.evidence.forget(start.round_id - settings.evidence_rounds)
         keys = EncryptionKeyPair.from_seed(start.entropy(_KEY_BYTES))
-        record = settings.record(start.round_id, keys.public_key, start.entropy(_KEY_BYTES))
-        own = 2 * (record.vector_bytes + _CHUNK_ALLOWANCE_BYTES)
-        members = settings.enrolment.plan.member_count
-        limits = ChunkLimits(
-            max_bytes_per_participant=own,
-            max_bytes=own * members,
-            max_messages=members,
-            patience_seconds=_CHUNK_PATIENCE_SECONDS,
-        )
-        chunks = ChunkCollector(limits, start.chunk_store)
-        current = Pet1Round(
-            keys=keys,
-            chunks=chunks,
-            record=record,
-            enrolment=settings.enrolment,
-            served_enrolment=settings.served_enrolment,
-        )
+        seed, model_digest = start.entropy(_KEY_BYTES), _model_digest(settings, start.previous)
+        record = settings.record(start.round_id, keys.public_key, seed, model_digest)
+        current = Pet1Round.begin(keys, record, settings.served_enrolment, start.chunk_store)
         return current, record.seed, [announce_round(start.round_id, current)]
 
     def require_first(self, current: Pet1Round, participant_public_key: bytes, _tag: MessageTag) -> None:
@@ -165,8 +128,9 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         """
         if message.tag is Pet1Tag.UPDATE:
             # It was judged leaf by leaf (pet/protocol/pet1_updates.py); all that is left is to count it.
-            current.updates.append(message.participant_public_key)
-            return UpdateEntered(message.participant_public_key)
+            participant = message.participant_public_key
+            current.updates.append(participant)
+            return UploadEntry(participant, current.uploads[participant].message)
         assert isinstance(payload, Pet1Payload), "the codec of the profile decodes nothing else"
         if message.tag is Pet1Tag.SUM:
             return self._take_sum(current, message)
@@ -179,7 +143,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         known = current.sums.get(slot)
         require(known in (None, signed), "already_registered", f"sum: expected one message for slot {slot}, got another one")
         current.sums[slot] = signed
-        return SlotEntry(Pet1Tag.SUM, slot) if known is None else None
+        return SlotEntry(Pet1Tag.SUM, slot, (signed,)) if known is None else None
 
     def _take_check(self, current: Pet1Round, signed: bytes) -> SlotEntry:
         assert current.committee is not None, "the phase comes after Sum"
@@ -188,43 +152,43 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         is_first = slot not in current.checks
         require(is_first, "check_already_submitted", "check: expected one message of each member, got another one")
         current.checks[slot] = signed
-        return SlotEntry(Pet1Tag.CHECK, slot)
+        return SlotEntry(Pet1Tag.CHECK, slot, (signed,))
 
     def _take_sum2(self, current: Pet1Round, sender: bytes, payload: Pet1Payload) -> SlotEntry:
         assert current.certificate is not None, "the phase comes after Check"
         slot = _require_slot(current, sender)
         self.require_first(current, sender, Pet1Tag.SUM2)
         current.answers[slot] = parse_sum2(payload.data, current.record, current.certificate.digest)
-        return SlotEntry(Pet1Tag.SUM2, slot)
+        current.heads[slot] = payload.head
+        return SlotEntry(Pet1Tag.SUM2, slot, (payload.head or bytes(HEADER_BYTES), payload.data))
+
+    def unfinished(self, current: Pet1Round, phase: Phase, /) -> Sequence[str]:
+        """Forget updates that are not complete when their phase ends: nothing of them was added (K8)."""
+        if phase is not Phase.UPDATE:
+            return ()
+        left = [participant for participant in current.uploads if participant not in current.updates]
+        dropped = [current.uploads.pop(participant) for participant in left]
+        return ["incomplete_update" for upload in dropped if not upload.is_dead]
 
     def end_phase(self, round_id: int, current: Pet1Round, phase: Phase) -> Sequence[Pet1Publication] | RoundFailure:
         """Return committee, manifest or certificate; the round fails where too few updates are left."""
         if phase is Phase.SUM:
-            sums = [current.sums.get(slot) for slot in range(current.enrolment.plan.member_count)]
-            current.committee = Committee.of(current.record, current.enrolment, sums)
+            current.committee = Committee.of(current.record, current.enrolment, current.sums_by_slot())
             return [publish_committee(round_id, current.committee)]
         if phase is Phase.UPDATE:
-            self._drop_incomplete(current)
-            assert current.committee is not None, "the phase comes after Sum"
-            headers = [current.uploads[participant].header for participant in current.updates]
-            current.manifest = UpdateManifest.of(current.committee, headers)
+            current.manifest = current.list_updates()
             return [publish_manifest(round_id, current.manifest)]
         return self._certify(round_id, current) if phase is Phase.CHECK else []
-
-    def _drop_incomplete(self, current: Pet1Round) -> None:
-        """Forget updates that are not complete: nothing of them was added (K8)."""
-        for participant in current.uploads.keys() - set(current.updates):
-            self.store.drop(current.uploads.pop(participant).name)
 
     def _certify(self, round_id: int, current: Pet1Round) -> Sequence[Pet1Publication] | RoundFailure:
         assert current.committee is not None, "the phase comes after Sum"
         assert current.manifest is not None, "the phase comes after Update"
-        checks = [message for _, message in sorted(current.checks.items())]
         try:
-            certificate = Certificate.of(checks, current.committee, current.manifest)
+            certificate = Certificate.of(current.checks_in_order(), current.committee, current.manifest)
         except RemoteProtocolError as error:
             return RoundFailure(error.reason, str(error))
         current.certificate = certificate
+        self.evidence.keep(_evidence_of(round_id, current))
         return [publish_certificate(round_id, certificate, current.manifest)]
 
     def time_out(self, phase: Phase) -> tuple[str, str]:
@@ -247,7 +211,10 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
             model = FieldModel(pair, len(certificate.agreed), total[:-1], unit, self.threads)
         except UnmaskError as error:
             return RoundFailure(error.reason, str(error))
-        self._drop_leaves(current)
+        if config.values is not FieldValues.INT:
+            current.next_model_digest = digest("pet-1 model", pack_model(model, config))
+        if recovered.wrong_slots:
+            self.evidence.keep(_evidence_of(round_id, current, recovered.wrong_slots))
         return TotalPublished(
             round_id=round_id,
             model=model,
@@ -268,14 +235,8 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
                 parallel_fields.add(total[start : start + step], leaf, config.order, self.threads)
         return total
 
-    def _drop_leaves(self, current: Pet1Round) -> None:
-        for opened in current.uploads.values():
-            self.store.drop(opened.name)
-
-    def withdraw(self, _round_id: int, current: Pet1Round | None) -> Sequence[Pet1Publication]:
-        """Forget the leaves of a round; manifest and certificate stay until those of the next round take their place (15.1)."""
-        if current is not None:
-            self._drop_leaves(current)
+    def withdraw(self, _round_id: int, _current: Pet1Round | None) -> Sequence[Pet1Publication]:
+        """Withdraw nothing: manifest and certificate stay until those of the next round take their place (15.1)."""
         return []
 
     def announce(self, round_id: int, current: Pet1Round, _phase: Phase) -> Sequence[Pet1Publication]:
@@ -289,6 +250,39 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
             if current.certificate is not None:
                 published.append(publish_certificate(round_id, current.certificate, current.manifest))
         return published
+
+
+def _model_digest(settings: Pet1Settings, previous: Pet1Round | None) -> bytes | None:
+    """Return the digest of the model that a round starts from; None if the settings say it: no round before gave such a one."""
+    if previous is None:
+        return None
+    before = previous.record
+    is_alike = (before.model_length, before.config.values) == (settings.model_length, settings.config.values)
+    return previous.next_model_digest if is_alike else None
+
+
+def _evidence_of(round_id: int, current: Pet1Round, wrong_slots: Sequence[int] = ()) -> Evidence:
+    """Return what is kept of a round that has a certificate (K6)."""
+    committee, manifest, certificate = current.committee, current.manifest, current.certificate
+    assert committee is not None, "the phase comes after Sum"
+    assert manifest is not None, "the phase comes after Update"
+    assert certificate is not None, "the phase comes after Check"
+    return Evidence(
+        round_id=round_id,
+        record=current.record.to_bytes(),
+        enrolment=current.served_enrolment,
+        committee=committee.to_bytes(),
+        certificate=certificate.to_bytes(),
+        excluded_headers=tuple(header.data for key, header in manifest.headers.items() if key not in certificate.agreed),
+        wrong_answers=tuple(
+            WrongAnswer(
+                slot=slot,
+                member=current.enrolment.members[slot],
+                message=current.heads[slot] + certificate.digest + current.answers[slot].to_vector(),
+            )
+            for slot in wrong_slots
+        ),
+    )
 
 
 def _require_slot(current: Pet1Round, public_key: bytes) -> int:
@@ -307,9 +301,15 @@ def _require_slot(current: Pet1Round, public_key: bytes) -> int:
 Pet1Profile: TypeAlias = Profile[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication]
 
 
-def pet1_profile(store: LeafStore | None = None, threads: int | None = None) -> Pet1Profile:
-    """Return the profile with a store for leaves; in memory if None."""
-    rules = Pet1Rules(store=MemoryLeafStore() if store is None else store, threads=threads)
+def pet1_profile(
+    store: LeafStore | None = None, threads: int | None = None, evidence: EvidenceStore | None = None
+) -> Pet1Profile:
+    """Return the profile with a store for leaves and one for evidence; in memory if None."""
+    rules = Pet1Rules(
+        store=MemoryLeafStore() if store is None else store,
+        evidence=MemoryEvidenceStore() if evidence is None else evidence,
+        threads=threads,
+    )
     return Profile(name="pet/1", codec=PET1_PAYLOADS, open_message=open_pet1_message, phases=PET1_PHASES, rules=rules)
 
 

@@ -8,7 +8,8 @@ Source: docs/spec/profile.md 7.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 
 from pet.buffers import Buffer
 from pet.crypto import open_sealed
@@ -16,7 +17,8 @@ from pet.errors import CryptoError, RemoteProtocolError
 from pet.pet1.answers import UpdateOpen, read_piece
 from pet.pet1.leaves import Upload, read_update, sealed_update_bytes
 from pet.pet1.refusing import require
-from pet.protocol.pet1_round import LeafStore, OpenUpload, Pet1Round
+from pet.protocol.pet1_leaf_store import LeafStore
+from pet.protocol.pet1_round import OpenUpload, Pet1Round
 
 
 @dataclass(slots=True)
@@ -26,10 +28,12 @@ class UpdateIntake:
     Attributes:
         store: where leaves are.
         pieces_in_flight: what each sender may have on its way.
+        closed: updates that were closed for good and that nobody took yet.
     """
 
     store: LeafStore
     pieces_in_flight: int
+    closed: list[OpenUpload] = field(default_factory=list)
 
     def open(self, current: Pet1Round, sealed: Buffer) -> OpenUpload:
         """Judge the sealed part of an update, and open it, or find the one that is open.
@@ -56,8 +60,16 @@ class UpdateIntake:
         most = current.record.config.max_model_count
         require(len(current.updates) < most, "too_many_updates", f"update: expected at most {most} in this round, got one more")
         upload = Upload(record=current.record, context=header.context, leaf_digests=leaf_digests)
-        current.uploads[header.participant] = OpenUpload(header=header, message=message, upload=upload)
-        return current.uploads[header.participant]
+        opened = current.uploads[header.participant] = OpenUpload(header=header, message=message, upload=upload)
+        self._adopt(opened)
+        return opened
+
+    def _adopt(self, opened: OpenUpload) -> None:
+        """Take the leaves that came before the coordinator was killed: they need not be sent again."""
+        for index in self.store.held(opened.name):
+            with contextlib.suppress(RemoteProtocolError):  # torn by the kill: it is sent again
+                opened.upload.check_leaf(index, self.store.get(opened.name, index))
+                opened.upload.mark(index)
 
     def take_piece(self, current: Pet1Round, body: Buffer) -> OpenUpload:
         """Take the leaves of a piece, up to the first wrong one.
@@ -85,10 +97,15 @@ class UpdateIntake:
             except RemoteProtocolError as error:
                 if error.reason == "invalid_element":
                     opened.is_dead = True
-                    self.store.drop(opened.name)
+                    self.closed.append(opened)
                 raise
             self.store.put(opened.name, index, leaf)
             opened.upload.mark(index)
+
+    def take_closed(self) -> list[OpenUpload]:
+        """Take the updates that were closed for good, each once."""
+        taken, self.closed = self.closed, []
+        return taken
 
     def answer(self, opened: OpenUpload) -> UpdateOpen:
         """Return what the sender of an update that is not complete is answered."""

@@ -74,17 +74,19 @@ class RoundFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundStart:
+class RoundStart(Generic[RoundT]):
     """What a round begins with.
 
     Attributes:
         round_id: its number.
+        previous: the round before; None before the first.
         previous_seed: round seed of the round before.
         entropy: returns as many random bytes as it is asked for.
         chunk_store: where pieces of unfinished messages lie; None means memory.
     """
 
     round_id: int
+    previous: RoundT | None
     previous_seed: bytes
     entropy: Callable[[int], bytes]
     chunk_store: ChunkStore | None
@@ -98,7 +100,7 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """Return when each collecting phase ends; a window may look at the round, which is None before the first."""
 
     @abstractmethod
-    def begin(self, settings: SettingsT, start: RoundStart) -> tuple[RoundT, bytes, Sequence[EventT]]:
+    def begin(self, settings: SettingsT, start: RoundStart[RoundT]) -> tuple[RoundT, bytes, Sequence[EventT]]:
         """Open a round.
 
         Returns:
@@ -161,6 +163,10 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         Raises:
             RemoteProtocolError: the message is refused, the round is as before.
         """
+
+    def unfinished(self, current: RoundT, phase: Phase, /) -> Sequence[str]:  # noqa: ARG002 - what an override needs
+        """Return why what is not whole when a phase ends is refused, one reason for each message; none in most variants."""
+        return ()
 
     @abstractmethod
     def end_phase(self, round_id: int, current: RoundT, phase: Phase) -> Sequence[EventT] | RoundFailure:

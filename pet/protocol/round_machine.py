@@ -23,6 +23,7 @@ from pet.errors import RemoteProtocolError
 from pet.messages import Chunk, ChunkStore, Message, MessageTag
 from pet.protocol import events
 from pet.protocol.events import MachineEvent
+from pet.protocol.message_checks import DISCARDED, SenderCheck, require_round
 from pet.protocol.phases import Phase, Trigger
 from pet.protocol.profile import EntryT, EventT, Profile, RoundFailure, RoundStart, RoundT, SettingsT
 from pet.protocol.round_state import MachineState, PhaseCounters, Status
@@ -31,9 +32,6 @@ from pet.protocol.windows import WindowState
 #: The seed of round 0, which never runs (spec 1.5).
 ZERO_SEED: Final = bytes(32)
 
-#: The reason of a message beyond the maximum count: counted apart from refusals.
-DISCARDED: Final = "discarded"
-
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -41,21 +39,6 @@ class _Outcome:
 
     trigger: Trigger
     announcements: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SenderCheck:
-    """What `RoundMachine.check_sender` found out about a message beforehand.
-
-    Attributes:
-        current: the round that it was found out for; it says nothing about others.
-        reason: why the sender may not say this; None if it may.
-        description: the same for people. Not the error itself, whose traceback would keep the message in memory.
-    """
-
-    current: object
-    reason: str | None = None
-    description: str = ""
 
 
 class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
@@ -234,7 +217,7 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         Raises:
             RemoteProtocolError: the message is refused, the round is as before.
         """
-        current = self._round_for(message)
+        current = require_round(self.state, message, self.accepted_tag, self._windows.get(self.state.phase))
         payload = self._reassemble(current, message)
         if payload is None:
             return None
@@ -252,28 +235,6 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
             )
         )
         return entry
-
-    def _round_for(self, message: Message) -> RoundT:
-        """Return the round that a message may belong to, from what its header says.
-
-        Raises:
-            RemoteProtocolError: "shut_down", "unexpected_message", "wrong_coordinator_key", "discarded".
-        """
-        current, phase = self.state.round, self.state.phase
-        if phase is Phase.SHUTDOWN or current is None:
-            raise RemoteProtocolError("shut_down", "expected no message after the end, got one")
-        expected = self.accepted_tag
-        if message.tag is not expected:
-            raise RemoteProtocolError(
-                "unexpected_message",
-                f"phase {phase.value}: expected {expected.name if expected else 'no message'}, got {message.tag.name}",
-            )
-        # The message may have been opened with the keys of a round that ended meanwhile.
-        if message.coordinator_public_key != current.keys.public_key:
-            raise RemoteProtocolError("wrong_coordinator_key", "expected the coordinator's key of this round, got another one")
-        if self._windows[phase].is_full(self.state.counters.accepted):
-            raise RemoteProtocolError(DISCARDED, f"phase {phase.value}: expected no message beyond its most, got one")
-        return current
 
     def _reassemble(self, current: RoundT, message: Message) -> object:
         """Return the whole payload; None if the message is a chunk and others are missing.
@@ -321,7 +282,11 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         state, rules = self.state, self.profile.rules
         self.settings = self.next_settings
         start = RoundStart(
-            round_id=state.round_id, previous_seed=state.seed, entropy=self._entropy, chunk_store=self._chunk_store
+            round_id=state.round_id,
+            previous=state.round,
+            previous_seed=state.seed,
+            entropy=self._entropy,
+            chunk_store=self._chunk_store,
         )
         state.round, state.seed, published = rules.begin(self.settings, start)
         self._windows = rules.windows(self.settings, state.round)
@@ -339,6 +304,8 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         window_state = window.state(state.phase_started_seconds, now_seconds, state.counters.accepted)
         if window_state is WindowState.OPEN:
             return None
+        for reason in rules.unfinished(state.round, state.phase):
+            self.refuse(reason)
         if window_state is WindowState.COMPLETE:
             published = rules.end_phase(state.round_id, state.round, state.phase)
             if isinstance(published, RoundFailure):

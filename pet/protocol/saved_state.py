@@ -20,10 +20,13 @@ from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import RoundParameters
 from pet.protocol.coordinator import Coordinator
 from pet.protocol.phases import Phase
+from pet.protocol.profile import RoundT
 from pet.protocol.round_settings import RoundSettings
-from pet.protocol.round_state import CoordinatorState, PhaseCounters, RoundState
+from pet.protocol.round_state import CoordinatorState, MachineState, PhaseCounters, RoundState
 from pet.protocol.windows import PhaseWindow
 
+#: Records of other profiles say theirs.
+XAYNET: Final = "xaynet"
 _WINDOWS: Final = ("sum", "update", "sum2")
 _WINDOW_FIELDS: Final = ("min_count", "max_count", "min_seconds", "max_seconds")
 _NUMBER_FIELDS: Final = (
@@ -45,7 +48,13 @@ def save_state(coordinator: Coordinator, now_seconds: float, saved_round: dict[s
         now_seconds: the time now.
         saved_round: what `save_round` returned of it, earlier in the same round; None means that it is to be asked.
     """
-    state = coordinator.state
+    return save_machine(coordinator.state, now_seconds) | {
+        "round": save_round(coordinator) if saved_round is None else saved_round
+    }
+
+
+def save_machine(state: MachineState[RoundT], now_seconds: float) -> dict[str, Any]:
+    """Return what a record says of a coordinator of any profile: all but its round."""
     return {
         "phase": state.phase.value,
         "elapsed_seconds": max(0.0, now_seconds - state.phase_started_seconds),
@@ -57,7 +66,6 @@ def save_state(coordinator: Coordinator, now_seconds: float, saved_round: dict[s
         "rounds_completed": state.rounds_completed,
         "rounds_failed": state.rounds_failed,
         "rounds_reopened": state.rounds_reopened,
-        "round": save_round(coordinator) if saved_round is None else saved_round,
     }
 
 
@@ -88,14 +96,15 @@ def load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSett
         return _load_state(record, now_seconds)
 
 
-def _load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState]:
+def load_machine(record: Mapping[str, Any], now_seconds: float) -> MachineState[Any]:
+    """Read what `save_machine` wrote; its caller turns what damage makes this raise into a StateError."""
     rejected = {str(reason): _count(record["rejected"], reason) for reason in record["rejected"]}
     counters = PhaseCounters(
         accepted=_count(record, "accepted"), rejected=Counter(rejected), discarded=_count(record, "discarded")
     )
     elapsed_seconds = float(record["elapsed_seconds"])
     _expect(math.isfinite(elapsed_seconds) and elapsed_seconds >= 0, "expected a phase that began, got another time")
-    state = CoordinatorState(
+    return MachineState(
         phase=Phase(record["phase"]),
         phase_started_seconds=now_seconds - elapsed_seconds,
         round_id=_count(record, "round_id"),
@@ -106,6 +115,12 @@ def _load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSet
         # Records of earlier versions lack it: there such rounds counted as failed.
         rounds_reopened=_count(record, "rounds_reopened", 0),
     )
+
+
+def _load_state(record: Mapping[str, Any], now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState]:
+    profile = record.get("profile", XAYNET)
+    _expect(profile == XAYNET, f"expected a round of {XAYNET}'s profile, got one of {profile!r}")
+    state: CoordinatorState = load_machine(record, now_seconds)
     saved = record["round"]
     _expect(state.phase is not Phase.SHUTDOWN, "expected a phase to go on in, got the end")
     _expect(

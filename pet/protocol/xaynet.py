@@ -43,7 +43,7 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
         """Return the windows that the settings say."""
         return {Phase.SUM: settings.sum, Phase.UPDATE: settings.update, Phase.SUM2: settings.sum2}
 
-    def begin(self, settings: RoundSettings, start: RoundStart) -> tuple[RoundState, bytes, Sequence[Publication]]:
+    def begin(self, settings: RoundSettings, start: RoundStart[RoundState]) -> tuple[RoundState, bytes, Sequence[Publication]]:
         """Draw the keys of a round and derive its seed (spec 1.5)."""
         keys = EncryptionKeyPair.from_seed(start.entropy(32))
         seed = derive_round_seed(keys, start.previous_seed, settings.sum_probability, settings.update_probability)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pet1_coordinator_disk import CoordinatorDisk
 from pet1_peers import entropy_of, served_enrolment
 from pet1_rounds import VectorRound, vector_round
 
-from pet.crypto import seal
+from pet.crypto import SigningKeyPair, seal
 from pet.errors import RemoteProtocolError
-from pet.messages import Message
+from pet.messages import Chunk, Message, split_payload
 from pet.pet1.answers import UpdateAnswer
 from pet.pet1.hashes import digest
+from pet.pet1.messages import Pet1Tag, sign_message
 from pet.protocol.pet1_coordinator import Pet1Coordinator
-from pet.protocol.pet1_round import MemoryLeafStore, Pet1Settings
+from pet.protocol.pet1_leaf_store import MemoryLeafStore
+from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import Phase
 
@@ -50,14 +53,16 @@ class Session:
         self.round = vector_round(name)
         label = LABELS.get(name, name)
         draws = [random_of(f"{label} coordinator secret"), random_of(f"{label} round seed")]
-        self.leaves = MemoryLeafStore()
+        self.disk = CoordinatorDisk()
+        self.settings = settings_of(self.round, **changes)
         self.now = 1000.0
         self.coordinator = Pet1Coordinator(
-            settings_of(self.round, **changes),
+            self.settings,
             now_seconds=self.now,
             entropy=entropy_of(*draws, *[bytes([number]) * 32 for number in range(1, 9)]),
             round_id=self.round.record.number - 1,
-            leaf_store=self.leaves,
+            leaf_store=self.disk.leaves,
+            evidence_store=self.disk.evidence,
             threads=1,
         )
         self.events: list[Any] = []
@@ -72,7 +77,19 @@ class Session:
         self.coordinator.advance_time(self.now)
         return self.collect()
 
+    @property
+    def leaves(self) -> MemoryLeafStore:
+        return self.disk.leaves
+
+    def restart(self) -> None:
+        """Go on from what is durable, as another process would."""
+        draws = [bytes([number]) * 32 for number in range(1, 9)]
+        self.coordinator = self.disk.start(self.settings, self.now, entropy_of(*draws))
+        self.coordinator.announce_again()
+        self.collect()
+
     def collect(self) -> list[Any]:
+        self.disk.commit(self.coordinator, self.now)
         new = list(iter(self.coordinator.next_event, None))
         self.events += new
         return new
@@ -96,6 +113,17 @@ class Session:
         finally:
             self.collect()
         return None
+
+    def send_chunks(self, key: SigningKeyPair, payload: bytes) -> None:
+        """Send a Sum2 payload in chunks, each a signed message."""
+        chunks = list(split_payload([payload], 700, 7))
+        for chunk in chunks:
+            data = b"".join(chunk.encode_parts())
+            part = bytearray(sign_message(key, self.round.record.coordinator_key, Pet1Tag.SUM2, data))
+            part[133] = 1
+            part[:64] = key.sign(bytes(part[64:]))
+            assert isinstance(self.open(bytes(part)).payload, Chunk)
+            assert self.send(bytes(part)) is None
 
     def send_sums(self, slots: Iterable[int] | None = None) -> None:
         for slot, message in enumerate(self.round.entry["sums"]):

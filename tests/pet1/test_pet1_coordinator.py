@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pet1_peers import NOW, Disk, entropy_of, make_member, make_participant, served_enrolment, weights_of
+from pet1_peers import NOW, Disk, make_member, make_participant, served_enrolment, weights_of
 from pet1_rounds import ROUNDS, reason_of, vector_round
 from pet1_sessions import Session, settings_of
 
@@ -15,7 +14,7 @@ import pet.profile
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError
 from pet.mask_choices import FieldValues
-from pet.messages import Chunk, split_payload
+from pet.messages import split_payload
 from pet.pet1.answers import UpdateAccepted, UpdateOpen, UpdateRefused
 from pet.pet1.checks import build_check
 from pet.pet1.committee import build_sum
@@ -37,6 +36,9 @@ from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import PET1_PHASES, Phase
 
 UPDATES = vector_round("3of5").entry["updates"]
+
+
+NOTHING = SlotStatus(announced=False, checked=False, complained=False, answered=False, wrong=False)
 
 
 def failures(session: Session) -> list[str]:
@@ -421,7 +423,7 @@ def test_what_is_refused_of_members() -> None:
     assert session.send(other) == "already_registered"
     assert session.send(build_sum(keys[1], record, 0, round_.committee.points[1] or b"")) == "wrong_slot"
     assert session.send(round_.checks()[0]) == "unexpected_tag"
-    assert session.coordinator.slots()[:2] == [SlotStatus(True, False, False), SlotStatus(False, False, False)]
+    assert session.coordinator.slots()[:2] == [replace(NOTHING, announced=True), NOTHING]
     session.to_check()
     stranger = SigningKeyPair.from_seed(bytes(32))
     root = round_.manifest.root
@@ -438,7 +440,10 @@ def test_what_is_refused_of_members() -> None:
     assert session.send(sign_message(keys[1], record.coordinator_key, Pet1Tag.SUM2, bytes(64))) == "wrong_certificate"
     short = sign_message(keys[1], record.coordinator_key, Pet1Tag.SUM2, answers[0][136:-4])
     assert session.send(short) == "length_mismatch"
-    assert session.coordinator.slots()[0] == SlotStatus(True, True, True)
+    assert session.coordinator.slots()[0] == replace(NOTHING, announced=True, checked=True, answered=True)
+    complaining = [slot for slot, message in round_.checks().items() if len(message) > 136 + 36]
+    assert complaining
+    assert [slot for slot, status in enumerate(session.coordinator.slots()) if status.complained] == complaining
 
 
 def test_a_slot_that_stayed_empty_answers_nothing() -> None:
@@ -452,17 +457,8 @@ def test_an_answer_in_chunks() -> None:
     session = Session("4of5_absent").to_sum2()
     round_ = session.round
     for name, message in round_.entry["sum2"].items():
-        signed = bytes.fromhex(message)
-        key = round_.members()[int(name)]
-        chunks = list(split_payload([signed[136:]], 700, 7))
-        assert len(chunks) > 1
-        for chunk in chunks:
-            payload = b"".join(chunk.encode_parts())
-            part = bytearray(sign_message(key, round_.record.coordinator_key, Pet1Tag.SUM2, payload))
-            part[133] = 1
-            part[:64] = key.sign(bytes(part[64:]))
-            assert isinstance(session.open(bytes(part)).payload, Chunk)
-            assert session.send(bytes(part)) is None
+        session.send_chunks(round_.members()[int(name)], bytes.fromhex(message)[136:])
+        session.restart()
     session.wait(600)
     assert session.published(TotalPublished).update_count == 4
 
@@ -528,20 +524,10 @@ def test_a_coordinator_goes_on_from_its_state() -> None:
     assert [type(event) for event in fresh.collect()] == [events.PhaseEntered, RoundAnnounced]
     for stop in (Session.to_update, Session.to_check, Session.to_sum2):
         session = stop(Session("3of5"))
-        state = copy.deepcopy(session.coordinator.state)
-        session.coordinator = Pet1Coordinator(
-            settings_of(session.round),
-            now_seconds=session.now,
-            entropy=entropy_of(*[bytes(32)] * 4),
-            round_id=0,
-            leaf_store=session.leaves,
-            threads=1,
-            state=state,
-        )
         before = [event for event in session.events if type(event).__module__.endswith("pet1_publications")]
         session.events = []
-        session.coordinator.announce_again()
-        again = [event for event in session.collect() if type(event).__module__.endswith("pet1_publications")]
+        session.restart()
+        again = [event for event in session.events if type(event).__module__.endswith("pet1_publications")]
         assert sorted(again, key=repr) == sorted(before, key=repr)
         if session.phase is Phase.UPDATE:
             for update in UPDATES:
@@ -561,8 +547,10 @@ def test_before_its_first_round_and_after_its_end() -> None:
     coordinator.shut_down()
     assert coordinator.open_update(b"", 1) == UpdateRefused("wrong_phase")
     session = Session("3of5").to_check()
+    kept = dict(session.leaves.leaves)
     session.coordinator.shut_down()
-    assert session.leaves.leaves == {}
+    session.coordinator.release_leaves()
+    assert session.leaves.leaves == kept  # a coordinator that goes on from the state before needs them
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class ToyRules(RoundRules[ToySettings, ToyRound, Taken, Published]):
     def windows(self, settings: ToySettings, current: ToyRound | None, /) -> Mapping[Phase, CollectingWindow]:
         return {Phase.SUM: settings.join, Phase.UPDATE: settings.number}
 
-    def begin(self, settings: ToySettings, start: RoundStart) -> tuple[ToyRound, bytes, Sequence[Published]]:
+    def begin(self, settings: ToySettings, start: RoundStart[ToyRound]) -> tuple[ToyRound, bytes, Sequence[Published]]:
         keys = EncryptionKeyPair.from_seed(start.entropy(32))
         limits = ChunkLimits(max_bytes_per_participant=1000, max_bytes=1000, max_messages=10, patience_seconds=60)
         current = ToyRound(keys, ChunkCollector(limits, start.chunk_store))

@@ -22,7 +22,8 @@ from pet.pet1.answers import UpdateAnswer
 from pet.pet1.round_record import RoundRecord
 from pet.protocol import events
 from pet.protocol.pet1_coordinator import Pet1Coordinator
-from pet.protocol.pet1_round import MemoryLeafStore, Pet1Settings
+from pet.protocol.pet1_leaf_store import MemoryLeafStore
+from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.phases import Phase
 
 Result = TypeVar("Result")
