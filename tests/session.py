@@ -13,15 +13,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from collected import note_collected
 
-#: Seconds for a test that is marked `long`; pyproject.toml has the limit of all others.
+#: Seconds for a test that is marked `long` or `very_long`; pyproject.toml has the limit of all others.
 LONG_TEST_SECONDS = 900
+#: What a plain run is, in pyproject.toml.
+PLAIN = "not long and not very_long"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give long tests their own limit, unless they have one."""
+def is_long(item: pytest.Item) -> bool:
+    """Return whether a test is left out of a plain run."""
+    return bool(item.get_closest_marker("long") or item.get_closest_marker("very_long"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before any test is left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give long tests their own limit, unless they have one, and note what was collected."""
+    note_collected(config, items)
     for item in items:
-        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+        if is_long(item) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG_TEST_SECONDS))
 
 
@@ -66,8 +76,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped, config = terminalreporter.stats.get("skipped", []), terminalreporter.config
     if skipped:
         terminalreporter.write_line(skip_line(reason_of(report) for report in skipped))
-    if config.option.markexpr == "not long" and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        terminalreporter.write_line("left out: tests marked long (pytest -m long runs them)")
+    if config.option.markexpr == PLAIN and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        terminalreporter.write_line("left out: tests marked long or very_long (pytest -m long, pytest -m very_long)")
 
 
 def skip_line(reasons: Iterable[str]) -> str:

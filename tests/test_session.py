@@ -17,7 +17,8 @@ def run_tests(folder, code, *options):
     (folder / "conftest.py").write_text("from session import pytest_collection_modifyitems, pytest_terminal_summary\n")
     (folder / "test_it.py").write_text("import time\nimport pytest\n" + code)
     (folder / "pytest.ini").write_text(
-        f"[pytest]\npythonpath = {REPOSITORY / 'tests'}\nmarkers = long: x\naddopts = -m 'not long'\ntestpaths = .\n"
+        f"[pytest]\npythonpath = {REPOSITORY / 'tests'}\nmarkers =\n  long: x\n  very_long: x\n"
+        f"addopts = -m '{session.PLAIN}'\ntestpaths = .\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist.plugin", "-p", "pytest_timeout", *options]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # others take longer to import than the tests run
@@ -37,7 +38,7 @@ def test_skips_are_one_line_that_counts_them_by_reason(tmp_path, workers):
     lines = run_tests(tmp_path, code, *workers).stdout.splitlines()
     assert "skipped 71: 70 without nats-server (Debian: nats-server); 1 no wheel" in lines
     assert sum("skipped" in line.lower() for line in lines) == 2, lines  # and the last line of pytest
-    assert "left out: tests marked long (pytest -m long runs them)" in lines
+    assert "left out: tests marked long or very_long (pytest -m long, pytest -m very_long)" in lines
 
 
 def test_a_test_that_hangs_fails_and_shows_where(tmp_path):
@@ -66,7 +67,8 @@ def test_every_test_has_a_limit_and_long_ones_a_larger_one(request):
     assert 0 < limit <= 300
     for item in request.session.items:
         marker = item.get_closest_marker("timeout")
-        if item.get_closest_marker("long"):
+        assert not (item.get_closest_marker("long") and item.get_closest_marker("very_long")), item.nodeid
+        if session.is_long(item):
             assert marker is not None, item.nodeid
             assert marker.args[0] >= limit, item.nodeid
     assert float(request.config.getini("faulthandler_timeout")) > 900

@@ -104,7 +104,7 @@ def test_an_array_that_was_given_away_is_refused():
         adapter.pack({})
 
 
-@pytest.mark.long  # Flax takes long to import
+@pytest.mark.very_long  # Flax takes long to import
 def test_a_model_of_flax():
     nnx = pytest.importorskip("flax.nnx", reason="without flax (.ci/long runs these tests in an environment that has it)")
 

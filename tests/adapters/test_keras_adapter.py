@@ -11,7 +11,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("keras_round_trip.py")
 
 
-@pytest.mark.long  # Keras takes ten seconds to import
+@pytest.mark.very_long  # Keras takes ten seconds to import
 @pytest.mark.parametrize("name", ["jax", "torch"])
 def test_a_model_comes_back(name):
     for package in ("keras", name):

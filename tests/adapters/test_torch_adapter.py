@@ -88,7 +88,7 @@ def test_a_mean_of_masked_modules():
     assert target.norm.num_batches_tracked.item() == 1
 
 
-@pytest.mark.long  # torch's compiler takes ten seconds to import
+@pytest.mark.very_long  # torch's compiler takes ten seconds to import
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # its own, on import
 def test_wrapped_and_plain_models_pack_alike():
     plain = model()
@@ -207,7 +207,7 @@ def test_tensors_of_a_sharded_model_are_gathered(tmp_path, monkeypatch):
         destroy_process_group()
 
 
-@pytest.mark.long  # PEFT takes ten seconds to import
+@pytest.mark.very_long  # PEFT takes ten seconds to import
 def test_adapters_of_peft():
     peft = pytest.importorskip("peft", reason="without peft (.ci/long runs these tests in an environment that has it)")
     base = torch.nn.Sequential(OrderedDict(first=torch.nn.Linear(6, 5), second=torch.nn.Linear(5, 2)))

@@ -136,7 +136,7 @@ class Programs:
         return "".join(path.read_text(errors="replace")[-1500:] for path in self.folder.glob("*.log"))
 
 
-@pytest.mark.long
+@pytest.mark.very_long  # fifty processes
 @pytest.mark.timeout(600)
 def test_a_superlink_with_four_supernodes(project, tmp_path):
     port = free_port()

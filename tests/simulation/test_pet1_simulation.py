@@ -31,7 +31,7 @@ def test_sums_are_exact_and_keys_sign_once() -> None:
     assert happened["sums"] >= 3
 
 
-@pytest.mark.long
+@pytest.mark.very_long
 def test_sums_are_exact_and_keys_sign_once_in_hundreds_of_rounds() -> None:
     happened = played(range(10, 26), ROUNDS_PER_WORLD)
     assert happened["sums"] >= 80, "worlds in which hardly a round ends prove nothing"
