@@ -49,6 +49,53 @@ def test_an_owner_that_is_gone_is_none(server):
     following.close()
 
 
+def test_a_change_is_one_round_trip(server, monkeypatch):
+    storage = RedisStorage(server.url)
+    connection, sent = storage._changes._connection, []
+    send = connection.send_packed_command
+    monkeypatch.setattr(connection, "send_packed_command", lambda packed: (sent.append(packed), send(packed)))
+    for sequence in (1, 2, 3):
+        commit(storage, sequence, entries=[b"x"], blobs={f"{sequence}": [b"y", bytes(2 << 20)]}, dropped_blobs=["0"])
+    assert len(sent) == 1 + 3  # what the first one rests on was read before it
+    assert (storage.load().sequence, storage.load().entries) == (3, [b"x"] * 3)
+    assert storage.read_blob("2") == b"y" + bytes(2 << 20)
+    storage.close()
+
+
+def test_a_change_is_not_made_where_somebody_else_was_quicker(server):
+    storage = RedisStorage(server.url)
+    commit(storage)
+    storage._client.hset(STATE_KEY, "sequence", 7)
+    with pytest.raises(StateError, match="expected change 1 to be the last, got 7"):
+        commit(storage, 2, entries=[b"x"])
+    storage._client.hset(STATE_KEY, "sequence", 1)
+    commit(storage, 2, entries=[b"y"])
+    assert storage.load().entries == [b"y"]
+    storage.close()
+
+
+def test_a_connection_that_the_server_closed_is_made_anew(server):
+    storage = RedisStorage(server.url)
+    commit(storage)
+    storage._client.client_kill_filter(_type="normal", skipme=True)
+    commit(storage, 2)
+    assert storage.load().sequence == 2
+    storage.close()
+
+
+def test_a_connection_that_is_lost_beneath_a_change_makes_none(server):
+    """One that the library makes in its place watches nothing."""
+    storage = RedisStorage(server.url)
+    commit(storage)
+    storage._changes._is_lost = lambda: storage._changes._connection.disconnect()  # just after it was looked at
+    with pytest.raises(StorageError, match="the connection was lost"):
+        commit(storage, 2)
+    assert storage.load().sequence == 1
+    del storage._changes._is_lost
+    commit(storage, 2)
+    storage.close()
+
+
 def test_where_clients_may_not_be_listed_the_last_one_owns(server):
     admin = redis.Redis.from_url(server.url)
     admin.acl_setuser("pet", enabled=True, passwords=["+secret"], keys=["pet:*"], commands=["+@all", "-client|list"])

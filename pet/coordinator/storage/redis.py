@@ -1,4 +1,4 @@
-"""A storage in Redis: one transaction of the server for each change.
+"""A storage in Redis: one transaction of the server for each change (redis_changes.py).
 
 What is durable there, the server's own settings say: with `appendonly yes` and `appendfsync always` what is acknowledged
 survives a loss of power too, with `everysec` it survives the end of the server's process. This file sees to the rest: a change
@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from pet.buffers import Buffer
-from pet.coordinator.storage.base import Stored, Transaction, is_next, join, matches
+from pet.coordinator.storage.base import Blob, Stored, Transaction, is_next, join, matches
+from pet.coordinator.storage.redis_changes import Command, RedisChanges
 from pet.errors import MissingExtraError, StateError, StorageError
 from pet.urls import shown_error, shown_url
 
@@ -79,6 +80,8 @@ class RedisStorage:
                     names = cast("set[bytes]", self._client.smembers(NAMES_KEY))
                     blobs = [_BLOB_KEY + name for name in names]
                     self._client.delete(STATE_KEY, ENTRIES_KEY, NAMES_KEY, *blobs)
+                questions = [b"GET", OWNER_KEY], [b"HMGET", STATE_KEY, b"sequence", b"data"]
+                self._changes: Final = RedisChanges(pool, [OWNER_KEY, STATE_KEY], questions)
         except BaseException:
             self._client.close()
             raise
@@ -113,19 +116,14 @@ class RedisStorage:
 
     def commit(self, transaction: Transaction) -> None:
         """Make a change durable, as far as the server does."""
-        with self._mapped_errors(), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.watch(OWNER_KEY, STATE_KEY)  # type: ignore[no-untyped-call]  # of a package that is typed otherwise
-            owner = cast("bytes | None", pipeline.get(OWNER_KEY))
-            if owner != self._owner.encode():
-                what = "nobody: it has lost its data" if owner is None else "another coordinator"
-                raise StateError(f"{self.description}: expected to be owned by this coordinator, got {what}")
-            sequence, state = cast("list[bytes | None]", pipeline.hmget(STATE_KEY, "sequence", "data"))
-            if not is_next(transaction, int(sequence or 0), state or b""):
-                return
-            dropped = self._dropped_names(pipeline, transaction)
-            pipeline.multi()
-            self._queue(pipeline, transaction, dropped)
-            pipeline.execute()
+        try:
+            with self._mapped_errors():
+                while self._is_next(transaction):
+                    if self._changes.make(self._commands(transaction)):
+                        return
+        except StateError:
+            self._changes.forget()
+            raise
 
     def close(self) -> None:
         """Give the storage back, and close the connection."""
@@ -135,7 +133,16 @@ class RedisStorage:
                     self._client.delete(OWNER_KEY)
         except StorageError:
             pass  # the next owner finds that this one has no connection
+        self._changes.close()
         self._client.close()
+
+    def _is_next(self, transaction: Transaction) -> bool:
+        """Return whether a change is still to be made, by what is stored and watched; raises as `commit`."""
+        owner, (sequence, state) = self._changes.read()
+        if owner != self._owner.encode():
+            what = "nobody: it has lost its data" if owner is None else "another coordinator"
+            raise StateError(f"{self.description}: expected to be owned by this coordinator, got {what}")
+        return is_next(transaction, int(sequence or 0), state or b"")
 
     def _connect(self) -> None:
         try:
@@ -160,29 +167,32 @@ class RedisStorage:
             return set()
         return {client.get("name", "") for client in clients}
 
-    def _dropped_names(self, pipeline: Any, transaction: Transaction) -> list[str]:
+    def _dropped_names(self, transaction: Transaction) -> list[str]:
         """Return the names of the blobs that a change drops."""
         if not transaction.clears and not any(name.endswith("*") for name in transaction.dropped_blobs):
             return list(transaction.dropped_blobs)
-        names = [name.decode() for name in cast("set[bytes]", pipeline.smembers(NAMES_KEY))]
+        names = [name.decode() for name in self._changes.ask([b"SMEMBERS", NAMES_KEY])]
         if transaction.clears:
             return names
         return [name for name in names if any(matches(name, pattern) for pattern in transaction.dropped_blobs)]
 
-    def _queue(self, pipeline: Any, transaction: Transaction, dropped: list[str]) -> None:
-        """Put the commands of a change together."""
+    def _commands(self, transaction: Transaction) -> list[Command]:
+        """Return the commands of a change."""
+        commands: list[Command] = []
         if transaction.clears:
-            pipeline.delete(ENTRIES_KEY)
-        if dropped:
-            pipeline.delete(*[_BLOB_KEY + name.encode() for name in dropped])
-            pipeline.srem(NAMES_KEY, *dropped)
-        for name, blob in transaction.blobs.items():
-            pipeline.set(_BLOB_KEY + name.encode(), join(blob))
-            pipeline.sadd(NAMES_KEY, name)
+            commands.append([b"DEL", ENTRIES_KEY])
+        if dropped := [name.encode() for name in self._dropped_names(transaction)]:
+            commands.append([b"DEL", *[_BLOB_KEY + name for name in dropped]])
+            commands.append([b"SREM", NAMES_KEY, *dropped])
+        if transaction.blobs:
+            blobs = [(name.encode(), _buffers(blob)) for name, blob in transaction.blobs.items()]
+            commands.append([b"MSET", *[part for name, buffers in blobs for part in (_BLOB_KEY + name, buffers)]])
+            commands.append([b"SADD", NAMES_KEY, *[name for name, _ in blobs]])
         if transaction.entries:
-            pipeline.rpush(ENTRIES_KEY, *transaction.entries)
-        state = {"version": _VERSION, "sequence": transaction.sequence, "data": transaction.state}
-        pipeline.hset(STATE_KEY, mapping=state)
+            commands.append([b"RPUSH", ENTRIES_KEY, *transaction.entries])
+        sequence = b"%d" % transaction.sequence
+        commands.append([b"HSET", STATE_KEY, b"version", _VERSION, b"sequence", sequence, b"data", transaction.state])
+        return commands
 
     @contextmanager
     def _mapped_errors(self) -> Iterator[None]:
@@ -241,6 +251,11 @@ def _durability_gap(client: Any) -> str | None:
         f"{expected}, got {' and '.join(f'{name} {value}' for name, value in got.items())}: acknowledged messages can be lost "
         f"{loss}; set {' and '.join(wrong)} in redis.conf, or with CONFIG SET and CONFIG REWRITE"
     )
+
+
+def _buffers(blob: Blob) -> Sequence[Buffer]:
+    """Return the bytes of a blob as buffers to be sent one behind the other."""
+    return blob if isinstance(blob, Sequence) else [join(blob)]
 
 
 def _describe(pool: redis.ConnectionPool) -> str:
