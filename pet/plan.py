@@ -84,9 +84,7 @@ class Plan:
         Raises:
             PlanError: no such slot (reason "unknown_slot").
         """
-        group, position = self._place(slot)
-        missing = _missing_sets(self.members, self.threshold)
-        return tuple(group * len(missing) + k for k, lacking in enumerate(missing) if position not in lacking)
+        return _held_parts(self.members, self.threshold, *self._place(slot))
 
     def share_factor(self, part: int, slot: int, order: int) -> int:
         """Return what a slot multiplies a part with in its share: the polynomial that is 1 at 0 and 0 at who lacks the part.
@@ -174,6 +172,13 @@ def interpolation_factors(points: Sequence[int], order: int, at: int = 0) -> tup
         return math.prod((at - other) * pow(point - other, -1, order) for other in points if other != point) % order
 
     return tuple(map(factor, points))
+
+
+@functools.lru_cache(maxsize=1024)
+def _held_parts(members: int, threshold: int, group: int, position: int) -> tuple[int, ...]:
+    """Return the parts of a place: every header of a round asks for those of every slot."""
+    missing = _missing_sets(members, threshold)
+    return tuple(group * len(missing) + k for k, lacking in enumerate(missing) if position not in lacking)
 
 
 @functools.lru_cache(maxsize=64)

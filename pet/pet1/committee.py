@@ -63,12 +63,18 @@ class Committee:
         enrolment: that the round goes by.
         sums: for each slot the Sum message, whole; None where the slot is empty.
         points: for each slot the point P; None where it is empty.
+        digest: what share headers and the manifest name.
     """
 
     record: RoundRecord
     enrolment: Enrolment
     sums: tuple[bytes | None, ...] = field(repr=False)
     points: tuple[bytes | None, ...] = field(repr=False)
+    digest: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once: every header of the round is checked against it.
+        object.__setattr__(self, "digest", digest(NAME, self.to_bytes()))
 
     @classmethod
     def of(cls, record: RoundRecord, enrolment: Enrolment, sums: Sequence[bytes | None]) -> Committee:
@@ -119,11 +125,6 @@ class Committee:
         """Return the bytes that the digest covers."""
         slots = (b"\0" if message is None else b"\1" + message for message in self.sums)
         return b"".join([magic(NAME), self.record.digest, u16(len(self.sums)), *slots])
-
-    @property
-    def digest(self) -> bytes:
-        """What share headers and the manifest name."""
-        return digest(NAME, self.to_bytes())
 
     @property
     def plan(self) -> Plan:

@@ -60,7 +60,7 @@ def open_pet1_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Messa
         accepted_tag: the tag that the phase accepts; None if it accepts none. Updates travel another way (7.3).
 
     Raises:
-        RemoteProtocolError: "decryption", then as `read_message`, and the reasons of chunks.
+        RemoteProtocolError: "decryption", then as `read_pet1_message`.
     """
     box = memoryview(body)
     if box.readonly:
@@ -69,8 +69,23 @@ def open_pet1_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Messa
         signed = open_sealed_in_place(box, keys).toreadonly()
     except CryptoError as error:
         raise RemoteProtocolError("decryption", str(error)) from None
+    return read_pet1_message(signed, keys.public_key, accepted_tag)
+
+
+def read_pet1_message(data: Buffer, coordinator_key: bytes, accepted_tag: MessageTag | None) -> Message:
+    """Check and read a message that is open already.
+
+    Args:
+        data: the message, signature first; the result's payload is a view of it.
+        coordinator_key: the coordinator's key of this round.
+        accepted_tag: as for `open_pet1_message`.
+
+    Raises:
+        RemoteProtocolError: as `read_message`, and the reasons of chunks.
+    """
+    signed = memoryview(data).toreadonly()
     tag = Pet1Tag(accepted_tag) if accepted_tag is not None and accepted_tag is not Pet1Tag.UPDATE else None
-    sender, is_chunk = read_header(signed, keys.public_key, tag)
+    sender, is_chunk = read_header(signed, coordinator_key, tag)
     require(
         verify_signed(signed, sender), "invalid_signature", "message: not signed with the key that it names as its sender's"
     )
@@ -78,7 +93,7 @@ def open_pet1_message(body: Buffer, keys: EncryptionKeyPair, accepted_tag: Messa
     payload = signed[HEADER_BYTES:]
     return Message(
         participant_public_key=sender,
-        coordinator_public_key=keys.public_key,
+        coordinator_public_key=coordinator_key,
         payload=Chunk.decode(payload) if is_chunk else Pet1Payload(tag, payload, bytes(signed[:HEADER_BYTES])),
         tag=tag,
         signed_bytes=bytes(signed) if tag in PET1_PAYLOADS.published_tags else None,

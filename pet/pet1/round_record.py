@@ -6,7 +6,7 @@ Source: docs/spec/profile.md 6.2.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pet.buffers import Buffer
@@ -47,6 +47,7 @@ class RoundRecord:
         seed: round seed.
         enrolment_digest: of the enrolment that the round goes by.
         model_digest: of the model that participants start from; zeros if there is none.
+        digest: what Sum messages and the committee name.
 
     Raises:
         ConfigError: a number outside its range, or a field of another size.
@@ -64,6 +65,7 @@ class RoundRecord:
     seed: bytes
     enrolment_digest: bytes
     model_digest: bytes = bytes(DIGEST_BYTES)
+    digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ranges = (
@@ -82,6 +84,8 @@ class RoundRecord:
         for name in ("coordinator_key", "seed", "enrolment_digest", "model_digest"):
             if len(getattr(self, name)) != DIGEST_BYTES:
                 raise ConfigError(f"{name}: expected {DIGEST_BYTES} bytes, got {len(getattr(self, name))}")
+        # Once: every object of the round is checked against it.
+        object.__setattr__(self, "digest", digest(NAME, self.to_bytes()))
 
     @classmethod
     def from_bytes(cls, data: Buffer) -> RoundRecord:
@@ -127,11 +131,6 @@ class RoundRecord:
             self.update_share,
             *(getattr(self, name) for name in _NAMES),
         )
-
-    @property
-    def digest(self) -> bytes:
-        """What Sum messages and the committee name."""
-        return digest(NAME, self.to_bytes())
 
     @property
     def vector_length(self) -> int:

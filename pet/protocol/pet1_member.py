@@ -84,6 +84,7 @@ class _Opened:
     Attributes:
         slot: its own.
         headers: those that passed S1 to S7, by participant.
+        senders: their participants, by the whole header: one that is served again is not checked again.
         seeds: of its parts, by participant, from good boxes.
         complaints: about bad boxes.
     """
@@ -93,6 +94,7 @@ class _Opened:
     slot: int
     committee: Committee | None = None
     headers: dict[bytes, ShareHeader] = field(default_factory=dict)
+    senders: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     seeds: dict[bytes, dict[int, bytes]] = hidden(default_factory=dict)  # noqa: RUF009  # it is `field`
     complaints: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     manifest: UpdateManifest | None = None
@@ -178,6 +180,8 @@ class MemberMachine:
             LocalProtocolError: no round was joined.
         """
         opened, secrets = self._require_opened()
+        if opened.committee is not None and opened.committee.to_bytes() == data:
+            return
         committee = Committee.from_bytes(data, opened.record, opened.enrolment)
         if opened.committee is None and committee.sums[opened.slot] == secrets.sum_message:
             opened.committee = committee
@@ -196,19 +200,21 @@ class MemberMachine:
             LocalProtocolError: there is no committee yet.
         """
         opened, secrets, committee = self._require_committee()
+        data = bytes(data)
+        if data in opened.senders:
+            return opened.senders[data]
         header = ShareHeader.from_bytes(data, committee)
-        known = opened.headers.get(header.participant)
-        is_first = known is None or known.data == header.data
+        is_first = header.participant not in opened.headers
         require(is_first, "update_already_submitted", "share header: expected one of each participant, got another one")
-        if known is None:
-            shared = edwards.multiply(secrets.scalar, header.point)
-            assert shared is not None, "a point of prime order times a scalar that is not zero"
-            seeds = header.open_box(committee, opened.slot, shared)
-            if seeds is None:
-                opened.complaints[header.participant] = self._complain(header, committee, opened.slot, secrets)
-            else:
-                opened.seeds[header.participant] = seeds
-            opened.headers[header.participant] = header
+        shared = edwards.multiply(secrets.scalar, header.point)
+        assert shared is not None, "a point of prime order times a scalar that is not zero"
+        seeds = header.open_box(committee, opened.slot, shared)
+        if seeds is None:
+            opened.complaints[header.participant] = self._complain(header, committee, opened.slot, secrets)
+        else:
+            opened.seeds[header.participant] = seeds
+        opened.headers[header.participant] = header
+        opened.senders[data] = header.participant
         return header.participant
 
     def _complain(self, header: ShareHeader, committee: Committee, slot: int, secrets: MemberSecrets) -> bytes:
