@@ -10,25 +10,25 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError
 from pet.flower import records
 from pet.flower.identity import NodeIdentity
+from pet.flower.live_member import LiveMember
 from pet.flower.vector import UpdateLayout
+from pet.mask_choices import FieldValues
 from pet.masking import ShareWeight
 from pet.pet1.enrolment import StrengthPolicy
 from pet.pet1.round_record import RoundRecord
-from pet.protocol import pet1_member, pet1_participant
-from pet.protocol.pet1_member import MemberMachine
-from pet.protocol.pet1_participant import UpdateParticipant
+from pet.protocol import pet1_participant
+from pet.protocol.pet1_participant import RoundTerms, UpdateParticipant
 
 _logger: Final = logging.getLogger("flwr.pet")
 
 Next: TypeAlias = Callable[[Message, Context], Message]
-Peer = TypeVar("Peer", MemberMachine, UpdateParticipant)
 
 
 class PetMod:
@@ -46,6 +46,8 @@ class PetMod:
         self.strength: Final = StrengthPolicy(
             least_passive=least_passive, least_active=least_active, least_updates=least_updates
         )
+        #: From a member's Check to its Sum2, where both come to this process.
+        self._live: Final[dict[bytes, LiveMember]] = {}
 
     def __call__(self, message: Message, context: Context, call_next: Next) -> Message:
         """Answer a message, or hand it on.
@@ -71,19 +73,13 @@ class PetMod:
             return self._update(message, context, call_next, identity, values)
         return self._member(message, stage, identity, values)
 
-    def _peer(self, kind: Callable[..., Peer], role: str, identity: NodeIdentity, values: dict[str, Any]) -> Peer:
-        """Return a machine of this node where its stored state was."""
-        return kind(
-            signing_key=identity.key,
-            policy=identity.policy(values["authority"], self.strength),
-            entropy=os.urandom,
-            store=identity.store(role),
-            saved=identity.saved(role),
-        )
-
     def _member(self, message: Message, stage: records.Stage, identity: NodeIdentity, values: dict[str, Any]) -> Message:
         """Do a member's part of a stage, from its stored state: each message may come to a process of its own."""
-        member = self._peer(MemberMachine, pet1_member.ROLE, identity, values)
+        policy = identity.policy(values["authority"], self.strength)
+        live = self._live.pop(identity.key.public_key, None)
+        if live is None or not live.goes_on(identity, policy):
+            live = LiveMember(identity, policy)
+        member = live.machine
         signed = member.join(values["record"], values["enrolment"], int(time.time()))
         if signed is None:
             raise RemoteProtocolError("not_a_member", "pet_mod: expected a round with a slot of this node, got one without")
@@ -95,6 +91,7 @@ class PetMod:
         member.receive_manifest(values["manifest"])
         checked = member.sign_check()
         if stage is records.CHECK:
+            self._live[identity.key.public_key] = live
             return _answer(message, {"message": checked})
         answered = member.answer(values["certificate"])
         if answered is None:
@@ -105,12 +102,20 @@ class PetMod:
         self, message: Message, context: Context, call_next: Next, identity: NodeIdentity, values: dict[str, Any]
     ) -> Message:
         """Train, and mask what comes of it."""
-        participant = self._peer(UpdateParticipant, pet1_participant.ROLE, identity, values)
+        asked = RoundRecord.from_bytes(values["record"]).config.values
+        participant = UpdateParticipant(
+            signing_key=identity.key,
+            policy=identity.policy(values["authority"], self.strength),
+            entropy=os.urandom,
+            store=identity.store(pet1_participant.ROLE),
+            terms=RoundTerms(values=FieldValues.F64 if asked is FieldValues.F64 else FieldValues.F32),
+            saved=identity.saved(pet1_participant.ROLE),
+        )
         joined = participant.join(values["record"], values["enrolment"], int(time.time()))
         if joined is None:
             raise RemoteProtocolError("not_enrolled", "pet_mod: expected a round that this node is enrolled in, got another")
         (base,) = _only(message.content, ArrayRecord)
-        layout = UpdateLayout.of(records.numpy_arrays(base[1]), joined.config.bound)
+        layout = UpdateLayout.of(records.numpy_arrays(base[1]), joined.config)
         participant.check_model(layout.base_bytes())
         reply = call_next(message, context)
         if reply.has_error():

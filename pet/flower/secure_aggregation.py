@@ -74,7 +74,10 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
         strategy: the inner one.
         max_weight: the largest weight (number of examples) that a node has. The nearer the truth, the finer the steps.
         bound: the largest change of a weight times its share that is not clamped.
+        field: of the masks: "z32" takes 4 bytes a weight and changes are float32, "z64" takes 8 and they are float64.
         min_updates: the fewest updates that a mean is taken of; the round is skipped with fewer.
+        plan: of the committee that the server enrols: one group of five members, of whom three read, if None (fewer where there
+            are fewer nodes). Fewer members cost less, and collude more easily.
         enrolment: a file of `Enrolment.from_toml`, whose digest the nodes pin; None has the server enrol the nodes, as the
             sentence at the start says.
         signature: of an authority under the enrolment, where nodes pin its key in place of the digest.
@@ -91,7 +94,9 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
         *,
         max_weight: float = 10_000,
         bound: float = 1.0,
+        field: str = "z32",
         min_updates: int = MIN_UPDATES,
+        plan: Plan | None = None,
         enrolment: str | Path | None = None,
         signature: bytes = bytes(SIGNATURE_BYTES),
         timeout: int = 600,
@@ -106,6 +111,10 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
         self.strategy: Final = strategy
         self.max_weight: Final = float(ShareWeight(max_weight).max_weight)
         self.bound: Final = float(bound)
+        self.field: Final = Derivation.parse(field)
+        if plan is not None and enrolment is not None:
+            raise ConfigError("plan: expected none beside an enrolment, which has one, got both")
+        self._plan: Final = plan
         self.min_updates: Final = min_updates
         self.timeout: Final = timeout
         self._pinned: Final = None if enrolment is None else Enrolment.from_toml(enrolment)
@@ -221,16 +230,17 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
             self._enrol({node: key for node, key in self._nodes.items() if node in connected})
 
     def _enrol(self, nodes: Mapping[int, bytes]) -> None:
-        """Enrol nodes: all may send updates, and five of them, drawn at random, are members."""
+        """Enrol nodes: all may send updates, and some of them, drawn at random, are members."""
         keys = sorted(set(nodes.values()))
-        if len(keys) < self.min_updates:
+        if len(keys) < max(self.min_updates, 0 if self._plan is None else self._plan.member_count):
             return
         count = min(_OWN_MEMBERS, len(keys))
-        drawn = secrets.SystemRandom().sample(keys, count)
+        plan = self._plan or Plan(groups=1, members=count, threshold=count // 2 + 1, quorum=count - (count > 3))
+        drawn = secrets.SystemRandom().sample(keys, plan.member_count)
         self._version += 1
         self._enrolment = Enrolment(
             version=self._version,
-            plan=Plan(groups=1, members=count, threshold=count // 2 + 1, quorum=count - (count > 3)),
+            plan=plan,
             min_updates=self.min_updates,
             members=tuple(drawn),
             participants=tuple(keys),
@@ -248,9 +258,10 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
     # ---- rounds -------------------------------------------------------------------------------------------------------
 
     def _open_round(self, arrays: ArrayRecord, enrolment: Enrolment, kind: str, sampled: int) -> ServerRound:
-        layout = UpdateLayout.of(records.numpy_arrays(arrays), self.bound)
         # Twice the models that can come, so that totals of rubbish are noticed.
-        config = FieldConfig(Derivation.Z32, FieldValues.F32, 2 * max(sampled, enrolment.min_updates), self.bound)
+        values = FieldValues.F32 if self.field is Derivation.Z32 else FieldValues.F64
+        config = FieldConfig(self.field, values, 2 * max(sampled, enrolment.min_updates), self.bound)
+        layout = UpdateLayout.of(records.numpy_arrays(arrays), config)
         times = PhaseTimes(min_seconds=self.timeout, max_seconds=self.timeout)
         settings = Pet1Settings(
             config=config,

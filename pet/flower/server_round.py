@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from flwr.app import Message, RecordDict
 
-from pet.crypto import seal
 from pet.errors import RemoteProtocolError
 from pet.flower import records
 from pet.flower.vector import UpdateLayout
 from pet.pet1.answers import UpdateRefused
+from pet.pet1.payloads import read_pet1_message
 from pet.protocol.events import RoundFailed
 from pet.protocol.pet1_coordinator import Pet1Coordinator
 from pet.protocol.pet1_publications import HeaderPublished
@@ -82,9 +82,8 @@ class ServerRound:
         machine, keys = self.machine, self.machine.encryption_keys
         assert keys is not None, "a round is open"
         try:
-            # Sealed for a moment only: Flower's messages travel under its own TLS, and the machine opens what is sealed.
-            body = bytearray(seal(signed, keys.public_key))
-            machine.receive(machine.profile.open_message(body, keys, machine.accepted_tag), self.now)
+            # Not sealed for the coordinator: Flower's messages travel under its own TLS.
+            machine.receive(read_pet1_message(signed, keys.public_key, machine.accepted_tag), self.now)
         except RemoteProtocolError as error:
             _logger.warning("pet: message refused: %s: %s", error.reason, error)
         self.collect()

@@ -1,7 +1,7 @@
 """An update of Flower as one vector, and a mean of such vectors as an update: deltas of floats, then integers and metrics.
 
-Floats travel as what training changed, in float32. Each integer (its change) and each metric takes two elements, a coarse and a
-fine one, so that a mean of integers is right to the last digit whatever the config's step for floats is.
+Floats travel as what training changed, in the data type of the round's config. Each integer (its change) and each metric takes
+two elements, a coarse and a fine one, so that a mean of integers is right to the last digit whatever the step for floats is.
 
 Layout: floats by name; integers and booleans by name; METRIC_COUNT metrics by name, the rest 0.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import ModelError
+from pet.field_config import FieldConfig
 from pet.packing import Packing, pack
 
 #: Numbers beside the weights that an update of any app may report.
@@ -38,22 +39,24 @@ class UpdateLayout:
         weights: these arrays' floats.
         counts: their integers.
         bound: A of the round's config: what is beyond it is clamped.
+        dtype: of a vector, that config's.
     """
 
     packing: Packing
     weights: NDArray[Any]
     counts: NDArray[Any]
     bound: float
+    dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]], bound: float) -> UpdateLayout:
+    def of(cls, arrays: Mapping[str, NDArray[Any]], config: FieldConfig) -> UpdateLayout:
         """Return the layout of the updates of a round that starts from these arrays.
 
         Raises:
             ModelError: `pet.pack` refuses them.
         """
         weights, counts, packing = pack(dict(arrays))
-        return cls(packing, weights, counts, bound)
+        return cls(packing, weights, counts, config.bound, config.dtype)
 
     @property
     def length(self) -> int:
@@ -68,7 +71,7 @@ class UpdateLayout:
         """Return what updates that can be added have in common."""
         return hashlib.sha256(ascii((self.packing.digest, sorted(metric_names))).encode()).hexdigest()[:16]
 
-    def encode(self, arrays: Mapping[str, NDArray[Any]], metrics: Mapping[str, float]) -> NDArray[np.float32]:
+    def encode(self, arrays: Mapping[str, NDArray[Any]], metrics: Mapping[str, float]) -> NDArray[Any]:
         """Return an update as a vector.
 
         Args:
@@ -83,9 +86,11 @@ class UpdateLayout:
             raise ModelError("arrays: expected names, shapes, dtypes and ties as the server sent them, got others")
         if len(metrics) > METRIC_COUNT:
             raise ModelError(f"metrics: expected at most {METRIC_COUNT} beside the weight, got {len(metrics)}")
-        vector = np.zeros(self.length, np.float32)
+        vector = np.zeros(self.length, self.dtype)
         floats, integers, numbers = self._parts(vector)
-        floats[:] = weights.astype(np.float64) - self.weights
+        exact = np.result_type(weights, self.dtype)  # a difference of float32 in float64, where the vector is
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            np.subtract(weights, self.weights, out=floats, dtype=exact, casting="same_kind")
         if not np.isfinite(floats).all():
             raise ModelError("arrays: expected finite changes, got others: the model diverged")
         _split(counts.astype(np.float64) - self.counts.astype(np.float64), COUNT_BOUND, self.bound, integers, "integers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
@@ -52,7 +53,7 @@ class LocalGrid(Grid):
 
     @property
     def run(self) -> Any:
-        raise NotImplementedError
+        return SimpleNamespace(run_id=1)  # workflows of the old API ask for no more
 
     def create_message(self, *_: Any, **__: Any) -> Message:
         raise NotImplementedError
@@ -85,13 +86,18 @@ class LocalGrid(Grid):
             except Exception as error:  # as a SuperNode does
                 answer = Message(Error(code=2, reason=repr(error)), reply_to=asked)
         answer.metadata.__dict__["_src_node_id"] = node
-        answer = over_the_wire(answer)
-        self.answers.append((node, stage, message_to_proto(answer).ByteSize(), answer))
-        return answer
+        data = message_to_proto(answer).SerializeToString()
+        arrived = _read(data)
+        self.answers.append((node, stage, len(data), arrived))
+        return arrived
 
 
 def over_the_wire(message: Message) -> Message:
     """Return what arrives of a message."""
+    return _read(message_to_proto(message).SerializeToString())
+
+
+def _read(data: bytes) -> Message:
     arrived = MessageProto()
-    arrived.ParseFromString(message_to_proto(message).SerializeToString())
+    arrived.ParseFromString(data)
     return message_from_proto(arrived)

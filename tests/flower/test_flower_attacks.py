@@ -145,20 +145,33 @@ def test_nobody_trains_or_signs_twice_in_a_round(tmp_path):
     assert "expected a number above" in answer.error.reason
 
 
+def without_the_last_update(manifest):
+    """Return a manifest of one update less: its head has name, committee and count, its entries a key and a digest."""
+    count = int.from_bytes(manifest[48:52], "little")
+    return manifest[:48] + (count - 1).to_bytes(4, "little") + manifest[52:-64]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("stage", ["check", "sum2"])
-def test_a_member_certifies_and_unmasks_one_set(tmp_path, stage):
+def test_a_member_certifies_and_unmasks_one_set(tmp_path, stage, restarted):
     """A server that leaves an update out, and asks again, would get the difference."""
     federation = Federation(tmp_path)
     kept = captured(federation, stage)
     strategy = federation.strategy()
     assert federation.run(strategy)[0] is not None
+    (first,) = [answer for node, at, _, answer in federation.grid.answers if (node, at) == (1000, stage)]
     federation.grid.changed = lambda _node, message: message
+    if restarted:
+        federation.grid.app = make_app([PetMod()])
     content = kept[1000]
     record = dict(content["pet"])
     again = federation.ask(1000, {"pet": ConfigRecord(record)})
-    assert not again.has_error(), "the same again gets the same answer"
-    record["headers"] = record["headers"][:-1]
-    assert federation.ask(1000, {"pet": ConfigRecord(record)}).has_error()
+    assert not again.has_error()
+    assert again.content == first.content, "the same again gets the same answer"
+    record["manifest"] = without_the_last_update(record["manifest"])
+    answer = federation.ask(1000, {"pet": ConfigRecord(record)})
+    assert answer.has_error()
+    assert "manifest: expected the one that was taken before" in answer.error.reason
     if stage == "sum2":
         certificate = bytearray(dict(content["pet"])["certificate"])
         certificate[-1] ^= 1

@@ -6,11 +6,12 @@ import pytest
 pytest.importorskip("flwr", reason="without Flower (.ci/run runs these tests in an environment that has it)")
 
 from digits_app import initial_arrays, make_app
-from flwr.app import ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
 from local_grid import LocalGrid
 
-from pet.flower import SecureAggregation, pet_mod
+from pet.flower import PetMod, SecureAggregation, pet_mod
+from pet.plan import Plan
 
 COUNT = 10
 START = {name: array.numpy() for name, array in initial_arrays().items()}
@@ -20,10 +21,10 @@ def node_configs(count=COUNT):
     return [{"partition-id": index, "num-partitions": count} for index in range(count)]
 
 
-def run(strategy, mods, is_lost=lambda _node, _stage: False, rounds=3, count=COUNT):
+def run(strategy, mods, is_lost=lambda _node, _stage: False, rounds=3, count=COUNT, arrays=None):
     """Return the arrays after each round, the metrics of training, and the grid."""
     grid = LocalGrid(make_app(mods), node_configs(count), is_lost)
-    arrays, history, metrics = initial_arrays(), [], []
+    arrays, history, metrics = arrays or initial_arrays(), [], []
     for number in range(1, rounds + 1):
         replies = grid.send_and_receive(strategy.configure_train(number, arrays, ConfigRecord(), grid))
         new, found = strategy.aggregate_train(number, replies)
@@ -67,6 +68,24 @@ def test_masked_rounds_equal_plain_ones(name):
     for one, other in zip(plain_metrics, metrics, strict=True):
         assert one.keys() == other.keys()
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+
+
+def test_z64_gives_the_digits_of_float64():
+    """Eight bytes a weight, for models that have that many digits."""
+    exact = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in START.items()}
+    arrays, is_lost = ArrayRecord({name: Array(value) for name, value in exact.items()}), lost_updates(3, 8)
+    plain, _, _ = run(FedAvg(), [], is_lost, arrays=arrays)
+    masked, metrics, _ = run(SecureAggregation(FedAvg(), max_weight=300, field="z64"), [pet_mod], is_lost, arrays=arrays)
+    assert metrics[0] is not None
+    assert masked[-1]["w1"].dtype == np.float64
+    assert 0 < largest_difference(plain, masked) < 1e-12
+
+
+def test_a_float32_model_may_take_z64_too():
+    plain, _, _ = run(FedAvg(), [], rounds=1)
+    masked, _, _ = run(SecureAggregation(FedAvg(), max_weight=300, field="Z64"), [pet_mod], rounds=1)
+    assert masked[-1]["w1"].dtype == np.float32
+    assert largest_difference(plain, masked) < 1e-7
 
 
 def test_integers_come_back_in_their_dtype():
@@ -113,6 +132,28 @@ def test_too_few_updates_are_no_sum():
     assert metrics == [None, None]
     assert "sum2" not in grid.stages()
     assert largest_difference(history, [START, START]) == 0
+
+
+def test_a_smaller_committee():
+    """Two of four read: as strong as three shares of SecAgg+, of which two reconstruct."""
+    plan = Plan(groups=1, members=4, threshold=2, quorum=3)
+    strategy = SecureAggregation(FedAvg(), max_weight=300, plan=plan)
+    _, metrics, grid = run(strategy, [pet_mod], lambda node, stage: node == 1000 and stage != "identify", rounds=1)
+    assert metrics[0] is not None
+    assert len({node for node, stage, _, answer in grid.answers if stage == "sum2" and not answer.has_error()}) in (3, 4)
+    few = SecureAggregation(FedAvg(), max_weight=300, plan=plan)
+    assert run(few, [pet_mod], rounds=1, count=3)[1] == [None]
+
+
+def test_a_member_goes_on_from_its_stored_state_in_any_process():
+    """Every message comes to a mod of its own, as where every message is a process."""
+    mods = iter([PetMod() for _ in range(100)])
+    app = make_app([lambda message, context, call_next: next(mods)(message, context, call_next)])
+    strategy = SecureAggregation(FedAvg(), max_weight=900)
+    grid = LocalGrid(app, node_configs(4))
+    replies = grid.send_and_receive(strategy.configure_train(1, initial_arrays(), ConfigRecord(), grid))
+    assert strategy.aggregate_train(1, replies)[0] is not None
+    assert grid.stages().count("sum2") == 4
 
 
 def test_a_node_that_comes_later_takes_part_from_then_on():
