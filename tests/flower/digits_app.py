@@ -1,87 +1,22 @@
-"""Handwritten digits, a perceptron of NumPy with a counter, as an app of Flower: what a user has before pet."""
+"""The app of examples/flower with any mods, or none."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from digits.client_app import evaluate, train
+from digits.task import initial_model
+from flwr.app import Array, ArrayRecord
 from flwr.clientapp import ClientApp
-from sklearn.datasets import load_digits
-
-PIXELS, LABELS = load_digits(return_X_y=True)
-PIXELS = (PIXELS / 16).astype(np.float32)
-ORDER = np.random.default_rng(0).permutation(len(PIXELS))
-TEST, TRAIN = ORDER[:360], ORDER[360:]
 
 
 def initial_arrays() -> ArrayRecord:
-    generator = np.random.default_rng(1)
-    arrays = {
-        "w1": (generator.normal(size=(64, 24)) / 8).astype(np.float32),
-        "b1": np.zeros(24, np.float32),
-        "w2": (generator.normal(size=(24, 10)) / 5).astype(np.float32),
-        "b2": np.zeros(10, np.float32),
-        "steps": np.array(0, np.int64),
-    }
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
-def forward(model: dict[str, Any], rows: Any) -> tuple[Any, Any]:
-    hidden = np.maximum(rows @ model["w1"] + model["b1"], 0)
-    scores = hidden @ model["w2"] + model["b2"]
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return hidden, powers / powers.sum(axis=1, keepdims=True)
-
-
-def fit(model: dict[str, Any], rows: Any, labels: Any, seed: int) -> float:
-    generator, loss = np.random.default_rng(seed), 0.0
-    for batch in np.array_split(generator.permutation(len(rows)), max(1, len(rows) // 16)):
-        hidden, chance = forward(model, rows[batch])
-        truth = labels[batch]
-        loss = float(-np.log(chance[np.arange(len(batch)), truth] + 1e-9).mean())
-        chance[np.arange(len(batch)), truth] -= 1
-        chance /= len(batch)
-        back = (chance @ model["w2"].T) * (hidden > 0)
-        for name, change in (
-            ("w2", hidden.T @ chance),
-            ("b2", chance.sum(0)),
-            ("w1", rows[batch].T @ back),
-            ("b1", back.sum(0)),
-        ):
-            model[name] -= np.float32(0.2) * change
-        model["steps"] = model["steps"] + 1
-    return loss
-
-
-def rows_of(index: int, count: int) -> Any:
-    """Return the rows of a participant; the later have more."""
-    edges = np.cumsum([0] + [each + 3 for each in range(count)])
-    edges = edges * len(TRAIN) // edges[-1]
-    return TRAIN[edges[index] : edges[index + 1]]
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in initial_model().items()})
 
 
 def make_app(mods: list[Any]) -> ClientApp:
     app = ClientApp(mods=mods)
-
-    @app.train()
-    def train(message, context):
-        model = {name: array.numpy().copy() for name, array in message.content["arrays"].items()}
-        index, count = context.node_config["partition-id"], context.node_config["num-partitions"]
-        rows = rows_of(index, count)
-        loss = fit(model, PIXELS[rows], LABELS[rows], seed=100 * index + message.content["config"]["server-round"])
-        content = {
-            "arrays": ArrayRecord({name: Array(np.asarray(value)) for name, value in model.items()}),
-            "metrics": MetricRecord({"num-examples": len(rows), "train_loss": loss}),
-        }
-        return Message(RecordDict(content), reply_to=message)
-
-    @app.evaluate()
-    def evaluate(message, context):
-        model = {name: array.numpy() for name, array in message.content["arrays"].items()}
-        rows = rows_of(context.node_config["partition-id"], context.node_config["num-partitions"])
-        accuracy = float((forward(model, PIXELS[rows])[1].argmax(1) == LABELS[rows]).mean())
-        metrics = MetricRecord({"num-examples": len(rows), "accuracy": accuracy})
-        return Message(RecordDict({"metrics": metrics}), reply_to=message)
-
+    app.train()(train)
+    app.evaluate()(evaluate)
     return app

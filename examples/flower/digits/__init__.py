@@ -1,0 +1,1 @@
+"""Handwritten digits, learned by nodes that show their updates to nobody."""
