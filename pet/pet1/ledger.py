@@ -61,7 +61,10 @@ class LedgerEntry:
 
         Of its members enough have not answered it, and never will, that two honest ones of one group are among them.
         """
-        silent = sum(call.peer in self.members and self.number not in call.answered for call in calls)
+        # A call says nothing of its own round, nor of later ones: those may still be answered (F4).
+        silent = sum(
+            call.peer in self.members and self.number < call.number and self.number not in call.answered for call in calls
+        )
         return not self.published and silent >= max(least_changed, _MIN_SILENT) + self.groups - 1
 
 
@@ -72,12 +75,19 @@ class RoundLedger:
         own: the peer's identity key.
         entries: by number, ascending.
         last_called: highest number of a call that it has answered; None before the first.
+        called_version: of its statistics in that answer.
     """
 
-    def __init__(self, own: bytes, entries: Iterable[LedgerEntry] = (), last_called: int | None = None) -> None:
+    def __init__(
+        self,
+        own: bytes,
+        entries: Iterable[LedgerEntry] = (),
+        last_called: int | None = None,
+        called_version: int | None = None,
+    ) -> None:
         self.own = own
         self.entries = {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
-        self.last_called = last_called
+        self.last_called, self.called_version = last_called, called_version
 
     def call(self, number: int, version: int) -> Called:
         """Return this peer's answer to a call, which names all rounds that it has answered (F2); signed once it is durable.
@@ -85,11 +95,14 @@ class RoundLedger:
         From then on it never sends Sum2 for a round with a lower number (F4).
 
         Raises:
-            RemoteProtocolError: "wrong_round": a number below that of an earlier call.
+            RemoteProtocolError: "wrong_round": a number below that of an earlier call, or the same with another version: the
+                leader could show either answer, and a peer must know which set it was in.
         """
         is_next = self.last_called is None or number >= self.last_called
         require(is_next, "wrong_round", f"call: expected round {self.last_called} or a later one, got {number}")
-        self.last_called = number
+        is_same = number != self.last_called or version == self.called_version
+        require(is_same, "wrong_round", f"call: expected version {self.called_version} in round {number} again, got {version}")
+        self.last_called, self.called_version = number, version
         answered = tuple(entry.number for entry in self.entries.values() if entry.answered and entry.number < number)
         return Called(peer=self.own, number=number, version=version, answered=answered)
 
@@ -124,8 +137,11 @@ class RoundLedger:
             require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change, got fewer")
 
     def enter(self, entry: LedgerEntry) -> None:
-        """Note a round before the Update is sent, or with its result (F1)."""
+        """Note a round before the Update is sent, or with its result (F1); what is known of it already stays so."""
+        known = self.entries.get(entry.number)
         self.entries[entry.number] = entry
+        if known is not None:
+            self.mark(entry.number, answered=known.answered, published=known.published)
         self.entries = dict(sorted(self.entries.items()))
 
     def mark(self, number: int, *, answered: bool = False, published: bool = False) -> None:
@@ -146,7 +162,8 @@ class RoundLedger:
             }
             for entry in self.entries.values()
         ]
-        return json.dumps({"format": 1, "own": self.own.hex(), "last_called": self.last_called, "entries": entries}).encode()
+        record = {"format": 1, "own": self.own.hex(), "last_called": self.last_called, "called_version": self.called_version}
+        return json.dumps(record | {"entries": entries}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> RoundLedger:
@@ -170,8 +187,10 @@ class RoundLedger:
                 )
                 for entry in record["entries"]
             ]
-            last = record["last_called"]
-            return cls(bytes.fromhex(record["own"]), entries, None if last is None else int(last))
+            last, version = record["last_called"], record["called_version"]
+            if last is None:
+                return cls(bytes.fromhex(record["own"]), entries)
+            return cls(bytes.fromhex(record["own"]), entries, int(last), int(version))
 
 
 def _connected(own: Mapping[bytes, int], others: Sequence[Mapping[bytes, int]]) -> list[Mapping[bytes, int]]:

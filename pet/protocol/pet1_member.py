@@ -135,6 +135,11 @@ class MemberMachine:
             with StateError.reading(f"saved {ROLE}"):
                 self._secrets = MemberSecrets.decode(dict(self._state.secrets))
 
+    @property
+    def seen(self) -> SeenEnrolment | None:
+        """The newest enrolment that was used; None before the first."""
+        return self._state.seen
+
     def join(self, record: Buffer, enrolment: Buffer, now: int) -> bytes | None:
         """Announce a fresh point for a round (M1, M2); the same message again for the same round.
 
@@ -291,7 +296,7 @@ class MemberMachine:
             number: of the round that is called.
         """
         last = self._state.last_number
-        if last is None or last < number:
+        if number > 0 and (last is None or last < number):
             self._opened = None
             self._save(None, replace(self._state, last_number=number - 1))
 

@@ -166,6 +166,11 @@ class UpdateParticipant:
         """Highest number of a round that an update was made for."""
         return self._state.last_number
 
+    def has_sent(self, record: RoundRecord) -> bool:
+        """Return whether an update was made for this round, or for a later one."""
+        last = self._state.last_number
+        return last is not None and record.number <= last
+
     def join(self, record: Buffer, enrolment: Buffer, now: int) -> RoundRecord | None:
         """Take part in a round, in place of the one before, if all of U1, U2 and U5 hold.
 

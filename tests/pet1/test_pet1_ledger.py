@@ -14,7 +14,7 @@ from pet.errors import StateError
 from pet.pet1.federation import Called, federation_plan
 from pet.pet1.ledger import LedgerEntry, RoundLedger
 
-VECTORS = load_vectors("pet1/federation.json")
+VECTORS, CHOICES = load_vectors("pet1/federation.json"), load_vectors("pet1/choices.json")
 PEERS = [bytes([number]) * 32 for number in range(1, 6)]
 
 
@@ -33,7 +33,7 @@ def test_sets_of_the_vectors() -> None:
 
 
 def test_rounds_of_the_vectors_that_are_struck_out() -> None:
-    for case in VECTORS["struck"]:
+    for case in VECTORS["struck"] + CHOICES["struck"]:
         members = frozenset(map(bytes.fromhex, case["entry"]["members"]))
         entry = LedgerEntry(
             number=case["entry"]["number"],
@@ -43,12 +43,28 @@ def test_rounds_of_the_vectors_that_are_struck_out() -> None:
             published=case["entry"]["published"],
         )
         calls = [
-            Called(peer=bytes.fromhex(call["peer"]), number=9, version=1, answered=tuple(call["answered"]))
+            Called(peer=bytes.fromhex(call["peer"]), number=call.get("number", 9), version=1, answered=tuple(call["answered"]))
             for call in case["calls"]
         ]
         ledger = RoundLedger(PEERS[0], [entry])
         assert ledger.strike(calls, case["least_changed"]) == ([entry.number] if case["dead"] else []), case["what"]
         assert bool(ledger.entries) is not case["dead"]
+
+
+def test_calls_of_the_vectors() -> None:
+    for case in CHOICES["called"]:
+        ledger = RoundLedger(PEERS[0])
+        ledger.call(*case["before"])
+        assert reason_of(ledger.call, *case["call"]) == case["refused"], case["what"]
+
+
+def test_what_is_known_of_a_round_stays_known() -> None:
+    ledger = RoundLedger(PEERS[0])
+    entry = LedgerEntry.of(7, [call_of(peer, 7) for peer in PEERS[:3]], federation_plan(3), PEERS[:3])
+    ledger.enter(entry)
+    ledger.mark(7, answered=True)
+    ledger.enter(entry)  # the peer was restarted, and joins the round again
+    assert ledger.entries[7].answered
 
 
 def call_of(peer: bytes, number: int, version: int = 1, answered: tuple[int, ...] = ()) -> Called:
@@ -67,9 +83,8 @@ def test_a_peer_says_what_it_has_answered_and_answers_no_older_call() -> None:
     assert (ledger.entries[7].answered, ledger.entries[7].published) == (True, True)
     assert ledger.call(9, 2) == call_of(PEERS[0], 9, 2, (7,))
     assert ledger.call(9, 2).number == 9  # the leader asks again
-    assert reason_of(ledger.call, 8, 2) == "wrong_round"
     again = RoundLedger.decode(ledger.encode())
-    assert (again.own, again.entries, again.last_called) == (ledger.own, ledger.entries, 9)
+    assert (again.own, again.entries, again.last_called, again.called_version) == (ledger.own, ledger.entries, 9, 2)
     assert reason_of(again.call, 8, 2) == "wrong_round"
     assert RoundLedger.decode(RoundLedger(PEERS[0]).encode()).last_called is None
 

@@ -123,6 +123,7 @@ def test_a_call_answered_kills_what_is_older() -> None:
             assert reason_of(each.join, record, SERVED, NOW) == "wrong_round"
         assert each.join(replace(ROUND.record, number=number + 3).to_bytes(), SERVED, NOW) is not None
     fresh = make_member(ROUND, 0, Disk())
+    fresh.note_call(0)  # nothing is older than the first number
     fresh.note_call(number)
     assert fresh.join(RECORD, SERVED, NOW) is not None
 

@@ -5,7 +5,6 @@ A peer that is killed goes on from what was durable, and sees again what is publ
 
 from __future__ import annotations
 
-import copy
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from pet1_ledger import Ledger
+from pet1_coordinator_disk import CoordinatorDisk
+from pet1_ledger import Ledger, require
 from pet1_parties import CONFIG, MODEL_LENGTH, NOW, Disk, MadeUpdate, Parties
 
 from pet.crypto import EncryptionKeyPair, open_sealed, seal
@@ -22,7 +22,6 @@ from pet.pet1.answers import UpdateAnswer
 from pet.pet1.round_record import RoundRecord
 from pet.protocol import events
 from pet.protocol.pet1_coordinator import Pet1Coordinator
-from pet.protocol.pet1_leaf_store import MemoryLeafStore
 from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.phases import Phase
 
@@ -30,6 +29,8 @@ Result = TypeVar("Result")
 
 KILLED_AT_A_WRITE = 0.03
 RESTARTED = 0.05
+#: Of these a round has one, however often its coordinator is killed.
+PUBLISHED_ONCE = ("RoundAnnounced", "CommitteePublished", "ManifestPublished", "CertificatePublished")
 
 
 class Killed(Exception):
@@ -160,10 +161,15 @@ class SimulatedCoordinator:
             served_enrolment=parties.enrolment.sign(parties.authority),
             min_count=len(parties.participant_keys),
         )
-        self.leaves = MemoryLeafStore()
-        self.entropy = chance.source.randbytes
+        self.disk = CoordinatorDisk()
         self.machine = Pet1Coordinator(
-            self.settings, now_seconds=0, entropy=self.entropy, round_id=100, leaf_store=self.leaves, threads=1
+            self.settings,
+            now_seconds=self.now,
+            entropy=chance.source.randbytes,
+            round_id=100,
+            leaf_store=self.disk.leaves,
+            evidence_store=self.disk.evidence,
+            threads=1,
         )
         self.number = 0
         self.published: dict[str, Any] = {}
@@ -193,6 +199,8 @@ class SimulatedCoordinator:
         return keys
 
     def collect(self) -> None:
+        """Write what happened, and only then let anybody know of it."""
+        self.disk.commit(self.machine, self.now)
         for event in iter(self.machine.next_event, None):
             name = type(event).__name__
             if event.round_id != self.number:
@@ -201,6 +209,9 @@ class SimulatedCoordinator:
                 self.failure = event.reason
             elif name == "HeaderPublished" and event.header not in self.headers:
                 self.headers.append(event.header)
+            if name in PUBLISHED_ONCE:
+                before = self.published.get(name, event)
+                require(before == event, f"round {self.number}: two of {name}")
             self.published[name] = event
 
     def post(self, signed: bytes) -> None:
@@ -230,33 +241,31 @@ class SimulatedCoordinator:
     def _surviving(self, take: Callable[[], None]) -> None:
         """Take something; where the coordinator is killed, before or after it was durable, it goes on and takes it again."""
         if self.chance.of(RESTARTED, "coordinator killed before it was durable"):
-            state, leaves = copy.deepcopy(self.machine.state), copy.deepcopy(self.leaves.leaves)
+            before = self.disk.snapshot()
             take()
-            self.leaves.leaves = leaves  # what is dropped goes with the state that says so
-            self._restart(state)
+            if self.chance.of(0.5, "coordinator killed with leaves on the disk that no entry names"):
+                before.leaves.leaves |= self.disk.leaves.leaves
+            self._restart(before)
         take()
         self.collect()
         if self.chance.of(RESTARTED, "coordinator killed before it answered"):
-            self._restart(copy.deepcopy(self.machine.state))
+            self._restart(self.disk)
             take()
             self.collect()
 
-    def _restart(self, state: Any) -> None:
-        self.machine = Pet1Coordinator(
-            self.settings,
-            now_seconds=self.now,
-            entropy=self.entropy,
-            round_id=0,
-            leaf_store=self.leaves,
-            threads=1,
-            state=state,
-        )
+    def _restart(self, disk: CoordinatorDisk) -> None:
+        """Go on from bytes, as another process would."""
+        self.disk = disk
+        self.machine = disk.start(self.settings, self.now, self.chance.source.randbytes)
         self.machine.announce_again()
         self.collect()
 
     def wait_for_end_of(self, phase: Phase) -> None:
         while self.phase is phase:
             self.now = self.machine.next_deadline_seconds() or self.now
+            if self.chance.of(RESTARTED, "coordinator killed at the end of a phase"):
+                self.machine.advance_time(self.now)
+                self._restart(self.disk)
             self.machine.advance_time(self.now)
             self.collect()
 

@@ -3,6 +3,7 @@
 python tests/simulation/simulate.py --rounds 100000 --processes 2
 python tests/simulation/simulate.py --seed 17 --rounds 20 --processes 1     the world of one seed again
 python tests/simulation/simulate.py --profile pet/1 --rounds 10000          rounds of pet/1 instead of xaynet's
+python tests/simulation/simulate.py --profile federation --rounds 7000      a thousand sequences of a federation's rounds
 """
 
 import argparse
@@ -15,17 +16,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
+import pet1_federation
 import pet1_ledger
 import pet1_simulator
 import simulator
 
-ROUNDS_PER_WORLD = 20
+ROUNDS_PER_WORLD = {"xaynet": 20, "pet/1": 20, "federation": 7}
 
 
 def simulate(task: tuple[str, int, int]) -> simulator.Outcome | pet1_simulator.Outcome | str:
     profile, seed, rounds = task
     logging.getLogger("pet").setLevel(logging.CRITICAL)  # the storage refuses on purpose
     try:
+        if profile == "federation":
+            happened = pet1_federation.FederationSequence(seed).run(rounds)
+            completed = happened.pop("sums", 0)
+            return pet1_simulator.Outcome(completed, rounds - completed, happened)
         if profile == "pet/1":
             return pet1_simulator.Simulation(seed).run(rounds)
         return simulator.Simulation(seed).run(rounds)
@@ -35,13 +41,13 @@ def simulate(task: tuple[str, int, int]) -> simulator.Outcome | pet1_simulator.O
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", choices=("xaynet", "pet/1"), default="xaynet")
+    parser.add_argument("--profile", choices=("xaynet", "pet/1", "federation"), default="xaynet")
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the first world; the others follow")
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
-    worlds = -(-arguments.rounds // ROUNDS_PER_WORLD)
-    tasks = [(arguments.profile, arguments.seed + number, min(ROUNDS_PER_WORLD, arguments.rounds)) for number in range(worlds)]
+    rounds = min(ROUNDS_PER_WORLD[arguments.profile], arguments.rounds)
+    tasks = [(arguments.profile, arguments.seed + number, rounds) for number in range(-(-arguments.rounds // rounds))]
     start = time.monotonic()
     completed = failed = restarts = 0
     happened: Counter[str] = Counter()

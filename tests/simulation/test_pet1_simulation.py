@@ -84,4 +84,4 @@ def believes_every_proof(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_planted_mistake_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(Violation):
-        played(range(50), ROUNDS_PER_WORLD)
+        played(range(2, 50), ROUNDS_PER_WORLD)
