@@ -77,7 +77,7 @@ def rounds(draw: st.DrawFn):
     return config, [(np.array(weights, dtype=dtype), Fraction(scalar)) for weights, scalar in models]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds())
 def test_unmasked_sum_is_the_weighted_mean_within_the_proven_bound(round_):
     config, models = round_

@@ -11,20 +11,16 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from in_turn import in_turn
 from pet_modules import module_names
+from sources import FILES, ROOT, trees
 
-import pet
 from pet import errors
 from pet._extras import install_command
 from pet.errors import AggregationError, MissingExtraError, PetError
-
-ROOT = Path(pet.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
 
 
 def subclasses(cls: type) -> Iterator[type]:
@@ -46,7 +42,7 @@ def is_exception(name: str) -> bool:
 
 @in_turn("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_exceptions_are_in_one_file_and_one_tree(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(trees()[path]):
         if not isinstance(node, ast.ClassDef):
             continue
         bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]

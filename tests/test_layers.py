@@ -1,13 +1,11 @@
 """Imports point one way: a module imports only from modules that stand above it in this list."""
 
 import ast
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from in_turn import in_turn
-
-import pet
-
-ROOT = Path(pet.__file__).parent
+from sources import FILES, ROOT, trees
 
 #: Lowest first. A name covers everything under it; the longest match counts.
 LAYERS = [
@@ -91,12 +89,12 @@ def layer_of(name: str) -> str:
 
 def imported(path: Path) -> set[str]:
     """Absolute names that a file imports anywhere in it; `from pet import x` counts as pet.x where that is a module."""
-    return imported_by(ast.parse(path.read_text(encoding="utf-8")), path)
+    return imported_by(ast.walk(trees()[path]), path)
 
 
-def imported_by(tree: ast.Module, path: Path) -> set[str]:
+def imported_by(nodes: Iterable[ast.AST], path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -108,7 +106,6 @@ def imported_by(tree: ast.Module, path: Path) -> set[str]:
     return names
 
 
-FILES = sorted(ROOT.rglob("*.py"))
 NAMES = {module_name(path) for path in FILES}
 
 
@@ -124,11 +121,17 @@ def test_imports_point_one_way(path):
 
 def imported_when_run(path: Path) -> set[str]:
     """Return the modules of pet that a file imports anywhere in it, inside functions too, but not for type checkers alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            node.body = []
-    return {name for name in imported_by(tree, path) if name in NAMES} - {module_name(path)}
+    return {name for name in imported_by(when_run(trees()[path]), path) if name in NAMES} - {module_name(path)}
+
+
+def when_run(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk through a tree, but not into what is for type checkers alone."""
+    children = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+        children = node.orelse
+    for child in children:
+        yield child
+        yield from when_run(child)
 
 
 def strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -162,7 +165,7 @@ def test_the_protocol_does_no_io(path):
 
 def test_no_class_name_stands_twice():
     """One meaning a word: readers search for a name and must find one thing."""
-    names = [node.name for path in FILES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    names = [node.name for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     twice = sorted({name for name in names if names.count(name) > 1 and not name.startswith("_")})
     assert not twice
 

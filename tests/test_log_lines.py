@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 import logging
 import sys
 import unicodedata
-from pathlib import Path
 
 import httpx
 import pytest
 from federation_rest_server import federation_server
+from sources import trees
 
-import pet
 from pet.coordinator.json_log import JsonFormatter
 from pet.errors import PetError, RemoteProtocolError
 from pet.log_lines import LineFormatter
 from pet.shown import escape_controls
 
-#: Everything that does something to a terminal or a reader: controls, half surrogates, marks of direction, separators of lines.
-HOSTILE = [
-    character
-    for character in map(chr, range(sys.maxunicode + 1))
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-]
+CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 FORMATTERS = {"plain": LineFormatter(), "JSON": JsonFormatter()}
+
+
+@functools.cache
+def hostile() -> str:
+    """Everything that does something to a terminal or a reader: controls, half surrogates, marks of direction, separators."""
+    return "".join(one for one in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(one) in CATEGORIES)
 
 
 @pytest.fixture(params=FORMATTERS)
@@ -46,8 +47,8 @@ def is_one_line(text: str) -> bool:
 
 def test_a_line_holds_no_character_that_does_something(logged):
     logger, written = logged
-    assert len(HOSTILE) > 2000
-    logger.warning("from a peer: %s", "".join(HOSTILE))
+    assert len(hostile()) > 2000
+    logger.warning("from a peer: %s", hostile())
     assert is_one_line(written())
 
 
@@ -71,7 +72,7 @@ def test_a_traceback_forges_no_line(logged):
 
 @pytest.mark.parametrize("error", [PetError, lambda text: RemoteProtocolError("reason", text)], ids=["any", "of a peer"])
 def test_errors_hold_no_character_that_does_something_but_line_breaks(error):
-    text = str(error("".join(HOSTILE)))
+    text = str(error(hostile()))
     assert text.replace("\n", "").replace("\t", "").isprintable()
 
 
@@ -100,8 +101,8 @@ def test_what_is_escaped_can_be_told():
 def test_every_program_of_pet_logs_in_such_lines():
     """The assumption: nobody but log_lines.py sets up handlers, and formatters are the two that are tested here."""
     found = set()
-    for path in Path(pet.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
             if name in {"basicConfig", "StreamHandler", "dictConfig", "setFormatter"}:
                 found.add((path.name, name))

@@ -197,7 +197,7 @@ def test_every_truncation_and_left_over_bytes_are_refused(media_type):
 @pytest.mark.parametrize("media_type", ENCODED)
 def test_mutations_never_raise_anything_else(media_type):
     generator = random.Random(7)
-    for _ in range(100_000):
+    for _ in range(20_000):
         body = bytearray(ENCODED[media_type])
         for _ in range(generator.randint(1, 3)):
             body[generator.randrange(len(body))] = generator.randrange(256)

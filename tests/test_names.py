@@ -6,16 +6,13 @@ import importlib
 import inspect
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from in_turn import in_turn
+from sources import FILES, ROOT, parse, trees
 
-import pet
-
-ROOT = Path(pet.__file__).parent
 REPOSITORY = ROOT.parent
-FILES = sorted(ROOT.rglob("*.py"))
 
 #: Names that a library calls, where no base class of the library says so.
 CALLED_FROM_OUTSIDE = {
@@ -29,12 +26,6 @@ VALIDATORS = {"field_validator", "model_validator", "field_serializer", "model_s
 
 def name_of(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
-
-
-@functools.cache
-def trees() -> dict[Path, ast.Module]:
-    """Parse every file of the package, not before a test needs it: collecting the tests would take longer."""
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def docstrings(nodes: list[ast.AST]) -> set[int]:
@@ -97,19 +88,27 @@ def words_outside_python() -> set[str]:
 
 
 @functools.cache
-def names_anywhere() -> tuple[set[str], set[str]]:
-    """Return what is read, as an attribute or in a string, and what is used, in pet, its tests, examples and documents.
+def words_of_tests() -> dict[Path, set[str]]:
+    """Return the words of each file that uses pet: one without a name need not be parsed to see whether it uses it."""
+    folders = (REPOSITORY / name for name in ("tests", "benchmarks", "examples"))
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    return {path: set(re.findall(r"\w+", path.read_text(encoding="utf-8"))) for path in files}
 
-    One walk for both, because it takes most of the time of these tests.
-    """
-    read, used = words_outside_python(), words_outside_python()
-    for folder in (ROOT, *(REPOSITORY / name for name in ("tests", "benchmarks", "examples"))):
-        for path in folder.rglob("*.py"):
-            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-            skipped = docstrings(nodes)
-            read.update(read_names(nodes, skipped))
-            used.update(used_names(nodes, skipped))
-    return read, used
+
+def left_of(names: Iterable[str], finds: Callable[[list[ast.AST], set[int]], Iterator[str]]) -> set[str]:
+    """Return the names that a search finds neither in pet, its tests and examples, nor in documents."""
+    left = set(names) - words_outside_python()
+    for tree in trees().values():
+        left.difference_update(in_tree(tree, finds))
+    for path, words in words_of_tests().items():
+        if left & words:
+            left.difference_update(in_tree(parse([path])[path], finds))
+    return left
+
+
+def in_tree(tree: ast.Module, finds: Callable[[list[ast.AST], set[int]], Iterator[str]]) -> Iterator[str]:
+    nodes = list(ast.walk(tree))
+    return finds(nodes, docstrings(nodes))
 
 
 def attributes(tree: ast.Module) -> Iterator[str]:
@@ -132,19 +131,20 @@ def read_names(nodes: list[ast.AST], skipped: set[int]) -> Iterator[str]:
 
 
 def test_every_attribute_is_read():
-    read, _ = names_anywhere()
-    unread = [f"{name_of(path)}: {name}" for path, tree in trees().items() for name in attributes(tree) if name not in read]
+    found = [(path, name) for path, tree in trees().items() for name in attributes(tree)]
+    left = left_of({name for _, name in found}, read_names)
+    unread = [f"{name_of(path)}: {name}" for path, name in found if name in left]
     assert [each for each in unread if each not in READ_FROM_OUTSIDE] == []
 
 
 def test_every_name_is_used():
     """In pet itself, its tests, examples and documentation. Python's own double underscores are left out."""
-    _, used = names_anywhere()
+    found = [each for path, tree in trees().items() for each in definitions(path, tree.body)]
+    left = left_of({name for _, _, name, _ in found}, used_names)
     unused = [
         f"{name_of(path)}: {owner and owner + '.'}{name}"
-        for path, tree in trees().items()
-        for _, owner, name, node in definitions(path, tree.body)
-        if name not in used
+        for path, owner, name, node in found
+        if name in left
         and not name.startswith("__")
         and not (owner and isinstance(node, ast.AnnAssign))
         and not is_called_from_outside(path, owner, name, node)

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from sources import trees
 
 ROOT = Path(__file__).parents[1]
 
@@ -181,7 +182,7 @@ def names_of(tree):
 
 
 def test_every_private_part_in_use_is_named_here():
-    files = [names_of(ast.parse(path.read_text(encoding="utf-8"))) for path in (ROOT / "pet").rglob("*.py")]
+    files = [names_of(tree) for tree in trees().values()]
     used, defined = (set().union(*sets) for sets in zip(*files, strict=True))
     own = {path.stem for path in (ROOT / "pet").rglob("*.py")} | {"_replace"}  # named tuples' is public
     assert used - defined - own - PRIVATE_NAMES == set()

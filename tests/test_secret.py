@@ -8,11 +8,11 @@ import json
 import logging
 import pickle
 import re
-from pathlib import Path
 
 import pydantic
 import pytest
 from pet_modules import module_names
+from sources import trees
 
 import pet
 from pet.mask_object import MaskSeed
@@ -166,11 +166,13 @@ def test_no_record_shows_a_secret():
 def test_secret_bytes_are_hidden_in_one_way():
     """Not each by its own `field(repr=False)`, which also leaves out what is only long."""
     calls = {}
-    for path in Path(pet.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and isinstance(node.target, ast.Name):
-                name, call = node.target.id, ast.unparse(node.value)
-                if set(name.split("_")) & SECRET_WORDS and not PUBLIC.search(name) and call.startswith(("field(", "hidden(")):
+                name = node.target.id
+                if not set(name.split("_")) & SECRET_WORDS or PUBLIC.search(name):
+                    continue
+                if (call := ast.unparse(node.value)).startswith(("field(", "hidden(")):
                     calls[f"{path.name}:{node.lineno} {name}"] = call
     assert len(calls) >= 5
     assert [place for place, call in calls.items() if "repr" in call] == []

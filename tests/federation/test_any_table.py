@@ -229,14 +229,14 @@ def hold_all(statistics, rows):
 
 
 @given(tables, seeds, cuts, st.booleans())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_figure_of_any_table_is_exact_within_its_bound_or_none(table, seed, at, masked):
     schema, rows = table_of(*table, seed)
     hold_all(merged(rows, schema, at, masked), rows)
 
 
 @given(ordinary_tables, seeds, cuts, st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_figure_of_an_ordinary_table_is_a_number_and_that_of_pandas(table, seed, at, masked):
     schema, rows = table_of(*table, seed)
     statistics = merged(rows, schema, at, masked)
@@ -267,7 +267,7 @@ def shares(part, i, j, least):
 
 
 @given(st.lists(ordinary_kinds, min_size=2, max_size=3), st.integers(25, 120), seeds, cuts, st.sampled_from([0.01, 0.05, 0.4]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_what_peers_share_of_any_split_is_pandas_over_those_that_share_a_pair(kinds, count, seed, at, missing_share):
     schema, rows = table_of(kinds, count, missing_share, seed)
     parts = [part for part in np.split(rows, sorted(round(share * count) for share in at)) if len(part)]

@@ -313,7 +313,7 @@ def test_the_same_request_in_two_threads_counts_once(node):
     assert node.project.row_count == 5
 
 
-@settings(max_examples=30, stateful_step_count=30, deadline=None)
+@settings(max_examples=20, stateful_step_count=30, deadline=None)
 class LearningMachine(RuleBasedStateMachine):
     """Any order of learning, forgetting, repeating, cancelling and restarting, beside a list of rows."""
 

@@ -149,7 +149,7 @@ steps = st.lists(
 
 
 @given(steps, st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_difference_of_what_was_shared_is_made_of_a_few_rows(steps, is_masked):
     """An attacker who takes any two versions of a pair, or a pair and its features, gets sums of nothing or of enough rows."""
     project, table, seen = LocalProject(Store(), SCHEMA, is_masked=is_masked), [], []

@@ -402,7 +402,7 @@ def test_a_schema_from_a_column_that_hardly_varies_has_room_for_other_peers(seen
 
 
 @given(st.binary(max_size=400), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_statistics_or_refused(data, is_difference):
     whole = Statistics.of(some_rows(9), SCHEMA).to_bytes()
     for text in (data, whole[:52] + data[: len(whole) - 52].ljust(len(whole) - 52, b"\0")):
@@ -421,7 +421,7 @@ json_values = st.recursive(
 
 
 @given(json_values | st.fixed_dictionaries({"features": st.lists(json_values, max_size=3)}))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_json_is_a_schema_or_refused(value):
     try:
         schema = Schema.from_json(json.dumps(value))

@@ -140,7 +140,7 @@ good_phase = [sending(None, number) for number in range(3)] + [waiting(10.0)]
 happenings = st.lists(st.one_of(operations.map(lambda operation: [operation]), st.just(good_phase)), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(happenings, st.booleans())
 def test_whatever_happens_in_whatever_order_the_table_and_the_windows_hold(
     happening: list[list[Operation]], ends: bool

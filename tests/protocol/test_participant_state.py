@@ -125,7 +125,7 @@ def test_every_damaged_byte_and_every_prefix_is_refused():
         restore(data + b"\0")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=400))
 def test_other_bytes_are_refused(data):
     with pytest.raises(StateError):
