@@ -7,6 +7,7 @@ where one of several fails, the kernel is called once more as a whole and says w
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, SupportsIndex, TypeVar
@@ -223,7 +224,11 @@ def split(work: Callable[[slice], None], length: int, threads: SupportsIndex | N
 
     An error of one of them is raised; ranges that were not begun by then are left out.
     """
-    with occupy(threads, length // ELEMENTS_WORTH_A_THREAD) as count:
+    most = length // ELEMENTS_WORTH_A_THREAD
+    if most <= 1 and threads is None and not os.environ.get("PET_THREADS"):
+        work(slice(0, length))  # to count the thread as busy would take longer
+        return
+    with occupy(threads, most) as count:
         _run_in_ranges(work, length, count)
 
 

@@ -219,10 +219,11 @@ class MemoryBudget:
         if self.is_short_for(holder, size_bytes):
             return None
         reservation = self._begin(size_bytes, holder, end)
-        if not any(take(reservation, reservation.most_bytes) for take in (self._take_if_safe, self._take_from_larger)):
-            self._take_back(reservation)
-            return None
-        return reservation
+        size_bytes = reservation.most_bytes
+        if self._take_if_safe(reservation, size_bytes) or self._take_from_larger(reservation, size_bytes):
+            return reservation
+        self._take_back(reservation)
+        return None
 
     def _begin(self, most_bytes: int, holder: str, end: Callable[[], None]) -> Reservation:
         is_large, most_bytes = most_bytes > SMALL_MESSAGE_BYTES, self._most_for(most_bytes)
@@ -303,6 +304,8 @@ class MemoryBudget:
 
     def _grant(self) -> None:
         """Serve who waits: the sender that holds least first, of its bodies the one with the least to come."""
+        if not self._waiters:
+            return
         waiting = [(granted, *waiter) for granted, waiter in self._waiters.items() if not granted.done()]
         refused = set[tuple[_Pool, ...]]()
         for granted, reservation, size_bytes in sorted(waiting, key=self._rank):

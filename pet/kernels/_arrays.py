@@ -6,6 +6,7 @@ nothing themselves but what only a pass over the data can tell (an invalid eleme
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -23,18 +24,23 @@ Model = NDArray[Any]
 
 #: What a capacity is limited to: totals are reduced this often at least, so counts fit 32 bits.
 _MAX_CAPACITY: Final = 2**32 - 1
+#: Orders whose numbers are remembered.
+_KNOWN_ORDERS: Final = 64
 
 
+@functools.lru_cache(_KNOWN_ORDERS)
 def element_bytes(order: int) -> int:
     """Return the bytes of one packed element: as many as order - 1 needs."""
     return -(-(order - 1).bit_length() // 8)
 
 
+@functools.lru_cache(_KNOWN_ORDERS)
 def plane_count(order: int) -> int:
     """Return how many 64-bit planes a total has: as many as 2 * (order - 1) needs, so one addition always fits."""
     return -(-(2 * (order - 1)).bit_length() // 64)
 
 
+@functools.lru_cache(_KNOWN_ORDERS)
 def capacity(order: int) -> int:
     """Return how many values below the order the planes of a total can hold the sum of."""
     return min(((1 << 64 * plane_count(order)) - 1) // (order - 1), _MAX_CAPACITY)

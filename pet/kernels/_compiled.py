@@ -128,16 +128,20 @@ class CompiledBackend:
         name: the name of the variant.
     """
 
-    __slots__ = ("_variant", "name")
+    __slots__ = ("_covers", "_variant", "name")
 
     def __init__(self, name: str, variant: int) -> None:
         self.name = name
         self._variant = variant
+        self._covers: dict[int, bool] = {}
 
     def covers(self, order: int) -> bool:
         """Return whether the variant has code of its own for an order."""
-        raw = _order_bytes(order)
-        return bool(lib.pet_variant_covers(self._variant, raw, len(raw)))
+        known = self._covers.get(order)
+        if known is None:
+            raw = _order_bytes(order)
+            known = self._covers[order] = bool(lib.pet_variant_covers(self._variant, raw, len(raw)))
+        return known
 
     def expand(self, elements: Packed, seed: bytes, position: int, order: int) -> int:
         """Call pet_expand."""

@@ -26,6 +26,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 PROGRESS_BYTES: Final = 64 * 1024
 #: Bodies up to this size are asked for whole, where who receives them has the room: each piece costs a turn of the event loop.
 WHOLE_BODY_BYTES: Final = 1 << 18
+#: What a server sets in the scope of a request whose body it has received: waiting for it takes no time, and needs no timer.
+WHOLE_BODY_KEY: Final = "pet.whole_body"
 #: The HTTP status that each of them is refused with.
 STATUS_OF: Final[Mapping[type[BodyError], int]] = {
     BodyTooLargeError: 413,

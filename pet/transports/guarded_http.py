@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any, Final
 
 from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError, RemoteProtocolError
-from pet.transports.body_reader import PROGRESS_BYTES, WHOLE_BODY_BYTES
+from pet.transports.body_reader import PROGRESS_BYTES, WHOLE_BODY_BYTES, WHOLE_BODY_KEY
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
 from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
@@ -92,6 +93,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._header_holding: Holding | None = None
         self._whole_holding: Holding | None = None
         self._header_timer: asyncio.TimerHandle | None = None
+        #: Until when nothing may happen between two requests; infinite while one is received or answered.
+        self._rests_until = math.inf
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
         #: Of the request that is received: bytes that are no body, lines, and the end of what was parsed of its headers.
@@ -132,7 +135,9 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Give everything back."""
         self._stop_expecting()
         self._stop_watching()
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         self.open_connections.release(self._holding, self._header_holding, self._whole_holding)
         self._holding = self._header_holding = self._whole_holding = None
         self._rest.clear()
@@ -207,6 +212,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         """Note that what follows is another request."""
         self._is_in_body = False
+        self.scope[WHOLE_BODY_KEY] = True  # type: ignore[typeddict-unknown-key]  # a key of our own
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -215,10 +221,15 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.flow.is_held = False
         self.open_connections.release(whole=self._whole_holding)
         self._whole_holding = None
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._watch_unsent()  # a reader that takes nothing would keep it closing for ever
-        elif self._rest:
+            return
+        self.flow.resume_reading()
+        self._rests_until = self.loop.time() + self.timeout_keep_alive
+        if self.timeout_keep_alive_task is None:
+            self._watch_rest(self.timeout_keep_alive)
+        if self._rest:
             self.loop.call_soon(self._parse_rest)
 
     def pause_writing(self) -> None:
@@ -232,12 +243,25 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._stop_watching()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection on which nothing happens, unless its peer still takes an answer bit by bit."""
-        if self.transport.get_write_buffer_size() and not self.transport.is_closing():
+        """Close a connection on which nothing happens, unless its peer still takes an answer bit by bit.
+
+        The timer runs on while requests come and are answered: one for each rest would cost more than looking at the time here.
+        """
+        seconds = min(self._rests_until - self.loop.time(), self.timeout_keep_alive)
+        if seconds > 0:
+            self._watch_rest(seconds)
+        elif self.transport.get_write_buffer_size() and not self.transport.is_closing():
             self._watch_unsent()
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._watch_rest(self.timeout_keep_alive)
         else:
             self.transport.abort()
+
+    def _watch_rest(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that a connection no longer rests; uvicorn would end the timer."""
+        self._rests_until = math.inf
 
     def _keep(self, view: memoryview) -> None:
         """Keep what came while a request is answered, and receive no more of it."""
@@ -267,8 +291,6 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _parse(self, piece: memoryview) -> None:
         self._unset_keepalive_if_required()
-        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_headers()
         self._made_progress = False
         if not self._is_in_body:
             self._header_end = (self._header_end + bytes(piece[-len(_END_OF_HEADERS) :]))[1 - len(_END_OF_HEADERS) :]
@@ -278,6 +300,9 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if not self._is_in_body and not self._admit_headers():
             return
         self._feed(piece)
+        # Most headers come whole, and need no timer.
+        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_headers()
         if self._made_progress:
             self._header_bytes = 0
         elif self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():

@@ -49,6 +49,8 @@ class HttpMetrics:
         self._answers: Final = Counter(
             "pet_http_answers", "Answers, by route and status code.", ["route", "status"], registry=self.registry
         )
+        #: By route and status: finding a counter takes longer than counting.
+        self._counters: Final[dict[tuple[str, int], Counter]] = {}
         self.registry.register(_Refusals(refusals))
         Info("pet_kernels", "The kernel back-end in use.", registry=self.registry).info({"backend": kernels.active_backend()})
 
@@ -81,12 +83,18 @@ class HttpMetrics:
 
             async def send_counted(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    self._answers.labels(self._route_of(scope) or _OTHER_ROUTE, str(message["status"])).inc()
+                    self._count(self._route_of(scope) or _OTHER_ROUTE, message["status"])
                 await send(message)
 
             await app(scope, receive, send_counted)
 
         return counting
+
+    def _count(self, route: str, status: int) -> None:
+        counter = self._counters.get((route, status))
+        if counter is None:
+            counter = self._counters[route, status] = self._answers.labels(route, str(status))
+        counter.inc()
 
 
 class _Refusals(Collector):

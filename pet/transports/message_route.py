@@ -12,7 +12,7 @@ import logging
 from typing import Final
 
 from pet.errors import BodyError, BodyStalledError, BodyTooLargeError, MissingExtraError
-from pet.transports.body_reader import REASON_OF, STATUS_OF, WHOLE_BODY_BYTES, declared_length, read_body
+from pet.transports.body_reader import REASON_OF, STATUS_OF, WHOLE_BODY_BYTES, WHOLE_BODY_KEY, declared_length, read_body
 from pet.transports.peers import peer_of
 from pet.transports.refusal import Refusal
 from pet.transports.service import Service
@@ -57,7 +57,7 @@ class MessageRoute:
         declared = declared_length(None if length is None else length.decode("latin-1"), limit_bytes)
         holder = peer_of(scope.get("client"))
         if declared is not None and declared <= WHOLE_BODY_BYTES:
-            first = await self._first_piece(receive)
+            first = await (receive() if WHOLE_BODY_KEY in scope else self._first_piece(receive))
             if not first.get("more_body", False) and await self._take_whole(first, declared, holder):
                 return
             receive = _starting_with(first, receive)

@@ -57,6 +57,9 @@ class PeerLimits:
             _logger.info("request refused: status=429 its peer has to wait %.1f s", wait_seconds)
             await Refusal(429, math.ceil(wait_seconds))(scope, receive, send)
             return
+        if not self._rates.bounds_bytes:
+            await self._app(scope, receive, send)
+            return
 
         async def count_and_receive() -> Message:
             message = await receive()

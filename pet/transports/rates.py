@@ -42,6 +42,7 @@ class Rates:
         self, requests_per_second: float, bytes_per_second: float = math.inf, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._rates = requests_per_second, bytes_per_second
+        self.bounds_bytes: Final = bytes_per_second < math.inf
         self._clock = clock
         self._buckets: OrderedDict[str, Buckets] = OrderedDict()
 
