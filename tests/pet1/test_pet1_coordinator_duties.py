@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from pet1_parties import HonestRound, Parties, spoil_box
+from pet1_peers import NOW, Disk, make_member, make_participant
 from pet1_rounds import reason_of, vector_round
 from pet1_sessions import Session
 
 from pet.errors import LocalProtocolError
+from pet.pet1.answers import UpdateAccepted
 from pet.pet1.certificate import Certificate
 from pet.pet1.checks import build_check
 from pet.pet1.hashes import digest
@@ -19,7 +22,15 @@ from pet.pet1.manifest import UpdateManifest
 from pet.pet1.messages import Pet1Tag, sign_message
 from pet.pet1.round_record import RoundRecord
 from pet.protocol import events
-from pet.protocol.pet1_publications import RoundAnnounced, TotalPublished, pack_model
+from pet.protocol.pet1_publications import (
+    CertificatePublished,
+    CommitteePublished,
+    HeaderPublished,
+    ManifestPublished,
+    RoundAnnounced,
+    TotalPublished,
+    pack_model,
+)
 from pet.protocol.phases import Phase
 
 ROUND = vector_round("3of5")
@@ -125,6 +136,48 @@ def test_totals_of_integers_are_no_model_to_start_from() -> None:
 def announced(session: Session) -> RoundRecord:
     """Return the record of the round that began last."""
     return RoundRecord.from_bytes([event for event in session.events if isinstance(event, RoundAnnounced)][-1].record)
+
+
+def test_answers_are_compared_by_random_vectors_that_are_drawn_after_the_last_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who knew them beforehand could make a wrong answer that fits (K7)."""
+    session, drawn = Session("3of5").to_sum2(), list[int]()
+
+    def draw(size: int) -> bytes:
+        drawn.append(len(session.coordinator.state.round.answers))
+        return b"\7" * size
+
+    monkeypatch.setattr("pet.shares.os.urandom", draw)
+    for message in session.round.entry["sum2"].values():
+        assert not drawn
+        session.send(bytes.fromhex(message))
+    assert drawn
+    assert set(drawn) == {len(session.round.entry["sum2"])}
+
+
+def test_scalars_that_vanish_fail_the_round() -> None:
+    """Updates that all weigh nothing have no mean."""
+    round_ = vector_round("1of1")
+    session = Session("1of1", model_digest=bytes(32))
+    record, enrolment = session.published(RoundAnnounced).record, session.published(RoundAnnounced).enrolment
+    member = make_member(round_, 0, Disk())
+    assert session.send(member.join(record, enrolment, NOW) or b"") is None
+    committee = session.published(CommitteePublished).committee
+    for update in round_.entry["updates"]:
+        participant = make_participant(round_, update, Disk())
+        participant.join(record, enrolment, NOW)
+        weights = np.full(round_.record.model_length, len(session.events), dtype=round_.record.config.dtype)
+        made = participant.mask(committee, weights, 0)
+        assert session.coordinator.take_whole_update(b"".join(made.body()), session.now) == UpdateAccepted()
+        session.collect()
+    session.wait(0 if session.phase is Phase.CHECK else 10)
+    member.receive_committee(committee)
+    for event in session.events:
+        if isinstance(event, HeaderPublished):
+            member.receive_header(event.header)
+    member.receive_manifest(session.published(ManifestPublished).manifest)
+    assert session.send(member.sign_check()) is None
+    assert session.send(member.answer(session.published(CertificatePublished).certificate) or b"") is None
+    assert [event.reason for event in session.events if isinstance(event, events.RoundFailed)] == ["no_weight"]
 
 
 # ---- what a participant sees -----------------------------------------------------------------------------------------------

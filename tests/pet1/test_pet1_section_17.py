@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import re
-from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "spec" / "profile.md").read_text(encoding="utf-8")
+from pet1_tables import PAGE, sources_in
 
 MEMBERS, RECORDS, SUMS = (f"pet1/test_pet1_attacks_on_{what}.py" for what in ("members", "records", "sums"))
 RULES, COORDINATOR = "pet1/test_pet1_needs_its_rules.py", "pet1/test_pet1_coordinator.py"
@@ -83,6 +79,7 @@ CLAIMS: dict[str, list[tuple[str, str]] | str] = {
         ("pet1/test_pet1_participant.py", "test_updates_are_those_of_the_vectors"),
     ],
     "every refusal": [
+        ("pet1/test_pet1_reasons.py", "test_every_reason_has_a_test_that_names_it"),
         ("pet1/test_pet1_refusals.py", "test_objects_that_the_vectors_refuse"),
         ("pet1/test_pet1_fed_badly.py", "test_every_truncation_is_refused"),
         ("pet1/test_pet1_fed_badly.py", "test_flipped_bits_raise_nothing_else"),
@@ -100,6 +97,7 @@ CLAIMS: dict[str, list[tuple[str, str]] | str] = {
         ("pet1/test_pet1_federation.py", "test_enrolments_that_the_vectors_refuse"),
         ("pet1/test_pet1_ledger.py", "test_no_combination_of_published_sums_is_of_fewer_peers_than_asked_for"),
         ("pet1/test_pet1_views.py", "test_two_rounds_of_a_federation_give_the_sums_of_those_that_enough_have_answered"),
+        ("pet1/test_pet1_sequences.py", "test_no_sequence_of_three_rounds_shows_a_peer"),
         ("pet1/test_pet1_federation_peer.py", "test_a_call_answered_kills_what_is_older_also_after_a_restart"),
         ("simulation/test_pet1_federation_simulation.py", "test_sums_of_a_federation_show_no_single_peer_in_many_sequences"),
     ],
@@ -127,14 +125,8 @@ def rows() -> dict[str, str]:
     return dict(found[1:])
 
 
-@functools.cache
-def names_in(path: str) -> set[str]:
-    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
-
-
 def missing(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(path, test) for path, test in named if test not in names_in(path)]
+    return [(path, test) for path, test in named if test not in sources_in(path)]
 
 
 def test_every_claim_has_a_test() -> None:

@@ -1,0 +1,145 @@
+"""All sequences of three rounds of a federation whose sums come to be known: they show no single honest peer.
+
+Peers that collude deny what they have answered; a sum is known if its leader publishes it, or has it and hides it. With one
+colluding peer more than `least_changed` bears, some sequences do show one.
+
+Source: docs/spec/profile.md 6.5.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pytest
+from pet1_rounds import reason_of
+from test_pet1_views import eliminate
+
+from pet.pet1.federation import Called
+from pet.pet1.ledger import LedgerEntry, RoundLedger
+
+
+class Known(NamedTuple):
+    """A round whose sum is known to its leader.
+
+    Attributes:
+        listed: its peers.
+        answered: honest ones that say so; of those that collude nobody knows.
+        is_published: whether everybody sees it.
+    """
+
+    listed: tuple[int, ...]
+    answered: frozenset[int]
+    is_published: bool
+
+
+@dataclass
+class Sequences:
+    """Rounds of some peers whose statistics stay the same.
+
+    Attributes:
+        peers: how many there are; the first are honest.
+        colluding: how many are not.
+        least_changed: what the honest ones ask for.
+    """
+
+    peers: int
+    colluding: int
+    least_changed: int
+    _judged: dict[object, bool] = field(default_factory=dict)
+
+    @property
+    def honest(self) -> range:
+        return range(self.peers - self.colluding)
+
+    def count(self) -> tuple[int, int]:
+        """Return how many sequences there are, and how many of them show an honest peer."""
+        count = shown = 0
+        rounds = list(self._rounds())
+        for first in rounds:
+            if not self._is_accepted([], first):
+                continue
+            for second in rounds:
+                if not self._is_accepted([first], second):
+                    continue
+                for third in rounds:
+                    if self._is_accepted([first, second], third):
+                        count += 1
+                        shown += shows_one(frozenset(each.listed for each in (first, second, third)), len(self.honest))
+        return count, shown
+
+    def _rounds(self) -> list[Known]:
+        """Return all rounds of two honest peers or more that have a sum; one of them may not have answered."""
+        found = []
+        for size in range(3, self.peers + 1):
+            for listed in itertools.combinations(range(self.peers), size):
+                honest = frozenset(listed) & frozenset(self.honest)
+                if len(honest) >= 2:
+                    found += [Known(listed, honest, True), Known(listed, honest, False)]
+                    found += [Known(listed, honest - {silent}, False) for silent in sorted(honest)]
+        return found
+
+    def _is_accepted(self, earlier: list[Known], last: Known) -> bool:
+        return all(self._accepts(peer, earlier, last.listed) for peer in last.listed if peer in self.honest)
+
+    def _accepts(self, peer: int, earlier: list[Known], listed: tuple[int, ...]) -> bool:
+        """Return whether a peer takes part, by its own ledger and the answers to the call."""
+        about = tuple((each, peer in each.answered) for each in earlier if each.is_published or peer in each.listed)
+        question = peer, listed, about
+        if question not in self._judged:
+            entries = [
+                LedgerEntry(
+                    number=number,
+                    versions=dict.fromkeys(map(key_of, each.listed), 1),
+                    groups=1,
+                    members=frozenset(map(key_of, each.listed)),
+                    answered=has_answered,
+                    published=each.is_published,
+                )
+                for number, (each, has_answered) in enumerate(about, 1)
+            ]
+            said = {
+                other: tuple(n for n, (each, _) in enumerate(about, 1) if other in each.answered and not each.is_published)
+                for other in listed
+            }
+            calls = [Called(peer=key_of(other), number=9, version=1, answered=rounds) for other, rounds in said.items()]
+            ledger = RoundLedger(key_of(peer), entries)
+            ledger.strike(calls, self.least_changed)
+            versions = dict.fromkeys(map(key_of, listed), 1)
+            self._judged[question] = reason_of(ledger.require_hidden, versions, self.least_changed) is None
+        return self._judged[question]
+
+
+@functools.cache
+def shows_one(sets: frozenset[tuple[int, ...]], honest: int) -> bool:
+    """Return whether some combination of sums is of one honest peer."""
+    rows = [[int(peer in listed) for peer in range(honest)] for listed in sets]
+    _, rank = eliminate(rows, honest)
+    singles = ([int(peer == other) for peer in range(honest)] for other in range(honest))
+    return any(eliminate([*rows, single], honest)[1] == rank for single in singles)
+
+
+def key_of(peer: int) -> bytes:
+    return bytes([peer + 1]) * 32
+
+
+@pytest.mark.parametrize(
+    ("peers", "colluding", "least_changed"),
+    [
+        (4, 0, 2),
+        (4, 1, 3),
+        pytest.param(5, 1, 3, marks=pytest.mark.long),
+        (5, 2, 4),
+        pytest.param(5, 0, 2, marks=pytest.mark.long),
+    ],
+)
+def test_no_sequence_of_three_rounds_shows_a_peer(peers: int, colluding: int, least_changed: int) -> None:
+    count, shown = Sequences(peers, colluding, least_changed).count()
+    assert (count > 200, shown) == (True, 0)
+
+
+def test_one_colluding_peer_more_is_too_many() -> None:
+    count, shown = Sequences(4, 1, 2).count()
+    assert 0 < shown < count
