@@ -2,13 +2,15 @@
 
 A server that is given a whole answer keeps what its reader does not take. Here it is given 64 KiB at a time, without copying
 them, and a reader that takes nothing for a while is given up. Answers of that size are counted by address
-(pet/bodies/holders.py). ASGI middleware; knows no route.
+(pet/bodies/holders.py). Of all that could send a piece, a few do in each turn of the event loop, one after the other: between
+them everybody else is served. ASGI middleware; knows no route.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Final
 
 from pet.bodies.holders import HolderTable, Holding
@@ -26,6 +28,32 @@ PIECE_BYTES: Final = 1 << 16
 #: Large answers at the same time: with what a model's reader keeps of it, 128 MiB at most for readers that take nothing.
 MAX_LARGE_ANSWERS: Final = 384
 _RETRY_AFTER: Final = b"1"
+#: Pieces that are sent in one turn of the event loop: a fraction of a millisecond for the system to copy them.
+_PIECES_A_TURN: Final = 4
+
+
+class _Turns:
+    """Lets those who wait go on, a few in each turn of the event loop, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: Final = deque[asyncio.Future[None]]()
+
+    async def wait(self) -> None:
+        """Wait for a turn."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._let_go, loop)
+        self._waiting.append(turn)
+        await turn
+
+    def _let_go(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(_PIECES_A_TURN, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.done():  # who waited may be gone
+                turn.set_result(None)
+        if self._waiting:
+            loop.call_soon(self._let_go, loop)
 
 
 class PacedAnswers:
@@ -49,13 +77,15 @@ class PacedAnswers:
         self._app = app
         self._stall_seconds = stall_seconds
         self._large: Final = HolderTable(max_large_answers)
+        self._turns: Final = _Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(self._large, peer_of(scope.get("client")), send, self._stall_seconds, self._refusals)
+        peer = peer_of(scope.get("client"))
+        answer = _Answer(self._large, peer, send, self._stall_seconds, self._refusals, self._turns)
         try:
             await self._app(scope, receive, answer.send)
         except AnswerAbandonedError as error:
@@ -67,8 +97,11 @@ class PacedAnswers:
 class _Answer:
     """One answer on its way."""
 
-    def __init__(self, large: HolderTable, peer: str, send: Send, stall_seconds: float, refusals: RefusalCounts) -> None:
+    def __init__(
+        self, large: HolderTable, peer: str, send: Send, stall_seconds: float, refusals: RefusalCounts, turns: _Turns
+    ) -> None:
         self._refusals = refusals
+        self._turns = turns
         self._large = large
         self._peer = peer
         self._send = send
@@ -115,10 +148,10 @@ class _Answer:
             await self._send_in_time(message)
             return
         for begin in range(0, len(body), PIECE_BYTES):
+            await self._turns.wait()
             is_last = begin + PIECE_BYTES >= len(body)
             piece = {"type": message["type"], "body": body[begin : begin + PIECE_BYTES], "more_body": has_more or not is_last}
             await self._send_in_time(piece)
-            await asyncio.sleep(0)  # a fast reader takes all of it at once, and others would wait
 
     async def _send_in_time(self, message: Message) -> None:
         try:

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from pet.errors import AnswerAbandonedError
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.open_connections import ConnectionLimits
-from pet.transports.paced_answers import PIECE_BYTES, PacedAnswers
+from pet.transports.paced_answers import _PIECES_A_TURN, PIECE_BYTES, PacedAnswers
 
 #: The seeds of 10,000 updates.
 SEEDS = bytes(8 + 128 * 10_000)
@@ -64,6 +64,30 @@ def ask_and_not_read(url, path, source="127.0.0.1"):
     connection.connect(("127.0.0.1", urlsplit(url).port))
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     return connection
+
+
+def test_between_a_few_pieces_the_event_loop_serves_others():
+    """However many readers are ready for a piece."""
+    sent, sent_in_a_turn = 0, []
+
+    async def take(_message):
+        nonlocal sent
+        sent += 1
+
+    async def scenario():
+        paced = PacedAnswers(answer, 60.0)
+        scope = {"type": "http", "path": "/seeds", "method": "GET", "client": ("127.0.0.1", 1), "headers": []}
+        readers = asyncio.gather(*(paced(scope, None, take) for _ in range(50)))
+        while not readers.done():
+            before = sent
+            await asyncio.sleep(0)
+            sent_in_a_turn.append(sent - before)
+        await readers
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    pieces = -(-len(SEEDS) // PIECE_BYTES)
+    assert sent == 50 * (1 + pieces)
+    assert max(sent_in_a_turn[5:]) <= 2 * _PIECES_A_TURN  # the first turns send the 50 heads
 
 
 @pytest.mark.parametrize("path", ["/seeds", "/stream", "/small"])
