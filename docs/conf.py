@@ -39,4 +39,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _show_the_tree)
     app.add_directive("openapi", OpenApi)
     app.add_source_suffix(".py", "notebook")
+    app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)

@@ -1,7 +1,11 @@
-"""What the site shows beside Markdown: OpenAPI files as tables, and notebooks (Python files with `# %%` cells) as pages."""
+"""What the site shows beside Markdown: OpenAPI files as tables, and notebooks as pages.
+
+Notebooks are Python files with `# %%` cells, or Jupyter's own with what they printed.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +65,18 @@ class NotebookParser(MystParser):
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
         """Fill the document."""
-        super().parse(notebook_markdown(inputstring), document)
+        is_jupyter = document["source"].endswith(".ipynb")
+        super().parse((jupyter_markdown if is_jupyter else notebook_markdown)(inputstring), document)
+
+
+def jupyter_markdown(source: str) -> str:
+    """Return the cells of a notebook of Jupyter: Markdown as it is, code in fences, and what it printed after it."""
+    pages = []
+    for cell in json.loads(source)["cells"]:
+        text = "".join(cell["source"])
+        pages.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        pages += [f"```text\n{''.join(output['text'])}```" for output in cell.get("outputs", [])]
+    return "\n\n".join(pages) + "\n"
 
 
 def notebook_markdown(source: str) -> str:

@@ -102,6 +102,6 @@ def broken_links(site):
 
 def test_every_page_is_in_the_table_of_contents():
     listed = set((ROOT / "docs" / "index.md").read_text().split())
-    files = [*(ROOT / "docs").glob("**/*.md"), *(ROOT / "docs/notebooks").glob("*.py")]
+    files = [*(ROOT / "docs").glob("**/*.md"), *(ROOT / "docs/notebooks").glob("*.py"), *(ROOT / "docs").glob("**/*.ipynb")]
     pages = {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in files}
     assert {page for page in pages if not page.startswith("decisions/0")} - {"index"} <= listed
