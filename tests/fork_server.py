@@ -27,6 +27,13 @@ from typing import Any, Final, NoReturn, Self
 
 #: Runs the command `pet`.
 PET: Final = "from pet.cli import main; main()"
+#: Runs the program that the first argument names, with the others.
+PROGRAM: Final = """
+import os, runpy, sys
+sys.argv.pop(0)
+sys.path[0] = os.path.dirname(sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 #: What commands that serve or take part import before they do anything.
 COMMANDS: Final = (
     "pet.commands._table",
@@ -39,7 +46,7 @@ COMMANDS: Final = (
     "pet.transports.nats",
 )
 #: What needs no extra.
-WITHOUT_EXTRAS: Final = ("pet.cli", "pet.messages", "pet.protocol")
+WITHOUT_EXTRAS: Final = ("pet.cli", "pet.files", "pet.messages", "pet.protocol")
 
 
 class Fork:

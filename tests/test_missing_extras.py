@@ -85,11 +85,5 @@ def test_large_messages_are_signed_without_cryptography():
         "signed = bytearray(2**20); sign_in_place(signed, key);"
         "import sys; print(verify_signed(signed, key.public_key), 'cryptography' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCK.format(blocked=["cryptography"]) + code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = fork_server.run(BLOCK.format(blocked=["cryptography"]) + code, imports=fork_server.WITHOUT_EXTRAS)
     assert done.stdout.strip() == "True False"

@@ -11,14 +11,11 @@ from pet.commands.bench_results import Result
 MACHINE = "A Processor With A Rather Long Name @ 2.00GHz (64 cores)"
 
 
-def results(sizes, backends=("avx2", "portable"), *, base=10.0, ceiling=5.0):
-    cases = [
-        ("expand", "keystream"),
-        ("aggregate 8", "reads"),
-        ("unmask", "memory"),
-        ("mask sum", "keystream"),
-        ("x", "memory"),
-    ]
+#: Kernels, and what bounds each.
+CASES = [("expand", "keystream"), ("aggregate 8", "reads"), ("unmask", "memory"), ("mask sum", "keystream"), ("x", "memory")]
+
+
+def results(sizes, backends=("avx2", "portable"), *, base=10.0, ceiling=5.0, cases=CASES[:2]):
     return [
         Result(
             kernel=kernel,
@@ -42,7 +39,7 @@ def results(sizes, backends=("avx2", "portable"), *, base=10.0, ceiling=5.0):
 
 SETS = {
     "one size": results([10_000]),
-    "many sizes": results([10**k for k in range(1, 9)]),
+    "many sizes": results([10**k for k in range(1, 9)], cases=CASES),
     "nearly equal times": results([1000, 2000], ["avx2"], base=3.0, ceiling=3.0),
     "tiny times": results([1000, 2000], base=0.003, ceiling=0.001),
     "reference": results([10, 30], ["reference"], base=123_456.0),
@@ -56,7 +53,7 @@ def test_every_axis_has_labels_that_can_be_read_and_every_point_is_inside(name):
     figure = draw_results(SETS[name], MACHINE)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
-    assert len(figure.axes) == 10
+    assert len(figure.axes) == (10 if name == "many sizes" else 4)
     for axes in figure.axes:
         assert axes.get_xlabel() == "weights"
         assert any(unit in axes.get_ylabel() for unit in ("ns per weight", "share of", "GB/s"))
@@ -83,7 +80,7 @@ def test_the_title_says_machine_back_end_and_config():
 
 def test_a_title_is_no_wider_than_the_figure():
     names = [f"pet-1/z64,f64,bound=0.{digits},models=1000" for digits in ("3333333333333334", "14285714285714285", "1")]
-    made = [replace(result, config=name) for name in names for result in results([10, 100], ["avx2"])]
+    made = [replace(result, config=name) for name in names for result in results([10, 100], ["avx2"], cases=CASES)]
     figure = draw_results(made, MACHINE)
     figure.canvas.draw()
     assert "back-end avx2; 3 configs; one thread" in figure.get_suptitle()

@@ -59,6 +59,7 @@ def test_times_can_be_measured(capsys):
     assert f"each config measured on this machine (back-end {kernels.active_backend()})" in plain(capsys)
 
 
+@pytest.mark.parametrize("measured_backend", ["portable", "reference"], indirect=True)
 @pytest.mark.parametrize("derivation", [["--xaynet"], []], ids=["xaynet", "pet-1"])
 def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, measured_backend, derivation):
     """Held against expanding a mask of the very config that is listed; a busy machine may be four times slower in between."""

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from programs import require_program
 
+from pet import cli
 from pet.commands.federation_demo import SCHEMA, deal, load_rows
 from pet.federation.statistics.statistics import Statistics
 
@@ -101,11 +103,12 @@ def test_what_nobody_can_clean_up_after_is_cleaned_up_by_another_process(tmp_pat
         time.sleep(0.05)
 
 
-def test_without_a_broker_it_says_what_to_install(tmp_path):
-    done = run_demo(tmp_path, PATH=str(tmp_path))
-    assert done.returncode == 1
+def test_without_a_broker_it_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cli.run(["federation", "demo"]) == 1
     assert (
-        done.stderr
+        capsys.readouterr().err
         == "error: nats-server: expected it on the PATH, got none; Debian and Ubuntu have it: apt-get install nats-server\n"
     )
     assert list(tmp_path.iterdir()) == []

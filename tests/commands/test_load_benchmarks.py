@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -17,7 +18,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
     ],
 )
 def test_nothing_is_lost(script, arguments):
-    process = subprocess.run([sys.executable, BENCHMARKS / script, *arguments], capture_output=True, text=True, timeout=120)
+    process = fork_server.run(fork_server.PROGRAM, BENCHMARKS / script, *arguments, timeout=120)
     assert process.returncode == 0, process.stderr
     assert "lost: nothing" in process.stdout
     assert "peak memory of the coordinator" in process.stdout

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pet.coordinator.setting_names import SETTINGS, SHIPPED, WITHOUT_FILE
@@ -146,7 +146,6 @@ def test_a_section_that_is_a_value_is_refused(tmp_path):
     ]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(SETTINGS)), VALUES, max_size=8))
 def test_any_values_are_settings_or_a_settings_error_that_names_them(values):
     try:

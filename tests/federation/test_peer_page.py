@@ -44,8 +44,8 @@ def federation():
         yield url, admin, client, runtime
 
 
-@pytest.fixture
-def served():
+@contextlib.contextmanager
+def served_page():
     now = 0.0
 
     def clock():
@@ -59,6 +59,19 @@ def served():
         with serving(page.app(hosts)) as url:
             hosts.add(url.removeprefix("http://"))
             yield ServedPage(url, page, admin, runtime)
+
+
+@pytest.fixture
+def served():
+    with served_page() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def unchanged():
+    """A page at whose server nothing changes."""
+    with served_page() as served:
+        yield served
 
 
 def test_it_shows_what_the_peers_server_says(served):
@@ -88,8 +101,8 @@ def test_it_shows_what_the_peers_server_says(served):
     assert found["log"] == ["Sync completed with 2 peers", "a member joined"]
 
 
-def test_no_key_and_no_cookie_reach_a_browser(served):
-    for answer in (served.get(""), served.get()):
+def test_no_key_and_no_cookie_reach_a_browser(unchanged):
+    for answer in (unchanged.get(""), unchanged.get()):
         assert answer.status_code == 200
         assert "set-cookie" not in answer.headers
         assert OTHER_KEY not in answer.text + str(answer.headers) + str(answer.url)
@@ -111,19 +124,19 @@ def test_no_key_and_no_cookie_reach_a_browser(served):
     ],
     ids=str,
 )
-def test_other_pages_get_nothing(served, headers, status):
+def test_other_pages_get_nothing(unchanged, headers, status):
     for path in ("", "peer"):
-        answer = served.get(path, **headers)
+        answer = unchanged.get(path, **headers)
         assert answer.status_code == status
         assert "mine" not in answer.text
 
 
-def test_the_path_has_a_token_of_its_own_and_nothing_can_be_changed(served):
-    assert PeerPage(served.other, "admin").path != PeerPage(served.other, "admin").path
-    for path in ("/", "/peer", f"{served.page.path[:-2]}/", f"{served.page.path[:-2]}/peer"):
-        assert httpx.get(f"{served.url}{path}").status_code == 404
+def test_the_path_has_a_token_of_its_own_and_nothing_can_be_changed(unchanged):
+    assert PeerPage(unchanged.other, "admin").path != PeerPage(unchanged.other, "admin").path
+    for path in ("/", "/peer", f"{unchanged.page.path[:-2]}/", f"{unchanged.page.path[:-2]}/peer"):
+        assert httpx.get(f"{unchanged.url}{path}").status_code == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert httpx.request(method, f"{served.url}{served.page.path}peer").status_code == 405
+        assert httpx.request(method, f"{unchanged.url}{unchanged.page.path}peer").status_code == 405
 
 
 def test_many_readers_ask_the_server_once_a_second(served, monkeypatch):

@@ -24,7 +24,7 @@ from pet.transports.idle_clients import MAX_IDLE_SECONDS, IdleClients
 
 #: More than the connections that httpx keeps in a pool (20): of those beyond, it closes any that looks idle.
 CALLERS = 32
-REQUESTS = 20
+REQUESTS = 10
 
 
 class Counting(BaseHTTPRequestHandler):
