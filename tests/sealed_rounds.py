@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
@@ -21,6 +22,12 @@ def seeds_path(public_key: bytes) -> str:
     return f"/seeds?pk={quote(base64.b64encode(public_key).decode(), safe='')}"
 
 
+@functools.cache
+def numbered_key(number: int) -> SigningKeyPair:
+    """Return one of the keys that are tried; a round has hundreds of them looked at."""
+    return SigningKeyPair.from_seed(number.to_bytes(32, "big"))
+
+
 class SealedRound:
     """Makes the bodies of one round from its published parameters; keys are found by trying numbered ones."""
 
@@ -29,7 +36,7 @@ class SealedRound:
 
     def keys(self, task: str, count: int) -> list[SigningKeyPair]:
         """Return keys that are selected for "sum" or "update" in this round."""
-        numbered = (SigningKeyPair.from_seed(number.to_bytes(32, "big")) for number in itertools.count())
+        numbered = map(numbered_key, itertools.count())
         return list(itertools.islice((key for key in numbered if self._task(key) == task), count))
 
     def sum(self, key: SigningKeyPair) -> bytearray:

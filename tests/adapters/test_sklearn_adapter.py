@@ -1,18 +1,29 @@
 """Estimators of scikit-learn as vectors, and back; logistic regression on masked sums."""
 
+import importlib
 import itertools
 import warnings
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris, make_classification, make_regression
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.tree import DecisionTreeClassifier
 
 import pet
-from pet.adapters import sklearn as adapter
 from pet.errors import ModelError
+
+
+class Lazy:
+    """A module that is imported when it is used: every process of a session collects this file, and few run it."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, attribute):
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+adapter = Lazy("pet.adapters.sklearn")
+datasets, linear_model = Lazy("sklearn.datasets"), Lazy("sklearn.linear_model")
+neural_network, tree = Lazy("sklearn.neural_network"), Lazy("sklearn.tree")
 
 Z32 = pet.MaskConfig.parse("pet-1/z32,f32,bound=16,models=10")
 Z64 = pet.MaskConfig.parse("pet-1/z64,f64,bound=16,models=10")
@@ -31,8 +42,8 @@ def masked_mean(vectors, config):
 
 def rows(kind, seed):
     if kind == "classes":
-        return make_classification(120, 6, n_informative=4, n_classes=3, random_state=seed)
-    return make_regression(120, 6, noise=1.0, random_state=seed)
+        return datasets.make_classification(120, 6, n_informative=4, n_classes=3, random_state=seed)
+    return datasets.make_regression(120, 6, noise=1.0, random_state=seed)
 
 
 def fitted(make, kind, seed):
@@ -44,14 +55,17 @@ def fitted(make, kind, seed):
 
 
 ESTIMATORS = {
-    "LogisticRegression": (LogisticRegression, "classes"),
-    "SGDClassifier": (lambda: SGDClassifier(random_state=0, max_iter=5, eta0=0.01, learning_rate="constant"), "classes"),
-    "LinearRegression": (LinearRegression, "numbers"),
-    "LinearRegression without intercept": (lambda: LinearRegression(fit_intercept=False), "numbers"),
-    "Ridge": (Ridge, "numbers"),
-    "SGDRegressor": (lambda: SGDRegressor(random_state=0, max_iter=5), "numbers"),
-    "MLPClassifier": (lambda: MLPClassifier((5,), random_state=0, max_iter=3), "classes"),
-    "MLPRegressor": (lambda: MLPRegressor(hidden_layer_sizes=(4, 3), random_state=0, max_iter=3), "numbers"),
+    "LogisticRegression": (lambda: linear_model.LogisticRegression(), "classes"),
+    "SGDClassifier": (
+        lambda: linear_model.SGDClassifier(random_state=0, max_iter=5, eta0=0.01, learning_rate="constant"),
+        "classes",
+    ),
+    "LinearRegression": (lambda: linear_model.LinearRegression(), "numbers"),
+    "LinearRegression without intercept": (lambda: linear_model.LinearRegression(fit_intercept=False), "numbers"),
+    "Ridge": (lambda: linear_model.Ridge(), "numbers"),
+    "SGDRegressor": (lambda: linear_model.SGDRegressor(random_state=0, max_iter=5), "numbers"),
+    "MLPClassifier": (lambda: neural_network.MLPClassifier((5,), random_state=0, max_iter=3), "classes"),
+    "MLPRegressor": (lambda: neural_network.MLPRegressor(hidden_layer_sizes=(4, 3), random_state=0, max_iter=3), "numbers"),
 }
 
 
@@ -77,20 +91,20 @@ def flat(estimator):
 
 @pytest.mark.parametrize("classes", [[0, 1], ["a", "b", "c"]])
 def test_estimators_that_begin_alike(classes):
-    x, labels = make_classification(90, 4, n_informative=3, n_redundant=0, n_classes=len(classes), random_state=1)
+    x, labels = datasets.make_classification(90, 4, n_informative=3, n_redundant=0, n_classes=len(classes), random_state=1)
     y = np.asarray(classes)[labels]
-    estimator = SGDClassifier(loss="log_loss", random_state=0)
+    estimator = linear_model.SGDClassifier(loss="log_loss", random_state=0)
     adapter.initialise(estimator, 4, classes)
     weights, _, packing = adapter.pack(estimator)
     assert not weights.any()
-    own = SGDClassifier(loss="log_loss", random_state=0)
+    own = linear_model.SGDClassifier(loss="log_loss", random_state=0)
     adapter.initialise(own, 4, classes)
     own.partial_fit(x, y, classes=np.asarray(classes))
     trained, _, other = adapter.pack(own)
     assert other.digest == packing.digest
     adapter.load(estimator, packing, trained)
     assert (estimator.predict(x) == own.predict(x)).all()
-    regression = SGDRegressor()
+    regression = linear_model.SGDRegressor()
     adapter.initialise(regression, 4)
     regression.partial_fit(x, labels)
     assert regression.coef_.any()
@@ -100,19 +114,21 @@ def test_estimators_that_begin_alike(classes):
 @pytest.mark.parametrize("data", ["binary", "iris", "separable"])
 def test_federated_logistic_regression_equals_the_pooled_fit(data, fit_intercept):
     if data == "iris":
-        x, y = load_iris(return_X_y=True)
+        x, y = datasets.load_iris(return_X_y=True)
         y = np.array(["setosa", "versicolor", "virginica"])[y]
     else:
-        x, y = make_classification(300, 5, n_informative=3, class_sep=9.0 if data == "separable" else 0.6, random_state=4)
+        x, y = datasets.make_classification(
+            300, 5, n_informative=3, class_sep=9.0 if data == "separable" else 0.6, random_state=4
+        )
     participants = np.array_split(np.random.default_rng(1).permutation(len(x)), 4)
     fit = adapter.LogisticNewton(x.shape[1], np.unique(y), C=0.7, fit_intercept=fit_intercept)
     config = pet.MaskConfig.parse(f"pet-1/z64,f64,bound={2.0 ** np.ceil(np.log2(len(x) * np.abs(x).max() ** 2 + 1))},models=8")
     while not fit.is_finished:
         mean = masked_mean([fit.terms(x[own], y[own]) for own in participants], config)
         fit.step(mean * len(participants))
-    pooled = LogisticRegression(C=0.7, fit_intercept=fit_intercept, tol=1e-12, max_iter=100_000, solver="newton-cholesky").fit(
-        x, y
-    )
+    pooled = linear_model.LogisticRegression(
+        C=0.7, fit_intercept=fit_intercept, tol=1e-12, max_iter=100_000, solver="newton-cholesky"
+    ).fit(x, y)
     estimator = fit.to_estimator()
     assert np.abs(estimator.coef_ - pooled.coef_).max() < 1e-6
     assert np.abs(estimator.predict_proba(x) - pooled.predict_proba(x)).max() < 1e-6
@@ -133,7 +149,7 @@ def test_a_step_that_is_too_long_is_halved():
         losses.append(total[1])
         fit.step(total)
     assert any(later > earlier for earlier, later in itertools.pairwise(losses))
-    pooled = LogisticRegression(C=1e4, tol=1e-12, max_iter=100_000, solver="newton-cholesky").fit(x, y)
+    pooled = linear_model.LogisticRegression(C=1e4, tol=1e-12, max_iter=100_000, solver="newton-cholesky").fit(x, y)
     assert np.abs(fit.to_estimator().coef_ - pooled.coef_).max() < 1e-6
 
 
@@ -148,18 +164,24 @@ def test_a_fit_ends_after_its_iterations():
 
 def test_other_estimators_are_refused():
     for estimator, message in (
-        (LogisticRegression(), "expected coefficients, got a LogisticRegression without any: fit it, or prepare it"),
-        (DecisionTreeClassifier().fit([[0], [1]], [0, 1]), "expected coefficients, got a DecisionTreeClassifier without any"),
+        (
+            linear_model.LogisticRegression(),
+            "expected coefficients, got a LogisticRegression without any: fit it, or prepare it",
+        ),
+        (
+            tree.DecisionTreeClassifier().fit([[0], [1]], [0, 1]),
+            "expected coefficients, got a DecisionTreeClassifier without any",
+        ),
         (None, "expected one of scikit-learn, got NoneType"),
-        (LogisticRegression, "expected one of scikit-learn, got type"),
+        (linear_model.LogisticRegression, "expected one of scikit-learn, got type"),
     ):
         with pytest.raises(ModelError, match=message):
             adapter.pack(estimator)
-    sparse = fitted(LogisticRegression, "classes", 0).sparsify()
+    sparse = fitted(linear_model.LogisticRegression, "classes", 0).sparsify()
     with pytest.raises(ModelError, match="coef_: expected dense arrays, got csr_"):
         adapter.pack(sparse)
-    weights, _, packing = adapter.pack(fitted(LogisticRegression, "classes", 0))
-    other = fitted(Ridge, "numbers", 0)
+    weights, _, packing = adapter.pack(fitted(linear_model.LogisticRegression, "classes", 0))
+    other = fitted(linear_model.Ridge, "numbers", 0)
     before = other.coef_.copy()
     with pytest.raises(ModelError, match=r"estimator: expected coefficients of shapes \{'coef_': \(3, 6\)"):
         adapter.load(other, packing, weights)
@@ -168,9 +190,9 @@ def test_other_estimators_are_refused():
 
 def test_arguments_that_cannot_be_are_refused():
     with pytest.raises(ModelError, match="feature_count: expected a whole number of 1 or more, got 0"):
-        adapter.initialise(SGDRegressor(), 0)
+        adapter.initialise(linear_model.SGDRegressor(), 0)
     with pytest.raises(ModelError, match=r"classes: expected two or more, got \[1\]"):
-        adapter.initialise(SGDClassifier(), 2, [1, 1])
+        adapter.initialise(linear_model.SGDClassifier(), 2, [1, 1])
     with pytest.raises(ModelError, match="feature_count: expected a whole number of 1 or more, got '2'"):
         adapter.LogisticNewton("2", [0, 1])
     for name in ("C", "tol", "max_iter"):

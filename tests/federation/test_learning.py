@@ -1,12 +1,14 @@
 """Rows count once: repeated requests, tables that are learned again, pieces that stop in between, servers that are killed."""
 
+import contextlib
 import itertools
 import json
-import signal
+import re
 import sqlite3
 import threading
 from collections import Counter
 
+import fork_server
 import numpy as np
 import pytest
 from federation_rest_server import KEY, federation_server
@@ -17,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from programs import require_program
 
 from pet import cli
-from pet.commands.federation_demo_run import running_broker, running_sites
+from pet.commands.federation_demo_run import running_broker
 from pet.errors import (
     FederationRefusedError,
     FederationStateError,
@@ -30,6 +32,7 @@ from pet.federation import Client, CsvTable, Feature, Schema, Statistics
 from pet.federation.client.requests import SignedRequests
 from pet.federation.client.row_upload import RowUpload
 from pet.federation.formats.learning_records import Change, Piece
+from pet.federation.formats.users import add_user, read_users
 from pet.federation.peer import learning as learning_module
 from pet.federation.peer import local_project as local_project_module
 from pet.federation.peer.learning import IDLE_SECONDS, MAX_PENDING_UNITS, PendingUnits
@@ -530,33 +533,46 @@ def test_a_table_that_proposes_the_schema_comes_in_one_piece():
         assert client.univariate("p", "y", local=True)["mean"] == 5
 
 
+@contextlib.contextmanager
+def federation_process(folder):
+    """Run `pet federation serve` with one user, `a`; yields its process and a client. What was there before is gone on with."""
+    users = folder / "users.json"
+    if not users.exists():
+        add_user(users, "a")
+    words = ["federation", "serve", "--bind", "127.0.0.1:0", "--users", users, "--state", folder / "state"]
+    with fork_server.start(fork_server.PET, *words) as process:
+        url = next(found[1] for line in process.stdout if (found := re.search(r"Listening on (\S+) ", line)))
+        with Client(url, "a", read_users(users)["a"]) as client:
+            yield process, client
+
+
 def test_a_server_that_is_killed_between_pieces_learns_the_table_once(tmp_path):
     """Killed after the first piece, and again when the last one was carried out and its answer may be on its way."""
     require_program("nats-server")
     values = np.random.default_rng(2).normal(size=20_000)
     with running_broker(tmp_path / "broker") as broker:
-        with running_sites(["a"], tmp_path) as (site,):
-            site.client.create("a", "f", nats_hosts=broker.url, nats_sec_token=broker.token, fed_schema=SCHEMA.to_json())
+        with federation_process(tmp_path) as (process, client):
+            client.create("a", "f", nats_hosts=broker.url, nats_sec_token=broker.token, fed_schema=SCHEMA.to_json())
             body = encode_piece(["x"], [values[:4096, None]])
             query = {"request": REQUEST, "piece": "0", "last": "false"}
-            site.client._requests.call("POST", "fedml/a/learn", query, body, content_type=CONTENT_TYPE)
-            site.process.send_signal(signal.SIGKILL)
-            site.process.wait()
-        with running_sites(["a"], tmp_path) as (site,):
-            counts = site.client.row_counts("a")
+            client._requests.call("POST", "fedml/a/learn", query, body, content_type=CONTENT_TYPE)
+            process.kill()
+            process.wait()
+        with federation_process(tmp_path) as (process, client):
+            counts = client.row_counts("a")
             assert (counts["learned"], counts["pending"]) == (0, [])
             with pytest.raises(FederationRefusedError) as raised:
-                site.client._requests.call("POST", "fedml/a/learn", query | {"piece": "1"}, body, content_type=CONTENT_TYPE)
+                client._requests.call("POST", "fedml/a/learn", query | {"piece": "1"}, body, content_type=CONTENT_TYPE)
             assert raised.value.status == 410
-            assert site.client.learn("a", rows(*values), request_id=REQUEST) == 20_000
-            site.process.send_signal(signal.SIGKILL)
-            site.process.wait()
-        with running_sites(["a"], tmp_path) as (site,):
-            assert site.client.learn("a", rows(*values), request_id=REQUEST) == 20_000
+            assert client.learn("a", rows(*values), request_id=REQUEST) == 20_000
+            process.kill()
+            process.wait()
+        with federation_process(tmp_path) as (process, client):
+            assert client.learn("a", rows(*values), request_id=REQUEST) == 20_000
             with pytest.raises(FederationRefusedError, match="same rows once more"):
-                site.client.learn("a", rows(*values))
-            assert site.client.row_counts("a")["learned"] == 20_000
-            assert site.client.univariate("a", "x", local=True)["mean"] == pytest.approx(values.mean(), rel=1e-12)
+                client.learn("a", rows(*values))
+            assert client.row_counts("a")["learned"] == 20_000
+            assert client.univariate("a", "x", local=True)["mean"] == pytest.approx(values.mean(), rel=1e-12)
 
 
 def test_the_client_begins_again_if_the_server_holds_no_piece(monkeypatch):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import fork_server
 import httpx
 import pytest
 from participant_driver import wait_until
@@ -39,7 +37,7 @@ length = 4
 #: Runs a piece of code in as many threads as there are participants.
 DRIVER = """
 import sys, threading
-code = compile(sys.stdin.read(), "documentation", "exec")
+code = compile(sys.argv[1], "documentation", "exec")
 threads = [threading.Thread(target=exec, args=(code, {})) for _ in range(7)]
 for thread in threads:
     thread.start()
@@ -52,17 +50,14 @@ for thread in threads:
 def coordinator(tmp_path) -> Iterator[str]:
     """A new coordinator with short phases, as a process of its own."""
     (tmp_path / "settings.toml").write_text(SETTINGS)
-    command = [sys.executable, "-m", "pet", "coordinator", "-c", "settings.toml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
+    with fork_server.start(fork_server.PET, "coordinator", "-c", "settings.toml", folder=tmp_path) as process:
         for line in process.stdout:
             if found := re.search(r"Listening on (\S+) ", line):
                 yield found[1]
                 break
         else:
             raise AssertionError("the coordinator did not start")
-    finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         process.communicate(timeout=30)
 
 
@@ -73,18 +68,10 @@ def rounds_completed(url: str) -> int:
 def run_participants(code: str, url: str) -> None:
     """Let seven participants run a piece of code until two rounds are finished: the first without a global model."""
     assert URL in code
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        process.stdin.write(code.replace(URL, url))
-        process.stdin.close()
+    with fork_server.start(DRIVER, code.replace(URL, url)) as process:
         wait_until(lambda: rounds_completed(url) >= 2, 60)
-    finally:
         process.kill()
-        errors = process.stderr.read()
-        process.wait()
-        process.stderr.close()
+        _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
 
 
