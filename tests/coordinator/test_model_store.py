@@ -8,7 +8,6 @@ import zlib
 import httpx
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pet.aggregation import Aggregation
 from pet.coordinator.model_file import decode_model, encode_model
@@ -85,7 +84,9 @@ def test_contradictions_are_noticed(field, monkeypatch):
 
 @pytest.fixture(scope="module")
 def s3_endpoint():
-    """A real server of the S3 protocol."""
+    """A real server of the S3 protocol. Every process of a session collects this file, and it takes two seconds to import."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from coordinator_driver import Session, events_of
+from coordinator_driver import Session, events_of, small_settings
 from coordinator_messages import BAD, LOW_ORDER_KEYS, chunk_of, sum2_by, sum_by, update_by
 
 from pet.errors import RemoteProtocolError
@@ -85,8 +85,8 @@ def test_chunks_of_one_phase_are_dropped_when_the_next_one_of_the_round_begins()
 
 
 def test_chunked_messages_are_bounded_by_participant() -> None:
-    session = Session().to_update()
-    limit = session.settings.chunk_limits.max_bytes_per_participant
+    limit = 40_000
+    session = Session(small_settings(max_participant_chunk_bytes=limit)).to_update()
     first_chunks = (next(split_message(update_by(session, 0), 400, message_id)) for message_id in range(2**16))
     chunk = next(first_chunks)
     session.send(chunk)
