@@ -4,6 +4,7 @@ A double cannot tell these apart by itself; the vector variants know how close a
 one (native/scales.h). The scales here lie on both sides of where that knowledge ends.
 """
 
+import functools
 import random
 from fractions import Fraction
 
@@ -33,9 +34,15 @@ def mantissas(bits: int, numerator: int, denominator: int, source: random.Random
     return [*chosen, 1, 2**bits - 1, *(source.getrandbits(bits) for _ in range(5))]
 
 
+@functools.lru_cache(maxsize=100_000, typed=True)
+def encode(weight: float, encoding: Encoding) -> tuple[int, bool]:
+    """Return what the reference says, once for all back-ends that a process tests: it takes longer than all of them."""
+    return reference.encode(weight, encoding)
+
+
 def assert_masked(backend: str, weights: np.ndarray, encoding: Encoding) -> None:
     elements = random_integers(len(weights), encoding.order)
-    encoded = [reference.encode(weight, encoding) for weight in weights.tolist()]
+    encoded = [encode(weight, encoding) for weight in weights.tolist()]
     masked = np.empty((len(weights), kernels.element_bytes(encoding.order)), dtype=np.uint8)
     clipped_count = _backends.load_backend(backend).mask_weights(
         masked, weights, pack_integers(elements, encoding.order), encoding
