@@ -438,6 +438,7 @@ for name in ("O_TMPFILE", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_DIRECTORY"
              "getuid", "getegid", "getgid", "fork", "pread", "pwrite", "sysconf", "sched_getaffinity", "posix_fallocate"):
     if hasattr(os, name):
         delattr(os, name)
+os.process_cpu_count = os.cpu_count  # as Python itself defines it, from 3.13 on, where sched_getaffinity is missing
 for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM", "SIGPIPE", "pthread_sigmask"):
     delattr(signal, name)
 for name in sys.argv[1:]:

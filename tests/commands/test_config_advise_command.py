@@ -75,12 +75,16 @@ def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, measured_back
 @pytest.mark.usefixtures("measured_backend")
 @pytest.mark.parametrize("name", ["prime-f32-b0-m3", "pet-1/z32,f32,bound=1,models=1000"])
 def test_the_probe_is_short(name):
-    """In CPU time, which others cannot take; numba compiles before."""
+    """In CPU time of its thread, which others cannot take; numba compiles before.
+
+    Without the growth of its passes being bounded the reference would take minutes. Caches and sibling cores that others use
+    make the same work two or three times as dear, so the limit is what a person would notice.
+    """
     probe = MaskConfig.parse(name)
     config_advise.measure_keystream(probe)
-    start = time.process_time()
+    start = time.thread_time()
     config_advise.measure_keystream(probe)
-    assert time.process_time() - start < 0.3
+    assert time.thread_time() - start < 1
 
 
 def test_measuring_and_a_given_rate_exclude_each_other(capsys):
