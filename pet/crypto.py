@@ -164,14 +164,14 @@ def sign_in_place(signed: bytearray | memoryview, key: SigningKeyPair) -> None:
     Raises:
         CryptoError: the buffer has no room for a signature.
     """
-    pointer = _writable(signed)
-    if len(pointer) < SIGNATURE_BYTES:
-        raise CryptoError(f"buffer to sign in: expected at least {SIGNATURE_BYTES} bytes, got {len(pointer)}")
-    if len(pointer) >= _LARGE_BYTES and (openssl_key := _openssl_key(key)) is not None:
-        with memoryview(signed).cast("B") as view, view[SIGNATURE_BYTES:] as content:
-            view[:SIGNATURE_BYTES] = openssl_key.sign(content)
-        return
-    lib.crypto_sign(pointer, ffi.NULL, pointer + SIGNATURE_BYTES, len(pointer) - SIGNATURE_BYTES, key.secret_key)
+    with _writable(signed) as pointer:
+        if len(pointer) < SIGNATURE_BYTES:
+            raise CryptoError(f"buffer to sign in: expected at least {SIGNATURE_BYTES} bytes, got {len(pointer)}")
+        if len(pointer) >= _LARGE_BYTES and (openssl_key := _openssl_key(key)) is not None:
+            with memoryview(signed).cast("B") as view, view[SIGNATURE_BYTES:] as content:
+                view[:SIGNATURE_BYTES] = openssl_key.sign(content)
+            return
+        lib.crypto_sign(pointer, ffi.NULL, pointer + SIGNATURE_BYTES, len(pointer) - SIGNATURE_BYTES, key.secret_key)
 
 
 def _openssl_key(key: SigningKeyPair) -> Ed25519PrivateKey | None:
@@ -207,8 +207,8 @@ def verify_signed(signed: Buffer, public_key: bytes) -> bool:
     """
     _require_size("public signing key", public_key, PUBLIC_KEY_BYTES)
     # PyNaCl leaves out the detached verification; with no place for the message, "open" is just that.
-    pointer = _readable(signed)
-    return bool(lib.crypto_sign_open(ffi.NULL, ffi.NULL, pointer, len(pointer), public_key) == 0)
+    with _readable(signed) as pointer:
+        return bool(lib.crypto_sign_open(ffi.NULL, ffi.NULL, pointer, len(pointer), public_key) == 0)
 
 
 def seal(data: Buffer, public_key: bytes) -> bytes:
@@ -229,11 +229,11 @@ def seal_in_place(box: bytearray | memoryview, public_key: bytes) -> None:
         CryptoError: as in `seal`, or the buffer is shorter than 48 bytes. Its content is undefined then.
     """
     _require_size("public encryption key", public_key, PUBLIC_KEY_BYTES)
-    pointer = _writable(box)
-    if len(pointer) < SEAL_BYTES:
-        raise CryptoError(f"buffer to seal in: expected at least {SEAL_BYTES} bytes, got {len(pointer)}")
-    if lib.crypto_box_seal(pointer, pointer + SEAL_BYTES, len(pointer) - SEAL_BYTES, public_key) != 0:
-        raise CryptoError(f"cannot seal: the public encryption key {public_key.hex()} is of low order")
+    with _writable(box) as pointer:
+        if len(pointer) < SEAL_BYTES:
+            raise CryptoError(f"buffer to seal in: expected at least {SEAL_BYTES} bytes, got {len(pointer)}")
+        if lib.crypto_box_seal(pointer, pointer + SEAL_BYTES, len(pointer) - SEAL_BYTES, public_key) != 0:
+            raise CryptoError(f"cannot seal: the public encryption key {public_key.hex()} is of low order")
 
 
 def open_sealed(box: Buffer, keys: EncryptionKeyPair) -> bytes:
@@ -254,9 +254,9 @@ def open_sealed_in_place(box: bytearray | memoryview, keys: EncryptionKeyPair) -
     Raises:
         CryptoError: as in `open_sealed`. The content of the buffer is undefined then.
     """
-    pointer = _writable(box)
-    if lib.crypto_box_seal_open(pointer + SEAL_BYTES, pointer, len(pointer), keys.public_key, keys.secret_key) != 0:
-        raise CryptoError(f"a box of {len(pointer)} bytes does not open: too short, damaged, or sealed for another key")
+    with _writable(box) as pointer:
+        if lib.crypto_box_seal_open(pointer + SEAL_BYTES, pointer, len(pointer), keys.public_key, keys.secret_key) != 0:
+            raise CryptoError(f"a box of {len(pointer)} bytes does not open: too short, damaged, or sealed for another key")
     return memoryview(box).cast("B")[SEAL_BYTES:]
 
 
@@ -384,6 +384,10 @@ def derive_round_seed(
 def _require_size(what: str, value: bytes, size: int) -> None:
     if len(value) != size:
         raise CryptoError(f"{what}: expected {size} bytes, got {len(value)}")
+
+
+# Both are for a `with` statement, which ends the loan of the buffer on every way out. An error's traceback would keep it else:
+# the owner could not release its view, and CPython before 3.12.7 crashes when it collects a cycle with a view that is lent.
 
 
 def _readable(buffer: Buffer) -> Any:

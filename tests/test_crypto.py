@@ -209,6 +209,25 @@ def test_sealed_boxes_open(keys: EncryptionKeyPair, data: bytes) -> None:
     assert open_sealed(box, keys) == data
 
 
+@pytest.mark.parametrize(
+    ("work", "size"),
+    [
+        (lambda box: open_sealed_in_place(box, COORDINATOR), 300),
+        (lambda box: seal_in_place(box, bytes(32)), 300),
+        (lambda box: seal_in_place(box, COORDINATOR.public_key), 47),
+        (lambda box: sign_in_place(box, PARTICIPANT), 63),
+    ],
+    ids=["open", "seal", "seal in too little", "sign in too little"],
+)
+def test_an_error_that_is_kept_leaves_its_buffer_to_the_owner(work, size) -> None:
+    """CPython before 3.12.7 also crashes when it collects a cycle with a view that is lent, and errors are kept in cycles."""
+    box = memoryview(bytearray(size))
+    with pytest.raises(CryptoError) as kept:
+        work(box)
+    box.release()  # raises BufferError while it is lent
+    assert kept.value.__traceback__ is not None
+
+
 def test_sealing_and_opening_in_place_use_one_buffer() -> None:
     buffer = bytearray(SEAL_BYTES) + b"content"
     seal_in_place(buffer, COORDINATOR.public_key)

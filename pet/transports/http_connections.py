@@ -18,11 +18,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Any, Final
 
 from pet.errors import MissingExtraError
-from pet.transports.daemon_threads import DaemonThreads
+from pet.transports.host_names import look_up
 
 with MissingExtraError.naming("http"):
     import httpcore
@@ -30,7 +30,6 @@ with MissingExtraError.naming("http"):
 
 #: How often a thread that connects looks whether it should stop.
 _POLL_SECONDS: Final = 0.1
-_THREADS: Final = DaemonThreads()
 
 
 class Connections:
@@ -102,9 +101,7 @@ class EndableBackend(httpcore.NetworkBackend):
             raise OSError(f"{host}: no address")
 
     def _addresses(self, host: str, port: int, deadline: float) -> list[tuple[Any, ...]]:
-        if _is_numeric(host):
-            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        looking_up = _look_up(host, port)
+        looking_up = look_up(host, port)
         self._wait_until(lambda seconds: bool(wait([looking_up], seconds).done), deadline)
         return looking_up.result()
 
@@ -177,12 +174,10 @@ class AsyncClosingBackend(httpcore.AnyIOBackend):
         **options: Any,
     ) -> httpcore.AsyncNetworkStream:
         """Connect; see httpcore."""
-        if not _is_numeric(host):
-            # The library looks the name up too, in a thread that the end of the loop waits for: not before it is known that
-            # the resolver answers.
-            with _as_connect_error():
-                looking_up = asyncio.wrap_future(_look_up(host, port))
-                await asyncio.wait_for(looking_up, timeout)
+        # The library looks the name up too, in a thread that the end of the loop waits for: not before it is known that the
+        # resolver answers.
+        with _as_connect_error():
+            await asyncio.wait_for(asyncio.wrap_future(look_up(host, port)), timeout)
         return _AsyncStream(await super().connect_tcp(host, port, timeout, *others, **options))
 
 
@@ -212,18 +207,6 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def _look_up(host: str, port: int) -> Future[list[tuple[Any, ...]]]:
-    return _THREADS.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-
-
-def _is_numeric(host: str) -> bool:
-    try:
-        socket.getaddrinfo(host, 0, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return False
-    return True
 
 
 @contextlib.contextmanager

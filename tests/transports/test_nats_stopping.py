@@ -221,6 +221,20 @@ def test_they_stop_while_a_name_is_looked_up(monkeypatch, stop):
         stop(settings_for(4222, is_tls=True, host="broker.test"), lambda _: asked.wait(60))
 
 
+def test_a_loop_ends_while_a_name_is_looked_up(monkeypatch):
+    async def use() -> float:
+        connecting = asyncio.create_task(connect(settings_for(4222, is_tls=True, host="broker.test"), "me"))
+        await asyncio.to_thread(asked.wait, 60)
+        started = time.monotonic()
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        return started
+
+    with hanging_name(monkeypatch, "broker.test") as asked:
+        started = run(use(), 150)
+        assert time.monotonic() - started < SOON
+
+
 @pytest.mark.parametrize("hangs", ["coordinator", "broker"])
 def test_a_transport_gives_up_a_large_upload(tmp_path, hangs):
     """The coordinator takes the offer and no chunk; or the broker hangs with chunks on their way."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from urllib.parse import ParseResult
 
 from pet.buffers import Buffer
 from pet.errors import MalformedFrameError, MissingExtraError
+from pet.transports.host_names import look_up
 from pet.transports.nats.splitter import FrameSplitter, LargeMessage
 
 with MissingExtraError.naming("nats"):
@@ -168,8 +170,24 @@ class Wire(Transport):
         """Connect, in place of an earlier connection."""
         self.close()
         assert uri.hostname is not None, "the library asks for no other URLs"
-        connecting = asyncio.get_running_loop().create_connection(self._make_link, uri.hostname, uri.port or _DEFAULT_PORT)
+        connecting = self._connect(uri.hostname, uri.port or _DEFAULT_PORT)
         _, self._present = await asyncio.wait_for(connecting, connect_timeout)
+
+    async def _connect(self, host: str, port: int) -> tuple[asyncio.BaseTransport, _Link]:
+        """Connect to the first address that answers. The loop gets no name: its end would wait for a resolver that hangs."""
+        loop = asyncio.get_running_loop()
+        addresses = await asyncio.wrap_future(look_up(host, port))
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(0)
+                await loop.sock_connect(connection, address)
+                return await loop.create_connection(self._make_link, sock=connection)
+            except BaseException as error:
+                connection.close()
+                if not isinstance(error, OSError) or number == len(addresses) - 1:
+                    raise
+        raise OSError(f"{host}: no address")
 
     async def connect_tls(
         self,
