@@ -47,7 +47,19 @@ class Certificate:
         """Judge whole Check messages in the order of their slots, and compute the agreed set.
 
         Raises:
-            RemoteProtocolError: as `read_signers`; "too_few_updates".
+            RemoteProtocolError: as `judge`; "too_few_updates".
+        """
+        certificate = cls.judge(messages, committee, manifest)
+        count, least = len(certificate.agreed), committee.min_updates
+        require(count >= least, "too_few_updates", f"agreed set: expected {least} or more updates, got {count}")
+        return certificate
+
+    @classmethod
+    def judge(cls, messages: Iterable[bytes], committee: Committee, manifest: UpdateManifest) -> Certificate:
+        """Compute the agreed set, however few updates are in it: what is excluded is evidence all the same.
+
+        Raises:
+            RemoteProtocolError: as `read_signers`.
         """
         checks, bad, worthless = dict[int, bytes](), set[bytes](), Counter[str]()
         for slot, message, complaints in read_signers(messages, committee, manifest.root, len(manifest.headers)):
@@ -58,9 +70,7 @@ class Certificate:
                     bad.add(participant)
                 else:
                     worthless[reason] += 1
-        least = committee.min_updates
         agreed = tuple(participant for participant in manifest.headers if participant not in bad)
-        require(len(agreed) >= least, "too_few_updates", f"agreed set: expected {least} or more updates, got {len(agreed)}")
         return cls(root=manifest.root, checks=checks, agreed=agreed, worthless=worthless)
 
     @classmethod

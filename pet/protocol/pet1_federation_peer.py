@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pet.buffers import Buffer
 from pet.crypto import SigningKeyPair
-from pet.errors import LocalProtocolError, StateError
+from pet.errors import ConfigError, LocalProtocolError, StateError
 from pet.pet1.enrolment import split_signed
 from pet.pet1.federation import FederationPolicy, read_calls
 from pet.pet1.ledger import MIN_CHANGED, LedgerEntry, RoundLedger
@@ -72,8 +72,11 @@ class Pet1Peer:
             threads: how many threads masking may use; None means PET_THREADS, else all cores.
 
         Raises:
+            ConfigError: `least_changed` below 2: a combination of sums could be of one peer.
             StateError: `saved` is no state of this peer.
         """
+        if least_changed < MIN_CHANGED:
+            raise ConfigError(f"least_changed: expected {MIN_CHANGED} or more, got {least_changed}")
         saved = saved or {}
         self._key, self._policy, self._store, self._least_changed = signing_key, policy, store, least_changed
         self.ledger = RoundLedger.decode(saved[LEDGER]) if LEDGER in saved else RoundLedger(signing_key.public_key)
@@ -171,10 +174,10 @@ class Pet1Peer:
         """
         joined = self._require_joined()
         message = self.member.answer(certificate)
-        if message is not None:
-            self.ledger.enter(joined)
-            self.ledger.mark(joined.number, answered=True)
-            self._save_ledger()
+        # Also where the member is silent, which no certificate of all members lets it be: to have answered is the stricter one.
+        self.ledger.enter(joined)
+        self.ledger.mark(joined.number, answered=True)
+        self._save_ledger()
         return message
 
     def note_result(self, enrolment: Buffer, calls: Buffer) -> None:

@@ -5,6 +5,8 @@
     update = participant.mask(committee_bytes, weights, scalar)         # durable before it returns
     participant.find_update(manifest_bytes, certificate_bytes)          # afterwards, if it wants to know
 
+In a federation it knows nothing of other rounds: pet/protocol/pet1_federation_peer.py does, and is what takes part.
+
 No sockets, clock or threads; entropy is given at construction (libsodium draws the key of the sealed part itself). A refusal
 raises and changes nothing.
 

@@ -183,12 +183,13 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
     def _certify(self, round_id: int, current: Pet1Round) -> Sequence[Pet1Publication] | RoundFailure:
         assert current.committee is not None, "the phase comes after Sum"
         assert current.manifest is not None, "the phase comes after Update"
+        checks = current.checks_in_order()
+        self.evidence.keep(_evidence_of(round_id, current, Certificate.judge(checks, current.committee, current.manifest)))
         try:
-            certificate = Certificate.of(current.checks_in_order(), current.committee, current.manifest)
+            certificate = Certificate.of(checks, current.committee, current.manifest)
         except RemoteProtocolError as error:
             return RoundFailure(error.reason, str(error))
         current.certificate = certificate
-        self.evidence.keep(_evidence_of(round_id, current))
         return [publish_certificate(round_id, certificate, current.manifest)]
 
     def time_out(self, phase: Phase) -> tuple[str, str]:
@@ -214,7 +215,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         if config.values is not FieldValues.INT:
             current.next_model_digest = digest("pet-1 model", pack_model(model, config))
         if recovered.wrong_slots:
-            self.evidence.keep(_evidence_of(round_id, current, recovered.wrong_slots))
+            self.evidence.keep(_evidence_of(round_id, current, certificate, recovered.wrong_slots))
         return TotalPublished(
             round_id=round_id,
             model=model,
@@ -261,12 +262,11 @@ def _model_digest(settings: Pet1Settings, previous: Pet1Round | None) -> bytes |
     return previous.next_model_digest if is_alike else None
 
 
-def _evidence_of(round_id: int, current: Pet1Round, wrong_slots: Sequence[int] = ()) -> Evidence:
-    """Return what is kept of a round that has a certificate (K6)."""
-    committee, manifest, certificate = current.committee, current.manifest, current.certificate
+def _evidence_of(round_id: int, current: Pet1Round, certificate: Certificate, wrong_slots: Sequence[int] = ()) -> Evidence:
+    """Return what is kept of a round whose members have signed, even if too few updates are left (K6)."""
+    committee, manifest = current.committee, current.manifest
     assert committee is not None, "the phase comes after Sum"
     assert manifest is not None, "the phase comes after Update"
-    assert certificate is not None, "the phase comes after Check"
     return Evidence(
         round_id=round_id,
         record=current.record.to_bytes(),

@@ -30,9 +30,13 @@ from pet.pet1.messages import Pet1Tag, sign_message
 from pet.pet1.payloads import open_pet1_message
 from pet.pet1.round_record import RoundRecord
 from pet.pet1.share_header import ShareHeader, UpdateSecrets
+from pet.protocol.pet1_entries import SlotEntry, UploadEntry, encode_entry, restore_entries
+from pet.protocol.pet1_leaf_store import MemoryLeafStore
 from pet.protocol.pet1_member import MemberMachine, MemberSecrets
 from pet.protocol.pet1_participant import UpdateParticipant
 from pet.protocol.pet1_peer import PeerState
+from pet.protocol.pet1_round import Pet1Round
+from pet.protocol.phases import Phase
 
 #: Update participants, the first of whom is the one member, too.
 KEYS = [SigningKeyPair.from_seed(bytes([number]) * 32) for number in (1, 2, 3)]
@@ -170,6 +174,22 @@ def fuzz_states(data: bytes) -> None:
         RoundLedger.decode(data)
 
 
+def fuzz_entries(data: bytes) -> None:
+    """Entries of a coordinator's round, each behind its length, and first the phase that the round was in."""
+    committee, headers, _, _ = small_round()
+    served = committee.enrolment.sign(KEYS[0])
+    current = Pet1Round.begin(EncryptionKeyPair.from_seed(bytes(32)), committee.record, served)
+    store = MemoryLeafStore({header.digest: {0: VECTOR} for header in headers.values()})
+    phase = (Phase.SUM, Phase.UPDATE, Phase.CHECK, Phase.SUM2)[data[0] % 4 if data else 0]
+    entries, place = [], 1
+    while place < len(data):
+        size = int.from_bytes(data[place : place + 2], "little")
+        entries.append(data[place + 2 : place + 2 + size])
+        place += 2 + size
+    with contextlib.suppress(StateError), StateError.reading("entries"):
+        restore_entries(current, entries, phase, store)
+
+
 def fuzz_bodies(data: bytes) -> None:
     """Bodies of requests, sealed here."""
     keys = EncryptionKeyPair.from_seed(bytes(32))
@@ -187,6 +207,7 @@ PET1_DECODERS: Mapping[str, Callable[[bytes], None]] = {
     "pet1_calls": fuzz_calls,
     "pet1_answers": fuzz_answers,
     "pet1_states": fuzz_states,
+    "pet1_entries": fuzz_entries,
     "pet1_bodies": fuzz_bodies,
 }
 
@@ -227,3 +248,21 @@ def pet1_seeds() -> Iterator[tuple[str, bytes]]:
     entry = LedgerEntry(number=1, versions={key.public_key: 2}, groups=1, members=frozenset({key.public_key}))
     yield "pet1_states", RoundLedger(key.public_key, [entry]).encode()
     yield "pet1_bodies", check
+    yield from (("pet1_entries", seed) for seed in entry_seeds(committee, manifest))
+
+
+def entry_seeds(committee: Committee, manifest: UpdateManifest) -> Iterator[bytes]:
+    """Yield the entries of a round as far as each phase."""
+    key, record = KEYS[0], committee.record
+    check = build_check(key, record, manifest.root, {})
+    certificate = Certificate.of([check], committee, manifest)
+    messages = [[SlotEntry(Pet1Tag.SUM, 0, (committee.sums[0] or b"",))], [], []]
+    for each in KEYS:
+        header, secrets = manifest.headers[each.public_key], UpdateSecrets.from_random(each.public_key * 3)
+        update = build_update(each, committee, header, secrets.salt, derive_leaf_digests(VECTOR, header.context))
+        messages[1].append(UploadEntry(each.public_key, update))
+    messages[2].append(SlotEntry(Pet1Tag.CHECK, 0, (check,)))
+    messages.append([SlotEntry(Pet1Tag.SUM2, 0, (bytes(136), certificate.digest + VECTOR))])
+    for phase in range(4):
+        entries = [b"".join(encode_entry(entry)) for group in messages[: phase + 1] for entry in group]
+        yield bytes([phase]) + b"".join(len(entry).to_bytes(2, "little") + entry for entry in entries)

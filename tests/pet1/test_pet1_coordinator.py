@@ -206,6 +206,9 @@ def test_a_round_with_too_few_good_updates_fails() -> None:
         member.receive_manifest(manifest.to_bytes())
         assert session.send(member.sign_check()) is None, key
     assert failures(session) == ["too_few_updates"]
+    # Who sent the bad box follows from what is kept, although there is no sum.
+    (evidence,) = session.disk.evidence.rounds.values()
+    assert [key.hex() for key in evidence.accused()] == [bad["participant"]]
 
 
 def test_sum2_ends_with_the_threshold_and_a_spare_and_fails_below() -> None:

@@ -10,7 +10,7 @@ from pet1_parties import CONFIG, MODEL_LENGTH, NOW, Parties
 from pet1_rounds import reason_of
 
 from pet.crypto import EncryptionKeyPair
-from pet.errors import LocalProtocolError, StateError
+from pet.errors import ConfigError, LocalProtocolError, StateError
 from pet.pet1.certificate import Certificate
 from pet.pet1.committee import Committee
 from pet.pet1.federation import Called, FederationPolicy, enrol_federation
@@ -38,7 +38,7 @@ class Federation:
         self.peers = [self.start(number) for number in range(count)]
         self.is_full = False
 
-    def start(self, number: int) -> Pet1Peer:
+    def start(self, number: int, **options: Any) -> Pet1Peer:
         disk = self.disks[number]
 
         def store(name: str, state: bytes) -> None:
@@ -54,6 +54,7 @@ class Federation:
             terms=RoundTerms(values=CONFIG.values),
             saved=dict(disk),
             threads=1,
+            **options,
         )
 
     def ledger(self, number: int) -> RoundLedger:
@@ -187,3 +188,5 @@ def test_who_is_not_listed_is_idle_and_states_of_others_are_refused() -> None:
     federation.disks[1][LEDGER] = federation.disks[0][LEDGER]
     with pytest.raises(StateError, match="another one's"):
         federation.start(1)
+    with pytest.raises(ConfigError, match="expected 2 or more, got 1"):
+        federation.start(0, least_changed=1)
