@@ -65,6 +65,15 @@ COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
             "show": CommandEntry("pet.commands.key", "Show the public key of a key file.", "cli", "show"),
         },
     ),
+    "enrol": GroupEntry(
+        "Enrolments of profile pet/1: participants, and members of a committee.",
+        {
+            "new": CommandEntry("pet.commands.enrol", "Begin an enrolment with a plan.", "cli", "new"),
+            "add": CommandEntry("pet.commands.enrol", "Add a member or an update participant.", "cli", "add"),
+            "sign": CommandEntry("pet.commands.enrol", "Sign an enrolment as its authority.", "cli", "sign"),
+            "show": CommandEntry("pet.commands.enrol", "Say who must collude, and what to pin.", "cli", "show"),
+        },
+    ),
     "config": GroupEntry(
         "Settings files and mask configs.",
         {

@@ -6,6 +6,8 @@ Source: docs/spec/profile.md 6.6.
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +79,42 @@ def parse_enrolment(text: str) -> dict[str, Any]:
         "participants": tuple(sorted(participants)),
         "names": {key: name for key, name, _ in (*members, *others) if name},
     }
+
+
+def new_draft(*, groups: int, members: int, threshold: int, quorum: int, least_updates: int | None) -> str:
+    """Return the text of a file with a plan, to which nobody was added.
+
+    Raises:
+        ConfigError: a plan that cannot be.
+    """
+    Plan(groups=groups, members=members, threshold=threshold, quorum=quorum)
+    least = "" if least_updates is None else f"least_updates = {least_updates}\n"
+    numbers = f"groups = {groups}\nmembers = {members}\nthreshold = {threshold}\nquorum = {quorum}\n"
+    return f"version = 1\n{least}\n[plan]\n{numbers}"
+
+
+def add_entry(text: str, key: bytes, name: str, *, is_member: bool, does_participate: bool) -> str:
+    """Return the text of a file with one more entry, and the next version; all else in it stays.
+
+    Raises:
+        SettingsError: the text is no enrolment, or the key is in it already.
+        ConfigError: a plan that cannot be.
+    """
+    before = parse_enrolment(text)
+    if key in before["members"] or key in before["participants"]:
+        raise SettingsError(f"key: expected one that is not in the file, got {key.hex()}")
+    if is_member and len(before["members"]) >= before["plan"].member_count:
+        raise SettingsError(f"members: expected {before['plan'].member_count} of them, got one more")
+    version = before["version"] + 1
+    changed, count = re.subn(r"^version\s*=\s*\d+", f"version = {version}", text, count=1, flags=re.M)
+    if not count:
+        raise SettingsError("version: expected a line 'version = ' and a number, got none")
+    kind = "members" if is_member else "participants"
+    entry = f'\n[[{kind}]]\n{f"name = {json.dumps(name, ensure_ascii=False)}" + chr(10) if name else ""}key = "{key.hex()}"\n'
+    added = changed.rstrip("\n") + "\n" + entry + ("participates = true\n" if is_member and does_participate else "")
+    if parse_enrolment(added)["version"] != version:
+        raise SettingsError("version: expected it outside of all tables, got it in one")
+    return added
 
 
 def _require_known(place: str, table: Mapping[str, Any], known: set[str]) -> None:

@@ -12,6 +12,7 @@ import pet
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, SettingsError
 from pet.pet1.enrolment import Enrolment, EnrolmentPolicy, SeenEnrolment, split_signed
+from pet.pet1.enrolment_file import add_entry, new_draft, parse_enrolment
 from pet.pet1.round_record import RoundRecord
 
 KEYS = [SigningKeyPair.from_seed(bytes([number]) * 32).public_key for number in range(1, 7)]
@@ -183,3 +184,33 @@ def test_the_draw_of_participants_is_fair() -> None:
     half = replace(record, update_share=2**31)
     assert 40 < sum(half.selects(number.to_bytes(32, "big")) for number in range(100)) < 60
     assert not any(replace(record, update_share=0).selects(key) for key in KEYS)
+
+
+def test_entries_are_added_to_a_file_that_people_edit() -> None:
+    draft = new_draft(groups=1, members=1, threshold=1, quorum=1, least_updates=3)
+    assert "least_updates = 3\n" in draft
+    keys = [bytes([number]) * 32 for number in range(1, 5)]
+    text = add_entry(
+        "# ours\n" + draft, keys[0], 'Élan "1" \N{SNOWMAN}\N{GRINNING FACE}', is_member=True, does_participate=True
+    )
+    for key in keys[1:3]:
+        text = add_entry(text, key, "", is_member=False, does_participate=True)
+    fields = parse_enrolment(text)
+    assert text.startswith("# ours\nversion = 4\n")
+    assert (fields["members"], fields["participants"]) == ((keys[0],), tuple(keys[:3]))
+    assert fields["names"] == {keys[0]: 'Élan "1" \N{SNOWMAN}\N{GRINNING FACE}'}
+    member = new_draft(groups=1, members=1, threshold=1, quorum=1, least_updates=None)
+    assert "participates" not in add_entry(member, keys[0], "", is_member=True, does_participate=False)
+    for changed, key, is_member, message in (
+        (text, keys[0], False, "one that is not in the file"),
+        (text, keys[3], True, "expected 1 of them, got one more"),
+        (text.replace("version = 4", '"version" = 4'), keys[3], False, "expected a line 'version = '"),
+        (
+            text.replace("version = 4", " version = 4") + 'name = """\nversion = 9\n"""\n',
+            keys[3],
+            False,
+            "outside of all tables",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            add_entry(changed, key, "", is_member=is_member, does_participate=True)
