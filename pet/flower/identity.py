@@ -6,11 +6,13 @@ A node config (`flower-supernode --node-config`) may say:
     pet-authority="64 hex digits"    the public key that signs enrolments
     pet-enrolment="64 hex digits"    the digest of the one enrolment that is accepted
 
-Without a pinned authority or enrolment, the first authority that the server names is believed, for the whole run.
+Where a program of somebody else writes the node config, the node's environment may say the same, as PET_FLOWER_IDENTITY and so
+on. Without a pinned authority or enrolment, the first authority that the server names is believed, for the whole run.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from pet.errors import RemoteProtocolError, SettingsError
 from pet.files import read_private, replace_file
 from pet.pet1.enrolment import EnrolmentPolicy, StrengthPolicy
 
+#: What a node config may say, without the prefix.
+_SETTINGS: Final = ("identity", "authority", "enrolment")
 _STATE: Final = "pet-state"
 _MAX_STATE_BYTES: Final = 1 << 20
 
@@ -47,14 +51,19 @@ class NodeIdentity:
         """Return the identity of a node; one that lasts for the run if none is named.
 
         Raises:
-            SettingsError: the node config names something that is no key file.
+            SettingsError: the node config names something that is no key file, a pin that is none, pins without a key file, or
+                has a misspelt name.
         """
-        named = context.node_config.get("pet-identity")
+        _require_known_names(context)
+        pins = _pins(context)
+        named = _setting(context, "identity")
         if named is not None:
             try:
-                return cls(key=read_key_file(Path(str(named))), path=Path(str(named)), context=context)
+                return cls(key=read_key_file(Path(named)), path=Path(named), context=context)
             except ValueError as error:
                 raise SettingsError(f"pet-identity: {error}") from None
+        if any(pins.values()):
+            raise SettingsError("pet-identity: expected a key file, whose key the pinned enrolment lists, got none")
         kept = _kept(context)
         if "seed" not in kept:
             kept["seed"] = SigningKeyPair.generate().secret_key[:KEY_SEED_BYTES]
@@ -85,10 +94,9 @@ class NodeIdentity:
         """Return what the node asks of enrolments: its operator's pins, or the first authority that it heard of.
 
         Raises:
-            SettingsError: a pin is no 32 bytes in hexadecimal digits.
             RemoteProtocolError: "unknown_enrolment": the server names another authority than before.
         """
-        pins = {name: _hex_of(self.context, f"pet-{name}") for name in ("authority", "enrolment")}
+        pins = _pins(self.context)
         demands = {name: getattr(strength, name) for name in ("least_passive", "least_active", "least_updates")}
         if any(pins.values()):
             return EnrolmentPolicy(authority=pins["authority"], digest=pins["enrolment"], **demands)
@@ -96,11 +104,6 @@ class NodeIdentity:
         if len(named_authority) != PUBLIC_KEY_BYTES or bytes(kept.setdefault("authority", named_authority)) != named_authority:
             raise RemoteProtocolError("unknown_enrolment", "authority: expected the one that was named first, got another")
         return EnrolmentPolicy(authority=named_authority, **demands)
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the node's operator says whose enrolments count."""
-        return any(name in self.context.node_config for name in ("pet-authority", "pet-enrolment"))
 
     def _state_path(self, role: str) -> Path:
         assert self.path is not None, "asked where there is a file"
@@ -114,14 +117,31 @@ def _kept(context: Context) -> Any:
     return context.state[_STATE]
 
 
+def _require_known_names(context: Context) -> None:
+    """Refuse a misspelt pin: it would be no pin, and nobody would notice."""
+    known = [f"pet-{name}" for name in _SETTINGS]
+    for name in context.node_config:
+        if name.lower().replace("_", "-").startswith("pet-") and name not in known:
+            raise SettingsError(f"node config: expected {', '.join(known)}, got {name!r}")
+
+
+def _pins(context: Context) -> dict[str, bytes | None]:
+    return {name: _hex_of(context, name) for name in ("authority", "enrolment")}
+
+
+def _setting(context: Context, name: str) -> str | None:
+    value = context.node_config.get(f"pet-{name}", os.environ.get(f"PET_FLOWER_{name.upper()}"))
+    return None if value is None else str(value)
+
+
 def _hex_of(context: Context, name: str) -> bytes | None:
-    text = context.node_config.get(name)
+    text = _setting(context, name)
     if text is None:
         return None
     try:
-        value = bytes.fromhex(str(text))
+        value = bytes.fromhex(text)
     except ValueError:
         value = b""
     if len(value) != PUBLIC_KEY_BYTES:
-        raise SettingsError(f"{name}: expected 64 hexadecimal digits, got something else")
+        raise SettingsError(f"pet-{name}: expected {2 * PUBLIC_KEY_BYTES} hexadecimal digits, got {len(text)} characters")
     return value

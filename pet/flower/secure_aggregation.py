@@ -103,7 +103,11 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
     ) -> None:
         for kind in type(strategy).__mro__:
             if kind.__name__ in REFUSED_STRATEGIES:
-                raise ConfigError(f"strategy: expected one that takes a weighted mean, got {kind.__name__}")
+                raise ConfigError(
+                    f"strategy: expected one that takes a weighted mean, got {kind.__name__}, which needs more than the mean"
+                )
+        if not isinstance(strategy, Strategy):
+            raise ConfigError(f"strategy: expected one of flwr.serverapp.strategy, got {_shown_type(strategy)}")
         if type(min_updates) is not int or min_updates < MIN_UPDATES:
             raise ConfigError(f"min_updates: expected {MIN_UPDATES} or more, got {min_updates!r}")
         if type(timeout) is not int or timeout < 1:
@@ -112,6 +116,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
         self.max_weight: Final = float(ShareWeight(max_weight).max_weight)
         self.bound: Final = float(bound)
         self.field: Final = Derivation.parse(field)
+        self._config(2 * min_updates)
         if plan is not None and enrolment is not None:
             raise ConfigError("plan: expected none beside an enrolment, which has one, got both")
         self._plan: Final = plan
@@ -257,10 +262,13 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
 
     # ---- rounds -------------------------------------------------------------------------------------------------------
 
+    def _config(self, models: int) -> FieldConfig:
+        values = FieldValues.F32 if self.field is Derivation.Z32 else FieldValues.F64
+        return FieldConfig(self.field, values, models, self.bound)
+
     def _open_round(self, arrays: ArrayRecord, enrolment: Enrolment, kind: str, sampled: int) -> ServerRound:
         # Twice the models that can come, so that totals of rubbish are noticed.
-        values = FieldValues.F32 if self.field is Derivation.Z32 else FieldValues.F64
-        config = FieldConfig(self.field, values, 2 * max(sampled, enrolment.min_updates), self.bound)
+        config = self._config(2 * max(sampled, enrolment.min_updates))
         layout = UpdateLayout.of(records.numpy_arrays(arrays), config)
         times = PhaseTimes(min_seconds=self.timeout, max_seconds=self.timeout)
         settings = Pet1Settings(
@@ -340,6 +348,11 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower is untyped wh
             except RemoteProtocolError as error:
                 _logger.warning("pet: node %d: %s", node, error)
         return answers
+
+
+def _shown_type(value: object) -> str:
+    """Return where a value's type comes from: Flower has two of most names."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _bytes_of(content: RecordDict, name: str) -> bytes:

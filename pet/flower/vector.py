@@ -65,7 +65,7 @@ class UpdateLayout:
 
     def base_bytes(self) -> bytes:
         """Return what the digest of the round's model covers: floats, then integers."""
-        return self.weights.tobytes() + self.counts.tobytes()
+        return b"".join([self.weights.data, self.counts.data])
 
     def digest(self, metric_names: Sequence[str]) -> str:
         """Return what updates that can be added have in common."""

@@ -1,14 +1,17 @@
 """What a server could try: nodes with pins give it nothing but sums; without pins, what the sentence at the start says."""
 
 import logging
+import os
 
 import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="without Flower (.ci/run runs these tests in an environment that has it)")
 
+from digits import task
 from digits_app import initial_arrays, make_app
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, FedMedian, Krum
 from local_grid import LocalGrid, over_the_wire, stage_of
 
@@ -16,16 +19,31 @@ from pet.coordinator.key_file import create_key_file
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError
 from pet.flower import PetMod, SecureAggregation, pet_mod
+from pet.pet1.committee import Committee
 from pet.pet1.enrolment import Enrolment
+from pet.pet1.round_record import RoundRecord
+from pet.pet1.share_header import ShareHeader, UpdateSecrets
 from pet.plan import Plan
 
 COUNT = 6
 
 
+def as_toml(enrolment):
+    """Return an enrolment as its operators write it; here all members participate."""
+    plan = enrolment.plan
+    lines = [f"version = {enrolment.version}", f"least_updates = {enrolment.min_updates}", "[plan]"]
+    lines += [f"{name} = {getattr(plan, name)}" for name in ("groups", "members", "threshold", "quorum")]
+    for key in enrolment.members:
+        lines += ["[[members]]", f'name = "{key.hex()[:6]}"', f'key = "{key.hex()}"', "participates = true"]
+    for key in set(enrolment.participants) - set(enrolment.members):
+        lines += ["[[participants]]", f'name = "{key.hex()[:6]}"', f'key = "{key.hex()}"']
+    return "\n".join(lines)
+
+
 class Federation:
     """Six nodes with key files, an authority, and an enrolment that it signed."""
 
-    def __init__(self, folder, mod=pet_mod, min_updates=3, changed=lambda _node, message: message, pins=True):
+    def __init__(self, folder, mod=pet_mod, min_updates=3, changed=lambda _node, message: message, pin="authority"):
         self.keys = [create_key_file(folder / f"node{index}") for index in range(COUNT)]
         self.authority = SigningKeyPair.generate()
         public = [key.public_key for key in self.keys]
@@ -36,7 +54,10 @@ class Federation:
             members=tuple(public[:5]),
             participants=tuple(sorted(public)),
         )
-        pinned = {"pet-authority": self.authority.public_key.hex()} if pins else {}
+        self.pin, self.file = pin, folder / "enrolment.toml"
+        self.file.write_text(as_toml(self.enrolment), encoding="utf-8")
+        pins = {"authority": self.authority.public_key, "enrolment": self.enrolment.digest, None: None}
+        pinned = {} if pin is None else {f"pet-{pin}": pins[pin].hex()}
         configs = [
             {"partition-id": index, "num-partitions": COUNT, "pet-identity": str(folder / f"node{index}"), **pinned}
             for index in range(COUNT)
@@ -44,11 +65,10 @@ class Federation:
         self.grid = LocalGrid(make_app([mod]), configs, changed=changed)
 
     def strategy(self, authority=None, **options):
-        wrapped = SecureAggregation(FedAvg(), max_weight=600, **options)
-        # As from a file, whose keys the operators would have sent to the authority.
-        wrapped._pinned = wrapped._enrolment = self.enrolment
-        wrapped._signature = self.enrolment.sign(authority or self.authority)[-64:]
-        return wrapped
+        if self.pin is None:
+            return SecureAggregation(FedAvg(), max_weight=600, plan=Plan(groups=1, members=6, threshold=4, quorum=5), **options)
+        signature = self.enrolment.sign(authority or self.authority)[-64:]
+        return SecureAggregation(FedAvg(), max_weight=600, enrolment=self.file, signature=signature, **options)
 
     def run(self, strategy, rounds=1):
         arrays, found = initial_arrays(), []
@@ -69,8 +89,9 @@ def reasons(federation, stage):
     return [answer.error.reason for _, at, _, answer in federation.grid.answers if at == stage and answer.has_error()]
 
 
-def test_pinned_nodes_take_part_over_several_rounds(tmp_path):
-    federation = Federation(tmp_path)
+@pytest.mark.parametrize("pin", ["authority", "enrolment"])
+def test_pinned_nodes_take_part_over_several_rounds(tmp_path, pin):
+    federation = Federation(tmp_path, pin=pin)
     assert None not in federation.run(federation.strategy(), rounds=2)
     # What they signed is beside their keys, whether or not Flower's state is kept.
     for context in federation.grid.contexts.values():
@@ -109,9 +130,11 @@ def test_a_server_that_enrols_itself_is_refused_by_pinned_nodes(tmp_path):
     assert "update" not in federation.grid.stages()
 
 
-def test_a_smaller_minimum_than_a_node_asks_for_is_refused(tmp_path):
-    federation = Federation(tmp_path, mod=PetMod(least_updates=5))
+@pytest.mark.parametrize("pin", ["authority", None])
+def test_a_smaller_minimum_than_a_node_asks_for_is_refused(tmp_path, pin):
+    federation = Federation(tmp_path, mod=PetMod(least_updates=5), pin=pin)
     assert federation.run(federation.strategy()) == [None]
+    assert reasons(federation, "sum")
     assert all("expected sums of 5 or more updates" in reason for reason in reasons(federation, "sum"))
     assert "update" not in federation.grid.stages()
 
@@ -135,8 +158,9 @@ def captured(federation, stage):
     return kept
 
 
-def test_nobody_trains_or_signs_twice_in_a_round(tmp_path):
-    federation = Federation(tmp_path)
+@pytest.mark.parametrize("pin", ["authority", None])
+def test_nobody_trains_or_signs_twice_in_a_round(tmp_path, pin):
+    federation = Federation(tmp_path, pin=pin)
     trained = captured(federation, "update")
     assert federation.run(federation.strategy())[0] is not None
     federation.grid.changed = lambda _node, message: message
@@ -151,11 +175,62 @@ def without_the_last_update(manifest):
     return manifest[:48] + (count - 1).to_bytes(4, "little") + manifest[52:-64]
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-@pytest.mark.parametrize("stage", ["check", "sum2"])
-def test_a_member_certifies_and_unmasks_one_set(tmp_path, stage, restarted):
-    """A server that leaves an update out, and asks again, would get the difference."""
+def test_keys_of_a_round_before_are_refused(tmp_path):
+    """A server that replays a round's record, with its points, would have them used for other updates."""
     federation = Federation(tmp_path)
+    strategy, kept = federation.strategy(), {}
+    for stage in ("sum", "check", "sum2"):
+        kept[stage] = captured(federation, stage)
+        assert federation.run(strategy)[0] is not None
+    federation.grid.changed = lambda _node, message: message
+    assert federation.run(strategy)[0] is not None
+    for stage, contents in kept.items():
+        answer = federation.ask(1000, contents[1000])
+        assert answer.has_error(), stage
+        assert "expected a number above" in answer.error.reason
+
+
+def test_updates_of_the_server_are_none_of_an_enrolled_participant(tmp_path):
+    """A server that fills the minimum up with updates of its own would subtract them from the mean."""
+    federation = Federation(tmp_path)
+    kept = captured(federation, "check")
+    assert federation.run(federation.strategy())[0] is not None
+    record = dict(kept[1000]["pet"])
+    opened = RoundRecord.from_bytes(record["record"])
+    committee = Committee.from_bytes(record["committee"], opened, federation.enrolment)
+    own = ShareHeader.build(SigningKeyPair.generate(), committee, UpdateSecrets.from_random(os.urandom(96)), bytes(32))
+    answer = federation.ask(1000, {"pet": ConfigRecord({**record, "headers": [own.data, *record["headers"][1:]]})})
+    assert answer.has_error()
+    assert "expected an enrolled participant, got another key" in answer.error.reason
+
+
+def test_without_pins_a_server_that_invents_participants_learns_an_update():
+    """What the sentence at the start says, and no more is claimed: two of three nodes are the server's own."""
+    honest, before = make_app([pet_mod]), {name: array.numpy() for name, array in initial_arrays().items()}
+    own = ClientApp(mods=[pet_mod])
+
+    @own.train()
+    def send_nothing(message, context):
+        metrics = MetricRecord({"num-examples": 1, "train_loss": 0.0})
+        return Message(RecordDict({"arrays": initial_arrays(), "metrics": metrics}), reply_to=message)
+
+    grid = LocalGrid(honest, [{"partition-id": index, "num-partitions": 3} for index in range(3)])
+    grid.app = lambda message, context: (honest if context.node_id == 1000 else own)(message, context)
+    strategy = SecureAggregation(FedAvg(), max_weight=600)
+    replies = grid.send_and_receive(strategy.configure_train(1, initial_arrays(), ConfigRecord({"server-round": 1}), grid))
+    arrays, metrics = strategy.aggregate_train(1, replies)
+    examples = metrics["num-examples"] if "num-examples" in metrics else len(task.rows_of(0, 3)) + 2
+    alone = {name: array.numpy().copy() for name, array in initial_arrays().items()}
+    task.fit(alone, task.PIXELS[task.rows_of(0, 3)], task.LABELS[task.rows_of(0, 3)], seed=1)
+    learned = (arrays["w1"].numpy() - before["w1"]) * examples / (examples - 2)
+    assert np.abs(learned - (alone["w1"] - before["w1"])).max() < 1e-6
+
+
+@pytest.mark.parametrize(("restarted", "pin"), [(False, "authority"), (True, "authority"), (False, None)])
+@pytest.mark.parametrize("stage", ["check", "sum2"])
+def test_a_member_certifies_and_unmasks_one_set(tmp_path, stage, restarted, pin):
+    """A server that leaves an update out, and asks again, would get the difference."""
+    federation = Federation(tmp_path, pin=pin)
     kept = captured(federation, stage)
     strategy = federation.strategy()
     assert federation.run(strategy)[0] is not None
@@ -219,9 +294,53 @@ def test_strategies_that_look_at_single_updates_are_refused(strategy):
         SecureAggregation(strategy())
 
 
-@pytest.mark.parametrize("options", [{"min_updates": 2}, {"timeout": 0}, {"timeout": 1.5}, {"min_updates": None}])
+def test_strategies_of_the_old_api_are_named():
+    from flwr.server.strategy import FedAvg as Legacy
+
+    with pytest.raises(ConfigError, match=r"expected one of flwr.serverapp.strategy, got flwr.server.strategy.fedavg.FedAvg"):
+        SecureAggregation(Legacy())
+
+
+@pytest.mark.parametrize(
+    ("node_config", "message"),
+    [
+        ({"pet-identity": "/nowhere/node.key"}, "pet-identity: /nowhere/node.key"),
+        ({"pet-identity": "{folder}/enrolment.toml"}, "pet-identity: "),
+        ({"pet-authority": "ab" * 32}, "pet-identity: expected a key file, whose key the pinned enrolment lists, got none"),
+        (
+            {"pet-identity": "{folder}/node1", "pet-authority": "abc"},
+            "pet-authority: expected 64 hexadecimal digits, got 3 char",
+        ),
+        ({"pet-identity": "{folder}/node1", "pet-autority": "ab" * 32}, "node config: expected pet-identity, pet-authority, "),
+        ({"pet_identity": "{folder}/node1"}, "node config: expected pet-identity, pet-authority, pet-enrolment, got 'pet_id"),
+    ],
+)
+def test_a_wrong_node_config_is_named_and_nothing_is_trained(tmp_path, node_config, message):
+    federation = Federation(tmp_path)
+    filled = {name: value.format(folder=tmp_path) for name, value in node_config.items()}
+    federation.grid.contexts[1000].node_config = {"partition-id": 0, "num-partitions": COUNT, **filled}
+    federation.run(federation.strategy())
+    answers = [answer for node, _, _, answer in federation.grid.answers if node == 1000]
+    assert answers
+    assert all(answer.has_error() and message in answer.error.reason for answer in answers)
+
+
+def test_the_environment_pins_where_somebody_else_writes_the_node_config(tmp_path, monkeypatch):
+    federation = Federation(tmp_path)
+    monkeypatch.setenv("PET_FLOWER_IDENTITY", str(tmp_path / "node0"))
+    monkeypatch.setenv("PET_FLOWER_AUTHORITY", SigningKeyPair.generate().public_key.hex())
+    federation.grid.contexts[1000].node_config = {"partition-id": 0, "num-partitions": COUNT}
+    federation.run(federation.strategy())
+    (reason,) = reasons(federation, "sum")
+    assert "expected the pinned one" in reason
+
+
+@pytest.mark.parametrize(
+    "options", [{"bound": 0}, {"field": "z16"}, {"min_updates": 2}, {"timeout": 0}, {"timeout": 1.5}, {"min_updates": None}]
+)
 def test_numbers_that_cannot_be_are_refused(options):
-    with pytest.raises(ConfigError, match=f"{next(iter(options))}: expected "):
+    named = {"field": "derivation"}.get(name := next(iter(options)), name)
+    with pytest.raises(ConfigError, match=f"{named}: expected "):
         SecureAggregation(FedAvg(), **options)
 
 

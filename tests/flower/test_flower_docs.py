@@ -1,4 +1,4 @@
-"""The snippet of flower.md runs."""
+"""The snippets of flower.md run."""
 
 import pytest
 
@@ -9,7 +9,19 @@ from documents import run_by  # noqa: E402
 
 def test_the_two_changed_places():
     names = {}
-    (block,) = run_by("tests/flower/test_flower_docs.py", "docs/flower.md")
+    block, _ = run_by("tests/flower/test_flower_docs.py", "docs/flower.md")
     exec(block.code, names)
     assert isinstance(names["strategy"], flwr.serverapp.strategy.Strategy)
     assert names["app"].__class__ is flwr.clientapp.ClientApp
+
+
+def test_the_digest_that_nodes_pin(tmp_path, monkeypatch, capsys):
+    from test_flower_attacks import Federation
+
+    federation = Federation(tmp_path, pin="enrolment")
+    monkeypatch.chdir(tmp_path)
+    _, block = run_by("tests/flower/test_flower_docs.py", "docs/flower.md")
+    exec(block.code, {})
+    digest, *described = capsys.readouterr().out.splitlines()
+    assert digest == federation.grid.contexts[1000].node_config["pet-enrolment"]
+    assert "A single update can be read by any 3 of" in described[0]
