@@ -1,25 +1,14 @@
 """Estimators of scikit-learn as vectors, and back; logistic regression on masked sums."""
 
-import importlib
 import itertools
 import warnings
 
 import numpy as np
 import pytest
+from lazy import Lazy
 
 import pet
 from pet.errors import ModelError
-
-
-class Lazy:
-    """A module that is imported when it is used: every process of a session collects this file, and few run it."""
-
-    def __init__(self, name):
-        self._name = name
-
-    def __getattr__(self, attribute):
-        return getattr(importlib.import_module(self._name), attribute)
-
 
 adapter = Lazy("pet.adapters.sklearn")
 datasets, linear_model = Lazy("sklearn.datasets"), Lazy("sklearn.linear_model")

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from lazy import Lazy
 
-from pet.commands import demo, demo_data
+from pet.commands import demo_data
 from pet.commands.demo_check import check_mean
 from pet.commands.demo_participants import DemoParticipant, Ledger
 from pet.commands.demo_run import CONFIG, DemoRun
@@ -15,6 +16,8 @@ from pet.errors import PetError, RemoteProtocolError, TransportError
 from pet.mask_config import MaskConfigPair
 from pet.messages import RoundParameters
 from pet.protocol.events import RoundFailed, RoundReopened
+
+demo = Lazy("pet.commands.demo")  # it imports matplotlib
 
 
 @pytest.fixture(scope="module")
