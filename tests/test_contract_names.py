@@ -38,7 +38,10 @@ SIGNATURES = {
     "clip_norm": ["vector", "bound"],
     "kernels.active_backend": [],
 }
-COMMANDS = ["coordinator", "demo", "test-drive", "model get", "key new", "key show", "bench", "config check", "config advise"]
+COMMANDS = [
+    *("coordinator", "demo", "test-drive", "model get", "key new", "key show", "bench", "config check", "config advise"),
+    *("enrol new", "enrol add", "enrol sign", "enrol show"),
+]
 FEDERATION_COMMANDS = [
     "serve",
     "create",
