@@ -46,6 +46,8 @@ class Aggregation:
 
     def __init__(self, config: MaskConfig | MaskConfigPair, length: int) -> None:
         self.config: Final = MaskConfigPair.of(config)
+        #: Equal to it: that of the last model that fit, as all that are read from messages have the same object.
+        self._fitting_config = self.config
         validate_length(length)
         self.count = 0
         self.seed_count: int | None = 0
@@ -78,10 +80,12 @@ class Aggregation:
         masked_model.validate_unit()
 
     def _check_fit(self, config: MaskConfigPair, length: int, count: int) -> None:
-        if config.vect != self.config.vect:
-            raise AggregationError("model_mismatch", f"expected {self.config.vect}, got {config.vect}")
-        if config.unit != self.config.unit:
-            raise AggregationError("scalar_mismatch", f"expected {self.config.unit}, got {config.unit}")
+        if config is not self._fitting_config:  # comparing them takes longer than all the rest
+            if config.vect != self.config.vect:
+                raise AggregationError("model_mismatch", f"expected {self.config.vect}, got {config.vect}")
+            if config.unit != self.config.unit:
+                raise AggregationError("scalar_mismatch", f"expected {self.config.unit}, got {config.unit}")
+            self._fitting_config = config
         if length != len(self):
             raise AggregationError("model_mismatch", f"expected {len(self)} weights, got {length}")
         validate_count(self.config, self.count + count)

@@ -19,6 +19,7 @@ Source: docs/spec/pet.md 1.1, 1.5, 1.7; docs/spec/federation.md 4.1, 4.2.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import math
@@ -345,9 +346,14 @@ def is_eligible(signature: bytes, threshold: float) -> bool:
         raise CryptoError("threshold of eligibility: expected a number, got NaN")
     if threshold < 0 or threshold > 1:  # beside saving work, this keeps infinities from the fraction below
         return threshold > 1
+    return int.from_bytes(hashlib.sha256(signature).digest(), "little") <= _largest_eligible(threshold)
+
+
+@functools.lru_cache(64)
+def _largest_eligible(threshold: float) -> int:
+    """Return the largest number whose share of `_MAX_DIGEST` is not above a threshold from 0 to 1."""
     numerator, denominator = threshold.as_integer_ratio()
-    digest = int.from_bytes(hash_sha256(signature), "little")
-    return digest * denominator <= numerator * _MAX_DIGEST
+    return numerator * _MAX_DIGEST // denominator
 
 
 def sign_task(key: SigningKeyPair, round_seed: bytes, task: bytes) -> bytes:

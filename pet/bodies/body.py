@@ -7,8 +7,7 @@ bytes of what it accepted. What they mean is for pet/messages/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -57,10 +56,9 @@ class MemoryBody:
         self._data: Buffer = data
         self.size_bytes: Final = len(data)
 
-    @contextmanager
-    def open(self) -> Iterator[memoryview]:
+    def open(self) -> AbstractContextManager[memoryview]:
         """Lend a copy of the bytes."""
-        yield memoryview(bytearray(self._data))
+        return nullcontext(memoryview(bytearray(self._data)))
 
     def keep(self, path: Path) -> None:
         """Write a file that only its owner can read."""
