@@ -31,10 +31,9 @@ UVICORN_METHODS = {
     "pause_writing": ["self"],
     "resume_writing": ["self"],
     "send_400_response": ["self", "msg"],
-    "timeout_keep_alive_handler": ["self"],
 }
 UVICORN_VALUES = ["client", "connections", "cycle", "flow", "headers", "loop", "parser", "transport"]
-UVICORN_VALUES += ["timeout_keep_alive", "timeout_keep_alive_task"]
+UVICORN_VALUES += ["server_state", "timeout_keep_alive"]
 #: Of a request that is answered, and of what pauses a connection.
 UVICORN_CYCLE = ["body", "keep_alive", "more_body", "response_complete"]
 UVICORN_FLOW = ["pause_reading", "resume_reading"]

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from typing import Any, Final
 
 from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError, RemoteProtocolError
 from pet.transports.body_reader import PROGRESS_BYTES, WHOLE_BODY_BYTES, WHOLE_BODY_KEY
+from pet.transports.connection_timers import Deadline, RestTimer, UnsentTimer
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
 from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
@@ -43,8 +43,6 @@ _HEAD_RECEIVE_BYTES: Final = 1 << 12
 _MAX_REST_BYTES: Final = 1 << 12
 #: Header lines of one request: each takes a hundred bytes more than it has.
 _MAX_HEADER_LINES: Final = 128
-#: What a reader must take in `stall_seconds`, if it does not take all.
-_PROGRESS_BYTES: Final = 1 << 16
 _END_OF_HEADERS: Final = b"\r\n\r\n"
 _REFUSAL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -92,11 +90,6 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._holding: Holding | None = None
         self._header_holding: Holding | None = None
         self._whole_holding: Holding | None = None
-        self._header_timer: asyncio.TimerHandle | None = None
-        #: Until when nothing may happen between two requests; infinite while one is received or answered.
-        self._rests_until = math.inf
-        self._stall_timer: asyncio.TimerHandle | None = None
-        self._unsent_bytes = 0
         #: Of the request that is received: bytes that are no body, lines, and the end of what was parsed of its headers.
         self._header_bytes = 0
         self._header_lines = 0
@@ -123,21 +116,21 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Take the connection, or answer 503 and close it."""
         super().connection_made(transport)
         self.flow = _HeldFlow(transport)
-        transport.set_write_buffer_limits(high=_PROGRESS_BYTES)  # TLS would keep eight times as much
+        self._headers_deadline = Deadline(self.loop, self.limits.header_seconds, self._give_up)
+        self._rest_timer = RestTimer(self.loop, self.timeout_keep_alive, self._end_rest)
+        self._unsent = UnsentTimer(self.loop, transport, self.limits.stall_seconds, self._end_stalled)
         self._holding = self.open_connections.admit(self.client, self._make_room)
         if self._holding is None:
             transport.write(_REFUSAL)
             transport.close()
             return
-        self._expect_headers()
+        self._headers_deadline.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give everything back."""
-        self._stop_expecting()
-        self._stop_watching()
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._headers_deadline.close()
+        self._unsent.close()
+        self._rest_timer.close()
         self.open_connections.release(self._holding, self._header_holding, self._whole_holding)
         self._holding = self._header_holding = self._whole_holding = None
         self._rest.clear()
@@ -190,7 +183,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         """Note that a request has begun."""
         self._made_progress = True
-        self._stop_expecting()
+        self._headers_deadline.close()
         lengths = [int(value) for name, value in self.headers if name == b"content-length"]
         self._is_in_body, self._body_left, self._body_bytes = True, lengths[0] if lengths else None, 0
         self._header_bytes, self._header_end = 0, b""
@@ -223,45 +216,34 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._whole_holding = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._watch_unsent()  # a reader that takes nothing would keep it closing for ever
+            self._unsent.begin()  # a reader that takes nothing would keep it closing for ever
             return
         self.flow.resume_reading()
-        self._rests_until = self.loop.time() + self.timeout_keep_alive
-        if self.timeout_keep_alive_task is None:
-            self._watch_rest(self.timeout_keep_alive)
+        self._rest_timer.begin()
         if self._rest:
             self.loop.call_soon(self._parse_rest)
 
     def pause_writing(self) -> None:
         """Note that a peer does not take its answer as fast as it is made."""
         super().pause_writing()
-        self._watch_unsent()
+        self._unsent.begin()
 
     def resume_writing(self) -> None:
         """Note that it does."""
         super().resume_writing()
-        self._stop_watching()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection on which nothing happens, unless its peer still takes an answer bit by bit.
-
-        The timer runs on while requests come and are answered: one for each rest would cost more than looking at the time here.
-        """
-        seconds = min(self._rests_until - self.loop.time(), self.timeout_keep_alive)
-        if seconds > 0:
-            self._watch_rest(seconds)
-        elif self.transport.get_write_buffer_size() and not self.transport.is_closing():
-            self._watch_unsent()
-            self._watch_rest(self.timeout_keep_alive)
-        else:
-            self.transport.abort()
-
-    def _watch_rest(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        self._unsent.close()
 
     def _unset_keepalive_if_required(self) -> None:
-        """Note that a connection no longer rests; uvicorn would end the timer."""
-        self._rests_until = math.inf
+        """Note that a connection no longer rests; uvicorn would end its timer."""
+        self._rest_timer.stop()
+
+    def _end_rest(self) -> None:
+        """Close a connection on which nothing happens, unless its peer still takes an answer bit by bit."""
+        if self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            self._unsent.begin()
+            self._rest_timer.begin()
+        else:
+            self.transport.abort()
 
     def _keep(self, view: memoryview) -> None:
         """Keep what came while a request is answered, and receive no more of it."""
@@ -301,8 +283,8 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         self._feed(piece)
         # Most headers come whole, and need no timer.
-        if self._header_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_headers()
+        if self.cycle is None or self.cycle.response_complete:
+            self._headers_deadline.begin()
         if self._made_progress:
             self._header_bytes = 0
         elif self._header_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
@@ -350,35 +332,11 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         is_whole = self._whole_holding is None or not self._body_left
         return not is_whole and not self.cycle.response_complete and len(self.cycle.body) + len(body) < PROGRESS_BYTES
 
-    def _expect_headers(self) -> None:
-        self._header_timer = self.loop.call_later(self.limits.header_seconds, self._give_up)
-
-    def _stop_expecting(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
     def _give_up(self) -> None:
         self._abort(RefusalReason.HEADER_TIME, f"expected a request within {self.limits.header_seconds:g} s")
 
-    def _watch_unsent(self) -> None:
-        """From now on, until everything is sent, something has to be taken."""
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        if self._unsent_bytes and self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(self.limits.stall_seconds, self._look_at_unsent)
-
-    def _look_at_unsent(self) -> None:
-        self._stall_timer = None
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if unsent_bytes > max(0, self._unsent_bytes - _PROGRESS_BYTES):
-            self._abort(RefusalReason.READER_STALLED, f"expected an answer to be taken within {self.limits.stall_seconds:g} s")
-        else:
-            self._watch_unsent()
-
-    def _stop_watching(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+    def _end_stalled(self) -> None:
+        self._abort(RefusalReason.READER_STALLED, f"expected an answer to be taken within {self.limits.stall_seconds:g} s")
 
     def _make_room(self) -> None:
         self._abort(RefusalReason.CONNECTION_EVICTED, "others, with fewer, need the room")
