@@ -13,6 +13,7 @@ from nats_broker import run, running_broker
 from nats_uploads import Keeper, receiving, settings_for, some_bytes, until
 from participant_driver import live_settings
 
+from pet.bodies.memory_budget import MemoryBudget
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
 from pet.errors import TransportError
@@ -177,6 +178,34 @@ def test_silent_offers_are_bounded(broker, monkeypatch):
             await send_chunk(connection, subjects, last, last_slot)
             _, again = await offer(connection, subjects, "first", SMALL)
             assert again not in {"", slot}
+
+    run(use())
+
+
+def test_whole_uploads_whose_digest_does_not_come_hold_nothing_that_others_need(broker, monkeypatch):
+    """Neither slots nor places nor room: of its own a sender loses the next, to others the newest."""
+    monkeypatch.setattr(slots, "_MAX_WITHOUT_DIGEST", 4)
+
+    async def use():
+        keeper, settings, reasons = Keeper(), large_settings(broker), []
+        keeper.stall_seconds = 600.0
+        async with (
+            receiving(
+                broker, keeper, settings=settings, memory=MemoryBudget(20 * SMALL), on_refused=reasons.append
+            ) as subjects,
+            await connect(settings, "peer") as connection,
+        ):
+            for number in range(12):
+                mine, slot = await offer(connection, subjects, "many", SMALL, number)
+                await send_chunk(connection, subjects, mine, slot)
+            await until(lambda: reasons.count("evicted") == 8)
+            for number in range(3):
+                mine, slot = await offer(connection, subjects, f"other{number}", SMALL, number)
+                await send_chunk(connection, subjects, mine, slot)
+            await until(lambda: reasons.count("evicted") >= 10)
+            bodies = [some_bytes(SMALL * 9, seed) for seed in range(3)]
+            await asyncio.gather(*(send_as(connection, subjects, f"honest{n}", body) for n, body in enumerate(bodies)))
+        assert sorted(keeper.bodies) == sorted(bodies)
 
     run(use())
 

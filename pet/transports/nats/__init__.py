@@ -7,7 +7,6 @@ docs/nats.md shows how they belong together, and how to set up a broker. Needs t
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection, connect
 from pet.transports.nats.frames import UploadOffer, Verdict
-from pet.transports.nats.incoming_upload import UploadHandler
 from pet.transports.nats.receiver import UploadReceiver
 from pet.transports.nats.sender import send_upload
 from pet.transports.nats.server import NatsServer
@@ -16,6 +15,7 @@ from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.storing import store_upload
 from pet.transports.nats.subjects import Subjects, generate_federation_id
 from pet.transports.nats.subscription import Subscription
+from pet.transports.nats.surroundings import UploadHandler
 from pet.transports.nats.transport import AsyncNatsTransport, NatsTransport
 
 __all__ = [

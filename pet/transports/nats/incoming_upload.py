@@ -14,22 +14,18 @@ import hashlib
 import logging
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from pet.bodies.body import SealedBody
 from pet.bodies.holders import Holding
 from pet.bodies.memory_budget import PROGRESS_SHARE
 from pet.bodies.partial_upload import PartialUpload, has_bit, set_bit
-from pet.bodies.upload_folder import UploadFolder, UploadRoom
+from pet.bodies.upload_folder import UploadRoom
 from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError
 from pet.transports.nats import slots
-from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import OpenAnswer, UploadOffer, Verdict, decode_chunk
-from pet.transports.nats.slots import Slots
-from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
+from pet.transports.nats.surroundings import Surroundings
 
 with MissingExtraError.naming("nats"):
     from nats.aio.msg import Msg
@@ -43,51 +39,6 @@ _MAX_WINDOWS: Final = 3
 WAIT_SECONDS: Final = 0.2
 #: How long a slot waits for the sender to ask for the verdict; later it has to ask for a slot to get it.
 _DONE_SECONDS: Final = 5.0
-
-
-class UploadHandler(Protocol):
-    """What uploads are for."""
-
-    @property
-    def stall_seconds(self) -> float:
-        """How long an upload may make no progress."""
-        ...
-
-    def max_bytes(self, kind: str) -> int:
-        """Return the largest upload of a kind that could be taken now; negative refuses the kind."""
-        ...
-
-    async def handle(self, peer: str, offer: UploadOffer, body: SealedBody) -> str | None:
-        """Take a whole upload, whose digest is right, and close it. What takes long has to be done in a thread.
-
-        Returns:
-            None if it was taken, else why not: a short identifier, which the sender gets to see.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the uploads of one receiver have in common.
-
-    Attributes:
-        connection: to the broker.
-        subjects: names of the federation.
-        handler: gets what is whole.
-        folder: where uploads lie until they are handled.
-        window: chunks under way for each.
-        slots: how many uploads may be under way.
-        turn: one upload after the other is written to: as many threads as uploads would keep the event loop from its work, and
-            what comes meanwhile is then written together.
-    """
-
-    connection: NatsConnection
-    subjects: Subjects
-    handler: UploadHandler
-    folder: UploadFolder[UploadOffer]
-    window: int
-    slots: Slots
-    turn: asyncio.Lock
 
 
 class IncomingUpload:
@@ -201,8 +152,8 @@ class IncomingUpload:
             subscriptions.append(await around.connection.serve(done, self._answer_done, is_checked=False))
             self._is_open.set()
             upload = await self._receive()
-            async with asyncio.timeout(around.handler.stall_seconds):
-                sha256 = self._offer.sha256 or await self._late_digest
+            sha256 = self._offer.sha256 or await self._wait_for_digest()
+            self._keep_room()
             verdict = await self._judge(upload, sha256)
             self._release()
             self._verdict.set_result(verdict)
@@ -243,12 +194,35 @@ class IncomingUpload:
             for _, data, _ in chunks:
                 self._around.connection.recycle(data)
             del chunks
-        if self._is_ended:
-            raise NoRoomError("upload: expected its room until it was whole, got it taken away at the last moment")
-        assert self._room is not None, "an upload that has begun has room"
-        self._room.keep()
         self._give_slot_back()
         return upload
+
+    async def _wait_for_digest(self) -> bytes:
+        """Return the digest, which comes once the sender knows that all is here. Who holds most may lose its room meanwhile.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            NoRoomError: too many uploads of this sender wait for theirs, or its room was given to somebody else.
+        """
+        with self._around.slots.waiting_for_digest(self.peer, self.end) as has_place:
+            if not has_place:
+                self.end()
+                raise NoRoomError("upload: expected its digest before others are sent, got too many without one")
+            async with asyncio.timeout(self._around.handler.stall_seconds):
+                while not (self._late_digest.done() or self._is_ended):
+                    self._has_news.clear()
+                    await self._has_news.wait()
+        self._require_kept()
+        return self._late_digest.result()
+
+    def _keep_room(self) -> None:
+        self._require_kept()
+        assert self._room is not None, "an upload that has begun has room"
+        self._room.keep()
+
+    def _require_kept(self) -> None:
+        if self._is_ended:
+            raise NoRoomError("upload: expected its room until it was whole, got it taken away at the last moment")
 
     async def _wait_for_chunks(self) -> None:
         async with asyncio.timeout(self._around.handler.stall_seconds):
@@ -352,6 +326,7 @@ class IncomingUpload:
             return (await self.answer()).to_bytes()
         if len(payload) == hashlib.sha256().digest_size and not self._late_digest.done():
             self._late_digest.set_result(payload)
+            self._has_news.set()
         verdict = await asyncio.shield(self._verdict)
         self._is_reported.set()
         return (OpenAnswer(wait_seconds=WAIT_SECONDS) if verdict is None else OpenAnswer(verdict=verdict)).to_bytes()

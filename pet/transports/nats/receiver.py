@@ -23,10 +23,11 @@ from pet.bodies.upload_folder import UploadFolder
 from pet.errors import NoRoomError, RemoteProtocolError, TransportError
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict
-from pet.transports.nats.incoming_upload import WAIT_SECONDS, IncomingUpload, Surroundings, UploadHandler
+from pet.transports.nats.incoming_upload import WAIT_SECONDS, IncomingUpload
 from pet.transports.nats.slots import Slots
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
+from pet.transports.nats.surroundings import Surroundings, UploadHandler
 
 _logger: Final = logging.getLogger(__name__)
 

@@ -27,11 +27,11 @@ from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError, Serv
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import UploadOffer, decode_chunk
-from pet.transports.nats.incoming_upload import UploadHandler
 from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, DEFAULT_MEMORY_BYTES
 from pet.transports.nats.storage import ask_storage
 from pet.transports.nats.storing import OFFER_HEADER
 from pet.transports.nats.subjects import Subjects
+from pet.transports.nats.surroundings import UploadHandler
 
 with MissingExtraError.naming("nats"):
     import nats.errors
