@@ -6,6 +6,7 @@ A process of its own: one that also masks models would measure itself.
 import http.client
 import json
 import re
+import ssl
 import sys
 import threading
 import time
@@ -14,15 +15,20 @@ from pathlib import Path
 SOURCE = "127.0.3.1"
 
 
-def main(host: str, port: str, pid: str) -> None:
+def main(host: str, port: str, pid: str, authority: str | None = None) -> None:
     """Watch."""
+    context = None if authority is None else ssl.create_default_context(cafile=authority)
+    options = {"timeout": 30, "source_address": (SOURCE, 0)}
     seconds, most, is_over = [], 0.0, threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
     while not is_over.wait(0.05):
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
         most = max(most, int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) / 1000)
         began = time.monotonic()
-        connection = http.client.HTTPConnection(host, int(port), timeout=30, source_address=(SOURCE, 0))
+        if context is None:
+            connection = http.client.HTTPConnection(host, int(port), **options)
+        else:
+            connection = http.client.HTTPSConnection(host, int(port), context=context, **options)
         try:
             connection.request("GET", "/healthz")
             status = connection.getresponse().status
