@@ -2,8 +2,9 @@
 
 By itself asyncio closes such a connection at once: the alert stays in a buffer and nothing is logged, so that a client without
 a certificate sees a connection that ends for no reason. Here a connection is accepted without TLS, counts for the bounds of
-guarded_http.py from that moment on, and is upgraded by asyncio's `start_tls`; HTTP begins after the handshake. What is sent
-over the connection is not this file's business.
+guarded_http.py from that moment on, and is upgraded by asyncio's `start_tls` when its first bytes are there: what TLS takes for
+a connection, half a megabyte, is not for those that say nothing. HTTP begins after the handshake. What is sent over the
+connection is not this file's business.
 """
 
 from __future__ import annotations
@@ -119,9 +120,10 @@ class TlsGate(asyncio.Protocol):
         self._connections: set[Any] = keywords["server_state"].connections
         self._received = bytearray()
         self._is_lost = False
+        self._silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the handshake, or close a connection beyond the limits."""
+        """Wait for the first bytes, or close a connection beyond the limits."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         address = transport.get_extra_info("peername")
@@ -130,17 +132,35 @@ class TlsGate(asyncio.Protocol):
         if self._holding is None:
             transport.abort()  # there is no TLS yet in which to answer
             return
-        transport.pause_reading()
         self._connections.add(self)
-        self._task = asyncio.get_running_loop().create_task(self._shake_hands())
+        self._silence = asyncio.get_running_loop().call_later(self._http.limits.header_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what arrives between the end of the handshake and the beginning of HTTP."""
-        self._received += data
+        """Begin the handshake; later, keep what arrives between its end and the beginning of HTTP."""
+        if self._silence is None:
+            self._received += data
+            return
+        self._silence.cancel()
+        self._silence = None
+        self._transport.pause_reading()
+        self._task = asyncio.get_running_loop().create_task(self._shake_hands(data))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - it is asyncio's
         """Note that there is no connection to hand over."""
         self._is_lost = True
+        if self._silence is not None:
+            self._silence.cancel()
+            self._leave()
+
+    def _give_up(self) -> None:
+        text = f"connection closed: expected a handshake within {self._http.limits.header_seconds:g} s"
+        self._http.open_connections.note(self._holding.holder if self._holding else "", RefusalReason.HEADER_TIME, text)
+        self._transport.abort()
+
+    def _leave(self) -> None:
+        """Count the end of a connection that is none of HTTP's."""
+        self._connections.discard(self)
+        self._http.open_connections.release(self._holding)
 
     def shutdown(self) -> None:
         """End the connection; uvicorn calls it when the server ends."""
@@ -157,11 +177,14 @@ class TlsGate(asyncio.Protocol):
         with contextlib.suppress(OSError):  # the client may have closed already
             self._transport.write_eof()
 
-    async def _shake_hands(self) -> None:
+    async def _shake_hands(self, data: bytes) -> None:
         upgraded: asyncio.Transport | None = None
+        loop = asyncio.get_running_loop()
         _current_gate.set(self)
+        # `start_tls` schedules the call that gives its protocol the connection; what has come follows behind it.
+        loop.call_soon(loop.call_soon, _feed, self._transport, data)
         try:
-            upgraded = await asyncio.get_running_loop().start_tls(
+            upgraded = await loop.start_tls(
                 self._transport,
                 self,
                 self._context,
@@ -172,8 +195,7 @@ class TlsGate(asyncio.Protocol):
             self._http.open_connections.refusals.count(RefusalReason.TLS)
             _logger.debug("no TLS with %s: %s", self._address, error)
         finally:
-            self._connections.discard(self)
-            self._http.open_connections.release(self._holding)
+            self._leave()
         if upgraded is None or self._is_lost:
             return  # asyncio has closed the connection
         _bound_reading(upgraded)
@@ -189,14 +211,25 @@ class TlsGate(asyncio.Protocol):
         self._lines.log(_logger, logging.WARNING, self._holding.holder if self._holding else "", text, self._address, reason)
 
 
-def _bound_reading(upgraded: asyncio.Transport) -> None:
-    """Let a connection keep no more than about 128 KiB of what it received and nobody took; asyncio's would keep 768 KiB.
+def _feed(transport: asyncio.Transport, data: bytes) -> None:
+    """Give the protocol of a connection that does TLS what was received before it was there, in a buffer that all share.
 
-    What is received is copied out of the buffer at once, so that all connections can share one.
+    By itself each has one of 256 KiB from its beginning on; what is received is copied out of it at once.
     """
-    protocol = upgraded._ssl_protocol  # type: ignore[attr-defined]
+    protocol: Any = transport.get_protocol()
     protocol.max_size = len(_RECEIVE_BUFFER)
     protocol._ssl_buffer, protocol._ssl_buffer_view = _RECEIVE_BUFFER, memoryview(_RECEIVE_BUFFER)
+    left = memoryview(data)
+    while left and not transport.is_closing():
+        buffer = protocol.get_buffer(len(left))
+        size = min(len(buffer), len(left))
+        buffer[:size] = left[:size]
+        protocol.buffer_updated(size)
+        left = left[size:]
+
+
+def _bound_reading(upgraded: asyncio.Transport) -> None:
+    """Let a connection keep no more than about 128 KiB of what it received and nobody took; asyncio's would keep 768 KiB."""
     upgraded.set_read_buffer_limits(high=len(_RECEIVE_BUFFER))  # type: ignore[attr-defined]
 
 

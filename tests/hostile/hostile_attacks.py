@@ -214,7 +214,7 @@ class _Connection:
     def _shake_hands(self, context: ssl.SSLContext) -> None:
         if not isinstance(self.socket, ssl.SSLSocket):
             self.socket.getpeername()  # raises until it is connected
-            self.socket = context.wrap_socket(self.socket, server_hostname="localhost", do_handshake_on_connect=False)
+            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1", do_handshake_on_connect=False)
         self.socket.do_handshake()
         self._context = None
 

@@ -21,6 +21,7 @@ from pet.errors import ConfigError
 from pet.transports.guarded_tls import guarded_tls_protocol, serving_context
 from pet.transports.line_limit import LineLimit
 from pet.transports.open_connections import ConnectionLimits
+from pet.transports.refusal_counts import RefusalReason
 
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
 AUTHORITY, SERVER, CLIENT = TLS / "authority.pem", TLS / "server.pem", TLS / "client.pem"
@@ -156,6 +157,8 @@ def test_silent_handshakes_count_and_end():
             with pytest.raises(OSError, match=r"(?i)reset|EOF"), connect(port) as third:
                 client_context(CLIENT).wrap_socket(third, server_hostname=PEER)
             wait_until(lambda: not open_connections)
+        # Not as TLS that failed: none was begun for them, which takes a quarter of a megabyte for each.
+        assert open_connections.refusals.read()[RefusalReason.HEADER_TIME] == 2
         assert exchange(port, client_context(CLIENT))
 
 
