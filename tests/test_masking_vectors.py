@@ -45,7 +45,7 @@ def test_vectors_of_integers(entry, backend):
     assert_vector_holds(entry)
 
 
-@pytest.mark.long
+@pytest.mark.very_long
 @pytest.mark.parametrize("group", sorted({entry["config"][0] for entry in VECTORS}))
 @pytest.mark.parametrize("backend", ["reference"], indirect=True)
 def test_other_vectors_of_integers(group, backend):

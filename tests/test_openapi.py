@@ -26,7 +26,7 @@ from pet.federation.statistics.feature import Feature
 from pet.federation.statistics.schema import Schema
 
 #: Requests of each operation and kind, well-formed ones and others. More were tried: they found nothing else.
-EXAMPLES = 8
+EXAMPLES = 4
 #: Beside those that the files describe.
 ODD_HEADERS = [
     (b"accept", b"x/y;q=nan,*/*;q=1e999,;;=,a/b/c"),

@@ -49,12 +49,13 @@ def test_the_demo_merges_what_nobody_shows(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-#: What exists in the demo's folder when it has come so far, and the signal that it gets then.
+#: What exists in the demo's folder when it has come so far, and the signal that it gets then. At the last one, three servers
+#: run, and starting them takes most of the time.
 MOMENTS = [
-    ("", signal.SIGTERM),
-    ("broker/nats-server.conf", signal.SIGINT),
-    ("anna/server.log", signal.SIGTERM),
-    ("cleo/state/federations.sqlite3", signal.SIGHUP),
+    pytest.param("", signal.SIGTERM, marks=pytest.mark.long),
+    pytest.param("broker/nats-server.conf", signal.SIGINT, marks=pytest.mark.long),
+    pytest.param("anna/server.log", signal.SIGHUP, marks=pytest.mark.long),
+    pytest.param("cleo/state/federations.sqlite3", signal.SIGTERM, marks=pytest.mark.very_long),
 ]
 
 
@@ -76,20 +77,18 @@ def left_of(folder):
     return list(folder.iterdir()) + processes
 
 
-@pytest.mark.long
-def test_a_signal_at_any_moment_leaves_no_process_and_no_folder(tmp_path):
-    for number, (moment, wanted) in enumerate(MOMENTS):
-        folder = tmp_path / str(number)
-        demo = start_demo_until(moment, folder)
-        demo.send_signal(wanted)
-        demo.send_signal(wanted)  # people press it twice
-        demo.communicate(timeout=120)
-        assert demo.returncode == 128 + wanted
-        assert left_of(folder) == [], moment
+@pytest.mark.parametrize(("moment", "wanted"), MOMENTS)
+def test_a_signal_at_any_moment_leaves_no_process_and_no_folder(tmp_path, moment, wanted):
+    folder = tmp_path / "ended"
+    demo = start_demo_until(moment, folder)
+    demo.send_signal(wanted)
+    demo.send_signal(wanted)  # people press it twice
+    demo.communicate(timeout=120)
+    assert demo.returncode == 128 + wanted
+    assert left_of(folder) == []
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("moment", ["broker/nats-server.conf", "anna/server.log", "cleo/state/federations.sqlite3"])
+@pytest.mark.parametrize("moment", [pytest.param(moment.values[0], marks=moment.marks) for moment in MOMENTS[1:]])
 def test_what_nobody_can_clean_up_after_is_cleaned_up_by_another_process(tmp_path, moment):
     """SIGKILL ends the demo at once; its broker and its servers notice nothing."""
     folder = tmp_path / "killed"

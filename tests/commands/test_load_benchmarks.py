@@ -24,8 +24,9 @@ def test_nothing_is_lost(script, arguments):
     assert "peak memory of the coordinator" in process.stdout
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["update", "sum"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("update", marks=pytest.mark.long), pytest.param("sum", marks=pytest.mark.very_long)]
+)
 def test_coordinators_stand_beside_each_other(kind):
     """The command of docs/performance.md, with this environment's coordinator twice."""
     command = f"{sys.executable} -m pet coordinator -c {{settings}}"

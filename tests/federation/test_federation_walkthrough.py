@@ -21,8 +21,6 @@ from programs import free_port, require_program
 from pet.federation.formats.invitation import open_with_password
 from pet.secret import Secret
 
-pytestmark = pytest.mark.long  # some twenty processes, one after the other
-
 #: Four servers and a dozen commands, each a process.
 pytestmark = pytest.mark.long
 
@@ -88,23 +86,19 @@ REFUSALS = [
 ]
 
 
-def script(*, is_slow=False):
-    """Return the documents' commands on ports that are free: all at once, or each server waited for, and some that fail."""
+def script():
+    """Return the documents' commands on ports that are free, all at once, and some that fail."""
     documented = [*run_by(HERE, "docs/federation.md"), *run_by(HERE, "docs/tables.md")]
     parts = [block.code if block.language == "sh" else f"python3 - <<'END'\n{block.code}END\n" for block in documented]
     parts.insert(1, OTHER_FILES)
     ports = {name: str(free_port()) for name in ("4222", "8091", "8092", "8093")}
     servers = {"alice": "http://127.0.0.1:8091", "bob": "http://127.0.0.1:8092", "carol": "http://127.0.0.1:8093"}
-    if not is_slow:
-        parts.append(f"python3 - <<'END'\nSERVERS = {servers!r}\n{FAILURES}END\n")
+    parts.append(f"python3 - <<'END'\nSERVERS = {servers!r}\n{FAILURES}END\n")
     text = "\n".join(parts)
     text = text.replace("pet federation serve", "pet federation serve --log-level debug")
     for documented, free in ports.items():
         text = text.replace(f":{documented}", f":{free}")
-    if is_slow:
-        return SLOW + text
-    waiting = r"\g<0>\nuntil grep -qs 'Listening on\|Server is ready' \1; do sleep 0.1; kill -0 $!; done"
-    return re.sub(r"^.* > (\S+\.log) 2>&1 &$", waiting, text, flags=re.MULTILINE)
+    return SLOW + text
 
 
 def walk(folder, commands):
@@ -133,20 +127,15 @@ def walk(folder, commands):
     return out, err, logs
 
 
-def test_it_works_says_what_goes_wrong_and_prints_nothing_secret(tmp_path):
-    """One test, because one walk takes ten seconds of CPU."""
+def test_pasted_whole_it_works_says_what_goes_wrong_and_prints_nothing_secret(tmp_path):
+    """One test, because one walk takes ten seconds of CPU.
+
+    Those who paste all of it wait for nothing; each command waits for its server, and the server for its broker.
+    """
     out, err, logs = walk(tmp_path, script())
     check_the_regression(tmp_path, out)
     check_refusals(out, err, logs)
     check_that_nothing_secret_was_printed(tmp_path, out, err, logs)
-
-
-def test_pasted_whole_it_works_with_a_broker_and_servers_that_start_slowly(tmp_path):
-    """Those who paste all of it wait for nothing; each command waits for its server, and the server for its broker."""
-    out, err, _ = walk(tmp_path, script(is_slow=True))
-    assert "295 rows: " in out
-    assert "Sync completed" in out, "which nobody takes part in whom the others have not confirmed"
-    assert err == ""
 
 
 def check_the_regression(folder, out):
@@ -157,7 +146,7 @@ def check_the_regression(folder, out):
     found = re.search(r"295 rows: (\S+) \{'age': (\S+), 'smoker': (\S+)\}", out)
     assert found is not None, out
     assert [float(number) for number in found.groups()] == pytest.approx([intercept, age, smoker], rel=1e-9)
-    assert "Sync completed" in out
+    assert "Sync completed" in out, "which nobody takes part in whom the others have not confirmed"
 
 
 def check_refusals(out, err, logs):

@@ -16,18 +16,19 @@ FLAGS = ["-std=gnu11", "-fsanitize=fuzzer,address", "-march=native", f"-I{ROOT /
 
 
 def build(folder: Path, optimisation: list[str]) -> Path:
-    """Compile the program into a folder; variants that this machine cannot run are left out."""
+    """Compile the program into a folder; variants that this machine cannot run, or PET_WITHOUT names, are left out."""
     from pet import kernels
 
     variants = ("avx2", "avx512", "neon")
-    absent = [name for name in variants if name not in kernels.available_backends()]
+    left_out = os.environ.get("PET_WITHOUT", "").split(",")
+    absent = [name for name in variants if name not in kernels.available_backends() or name in left_out]
     sources = [path for path in sorted((ROOT / "native").glob("*.c")) if path.stem.partition("_")[0] not in absent]
     program = folder / "fuzz_kernels"
-    left_out = [f"-DPET_WITHOUT_{name.upper()}" for name in absent]
+    definitions = [f"-DPET_WITHOUT_{name.upper()}" for name in absent]
 
     def compile_one(source: Path) -> Path:
         result = folder / f"{source.stem}.o"
-        subprocess.run(["clang", *FLAGS, *optimisation, *left_out, "-c", str(source), "-o", str(result)], check=True)
+        subprocess.run(["clang", *FLAGS, *optimisation, *definitions, "-c", str(source), "-o", str(result)], check=True)
         return result
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:

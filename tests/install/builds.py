@@ -43,11 +43,25 @@ def copy_kernel_tests(folder: Path) -> Path:
     return folder
 
 
-def run_kernel_tests(folder: Path, *paths: str, **environment: str) -> str:
-    """Run the tests in a copy on the variants of its compiled module that this machine can run; return what they printed."""
+def run_kernel_tests(folder: Path, *paths: str, thinned_to: int, **environment: str) -> str:
+    """Run the tests in a copy on the variants of its compiled module that this machine can run; return what they printed.
+
+    Of the tests that differ in parameters alone, one in `thinned_to` is run (tests/thinned.py).
+    """
     tested = " or ".join(name for name in kernels.available_backends() if name in COMPILED_BACKENDS)
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tested, *paths)
-    return succeed(*command, folder=folder, PYTHONPATH=str(folder), PYTEST_ADDOPTS="", **environment)
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "thinned", "-k", tested, *paths)
+    environment |= {"PYTHONPATH": f"{folder}:{folder / 'tests'}", "PYTEST_ADDOPTS": "", "THINNED_TO": str(thinned_to)}
+    return succeed(*command, folder=folder, **environment)
+
+
+def write_quick_compiler(path: Path) -> Path:
+    """Write a compiler that takes half the time: it optimises as much as fortified functions need.
+
+    That all of it compiles without warnings with the flags of setup.py is held by .ci/run, as it installs with -Werror.
+    """
+    path.write_text('#!/bin/sh\nexec cc "$@" -O1\n')
+    path.chmod(0o700)
+    return path
 
 
 def run(*command: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 
 import pytest
-from builds import OFFLINE, PIP, REPOSITORY, assert_hardened, copy_sources, python, run, succeed
+from builds import OFFLINE, PIP, REPOSITORY, assert_hardened, copy_sources, python, run, succeed, write_quick_compiler
 
 from pet import kernels
 from pet._installation import PURE_MARKER
@@ -94,7 +94,8 @@ def build_after_others(archive, folder, **environment):
 
 @pytest.fixture(scope="session")
 def wheel(archive, shared):
-    return build_once(shared / "wheel", lambda: build_after_others(archive, shared / "wheel", CFLAGS="-Werror"))
+    compiler = str(write_quick_compiler(shared / "compiler"))
+    return build_once(shared / "wheel", lambda: build_after_others(archive, shared / "wheel", CC=compiler))
 
 
 @pytest.fixture(scope="session")
@@ -293,7 +294,7 @@ def test_an_editable_install_is_found_from_its_own_root(unpacked, tmp_path, mode
     install = (*PIP, "--python", interpreter, "install", *OFFLINE, *settings, "-e", unpacked)
     # In strict mode the root of the clone is no part of the installation: it has links to the files in a folder of build/.
     folders = (unpacked, tmp_path) if mode == "lenient" else (tmp_path,)
-    with_kernels = {"PET_WITHOUT": "avx512, avx2,neon"}
+    with_kernels = {"PET_WITHOUT": "avx512, avx2,neon", "CC": str(write_quick_compiler(tmp_path / "compiler"))}
     for environment in (PURE, with_kernels, PURE) if mode == "lenient" else (PURE, with_kernels):
         succeed(*install, folder=tmp_path, **environment)
         for folder in folders:

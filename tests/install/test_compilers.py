@@ -11,11 +11,10 @@ from programs import require_program
 
 from pet.kernels import _native
 
-pytestmark = pytest.mark.long
 
-
+@pytest.mark.parametrize("thinned_to", [pytest.param(4, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.very_long)])
 @pytest.mark.parametrize("compiler", ["clang"])
-def test_the_kernels_compile_without_warnings_and_pass_their_tests(compiler, tmp_path):
+def test_the_kernels_compile_without_warnings_and_pass_their_tests(compiler, thinned_to, tmp_path):
     folder = copy_kernel_tests(tmp_path)
     build = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
     succeed(*build, folder=folder, CC=require_program(compiler), CFLAGS="-Werror")
@@ -25,4 +24,4 @@ def test_the_kernels_compile_without_warnings_and_pass_their_tests(compiler, tmp
         assert_hardened(module)
     code = "from pet.kernels import _native; print(_native.__file__)"
     assert succeed(sys.executable, "-c", code, folder=folder).strip() == str(module)
-    assert " passed" in run_kernel_tests(folder, "tests/kernels", "tests/test_masking_vectors.py")
+    assert " passed" in run_kernel_tests(folder, "tests/kernels", "tests/test_masking_vectors.py", thinned_to=thinned_to)

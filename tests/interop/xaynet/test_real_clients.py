@@ -166,7 +166,7 @@ class OwnParticipant:
     ("config", "is_signed"),
     [
         pytest.param(("Prime", "F32", "B0", "M3"), True, id="prime-f32-b0-m3, signed answers", marks=pytest.mark.long),
-        pytest.param(("Integer", "I64", "B6", "M6"), False, id="integer-i64-b6-m6", marks=pytest.mark.long),
+        pytest.param(("Integer", "I64", "B6", "M6"), False, id="integer-i64-b6-m6", marks=pytest.mark.very_long),
         pytest.param(("Power2", "F32", "Bmax", "M3"), False, id="power2-f32-bmax-m3", marks=pytest.mark.long),
     ],
 )
