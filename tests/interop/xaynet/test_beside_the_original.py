@@ -129,7 +129,11 @@ def wait_for_models(coordinator, count):
 
 @pytest.mark.parametrize(
     "kinds",
-    [["thread"], *(pytest.param(kinds, marks=pytest.mark.long) for kinds in (["asyncio"], ["ticks"], list(KINDS)))],
+    [
+        ["thread"],
+        pytest.param(list(KINDS), marks=pytest.mark.long),
+        *(pytest.param([kind], marks=pytest.mark.very_long) for kind in ("asyncio", "ticks")),
+    ],
     ids="-".join,
 )
 def test_rounds_that_fail_and_a_restart_with_an_older_model(kinds):
