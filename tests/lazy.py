@@ -16,6 +16,6 @@ class Lazy:
 
     def __getattr__(self, attribute: str) -> Any:
         """Import the module, and return something of it."""
-        if attribute.startswith(("__", "_pytest")):
+        if attribute.startswith(("__", "_pytest", "_mock")):
             raise AttributeError(attribute)  # pytest asks every object of a file for its own marks
         return getattr(importlib.import_module(self._name), attribute)
