@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
@@ -133,9 +134,12 @@ class BuildClib(build_clib):
     error = None
 
     def build_libraries(self, libraries):
-        """Compile the libraries."""
+        """Compile the libraries, as many at a time as there are cores."""
+        Path(self.build_temp, "native").mkdir(parents=True, exist_ok=True)  # where all of them write
+        build_one = super().build_libraries
         try:
-            super().build_libraries(libraries)
+            with ThreadPoolExecutor(os.cpu_count()) as compilers:
+                list(compilers.map(lambda each: build_one([each]), libraries))
         except (BaseError, CCompilerError) as error:
             if not ALLOWS_PURE:
                 raise refuse(error) from error

@@ -165,7 +165,8 @@ def test_any_request_to_a_coordinator():
     pytest.importorskip("schemathesis")
     with serving(create_app(Settings(service={"max_requests_per_second": 1e6}))) as url:
         found = fuzz("coordinator", url)
-        assert set().union(*found.values()) >= {200, 204, 400}
+        assert set().union(*found.values()) >= {200, 204}
+        assert httpx.get(f"{url}/seeds", params={"pk": "no key"}).status_code == 400  # a few made-up requests may have none
         send_odd_headers("coordinator", url)
         for path in document("coordinator")["paths"]:
             for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):

@@ -146,7 +146,8 @@ def test_the_demo_runs(tmp_path):
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert answer.stderr == ""
+    # One round in three hundred draws nobody to sum; the coordinator says so, and draws again.
+    assert [line for line in answer.stderr.splitlines() if " phase waits " not in line] == []
     assert answer.stdout.count("drops out") == 2
     assert "Alone, with its own samples and as many rounds, a participant reads" in " ".join(answer.stdout.split())
     assert max(len(line) for line in answer.stdout.splitlines() if " failed (" not in line) <= 80
