@@ -1,8 +1,8 @@
 """All 240 configs on every back-end, numba and emulated NEON included: the same bytes for any length and number of threads.
 
 The portable kernels say what is right; other tests hold them against Python integers and against the vectors of the originals.
-A vector is 10^5 + 3 weights long, or what 200 kB of keystream give, in the very long tests 2 MB, and for the emulator a tenth
-of it; `--full-length` leaves that limit out (CONTRIBUTING.md).
+A vector is 10^5 + 3 weights long, or what 200 kB of keystream give in the long tests and 2 MB in the very long ones, and for
+the emulator a tenth of it; `--full-length` leaves that limit out (CONTRIBUTING.md).
 """
 
 from fractions import Fraction
@@ -27,7 +27,10 @@ from pet.masking import encoding_of
 LENGTHS = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 FULL_LENGTH = 100_003
 #: In bytes. The portable kernels draw some 300 MB/s, the emulated ones 30.
-KEYSTREAM_LIMITS = [pytest.param(200_000, id="200kB"), pytest.param(2_000_000, id="2MB", marks=pytest.mark.very_long)]
+KEYSTREAM_LIMITS = [
+    pytest.param(200_000, id="200kB", marks=pytest.mark.long),
+    pytest.param(2_000_000, id="2MB", marks=pytest.mark.very_long),
+]
 #: Of a vector, for the emulated kernels: still several of the batches that their loops run over.
 EMULATED_SHARE = 10
 THREADS = (1, 2, 3, 7)

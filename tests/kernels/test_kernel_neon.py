@@ -19,6 +19,9 @@ from pet import kernels
 from pet.kernels import _backends
 from pet.kernels import _reference as reference
 
+#: Compiling for the emulator takes twelve seconds of CPU.
+pytestmark = pytest.mark.long
+
 #: Collected here as well; the fixtures `backend` and `fast` below are theirs then.
 for module in (
     test_kernel_drawing,
@@ -55,7 +58,6 @@ def test_it_is_what_is_built_and_chosen_on_arm(neon):
         assert neon.covers(order)
 
 
-@pytest.mark.long
 def test_no_sanitizer_complains(neon, sanitized_driver):
     """A round of each width, compiled with the address and undefined-behaviour sanitizers: they end the process."""
     with start_neon(sanitized_driver) as sanitized:

@@ -14,6 +14,8 @@ from test_kernel_neon import portable as portable
 
 from pet.kernels import fields
 
+pytestmark = pytest.mark.long
+
 #: Collected here as well, with the fixtures above. They refuse arguments before a back-end is called, or compare places alone.
 SHARED = {"test_bad_arguments", "test_places"}
 for module in (test_kernel_fields, test_kernel_field_variants):
@@ -22,7 +24,6 @@ for module in (test_kernel_fields, test_kernel_field_variants):
     globals().update(tests)
 
 
-@pytest.mark.long
 def test_no_sanitizer_complains(neon, sanitized_driver):
     """Every kernel at lengths with and without a rest, where draws are repeated and where they are not."""
     with start_neon(sanitized_driver) as sanitized:
