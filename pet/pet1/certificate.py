@@ -50,9 +50,17 @@ class Certificate:
             RemoteProtocolError: as `judge`; "too_few_updates".
         """
         certificate = cls.judge(messages, committee, manifest)
-        count, least = len(certificate.agreed), committee.min_updates
-        require(count >= least, "too_few_updates", f"agreed set: expected {least} or more updates, got {count}")
+        certificate.require_updates(committee)
         return certificate
+
+    def require_updates(self, committee: Committee) -> None:
+        """Check that enough updates are agreed on.
+
+        Raises:
+            RemoteProtocolError: "too_few_updates".
+        """
+        count, least = len(self.agreed), committee.min_updates
+        require(count >= least, "too_few_updates", f"agreed set: expected {least} or more updates, got {count}")
 
     @classmethod
     def judge(cls, messages: Iterable[bytes], committee: Committee, manifest: UpdateManifest) -> Certificate:

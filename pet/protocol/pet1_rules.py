@@ -183,10 +183,10 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
     def _certify(self, round_id: int, current: Pet1Round) -> Sequence[Pet1Publication] | RoundFailure:
         assert current.committee is not None, "the phase comes after Sum"
         assert current.manifest is not None, "the phase comes after Update"
-        checks = current.checks_in_order()
-        self.evidence.keep(_evidence_of(round_id, current, Certificate.judge(checks, current.committee, current.manifest)))
+        certificate = Certificate.judge(current.checks_in_order(), current.committee, current.manifest)
+        self.evidence.keep(_evidence_of(round_id, current, certificate))
         try:
-            certificate = Certificate.of(checks, current.committee, current.manifest)
+            certificate.require_updates(current.committee)
         except RemoteProtocolError as error:
             return RoundFailure(error.reason, str(error))
         current.certificate = certificate

@@ -14,13 +14,13 @@ from typing import Final
 PROGRESS_BYTES: Final = 1 << 16
 
 
-class Deadline:
-    """Sees to it that something comes in time.
+class _Timer:
+    """What all have in common.
 
     Args:
         loop: the event loop of the connection.
-        seconds: how long it may take.
-        end: called when it has not come.
+        seconds: how long something may take.
+        end: called when it takes longer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, end: Callable[[], None]) -> None:
@@ -28,11 +28,6 @@ class Deadline:
         self._seconds: Final = seconds
         self._end: Final = end
         self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self) -> None:
-        """Let the time begin, unless it has."""
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._end)
 
     def close(self) -> None:
         """Let it end: what was expected has come, or is expected no longer."""
@@ -41,24 +36,23 @@ class Deadline:
             self._timer = None
 
 
-class RestTimer:
+class Deadline(_Timer):
+    """Sees to it that something comes in time."""
+
+    def begin(self) -> None:
+        """Let the time begin, unless it has."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._end)
+
+
+class RestTimer(_Timer):
     """Sees to it that a connection does not rest for ever.
 
     One timer runs on, whatever comes and goes: to set one for every rest, and end it again, would cost more than a look at the
     time when it fires.
-
-    Args:
-        loop: its event loop.
-        seconds: how long it may.
-        end: called when it has.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, end: Callable[[], None]) -> None:
-        self._loop: Final = loop
-        self._seconds: Final = seconds
-        self._end: Final = end
-        self._until = math.inf
-        self._timer: asyncio.TimerHandle | None = None
+    _until = math.inf
 
     def begin(self) -> None:
         """Let a rest begin."""
@@ -70,12 +64,6 @@ class RestTimer:
         """Let it end: a request comes."""
         self._until = math.inf
 
-    def close(self) -> None:
-        """Forget the connection."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _look(self) -> None:
         self._timer = None
         left_seconds = min(self._until - self._loop.time(), self._seconds)
@@ -85,7 +73,7 @@ class RestTimer:
             self._end()
 
 
-class UnsentTimer:
+class UnsentTimer(_Timer):
     """Sees to it that something of what waits to be sent is taken, as long as anything does.
 
     Args:
@@ -98,25 +86,16 @@ class UnsentTimer:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, seconds: float, end: Callable[[], None]
     ) -> None:
-        self._loop: Final = loop
+        super().__init__(loop, seconds, end)
         self._transport: Final = transport
-        self._seconds: Final = seconds
-        self._end: Final = end
         transport.set_write_buffer_limits(high=PROGRESS_BYTES)
         self._unsent_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Watch from now on, until everything is sent."""
         self._unsent_bytes = self._transport.get_write_buffer_size()
         if self._unsent_bytes and self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._look)
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _look(self) -> None:
         self._timer = None
