@@ -43,6 +43,35 @@ _MAX_HEADER_BYTES: Final = 1 << 16
 #: Of one address, and of one user from all addresses.
 _MAX_REQUESTS_PER_SECOND: Final = 100.0
 
+_TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        metavar="ADDRESS",
+        help="A proxy, or a network of them, whose X-Forwarded-For counts; repeatable.",
+    ),
+]
+_Confirming = Annotated[
+    Confirm | None,
+    typer.Option(
+        "--confirm",
+        envvar="PET_FEDERATION_CONFIRM",
+        help="Whose word is taken for who is a member of a federation: a person's who compared keys, or the admin's.",
+        show_default="person; admin in federations that speak the vendor's formats",
+    ),
+]
+_Metrics = Annotated[
+    bool | None,
+    typer.Option(
+        "--metrics/--no-metrics",
+        help="Whether /metrics answers in Prometheus' format; needs the extra metrics.",
+        show_default="where the extra is installed",
+    ),
+]
+_ChangingGets = Annotated[
+    bool, typer.Option(help="Whether paths that change something answer GET too, as published; POST always works.")
+]
+
 
 def command(
     bind: Annotated[
@@ -61,37 +90,13 @@ def command(
     nats_authority: Annotated[
         Path | None, typer.Option("--nats-authority", metavar="FILE", help="The only authority to trust for brokers (PEM).")
     ] = None,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trusted-proxy",
-            metavar="ADDRESS",
-            help="A proxy, or a network of them, whose X-Forwarded-For counts; repeatable.",
-        ),
-    ] = None,
-    confirm: Annotated[
-        Confirm | None,
-        typer.Option(
-            "--confirm",
-            envvar="PET_FEDERATION_CONFIRM",
-            help="Whose word is taken for who is a member of a federation: a person's who compared keys, or the admin's.",
-            show_default="person; admin in federations that speak the vendor's formats",
-        ),
-    ] = None,
+    trusted_proxy: _TrustedProxies = None,
+    confirm: _Confirming = None,
     compat: Annotated[
         bool, typer.Option("--compat", help="Also speak the vendor's formats. Insecure; refused off loopback without TLS.")
     ] = False,
-    metrics: Annotated[
-        bool | None,
-        typer.Option(
-            "--metrics/--no-metrics",
-            help="Whether /metrics answers in Prometheus' format; needs the extra metrics.",
-            show_default="where the extra is installed",
-        ),
-    ] = None,
-    changing_gets: Annotated[
-        bool, typer.Option(help="Whether paths that change something answer GET too, as published; POST always works.")
-    ] = True,
+    metrics: _Metrics = None,
+    changing_gets: _ChangingGets = True,
 ) -> None:
     """Run a federation server: the REST interface, and the peers of its users.
 
