@@ -527,6 +527,10 @@ class MessageTooLargeError(TransportRefusedError):
     """A message is larger than the coordinator, or a proxy in front of it, takes; smaller ones may pass."""
 
 
+class UnknownProfileError(TransportError):
+    """The coordinator does not speak the profile of the protocol that was asked for."""
+
+
 class CertificateError(TransportError):
     """TLS failed for a certificate: the other side's is not trusted or of another name, or ours is missing or refused."""
 

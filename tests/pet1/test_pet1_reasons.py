@@ -41,6 +41,7 @@ REASONS: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "malformed_check": NEGATIVE,
     "malformed_committee": NEGATIVE,
     "malformed_enrolment": NEGATIVE,
+    "malformed_headers": ("pet1/test_pet1_header_batches.py", "test_a_length_beyond_the_end_reserves_nothing"),
     "malformed_manifest": NEGATIVE,
     "malformed_round": NEGATIVE,
     "malformed_share_header": NEGATIVE,
