@@ -26,11 +26,12 @@ from pet.federation.server.rest import RestOptions, create_app
 from pet.federation.server.service import FederationService
 from pet.federation.server.store import FederationStore
 from pet.log_lines import log_to_standard_error
-from pet.transports.forwarded import ForwardedPeers, Network, parse_network
+from pet.transports.forwarded import ForwardedPeers
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
 from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
+from pet.transports.peers import Network, parse_network
 from pet.transports.refusal_counts import RefusalCounts
 
 _logger: Final = logging.getLogger("pet.federation")
@@ -38,6 +39,8 @@ _logger: Final = logging.getLogger("pet.federation")
 _GRACE_SECONDS: Final = 5
 #: A federation has tens of members, each with a few clients: far fewer than a coordinator's participants.
 _MAX_CONNECTIONS: Final = 512
+#: Of one address, while others are there: with TLS a tenth of a core.
+_MAX_CONNECTIONS_PER_SECOND: Final = 100.0
 _HEADER_SECONDS: Final = 10.0
 _MAX_HEADER_BYTES: Final = 1 << 16
 #: Of one address, and of one user from all addresses.
@@ -166,6 +169,8 @@ def _proxies(texts: list[str]) -> list[Network]:
 def _server_config(app: Any, tls: ServingContext | None, proxies: list[Network], refusals: RefusalCounts) -> uvicorn.Config:
     limits = ConnectionLimits(
         max_connections=_MAX_CONNECTIONS,
+        max_connections_per_second=_MAX_CONNECTIONS_PER_SECOND,
+        unbounded_rate=tuple(proxies),
         header_seconds=_HEADER_SECONDS,
         max_header_bytes=_MAX_HEADER_BYTES,
     )

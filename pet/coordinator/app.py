@@ -18,10 +18,11 @@ from pet.coordinator.stores import Stores
 from pet.coordinator.surroundings import NATS_NAME
 from pet.errors import MissingExtraError
 from pet.transports import asgi
-from pet.transports.forwarded import ForwardedPeers, parse_network
+from pet.transports.forwarded import ForwardedPeers
 from pet.transports.live_page import live_routes
 from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
+from pet.transports.peers import Network, parse_network
 from pet.transports.signed_answers import AnswerSigner
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
         bytes_per_second=math.inf if limits.max_bytes_per_second is None else limits.max_bytes_per_second,
         refusals=service.refusals,
     )
-    proxies = [parse_network(text) for text in limits.trusted_proxies or ()]
-    app.add_middleware(ForwardedPeers, trusted=proxies, setting="service.trusted_proxies")
+    app.add_middleware(ForwardedPeers, trusted=_trusted_proxies(settings), setting="service.trusted_proxies")
     if settings.metrics.prometheus is not False:
         _add_metrics(app, service, is_required=settings.metrics.prometheus is True)
     broker = settings.nats.to_nats_settings()
@@ -102,12 +102,18 @@ def _serve_over_nats(
     app.router.lifespan_context = lifespan
 
 
+def _trusted_proxies(settings: Settings) -> tuple[Network, ...]:
+    return tuple(parse_network(text) for text in settings.service.trusted_proxies or ())
+
+
 def connection_limits(settings: Settings) -> ConnectionLimits:
     """Return what connections may take, within what the system lets this process have; that limit is raised if possible."""
     limits = settings.service
     return ConnectionLimits(
         max_connections=max(1, min(limits.max_connections, raise_file_limit() - SPARE_FILES)),
         max_connections_per_peer=limits.max_connections_per_peer,
+        max_connections_per_second=limits.max_connections_per_second,
+        unbounded_rate=_trusted_proxies(settings),
         header_seconds=limits.header_seconds,
         stall_seconds=limits.stall_seconds,
         max_header_bytes=MAX_HEADER_BYTES,

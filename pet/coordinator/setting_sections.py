@@ -134,6 +134,13 @@ class ServiceSettings(Section):
         "The same from one address (of IPv6: from one /64 network).",
         absent="seven eighths of service.max_connections",
     )
+    max_connections_per_second: Positive = setting(
+        200.0,
+        "a number above 0",
+        "New connections of one address, on average over ten seconds, while any other address is connected or was in these ten "
+        "seconds; beyond that, 503, or with TLS an end before the handshake. One address alone has no such bound, nor have "
+        "`service.trusted_proxies`. A handshake takes about a millisecond of the one thread that serves all.",
+    )
     header_seconds: Positive = setting(
         10.0,
         _SECONDS,
@@ -195,7 +202,7 @@ class ServiceSettings(Section):
         None,
         'a list of IP addresses and networks such as ["127.0.0.1", "10.0.0.0/8"]',
         "Reverse proxies whose `X-Forwarded-For` says who sent a request; from anybody else it is ignored. The connections of "
-        "a proxy still count as its own.",
+        "a proxy still count as its own, but it may begin as many in a second as it likes.",
         absent="there are none",
     )
     model_history: Count = setting(5, "a whole number of global models, at least 1", "How many global models are kept.")

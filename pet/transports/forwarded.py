@@ -2,24 +2,22 @@
 
 Anybody can send the header. Believed from everybody, it would let one peer be a new one for each limit with every request; so
 it would behind a proxy on the same machine that passes on what it got, if loopback were believed. ASGI middleware; the one
-bound that it does not change is that of connections, which are the proxy's own.
+bound that it does not change is that of connections, which are the proxy's own, as many in a second as it likes.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from pet.errors import MissingExtraError
+from pet.transports.peers import Network, is_among, parse_address
 
 with MissingExtraError.naming("http"):
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _logger: Final = logging.getLogger(__name__)
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HEADER: Final = b"x-forwarded-for"
 #: Hops that are looked at, from the last one back; nobody has as many proxies of their own.
@@ -51,48 +49,22 @@ class ForwardedPeers:
 
     def _sender(self, client: tuple[str, int], values: Sequence[bytes]) -> tuple[str, int]:
         """Return the last address that no proxy of ours has."""
-        peer = _parse_address(client[0])
-        if peer is None or not self._is_trusted(peer):
+        peer = parse_address(client[0])
+        if peer is None or not is_among(peer, self._trusted):
             self._warn(client[0])
             return client
         hops = b",".join(values).decode("latin-1").split(",")
         for hop in hops[: -_MAX_HOPS - 1 : -1]:
-            address = _parse_address(hop)
+            address = parse_address(hop)
             if address is None:
                 break
             peer = address
-            if not self._is_trusted(peer):
+            if not is_among(peer, self._trusted):
                 break
         return str(peer), 0
-
-    def _is_trusted(self, address: _Address) -> bool:
-        return any(address in network for network in self._trusted)
 
     def _warn(self, host: str) -> None:
         if not self._has_warned:
             self._has_warned = True
             text = "X-Forwarded-For from %s is ignored, from now on without a word: it is not among %s"
             _logger.warning(text, host, self._setting)
-
-
-def parse_network(text: str) -> Network:
-    """Read an address, or a network such as 10.0.0.0/8.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    return ipaddress.ip_network(text.strip())
-
-
-def _parse_address(text: str) -> _Address | None:
-    """Read an address as proxies write it, with or without a port; None for anything else. IPv4 within IPv6 is IPv4."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address

@@ -114,17 +114,27 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 and close it."""
-        super().connection_made(transport)
-        self.flow = _HeldFlow(transport)
-        self._headers_deadline = Deadline(self.loop, self.limits.header_seconds, self._give_up)
-        self._rest_timer = RestTimer(self.loop, self.timeout_keep_alive, self._end_rest)
-        self._unsent = UnsentTimer(self.loop, transport, self.limits.stall_seconds, self._end_stalled)
+        self._begin(transport)
         self._holding = self.open_connections.admit(self.client, self._make_room)
         if self._holding is None:
             transport.write(_REFUSAL)
             transport.close()
             return
         self._headers_deadline.begin()
+
+    def take_over(self, transport: asyncio.Transport, holding: Holding) -> None:
+        """Take a connection that is counted already."""
+        self._begin(transport)
+        self._holding = holding
+        holding.evict = self._make_room
+        self._headers_deadline.begin()
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.flow = _HeldFlow(transport)
+        self._headers_deadline = Deadline(self.loop, self.limits.header_seconds, self._give_up)
+        self._rest_timer = RestTimer(self.loop, self.timeout_keep_alive, self._end_rest)
+        self._unsent = UnsentTimer(self.loop, transport, self.limits.stall_seconds, self._end_stalled)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give everything back."""

@@ -195,12 +195,15 @@ class TlsGate(asyncio.Protocol):
             self._http.open_connections.refusals.count(RefusalReason.TLS)
             _logger.debug("no TLS with %s: %s", self._address, error)
         finally:
-            self._leave()
+            if upgraded is None or self._is_lost:  # asyncio has closed the connection
+                self._leave()
         if upgraded is None or self._is_lost:
-            return  # asyncio has closed the connection
+            return
+        assert self._holding is not None
+        self._connections.discard(self)
         _bound_reading(upgraded)
         connection = self._http(**self._keywords)
-        connection.connection_made(upgraded)
+        connection.take_over(upgraded, self._holding)
         upgraded.set_protocol(connection)
         if self._received and not upgraded.is_closing():
             connection.data_received(memoryview(self._received))

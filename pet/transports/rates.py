@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 #: A whole round of ten thousand participants behind one address begins at once.
@@ -57,6 +58,14 @@ class Rates:
         if wait_seconds <= 0:
             buckets.requests -= 1
         return buckets, wait_seconds
+
+    def seen_beside(self, name: str) -> bool:
+        """Return whether anybody but this name asked within the last seconds, as many as a bucket lasts.
+
+        The name must have asked last.
+        """
+        latest = islice(reversed(self._buckets.items()), 2)
+        return any(other != name and self._clock() - buckets.seconds < BURST_SECONDS for other, buckets in latest)
 
     def _refill(self, name: str) -> Buckets:
         now_seconds, (requests, size) = self._clock(), self._rates

@@ -15,6 +15,7 @@ class RefusalReason(StrEnum):
 
     CONNECTION = "connection"  #: too many are open
     CONNECTION_EVICTED = "connection_evicted"  #: for one of an address with fewer
+    CONNECTION_RATE = "connection_rate"  #: one address began too many in a second
     TLS = "tls"  #: a handshake that failed
     NO_HTTP = "no_http"
     HEADERS = "headers"  #: too long, or too many

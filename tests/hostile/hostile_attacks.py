@@ -82,6 +82,7 @@ ATTACKS: Final = (
     Attack(
         "flood", 20, lambda _: _get("/status") * 20 + _get("/status", "Connection: close\r\n"), reads=True, reasons=("rate",)
     ),
+    Attack("new connections", 60, lambda _: _get("/params", "Connection: close\r\n"), reads=True, reasons=("connection_rate",)),
     Attack("another sender each time", 20, _forwarded, reads=True, reasons=("rate",)),
     Attack("junk messages", 20, lambda _: _post(300, 300), _post(300, 300), 0.0, reads=True, reasons=("rate",)),
 )

@@ -49,6 +49,7 @@ model_type = "M6"
 length = {length}
 [service]
 max_connections = 300
+max_connections_per_second = 30
 header_seconds = {header_seconds}
 stall_seconds = {stall_seconds}
 max_bytes_in_flight = 8388608

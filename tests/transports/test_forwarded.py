@@ -9,7 +9,8 @@ from asgi_server import serving
 
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
-from pet.transports.forwarded import ForwardedPeers, parse_network
+from pet.transports.forwarded import ForwardedPeers
+from pet.transports.peers import parse_network
 
 PROXIES = [parse_network(text) for text in ("127.0.0.1", "10.0.0.0/8", "fd00::/8")]
 

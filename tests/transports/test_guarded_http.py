@@ -15,7 +15,9 @@ from asgi_server import serving, wait_until
 from pet.bodies.holders import HolderTable
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
-from pet.transports.peers import peer_of
+from pet.transports.peers import parse_network, peer_of
+from pet.transports.rates import BURST_SECONDS
+from pet.transports.refusal_counts import RefusalReason
 
 LARGE = 32 * 2**20
 #: What was asked for since a test began, and what those wait for that asked for /wait.
@@ -216,6 +218,69 @@ def test_refused_connections_do_not_fill_the_log(caplog):
         assert connections.admit(("10.0.0.1", port), lambda: None) is None
         assert connections.admit(("10.0.0.4", port), lambda: None) is None
     assert len(caplog.records) == 2
+
+
+class Arrivals:
+    """Connections that end at once, on a clock of ours; `admit` returns whether a new one is taken."""
+
+    def __init__(self, **limits):
+        self.now = 0.0
+        more = {"max_connections": 10**6, "header_seconds": 1, "max_header_bytes": 1, "max_connections_per_second": 2}
+        self.connections = OpenConnections(ConnectionLimits(**more | limits), clock=lambda: self.now)
+
+    def admit(self, host, count=1):
+        """Return how many of several new ones are taken."""
+        held = [self.connections.admit((host, 1), lambda: None) for _ in range(count)]
+        for holding in held:
+            self.connections.release(holding)
+        return sum(holding is not None for holding in held)
+
+
+def test_an_address_alone_connects_as_fast_as_it_likes():
+    arrivals = Arrivals()
+    assert arrivals.admit("192.0.2.1", 1000) == 1000
+    assert not arrivals.connections.refusals.read()[RefusalReason.CONNECTION_RATE]
+
+
+def test_beside_others_new_connections_of_an_address_have_a_rate():
+    arrivals = Arrivals()
+    arrivals.admit("192.0.2.1", 1000)
+    assert arrivals.admit("192.0.2.2", 1000) == 2 * BURST_SECONDS  # what it has at first, and no more beside the other
+    assert arrivals.admit("192.0.2.1") == 0  # which has used up its own
+    assert arrivals.connections.refusals.read()[RefusalReason.CONNECTION_RATE] == 1000 - 2 * BURST_SECONDS + 1
+    arrivals.now += 3.2
+    assert arrivals.admit("192.0.2.1", 10) == 6
+    arrivals.now += BURST_SECONDS - 0.1  # since then nobody else came
+    arrivals.admit("192.0.2.2")
+    assert arrivals.admit("192.0.2.1", 100) == 2 * BURST_SECONDS
+    arrivals.now += BURST_SECONDS
+    assert arrivals.admit("192.0.2.1", 100) == 100
+    resting = arrivals.connections.admit(("192.0.2.3", 1), lambda: None)
+    arrivals.now += 60  # one that is open is somebody, however long it says nothing
+    assert arrivals.admit("192.0.2.1", 100) == 2 * BURST_SECONDS
+    arrivals.connections.release(resting)
+
+
+def test_a_network_of_addresses_is_one_and_a_trusted_proxy_is_many():
+    arrivals = Arrivals(unbounded_rate=(parse_network("10.0.0.0/8"), parse_network("fd00::/8")))
+    assert arrivals.admit("192.0.2.2") == 1
+    assert sum(arrivals.admit(f"2001:db8::{number:x}") for number in range(100)) == 2 * BURST_SECONDS
+    for proxy in ("10.1.2.3", "::ffff:10.1.2.4", "fd00::1"):
+        assert arrivals.admit(proxy, 100) == 100
+
+
+def test_a_connection_beyond_the_rate_is_told_so():
+    with guarded(header_seconds=60, max_connections_per_second=1 / BURST_SECONDS) as (port, protocol):
+        other = socket.create_connection(("127.0.0.1", port), 10, ("127.0.0.2", 0))
+        wait_until(lambda: protocol.open_connections.count("127.0.0.2"))
+        with connect(port) as first:
+            first.sendall(GET)
+            assert is_answered(first)
+        with connect(port) as second:
+            assert second.recv(1000).startswith(b"HTTP/1.1 503 ")
+            assert is_closed(second)
+        assert protocol.open_connections.refusals.read()[RefusalReason.CONNECTION_RATE] == 1
+        other.close()
 
 
 def only_connection(protocol):

@@ -21,6 +21,7 @@ from pet.errors import ConfigError
 from pet.transports.guarded_tls import guarded_tls_protocol, serving_context
 from pet.transports.line_limit import LineLimit
 from pet.transports.open_connections import ConnectionLimits
+from pet.transports.rates import BURST_SECONDS
 from pet.transports.refusal_counts import RefusalReason
 
 TLS = Path(__file__).parent.parent / "vectors" / "tls"
@@ -160,6 +161,18 @@ def test_silent_handshakes_count_and_end():
         # Not as TLS that failed: none was begun for them, which takes a quarter of a megabyte for each.
         assert open_connections.refusals.read()[RefusalReason.HEADER_TIME] == 2
         assert exchange(port, client_context(CLIENT))
+
+
+def test_an_address_beside_others_begins_no_more_handshakes_than_its_rate():
+    with guarded(max_connections_per_second=2 / BURST_SECONDS) as (port, open_connections):
+        with socket.create_connection((PEER, port), 10, ("127.0.0.2", 0)):
+            wait_until(lambda: open_connections.count("127.0.0.2"))
+            assert exchange(port, client_context(CLIENT))
+            assert exchange(port, client_context(CLIENT))
+            with pytest.raises(OSError, match=r"(?i)reset|EOF"):
+                exchange(port, client_context(CLIENT))
+        counts = open_connections.refusals.read()
+        assert (counts[RefusalReason.CONNECTION_RATE], counts[RefusalReason.TLS]) == (1, 0)
 
 
 @pytest.mark.parametrize("beginning", [b"", GET, bytes(100)])

@@ -8,6 +8,7 @@ import pytest
 from pet.coordinator.app import MAX_HEADER_BYTES, SPARE_FILES, connection_limits, raise_file_limit
 from pet.coordinator.settings import Settings
 from pet.transports import refusal
+from pet.transports.peers import parse_network
 from pet.transports.refusal import LINGER_BYTES, Refusal
 
 
@@ -60,8 +61,17 @@ def test_what_does_not_come_is_not_waited_for_long(monkeypatch):
 
 @pytest.mark.parametrize(("asked", "given"), [(7, 7), (10**9, raise_file_limit() - SPARE_FILES)])
 def test_a_coordinator_takes_as_many_connections_as_it_is_set_and_let(asked, given):
-    settings = Settings(service={"max_connections": asked, "max_connections_per_peer": 5, "header_seconds": 2.5})
+    settings = Settings(
+        service={
+            "max_connections": asked,
+            "max_connections_per_peer": 5,
+            "max_connections_per_second": 7,
+            "trusted_proxies": ["10.0.0.0/8"],
+            "header_seconds": 2.5,
+        }
+    )
     limits = connection_limits(settings)
     assert limits.max_connections == min(asked, given)
     assert (limits.max_connections_per_peer, limits.header_seconds) == (5, 2.5)
+    assert (limits.max_connections_per_second, limits.unbounded_rate) == (7, (parse_network("10.0.0.0/8"),))
     assert limits.max_header_bytes == MAX_HEADER_BYTES
