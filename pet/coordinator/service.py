@@ -253,6 +253,22 @@ class CoordinatorService:
         """
         return await _run_in(self._answer_threads, function, *arguments, **keywords)
 
+    async def work(
+        self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **keywords: _Arguments.kwargs
+    ) -> _Result:
+        """Call a function that takes a part of something large, in a thread of those that handle messages.
+
+        Raises:
+            LocalProtocolError: the service does not run.
+            ServiceBusyError: what it does cannot be stored now.
+        """
+        try:
+            return await _run_in(self._worker_threads, function, *arguments, **keywords)
+        except StorageError as error:
+            raise ServiceBusyError(str(error)) from None
+        finally:
+            self._wake_if_earlier()
+
     async def _let_time_pass(self) -> None:
         while not self._is_stopping:
             self._wake.clear()

@@ -15,10 +15,12 @@ from pet.pet1.hashes import DIGEST_BYTES, u16, u32
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES
 from pet.pet1.refusing import require
 
-_OPEN: Final = 0
-_ACCEPTED: Final = 1
-_REFUSED: Final = 2
-_PIECE_HEAD: Final = struct.Struct(f"<{DIGEST_BYTES}sI")
+#: The first byte of an answer.
+OPEN: Final = 0
+ACCEPTED: Final = 1
+REFUSED: Final = 2
+#: What a piece begins with: the header digest, and the number of its first leaf.
+PIECE_HEAD: Final = struct.Struct(f"<{DIGEST_BYTES}sI")
 #: Reasons are short identifiers.
 _MAX_REASON_BYTES: Final = 100
 _MALFORMED: Final = "malformed_answer"
@@ -41,7 +43,7 @@ class UpdateOpen:
         bitmap = bytearray(-(-len(self.have) // 8))
         for index, is_there in enumerate(self.have):
             bitmap[index // 8] |= is_there << index % 8
-        return bytes([_OPEN]) + u16(self.pieces_in_flight) + bytes(bitmap)
+        return bytes([OPEN]) + u16(self.pieces_in_flight) + bytes(bitmap)
 
     def missing(self) -> Iterator[range]:
         """Yield the leaves that are missing, as pieces of at most 16 in a row."""
@@ -61,7 +63,7 @@ class UpdateAccepted:
 
     def encode(self) -> bytes:
         """Return the answer's bytes."""
-        return bytes([_ACCEPTED])
+        return bytes([ACCEPTED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class UpdateRefused:
 
     def encode(self) -> bytes:
         """Return the answer's bytes."""
-        return bytes([_REFUSED]) + self.reason.encode("ascii")
+        return bytes([REFUSED]) + self.reason.encode("ascii")
 
 
 UpdateAnswer: TypeAlias = UpdateOpen | UpdateAccepted | UpdateRefused
@@ -90,14 +92,14 @@ def read_answer(data: Buffer, leaf_count: int) -> UpdateAnswer:
     """
     data = bytes(data)
     kind, rest = data[:1], data[1:]
-    if kind == bytes([_ACCEPTED]) and not rest:
+    if kind == bytes([ACCEPTED]) and not rest:
         return UpdateAccepted()
-    if kind == bytes([_REFUSED]):
+    if kind == bytes([REFUSED]):
         reason = rest.decode("ascii", "replace")
         is_name = 0 < len(rest) <= _MAX_REASON_BYTES and reason.isascii() and reason.isidentifier()
         require(is_name, _MALFORMED, f"answer: expected a reason of at most {_MAX_REASON_BYTES} letters, got something else")
         return UpdateRefused(reason)
-    is_sized = kind == bytes([_OPEN]) and len(rest) == 2 + -(-leaf_count // 8)
+    is_sized = kind == bytes([OPEN]) and len(rest) == 2 + -(-leaf_count // 8)
     require(is_sized, _MALFORMED, f"answer: expected open, accepted or refused for {leaf_count} leaves, got {len(data)} bytes")
     pieces_in_flight, bitmap = int.from_bytes(rest[:2], "little"), int.from_bytes(rest[2:], "little")
     is_possible = pieces_in_flight > 0 and bitmap < 1 << leaf_count
@@ -121,7 +123,7 @@ def read_piece(data: Buffer) -> tuple[bytes, int, memoryview]:
     """
     view = memoryview(data).cast("B")
     require(
-        len(view) > _PIECE_HEAD.size, "length_mismatch", f"piece: expected more than {_PIECE_HEAD.size} bytes, got {len(view)}"
+        len(view) > PIECE_HEAD.size, "length_mismatch", f"piece: expected more than {PIECE_HEAD.size} bytes, got {len(view)}"
     )
-    header_digest, first = _PIECE_HEAD.unpack_from(view)
-    return header_digest, first, view[_PIECE_HEAD.size :]
+    header_digest, first = PIECE_HEAD.unpack_from(view)
+    return header_digest, first, view[PIECE_HEAD.size :]

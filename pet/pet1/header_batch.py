@@ -6,6 +6,7 @@ Source: docs/spec/profile.md 15.1.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,9 +30,18 @@ class HeaderBatch:
     headers: tuple[bytes, ...] = field(repr=False)
     next_number: int
 
+    def parts(self) -> Iterator[bytes]:
+        """Yield the headers, each behind its length."""
+        return (part for header in self.headers for part in (_LENGTH.pack(len(header)), header))
+
+    @property
+    def size_bytes(self) -> int:
+        """What the parts have together."""
+        return sum(map(len, self.headers)) + _LENGTH.size * len(self.headers)
+
     def encode(self) -> bytes:
         """Return the headers, each behind its length."""
-        return b"".join(part for header in self.headers for part in (_LENGTH.pack(len(header)), header))
+        return b"".join(self.parts())
 
     @classmethod
     def decode(cls, data: Buffer, first: int) -> HeaderBatch:

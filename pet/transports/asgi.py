@@ -1,7 +1,8 @@
 """PET over HTTP, the coordinator's side: xaynet's routes (spec 5), and `/status` and `/healthz`, as an ASGI application.
 
-It can be served as it is or mounted in another application. It moves bytes between HTTP and a `Service`: it knows
-routes, headers and status codes, but no phase, and it is never given the outcome of a message.
+A coordinator that speaks pet/1 has that profile's routes beside them (pet1_reads.py, update_route.py). It can be served as it
+is or mounted in another application. It moves bytes between HTTP and a `Service`: it knows routes, headers and status codes,
+but no phase, and it is never given the outcome of a message.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from pet.transports.asgi_signing import Headers, SignedReads
 from pet.transports.base import PublishedModel
 from pet.transports.message_route import MESSAGE_PATHS, RETRY_AFTER_SECONDS, DirectMessages, MessageRoute
 from pet.transports.paced_answers import PacedAnswers
+from pet.transports.pet1 import Pet1Endpoint
+from pet.transports.pet1_reads import Pet1Reads, knows
 from pet.transports.service import Service
 from pet.transports.signed_answers import AnswerSigner
+from pet.transports.update_route import UpdateRoutes
 
 with MissingExtraError.naming("http"):
     from starlette.applications import Starlette
@@ -68,6 +72,7 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
     messages = MessageRoute(service)
     app = Starlette(
         routes=[
+            *_pet1_routes(service),
             *(Route(path, messages, methods=["POST"]) for path in MESSAGE_PATHS),
             *(Route(path + slash, handler, methods=[method]) for method, path, handler in table for slash in ("", "/")),
             *extra_routes,
@@ -79,6 +84,14 @@ def create_app(service: Service, extra_routes: Sequence[Route] = (), signer: Ans
     app.add_middleware(PacedAnswers, stall_seconds=service.stall_seconds, refusals=service.refusals)
     app.add_middleware(DirectMessages, route=messages)
     return app
+
+
+def _pet1_routes(service: Service) -> list[Route]:
+    """Return the routes of pet/1; a coordinator that speaks xaynet's profile only has none of them."""
+    if not isinstance(service.endpoint, Pet1Endpoint):
+        return []
+    updates = UpdateRoutes(service, service.endpoint).applications()
+    return [*Pet1Reads(service.endpoint).routes(), *(Route(path, app, methods=["POST"]) for path, app in updates.items())]
 
 
 class _Routes:
@@ -126,8 +139,7 @@ class _Routes:
         headers = {"etag": etag, "vary": "Accept", "cache-control": "no-cache"}
         # Also with 304: a cache takes the signature of this round from it.
         headers |= await self._reads.model_headers(model, parameters, media_type, partial(_model_pieces, model, media_type))
-        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-        if etag in known or "*" in known:
+        if knows(request, etag):
             return Response(status_code=304, headers=headers)
         if media_type != BINCODE:
             size = len(_model_header(model, media_type)) + model.length * model.dtype.itemsize

@@ -6,7 +6,7 @@ Knows ASGI messages and HTTP's length header; what the bytes mean is for others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from pet.errors import (
@@ -67,7 +67,7 @@ def declared_length(header: str | None, limit_bytes: int) -> int | None:
     return length
 
 
-async def body_pieces(receive: Receive, limit_bytes: int, stall_seconds: float) -> AsyncIterator[bytes]:
+async def body_pieces(receive: Receive, limit_bytes: int, stall_seconds: float) -> AsyncGenerator[bytes]:
     """Yield a body as it arrives, to its end.
 
     Args:

@@ -43,10 +43,7 @@ class MessageRoute:
         try:
             await self._take(scope, receive)
         except BodyError as error:
-            status_code = STATUS_OF[type(error)]
-            self._service.refusals.count(REASON_OF[type(error)])
-            _logger.info("request refused: status=%d %s", status_code, error)
-            await Refusal(status_code, RETRY_AFTER_SECONDS if status_code == 503 else None)(scope, receive, send)
+            await refuse_body(self._service, error)(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
@@ -109,6 +106,14 @@ class DirectMessages:
         """Let one of both answer."""
         is_message = scope["type"] == "http" and scope["method"] == "POST" and _own_path(scope) in MESSAGE_PATHS
         await (self._route if is_message else self._app)(scope, receive, send)
+
+
+def refuse_body(service: Service, error: BodyError) -> Refusal:
+    """Count a body that was not taken, and return what its sender is answered."""
+    status_code = STATUS_OF[type(error)]
+    service.refusals.count(REASON_OF[type(error)])
+    _logger.info("request refused: status=%d %s", status_code, error)
+    return Refusal(status_code, RETRY_AFTER_SECONDS if status_code == 503 else None)
 
 
 def _own_path(scope: Scope) -> str:

@@ -21,22 +21,28 @@ LINGER_BYTES: Final = 4 * 2**20
 
 
 class Refusal:
-    """An empty answer, after which the connection is closed; an ASGI application.
+    """An answer, empty for most, after which the connection is closed; an ASGI application.
 
     Args:
         status_code: why.
         retry_after_seconds: when the sender should try again; None says nothing about it.
+        body: what to say beside it.
     """
 
-    def __init__(self, status_code: int, retry_after_seconds: int | None = None) -> None:
+    def __init__(self, status_code: int, retry_after_seconds: int | None = None, body: bytes = b"") -> None:
         self.status_code = status_code
-        self.headers = [(b"connection", b"close"), (b"content-length", b"0")]
+        self.body = body
+        self.headers = [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
+        if body:
+            self.headers.append((b"content-type", b"application/octet-stream"))
         if retry_after_seconds is not None:
             self.headers.append((b"retry-after", b"%d" % retry_after_seconds))
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, then linger."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.headers})
+        if self.body:
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await _drop(receive)

@@ -30,6 +30,7 @@ class RefusalReason(StrEnum):
     NO_ROOM = "no_room"  #: in memory or in the spool
     ANSWERS = "answers"  #: too many large answers under way
     READER_STALLED = "reader_stalled"  #: an answer that is not taken
+    WRONG_LEAF = "wrong_leaf"  #: of an update of pet/1: a digest of other bytes than came
 
 
 class RefusalCounts:

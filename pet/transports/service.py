@@ -102,6 +102,16 @@ class Service(Protocol):
         """Call a function that makes an answer, in a thread that no message waits for."""
         ...
 
+    async def work(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
+    ) -> Result:
+        """Call a function that takes a part of something large, in a thread of those that handle messages.
+
+        Raises:
+            ServiceBusyError: what it does cannot be stored now.
+        """
+        ...
+
     def lifespan(self, app: Any, /) -> AbstractAsyncContextManager[None]:
         """Run as long as an ASGI application does."""
         ...

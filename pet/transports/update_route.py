@@ -1,0 +1,199 @@
+"""Updates of pet/1 over HTTP: the sealed part first, and then leaf after leaf, each taken as soon as it is there.
+
+A request holds one leaf in memory, which is charged to its sender. What is refused is answered before the rest of it is read:
+by its length before a byte of it, by its sealed part before the vector, by a leaf before those behind it. What a refusal is
+for, only the endpoint knows; it is asked with nothing where the length alone is wrong, which it refuses and counts as such.
+
+Source: docs/spec/profile.md 7.3.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final, TypeAlias
+
+from pet.errors import BodyError, MissingExtraError, ServiceBusyError
+from pet.pet1.answers import OPEN, PIECE_HEAD, UpdateRefused
+from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, leaf_count
+from pet.transports.body_parts import BodyParts
+from pet.transports.body_reader import body_pieces, declared_length
+from pet.transports.line_limit import LineLimit
+from pet.transports.message_route import refuse_body
+from pet.transports.peers import peer_of
+from pet.transports.pet1 import OpenedUpdate, Pet1Endpoint
+from pet.transports.refusal import Refusal
+from pet.transports.refusal_counts import RefusalReason
+from pet.transports.service import Service
+
+with MissingExtraError.naming("http"):
+    from starlette.types import Receive, Scope, Send
+
+_logger: Final = logging.getLogger(__name__)
+
+OPEN_PATH: Final = "/pet/v1/update/open"
+LEAVES_PATH: Final = "/pet/v1/update/leaves"
+UPDATE_PATH: Final = "/pet/v1/update"
+_SIZE_BYTES: Final = 4
+_MAX_PIECE_BYTES: Final = PIECE_HEAD.size + MAX_PIECE_LEAVES * LEAF_BYTES
+#: No body is longer than its parts, which are asked for one by one: nothing beyond them is read.
+_NO_LIMIT_BYTES: Final = 1 << 62
+#: What takes a body, given what it declares and who sends it; raises BodyError.
+Take: TypeAlias = Callable[[BodyParts, int | None, str], Awaitable[bytes]]
+_WRONG_LEAF: Final = UpdateRefused("wrong_leaf").encode()
+
+
+class UpdateRoutes:
+    """The three ways in of an update, one method each.
+
+    Args:
+        service: the coordinator behind it.
+        endpoint: its endpoint.
+    """
+
+    def __init__(self, service: Service, endpoint: Pet1Endpoint) -> None:
+        self._service: Final = service
+        self._endpoint: Final = endpoint
+        self._lines: Final = LineLimit()
+
+    def applications(self) -> dict[str, UpdateRoute]:
+        """Return what answers each path."""
+        takes = {OPEN_PATH: self._open, LEAVES_PATH: self._take_piece, UPDATE_PATH: self._take_update}
+        return {path: UpdateRoute(self._service, take) for path, take in takes.items()}
+
+    async def _open(self, body: BodyParts, declared_bytes: int | None, holder: str) -> bytes:
+        """Take the sealed part of an update."""
+        sizes = self._endpoint.update_sizes()
+        if sizes is None or declared_bytes not in {None, sizes.sealed_bytes}:
+            return await self._refuse_length()
+        opened = await self._open_sealed(body, sizes.sealed_bytes, holder, is_all=True)
+        return await self._refuse_length() if opened is None else opened.answer
+
+    async def _take_piece(self, body: BodyParts, declared_bytes: int | None, holder: str) -> bytes:
+        """Take a piece of an update that is open."""
+        sizes = self._endpoint.update_sizes()
+        if sizes is None or not (declared_bytes is None or PIECE_HEAD.size < declared_bytes <= _MAX_PIECE_BYTES):
+            return await self._refuse_length()
+        head = await body.read(PIECE_HEAD.size)
+        if len(head) < PIECE_HEAD.size:
+            return await self._refuse_length()
+        upload, first = PIECE_HEAD.unpack(head)
+        end = min(first + MAX_PIECE_LEAVES, leaf_count(sizes.vector_bytes))
+        if declared_bytes is not None and not _is_whole_leaves(first, declared_bytes - PIECE_HEAD.size, sizes.vector_bytes):
+            return await self._take_leaf(upload, first, b"", holder)
+        return await self._take_leaves(body, upload, range(first, end), sizes.vector_bytes, holder, may_end=True)
+
+    async def _take_update(self, body: BodyParts, declared_bytes: int | None, holder: str) -> bytes:
+        """Take an update in one."""
+        sizes = self._endpoint.update_sizes()
+        if sizes is None or declared_bytes not in {None, _SIZE_BYTES + sizes.sealed_bytes + sizes.vector_bytes}:
+            return await self._refuse_length()
+        if await body.read(_SIZE_BYTES) != sizes.sealed_bytes.to_bytes(_SIZE_BYTES, "little"):
+            return await self._refuse_length()
+        opened = await self._open_sealed(body, sizes.sealed_bytes, holder, is_all=False)
+        if opened is None:
+            return await self._refuse_length()
+        if opened.upload is None:
+            return opened.answer
+        leaves = range(leaf_count(sizes.vector_bytes))
+        return await self._take_leaves(body, opened.upload, leaves, sizes.vector_bytes, holder, may_end=False)
+
+    async def _refuse_length(self) -> bytes:
+        """Return the refusal of what has another length than this round's: that of nothing at all."""
+        opened = await self._service.work(self._endpoint.open_update, b"")
+        return opened.answer
+
+    async def _open_sealed(self, body: BodyParts, size_bytes: int, holder: str, *, is_all: bool) -> OpenedUpdate | None:
+        """Read the sealed part and have it judged; None if it ends early, or goes on where it is all there should be."""
+        async with self._service.receive_body(size_bytes, holder) as incoming:
+            while incoming.size_bytes < size_bytes and (part := await body.next(size_bytes - incoming.size_bytes)):
+                await incoming.append(bytes(part))
+            if incoming.size_bytes < size_bytes or (is_all and not await body.is_at_end()):
+                return None
+            sealed = await incoming.finish()
+            try:
+                return await self._service.work(self._endpoint.open_update, sealed)
+            finally:
+                sealed.close()
+
+    async def _take_leaves(
+        self, body: BodyParts, upload: bytes, leaves: range, vector_bytes: int, holder: str, *, may_end: bool
+    ) -> bytes:
+        """Take leaves as they arrive, until the update is refused or accepted: no more of it is looked at then.
+
+        Args:
+            body: where they come from.
+            upload: the header digest.
+            leaves: the numbers of those that may come.
+            vector_bytes: size of the whole vector.
+            holder: who sends them.
+            may_end: whether they may be over before the last of these.
+        """
+        answer = b""
+        for number in leaves:
+            if may_end and answer and await body.is_at_end():
+                return answer
+            size_bytes = min(LEAF_BYTES, vector_bytes - number * LEAF_BYTES)
+            answer = await self._read_leaf(body, upload, number, size_bytes, holder)
+            if answer[0] != OPEN:
+                return answer
+        if answer and await body.is_at_end():
+            return answer
+        return await self._take_leaf(upload, leaves.start, b"", holder)
+
+    async def _read_leaf(self, body: BodyParts, upload: bytes, number: int, size_bytes: int, holder: str) -> bytes:
+        if self._service.memory.is_short_for(holder, size_bytes):
+            raise ServiceBusyError("leaf: expected free memory, got others that wait for some")
+        async with self._service.memory.reserve(size_bytes, holder) as reservation:
+            leaf = bytearray()
+            while len(leaf) < size_bytes and (part := await body.next(size_bytes - len(leaf))):
+                await reservation.grow(len(leaf) + len(part))
+                leaf += part
+            reservation.finish()
+            return await self._take_leaf(upload, number, leaf, holder)
+
+    async def _take_leaf(self, upload: bytes, number: int, leaf: bytes | bytearray, holder: str) -> bytes:
+        answer = await self._service.work(self._endpoint.take_leaves, upload, number, leaf)
+        if answer == _WRONG_LEAF:
+            self._service.refusals.count(RefusalReason.WRONG_LEAF)
+            self._lines.log(_logger, logging.WARNING, holder, "a wrong leaf of an update came from %s", holder)
+        return answer
+
+
+class UpdateRoute:
+    """One of them as an ASGI application: 200 and an answer of 7.3, or a status without a body.
+
+    Args:
+        service: the coordinator behind it.
+        take: takes a body and returns the answer. What it leaves of the body is not read.
+    """
+
+    def __init__(self, service: Service, take: Take) -> None:
+        self._service: Final = service
+        self._take: Final = take
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        service = self._service
+        text = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-length"), None)
+        try:
+            declared_bytes = declared_length(text, _NO_LIMIT_BYTES)
+            async with aclosing(body_pieces(receive, _NO_LIMIT_BYTES, service.stall_seconds)) as pieces:
+                body = BodyParts(pieces, declared_bytes)
+                answer = await self._take(body, declared_bytes, peer_of(scope.get("client")))
+        except BodyError as error:
+            await refuse_body(service, error)(scope, receive, send)
+            return
+        if not body.is_whole:
+            await Refusal(200, body=answer)(scope, receive, send)
+            return
+        headers = [(b"content-length", b"%d" % len(answer)), (b"content-type", b"application/octet-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+def _is_whole_leaves(first: int, size_bytes: int, vector_bytes: int) -> bool:
+    """Return whether leaves from a number on are whole; only the vector's last one is shorter."""
+    end = first * LEAF_BYTES + size_bytes
+    return end <= vector_bytes and (size_bytes % LEAF_BYTES == 0 or end == vector_bytes)
