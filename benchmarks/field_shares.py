@@ -67,7 +67,7 @@ class Vectors:
         for number, vector in enumerate(self.vectors):
             fields.expand_add(vector, 0, number.to_bytes(32, "little"), order)
         self.weights = [generator.uniform(-1.01, 1.01, length).astype(np.float32) for _ in range(4)]
-        self.models = [np.ones(length, dtype=self.dtype) for _ in range(4)]
+        self.models = [kernels.new_array((length,), self.dtype) for _ in range(4)]
         self.next = 0
 
     def turn(self) -> "Arrays":

@@ -37,7 +37,7 @@ def expand(seed: bytes, order: int, length: int, position: int, threads: Support
     with occupy(threads, threads_worth_drawing(order, length)) as count:
         if count == 1:
             return kernels.expand(seed, order, length, position)[0]
-        elements = np.empty((length, kernels.element_bytes(order)), dtype=np.uint8)
+        elements = kernels.new_array((length, kernels.element_bytes(order)), np.uint8)
 
         def put(start: int, piece: kernels.Packed) -> None:
             elements[start : start + len(piece)] = piece
@@ -57,7 +57,7 @@ def update(
     length = len(weights)
     with occupy(threads, threads_worth_drawing(encoding.order, length)) as count:
         if count > 1:
-            masked = np.empty((length, kernels.element_bytes(encoding.order)), dtype=np.uint8)
+            masked = kernels.new_array((length, kernels.element_bytes(encoding.order)), np.uint8)
             clipped_counts: list[int] = []
 
             def mask(start: int, piece: kernels.Packed) -> None:
@@ -204,7 +204,7 @@ def unmask(
     Raises:
         UnmaskError: a difference outside the bounds (reason "out_of_range").
     """
-    model = np.empty(total.shape[1], dtype=dtype) if out is None else out
+    model = kernels.new_array((total.shape[1],), dtype) if out is None else out
 
     def unmask_range(part: slice) -> None:
         kernels.unmask(total[:, part], mask[part], decoding, dtype, out=model[part])

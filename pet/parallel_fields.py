@@ -26,7 +26,7 @@ _PIECE_LENGTH: Final = 1 << 14
 
 def new_vector(length: int, order: int) -> kernels.Packed:
     """Return a vector of zeros."""
-    return np.zeros((length, fields.element_bytes(order)), dtype=np.uint8)
+    return kernels.new_array((length, fields.element_bytes(order)), np.uint8, is_zeroed=True)
 
 
 def expand_add(
@@ -49,7 +49,7 @@ def mask(
     Raises:
         ModelError: a weight is NaN or infinite.
     """
-    vector = np.empty((len(weights), fields.element_bytes(order)), dtype=np.uint8)
+    vector = kernels.new_array((len(weights), fields.element_bytes(order)), np.uint8)
     clipped_counts: list[int] = []
 
     def mask_range(part: slice) -> None:
@@ -129,7 +129,7 @@ def decode(
     Raises:
         UnmaskError: an element above `highest` (reason "out_of_range").
     """
-    model = np.empty(len(elements), dtype=dtype)
+    model = kernels.new_array((len(elements),), dtype)
 
     def decode_range(part: slice) -> None:
         fields.decode(elements[part], bound, highest, unit, order, dtype, out=model[part])

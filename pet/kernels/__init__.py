@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import AggregationError, ModelError
-from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total, capacity, element_bytes, plane_count
+from pet.kernels._arrays import Decoding, Encoding, Model, Packed, Total, capacity, element_bytes, new_array, plane_count
 from pet.kernels._backends import BACKEND_NAMES, active_backend, available_backends, backend_for, select_backend
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "expand",
     "find_invalid",
     "mask_weights",
+    "new_array",
     "new_total",
     "pack",
     "plane_count",
@@ -55,7 +56,7 @@ SEED_BYTES: Final = 32
 
 def new_total(length: int, order: int) -> Total:
     """Return a total of zeros: shape (plane_count(order), length)."""
-    return np.zeros((plane_count(order), length), dtype=np.uint64)
+    return new_array((plane_count(order), length), np.uint64, is_zeroed=True)
 
 
 # ---- drawing --------------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def unmask(total: Total, mask: Packed, decoding: Decoding, dtype: np.dtype[np.ge
     _check_order(decoding.order)
     _check_total(total, decoding.order)
     _check_packed(mask, total.shape[1], decoding.order)
-    model = np.empty(total.shape[1], dtype=dtype) if out is None else out
+    model = new_array((total.shape[1],), dtype) if out is None else out
     _check_model(model)
     if model.dtype != dtype or len(model) != total.shape[1]:
         raise ModelError(f"out: expected {total.shape[1]} weights of {np.dtype(dtype)}, got {_describe(model)}")
@@ -283,7 +284,7 @@ def decode_fractions(data: NDArray[np.uint8], length: int, dtype: np.dtype[np.ge
             the type (reason "out_of_range").
     """
     _check_bytes(data)
-    model = np.empty(length, dtype=dtype)
+    model = new_array((length,), dtype)
     _check_model(model)
     return model, backend_for().decode_fractions(model, data)
 
@@ -298,7 +299,7 @@ def _describe(array: NDArray[np.generic]) -> str:
 def _new_packed(length: int, order: int) -> Packed:
     if length < 0:
         raise ModelError(f"length: expected 0 or more, got {length}")
-    return np.empty((length, element_bytes(order)), dtype=np.uint8)
+    return new_array((length, element_bytes(order)), np.uint8)
 
 
 def _check_order(order: int) -> None:

@@ -7,6 +7,7 @@ nothing themselves but what only a pass over the data can tell (an invalid eleme
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -22,10 +23,37 @@ Total = NDArray[np.uint64]
 Model = NDArray[Any]
 
 
+#: What the operating system maps with one entry where it can ("transparent huge pages").
+_HUGE_PAGE_BYTES: Final = 2 << 20
+#: NumPy asks for such pages for what it allocates from this size on.
+_HINTED_BYTES: Final = 4 << 20
 #: What a capacity is limited to: totals are reduced this often at least, so counts fit 32 bits.
 _MAX_CAPACITY: Final = 2**32 - 1
 #: Orders whose numbers are remembered.
 _KNOWN_ORDERS: Final = 64
+
+
+def new_array(shape: tuple[int, ...], dtype: Any, *, is_zeroed: bool = False) -> NDArray[Any]:
+    """Return an array; from 2 MiB on it begins at a huge page, and lies in such pages where the operating system has them.
+
+    With pages of 4 KiB, a kernel that passes once over a vector waits for their addresses a seventh of its time. NumPy asks for
+    larger pages from 4 MiB on; so a smaller array is part of a larger one, of which no more is touched than this part and the
+    rest of its last page.
+
+    Args:
+        shape: of the array.
+        dtype: of its elements.
+        is_zeroed: whether all bytes are 0.
+    """
+    allocate = np.zeros if is_zeroed else np.empty
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _HUGE_PAGE_BYTES:
+        return allocate(shape, dtype=dtype)
+    pages = -(-size // _HUGE_PAGE_BYTES) + 1  # one more, for the way to the first of them
+    room = allocate(max(pages * _HUGE_PAGE_BYTES, _HINTED_BYTES), dtype=np.uint8)
+    start = -room.ctypes.data % _HUGE_PAGE_BYTES
+    array: NDArray[Any] = room[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 @functools.lru_cache(_KNOWN_ORDERS)

@@ -17,7 +17,7 @@ import numpy as np
 from pet._orders import Z32 as Z32
 from pet._orders import Z64 as Z64
 from pet.errors import AggregationError, ModelError
-from pet.kernels._arrays import Model, Packed
+from pet.kernels._arrays import Model, Packed, new_array
 from pet.kernels._backends import backend_for
 
 ORDERS: Final = (Z32, Z64)
@@ -89,7 +89,7 @@ def encode(
         raise ModelError(f"scalar: expected 0 to 1, got {scalar}")
     if not 1 <= levels <= min(order - 1, MAX_LEVELS):
         raise ModelError(f"levels: expected 1 to {min(order - 1, MAX_LEVELS)}, got {levels}")
-    elements = np.empty((len(weights), element_bytes(order)), dtype=np.uint8) if out is None else out
+    elements = new_array((len(weights), element_bytes(order)), np.uint8) if out is None else out
     _check_vector(elements, len(weights), order)
     return elements, backend_for().field_encode(elements, weights, scalar, bound, levels, order)
 
@@ -123,7 +123,7 @@ def decode(
     _check_bound(bound)
     if not 0 <= highest < order or not 1 <= unit < order:
         raise ModelError(f"highest, unit: expected 0 and 1 to {order - 1}, got {highest} and {unit}")
-    model = np.empty(len(elements), dtype=dtype) if out is None else out
+    model = new_array((len(elements),), dtype) if out is None else out
     _check_floats("out", model)
     if model.dtype != dtype or len(model) != len(elements):
         raise ModelError(f"out: expected {len(elements)} weights of {np.dtype(dtype)}, got {len(model)} of {model.dtype}")

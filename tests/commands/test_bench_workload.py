@@ -138,7 +138,9 @@ def test_a_workload_takes_no_more_memory_than_announced(config):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak <= RotationSizes.of(parsed, length, wanted).total_bytes(parsed, length) + (1 << 20)
+    # It also reports what a large array leaves untouched before and behind it, so that it lies in huge pages: 4 MiB at most.
+    spare = (4 << 20) if length * parsed.element_bytes >= 1 << 20 else 1 << 20
+    assert peak <= RotationSizes.of(parsed, length, wanted).total_bytes(parsed, length) + spare
 
 
 def test_the_most_weights_are_the_most_that_fit():
