@@ -160,7 +160,7 @@ def test_no_record_shows_a_secret():
             found[kind.__name__] = marked
             assert "sesame" not in shown(kind, marked), f"{kind.__module__}.{kind.__name__} shows one of {sorted(marked)}"
     # The search finds what it is for.
-    assert {"SigningKeyPair", "EncryptionKeyPair", "NatsSettings", "NatsAccess", "SavedParticipant"} <= set(found)
+    assert {"SigningKeyPair", "EncryptionKeyPair", "NatsSettings", "SavedParticipant"} <= set(found)
 
 
 def test_secret_bytes_are_hidden_in_one_way():

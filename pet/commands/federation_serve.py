@@ -141,8 +141,8 @@ def _service(
     Raises:
         OSError: the authority's file is not there.
     """
-    authority_file = None if authority is None else str(authority.resolve(strict=True))
-    return FederationService(runtime, store, allows_compat=compat, authority_file=authority_file)
+    ca_file = None if authority is None else authority.resolve(strict=True)
+    return FederationService(runtime, store, allows_compat=compat, ca_file=ca_file)
 
 
 def _set_up_logging() -> None:

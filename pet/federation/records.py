@@ -12,14 +12,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 from pet.crypto import EncryptionKeyPair, SigningKeyPair, hash_sha256
-from pet.federation.formats.json_form import Amount, Flag, PublicKey, Whole
+from pet.federation.formats.json_form import AsGiven, Flag, PublicKey, Whole
 from pet.secret import Secret
+from pet.transports.nats_settings import NatsSettings
 
-DEFAULT_NATS_TIMEOUT_SECONDS: Final = 30.0
-DEFAULT_STREAM_BYTES: Final = 1 << 30
 _FINGERPRINT: Final = b"pet/v1/fed-member\0"
 
 
@@ -60,27 +59,6 @@ class Confirm(StrEnum):
     PERSON = "person"
     #: The admin's.
     ADMIN = "admin"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NatsAccess:
-    """How a peer reaches the broker. At most one of user with password, token, and NKEY seed is set.
-
-    Attributes:
-        hosts: URLs, without credentials in them.
-        request_timeout_seconds: `nats_req_timeout`.
-        stream_max_bytes: `nats_stream_max_memory`, the sum over the federation's streams.
-        authority_file: PEM file of the only authority to trust over TLS; None means the system's.
-    """
-
-    hosts: tuple[str, ...]
-    user: str | None = None
-    password: Secret | None = None
-    token: Secret | None = None
-    nkey_seed: Secret | None = None
-    request_timeout_seconds: Amount = DEFAULT_NATS_TIMEOUT_SECONDS
-    stream_max_bytes: Whole = DEFAULT_STREAM_BYTES
-    authority_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +204,7 @@ class FederationRecord:
     project_id: str
     terms: FederationTerms
     keys: PeerKeys
-    nats: NatsAccess
+    nats: Annotated[NatsSettings, AsGiven()]
     is_admin: Flag
     peers: tuple[PeerIdentity, ...]
     confirmed: tuple[str, ...] = ()
@@ -253,7 +231,7 @@ class InvitationContents:
     """
 
     terms: FederationTerms
-    nats: NatsAccess
+    nats: NatsSettings
     token: Secret
     members_digest: str
     rest_url: str | None = None

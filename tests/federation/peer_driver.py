@@ -17,12 +17,12 @@ from pet.federation.formats.encoding import encode_base64
 from pet.federation.peer.clock import SystemClock
 from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.peer.peer import NatsPeer
-from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, NatsAccess, PeerKeys, ScheduleRecord
+from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, PeerKeys, ScheduleRecord
 from pet.federation.server.store import FederationStore, PeerStorage
 from pet.federation.statistics.feature import Feature, Kind
 from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
-from pet.transports.nats import generate_federation_id
+from pet.transports.nats import NatsSettings, generate_federation_id
 
 SCHEMA = Schema(
     (
@@ -104,8 +104,8 @@ class Federation:
     def admin(self) -> Node:
         return self.nodes[0]
 
-    def access(self) -> NatsAccess:
-        return NatsAccess(hosts=(self.url,), request_timeout_seconds=5, **self.broker_options)
+    def access(self) -> NatsSettings:
+        return NatsSettings(hosts=(self.url,), request_timeout_seconds=5, **self.broker_options)
 
     async def create(self) -> Node:
         keys = PeerKeys.generate()

@@ -16,9 +16,11 @@ from pet.errors import (
     TokenRefusedError,
 )
 from pet.federation.peer.clock import SystemClock
-from pet.federation.peer.nats_runtime import nats_settings, require_usable
-from pet.federation.records import LocalType, Mode, NatsAccess, ProjectKind
+from pet.federation.peer.nats_runtime import NatsFederationRuntime, require_usable
+from pet.federation.records import LocalType, Mode, ProjectKind
+from pet.federation.server.request_maps import MapContext, created_record
 from pet.secret import Secret
+from pet.transports.nats import NatsSettings
 from pet.transports.nats.storage import ask_storage, store_message
 
 PAGE = Path(__file__).parents[2] / "docs" / "federation.md"
@@ -95,8 +97,6 @@ def test_what_cannot_run_is_refused_at_once(broker, tmp_path, monkeypatch):
             plain_model = replace(record.terms, kind=ProjectKind.MODEL, uses_smpc=False)
             with pytest.raises(FederationValueError, match="fed_use_smpc"):
                 require_usable(replace(record, terms=plain_model))
-            with pytest.raises(FederationValueError, match="TLS"):
-                await started.join(nats=NatsAccess(hosts=("nats://192.0.2.1:4222",)))
 
     run(work())
 
@@ -132,7 +132,7 @@ def test_the_documented_broker_lets_peers_do_what_they_need_and_no_more(tmp_path
         monkeypatch.setenv(f"PET_{user}_PASSWORD", f"hush-{user}")
 
     def access(broker, user):
-        return NatsAccess(hosts=(broker.url,), user=user, password=Secret(f"hush-{user.upper()}"), request_timeout_seconds=5)
+        return NatsSettings(hosts=(broker.url,), user=user, password=Secret(f"hush-{user.upper()}"), request_timeout_seconds=5)
 
     async def work(broker):
         started = Federation(broker.url, tmp_path / "peers", terms={"federation_id": "abcdefghij012345"})
@@ -159,12 +159,15 @@ def test_the_documented_broker_lets_peers_do_what_they_need_and_no_more(tmp_path
         run(work(broker))
 
 
-def test_settings_of_the_broker_come_from_the_record():
-    access = NatsAccess(hosts=("nats://127.0.0.1:4222",), user="u", password=Secret("hush"), request_timeout_seconds=3)
-    settings = nats_settings(access, in_memory=True)
-    assert (settings.user, settings.password) == ("u", Secret("hush"))
-    assert (settings.storage, settings.request_timeout_seconds) == ("memory", 3)
-    assert "hush" not in repr(access) + repr(settings)
+def test_a_broker_elsewhere_is_talked_to_without_tls_where_record_and_server_allow_it():
+    entries = {"fed_name": "a", "sync_sched": "m1", "nats_hosts": "nats://192.0.2.1:4222", "fed_mode": "compat"}
+    record = created_record(entries, MapContext(customer_id="c", project_id="p", allows_compat=True))
+    settings = NatsFederationRuntime(allows_plaintext=True)._settings(record)
+    assert (settings.hosts, settings.storage) == (("nats://192.0.2.1:4222",), "memory")
+    native = replace(record, terms=replace(record.terms, mode=Mode.NATIVE))
+    for refused, allows in ((record, False), (native, True)):
+        with pytest.raises(FederationValueError, match="expected TLS"):
+            NatsFederationRuntime(allows_plaintext=allows)._settings(refused)
 
 
 def test_clocks_can_be_quick():

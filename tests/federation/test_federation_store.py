@@ -1,9 +1,11 @@
 """What the store keeps, for whom, and what a token is good for."""
 
 import dataclasses
+import json
 import sqlite3
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 from federation_rest_server import Clock
@@ -13,6 +15,7 @@ from pet.federation.formats.record_codec import decode_record, encode_record
 from pet.federation.records import ContractRecord, LogKind, Mode, PeerKeys
 from pet.federation.server.request_maps import MapContext, created_record
 from pet.federation.server.store import MAX_LOG_LINES, FederationStore
+from pet.transports.nats_settings import NatsSettings
 
 ENTRIES = {
     "fed_name": "a b",
@@ -47,6 +50,7 @@ RECORDS = {
     ),
     "compatible": lambda: dataclasses.replace(
         record(),
+        nats=NatsSettings(hosts=("nats://192.0.2.1",), ca_file=Path("/ca.pem"), allow_plaintext=True),
         terms=dataclasses.replace(
             record().terms, admin=None, mode=Mode.COMPAT, contract=ContractRecord(lines=("COUNT(x) > 5",), counter=3)
         ),
@@ -59,6 +63,13 @@ def test_a_record_comes_back(kind):
     found = RECORDS[kind]()
     assert decode_record(encode_record(found)) == found
     assert "hush" not in repr(found)
+
+
+def test_the_way_to_the_broker_is_stored_under_the_names_of_earlier_versions():
+    stored = json.loads(encode_record(RECORDS["compatible"]()))["nats"]
+    names = {"hosts", "user", "password", "token", "nkey_seed", "request_timeout_seconds", "stream_max_bytes"}
+    assert stored.keys() == names | {"authority_file"}
+    assert stored["authority_file"] == "/ca.pem"
 
 
 def test_damaged_records_are_refused_without_their_contents():

@@ -12,8 +12,9 @@ from pet.errors import FederationValueError
 from pet.federation.formats import compat, secure
 from pet.federation.formats.encoding import decode_base64, decode_base64url, encode_base64, encode_base64url, parse_json_object
 from pet.federation.formats.secure import SignedParts
-from pet.federation.records import NatsAccess, PeerKeys
+from pet.federation.records import PeerKeys
 from pet.secret import Secret
+from pet.transports.nats_settings import NatsSettings
 
 SECRET = bytes(range(16))
 PARTS = SignedParts(
@@ -146,7 +147,7 @@ def test_only_json_objects_are_read(text):
 def test_secrets_hide():
     secret = Secret("hush-hush")
     keys = PeerKeys.generate()
-    access = NatsAccess(hosts=("nats://127.0.0.1:4222",), user="u", password=secret, nkey_seed=Secret("SUhush"))
+    access = NatsSettings(hosts=("nats://127.0.0.1:4222",), user="u", password=secret)
     for text in [repr(secret), str(secret), f"{secret}", f"{secret:>40}", "%s %r" % (secret, secret), repr(access), repr(keys)]:  # noqa: UP031
         assert "hush" not in text
         assert keys.signing.secret_key.hex() not in text

@@ -84,6 +84,16 @@ class Base64UrlText:
 PublicKey = Annotated[bytes, Base64UrlText(PUBLIC_KEY_BYTES)]
 
 
+class AsGiven:
+    """Marks a record that the owner of the JSON form reads and writes by itself."""
+
+    def __get_pydantic_core_schema__(self, source: type, handler: object) -> Any:
+        from pydantic_core import core_schema
+
+        left_out = core_schema.plain_serializer_function_ser_schema(lambda _: None)
+        return core_schema.is_instance_schema(source, serialization=left_out)
+
+
 class AsList:
     """Marks a record that is a list in JSON: its fields in their order."""
 

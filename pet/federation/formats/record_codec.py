@@ -1,6 +1,7 @@
 """A peer's record as JSON text, with its secrets: for the store and nothing else.
 
-What an earlier release did not know yet has its default: nobody was confirmed, and no contract accepted beforehand.
+What an earlier release did not know yet has its default: nobody was confirmed, and no contract accepted beforehand. Whether a
+broker may be talked to without TLS is not stored: what is has to be readable in compatibility mode, and who connects decides.
 
 Source: none; the format is ours. `version` says which one it is.
 """
@@ -8,6 +9,7 @@ Source: none; the format is ours. `version` says which one it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pet.crypto import EncryptionKeyPair, SigningKeyPair
@@ -15,15 +17,19 @@ from pet.errors import PetError, StateError
 from pet.federation.formats.encoding import canonical_json, decode_base64url, encode_base64url, parse_json_object
 from pet.federation.formats.json_form import JsonForm
 from pet.federation.formats.schedule import Schedule
-from pet.federation.records import FederationRecord, PeerKeys
+from pet.federation.records import FederationRecord, Mode, PeerKeys
+from pet.secret import Secret
+from pet.transports.nats_settings import NatsSettings
 
 _VERSION: Final = 1
 _FORM: Final = JsonForm(FederationRecord)
+_NATS: Final = ("hosts", "user", "password", "token", "nkey_seed", "request_timeout_seconds", "stream_max_bytes")
 
 
 def encode_record(record: FederationRecord) -> str:
     """Return the JSON text of a record. It holds secret keys in clear: keep it where only its owner can read it."""
-    return canonical_json(_FORM.fields(record) | {"version": _VERSION, "keys": _keys(record.keys)})
+    parts = {"version": _VERSION, "keys": _keys(record.keys), "nats": _nats(record.nats)}
+    return canonical_json(_FORM.fields(record) | parts)
 
 
 def decode_record(text: str) -> FederationRecord:
@@ -36,7 +42,9 @@ def decode_record(text: str) -> FederationRecord:
     if found.get("version") != _VERSION:
         raise StateError(f"record of a federation: expected version {_VERSION}, got another")
     try:
-        record = _FORM.read(found | {"keys": _read_keys(found["keys"])})
+        is_compatible = found["terms"].get("mode") == Mode.COMPAT
+        nats = _read_nats(found["nats"], allow_plaintext=is_compatible)
+        record = _FORM.read(found | {"keys": _read_keys(found["keys"]), "nats": nats})
         Schedule.parse(record.terms.schedule.text)
         return record
     except (KeyError, TypeError, ValueError, AttributeError, PetError) as error:
@@ -62,3 +70,18 @@ def _read_keys(found: Mapping[str, Any]) -> dict[str, Any]:
         "signing": SigningKeyPair(parts["signing_public"], parts["signing_secret"]),
         "encryption": EncryptionKeyPair(parts["encryption_public"], parts["encryption_secret"]),
     }
+
+
+def _nats(settings: NatsSettings) -> dict[str, Any]:
+    values = {name: getattr(settings, name) for name in _NATS}
+    stored = {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
+    return stored | {"authority_file": None if settings.ca_file is None else str(settings.ca_file)}
+
+
+def _read_nats(found: Mapping[str, Any], *, allow_plaintext: bool) -> NatsSettings:
+    authority = found.get("authority_file")
+    return NatsSettings(
+        **{name: found[name] for name in _NATS if name in found},
+        ca_file=None if authority is None else Path(authority),
+        allow_plaintext=allow_plaintext,
+    )

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from pet.errors import (
@@ -28,7 +27,7 @@ from pet.federation.peer.context import PeerContext
 from pet.federation.peer.peer import NatsPeer
 from pet.federation.peer.rounds import DEFAULT_PHASE_SECONDS
 from pet.federation.peer_store import PeerStore
-from pet.federation.records import Confirm, FederationRecord, LocalType, Mode, NatsAccess, ProjectKind
+from pet.federation.records import Confirm, FederationRecord, LocalType, Mode, ProjectKind
 from pet.federation.statistics.devices import TorchDevice
 from pet.secret import Secret
 from pet.transports.nats import NatsConnection, NatsSettings, Subjects
@@ -159,34 +158,16 @@ class NatsFederationRuntime:
         return context
 
     def _settings(self, record: FederationRecord) -> NatsSettings:
-        allows = self._allows_plaintext and record.terms.mode is Mode.COMPAT
+        """Return how to connect for a record; streams in memory are what compatibility mode promises."""
+        is_compatible = record.terms.mode is Mode.COMPAT
+        allows = self._allows_plaintext and is_compatible
         try:
-            return nats_settings(record.nats, in_memory=record.terms.mode is Mode.COMPAT, allow_plaintext=allows)
+            return replace(record.nats, storage="memory" if is_compatible else "file", allow_plaintext=allows)
         except ConfigError as error:
             raise FederationValueError(str(error), "nats_hosts") from None
 
 
-def nats_settings(access: NatsAccess, *, in_memory: bool = False, allow_plaintext: bool = False) -> NatsSettings:
-    """Return the transport's settings for what a record says; streams in memory are what compatibility mode promises.
-
-    Raises:
-        ConfigError: a value breaks its rule.
-    """
-    return NatsSettings(
-        hosts=access.hosts,
-        user=access.user,
-        password=access.password,
-        token=access.token,
-        nkey_seed=access.nkey_seed,
-        ca_file=None if access.authority_file is None else Path(access.authority_file),
-        request_timeout_seconds=access.request_timeout_seconds,
-        stream_max_bytes=access.stream_max_bytes,
-        storage="memory" if in_memory else "file",
-        allow_plaintext=allow_plaintext,
-    )
-
-
-def _credential_key(access: NatsAccess) -> str:
+def _credential_key(access: NatsSettings) -> str:
     """Return the key of the credential that a record has, or would need."""
     given = (
         ("nats_sec_token", access.token),

@@ -12,6 +12,7 @@ import secrets
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from pet.crypto import hash_sha256
@@ -33,7 +34,6 @@ from pet.federation.records import (
     InvitationContents,
     LocalType,
     Mode,
-    NatsAccess,
     PeerIdentity,
     PeerKeys,
     ProjectKind,
@@ -50,7 +50,7 @@ from pet.federation.server.parameters import (
 )
 from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
-from pet.transports.nats.settings import NatsSettings
+from pet.transports.nats_settings import NatsSettings
 
 FEDERATION_ID_LENGTH: Final = 16
 _ID_LETTERS: Final = string.ascii_lowercase + string.digits
@@ -84,14 +84,14 @@ class MapContext:
     Attributes:
         mode: of the request that it came in; the default for a new federation.
         allows_compat: whether this listener speaks the vendor's formats at all.
-        authority_file: PEM file of the broker's authority.
+        ca_file: PEM file of the broker's authority.
     """
 
     customer_id: str
     project_id: str
     mode: Mode = Mode.NATIVE
     allows_compat: bool = False
-    authority_file: str | None = None
+    ca_file: Path | None = None
 
 
 def read_map(data: bytes) -> dict[str, str]:
@@ -177,13 +177,11 @@ def invitation_map(contents: InvitationContents) -> dict[str, str]:
         "fed_secret_key": terms.secret_key.reveal(),
         "fed_req_token": contents.token.reveal(),
         "fed_rest_url": contents.rest_url,
-        "nats_hosts": ",".join(nats.hosts),
+        **nats.to_entries(),
         "nats_sec_user": nats.user,
         "nats_sec_passwd": nats.password,
         "nats_sec_token": nats.token,
         "nats_sec_nkey_seed": nats.nkey_seed,
-        "nats_req_timeout": f"{nats.request_timeout_seconds:g}",
-        "nats_stream_max_memory": str(nats.stream_max_bytes),
         "fed_id": terms.federation_id,
         "fed_mode": terms.mode,
         "fed_key_epoch": str(terms.key_epoch),
@@ -197,7 +195,7 @@ def invitation_map(contents: InvitationContents) -> dict[str, str]:
     return {name: value for name, value in revealed.items() if value is not None}
 
 
-def changed_access(record: FederationRecord, entries: Mapping[str, str]) -> NatsAccess:
+def changed_access(record: FederationRecord, entries: Mapping[str, str]) -> NatsSettings:
     """Return how a peer reaches the broker with another credential, or at other hosts; what is not given stays.
 
     Raises:
@@ -207,15 +205,7 @@ def changed_access(record: FederationRecord, entries: Mapping[str, str]) -> Nats
         raise invalid_key(name[:64], f"expected one of {', '.join(sorted(_ACCESS_KEYS))}")
     if not entries:
         raise invalid_key("nats_sec_user", f"expected at least one of {', '.join(sorted(_ACCESS_KEYS))}")
-    kept = {
-        "nats_hosts": ",".join(record.nats.hosts),
-        "nats_req_timeout": f"{record.nats.request_timeout_seconds:g}",
-        "nats_stream_max_memory": str(record.nats.stream_max_bytes),
-    }
-    context = MapContext(
-        customer_id=record.customer_id, project_id=record.project_id, authority_file=record.nats.authority_file
-    )
-    access = _nats({**kept, **entries}, context, record.terms.mode)
+    access = _nats({**record.nats.to_entries(), **entries}, record.nats.ca_file, record.terms.mode)
     return access if entries.keys() - {"nats_hosts"} else replace(record.nats, hosts=access.hosts)
 
 
@@ -239,7 +229,7 @@ def _record(
         project_id=context.project_id,
         terms=terms,
         keys=keys,
-        nats=_nats(entries, context, terms.mode),
+        nats=_nats(entries, context.ca_file, terms.mode),
         is_admin=is_admin,
         peers=(own,) if is_admin or terms.admin is None else (terms.admin, own),
         members_digest=_members_digest(entries),
@@ -256,23 +246,13 @@ def _mode(entries: Mapping[str, str], context: MapContext) -> Mode:
     return mode
 
 
-def _nats(entries: Mapping[str, str], context: MapContext, mode: Mode) -> NatsAccess:
+def _nats(entries: Mapping[str, str], ca_file: Path | None, mode: Mode) -> NatsSettings:
     required(entries, "nats_hosts")
     try:
-        settings = NatsSettings.from_entries(entries, allow_plaintext=mode is Mode.COMPAT or context.authority_file is not None)
+        return NatsSettings.from_entries(entries, ca_file=ca_file, allow_plaintext=mode is Mode.COMPAT)
     except ConfigError as error:
         key = str(error).partition(":")[0]
         raise invalid_key(key if key.startswith("nats_") else "nats_hosts", str(error)) from None
-    return NatsAccess(
-        hosts=settings.hosts,
-        user=settings.user,
-        password=Secret.of(settings.password),
-        token=Secret.of(settings.token),
-        nkey_seed=Secret.of(settings.nkey_seed),
-        request_timeout_seconds=settings.request_timeout_seconds,
-        stream_max_bytes=settings.stream_max_bytes,
-        authority_file=context.authority_file,
-    )
 
 
 def _admin(entries: Mapping[str, str], *, is_required: bool) -> PeerIdentity | None:

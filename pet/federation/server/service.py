@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 from pet.errors import (
@@ -62,7 +63,7 @@ class FederationService:
         store: FederationStore,
         *,
         allows_compat: bool = False,
-        authority_file: str | None = None,
+        ca_file: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Make a service; `lifespan` starts it.
@@ -71,13 +72,13 @@ class FederationService:
             runtime: runs the peers.
             store: keeps them.
             allows_compat: whether federations may speak the vendor's formats.
-            authority_file: PEM file of the authority of the brokers, for all peers of this server.
+            ca_file: PEM file of the authority of the brokers, for all peers of this server.
             clock: Unix seconds.
         """
         self._runtime: Final = runtime
         self._store: Final = store
         self._allows_compat: Final = allows_compat
-        self._authority_file: Final = authority_file
+        self._ca_file: Final = ca_file
         self._clock: Final = clock
         self._running: Final[dict[tuple[str, str], RunningPeer]] = {}
         self._failures: Final = FailureLimit(clock)
@@ -280,7 +281,7 @@ class FederationService:
             project_id=project_id,
             mode=mode,
             allows_compat=self._allows_compat,
-            authority_file=self._authority_file,
+            ca_file=self._ca_file,
         )
 
 

@@ -10,13 +10,13 @@ from pet.transports.nats.frames import UploadOffer, Verdict
 from pet.transports.nats.receiver import UploadReceiver
 from pet.transports.nats.sender import send_upload
 from pet.transports.nats.server import NatsServer
-from pet.transports.nats.settings import NatsSettings, parse_size
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.storing import store_upload
 from pet.transports.nats.subjects import Subjects, generate_federation_id
 from pet.transports.nats.subscription import Subscription
 from pet.transports.nats.surroundings import UploadHandler
 from pet.transports.nats.transport import AsyncNatsTransport, NatsTransport
+from pet.transports.nats_settings import NatsSettings, parse_size
 
 __all__ = [
     "AsyncNatsTransport",

@@ -24,7 +24,6 @@ from pet.errors import (
 )
 from pet.transports.nats.kept_session import MIN_CHUNK_BYTES, SPARE_BYTES, KeptSession, require_subject
 from pet.transports.nats.session import Session
-from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.subscription import (
     DEFAULT_PENDING_BYTES,
     MessageHandler,
@@ -33,6 +32,7 @@ from pet.transports.nats.subscription import (
     Taker,
     answering,
 )
+from pet.transports.nats_settings import NatsSettings
 
 with MissingExtraError.naming("nats"):
     import nats.errors

@@ -12,10 +12,10 @@ from typing import Any, Final, Self
 
 from pet.errors import ConfigError, MissingExtraError, PetError, TransportConfigError, TransportError, UnreachableError
 from pet.transports.nats.session import Session
-from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.subjects import require_token
 from pet.transports.nats.subscription import Subscription
 from pet.transports.nats.waiting import WaitingRequests
+from pet.transports.nats_settings import NatsSettings
 
 with MissingExtraError.naming("nats"):
     import nats.errors

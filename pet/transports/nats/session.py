@@ -27,9 +27,9 @@ from pet.errors import (
 )
 from pet.secret import Secret
 from pet.transports.nats.large_messages import Wire
-from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.splitter import LARGE_BYTES, LargeMessage
 from pet.transports.nats.subscription import Subscription, Taker, may_answer, respond
+from pet.transports.nats_settings import NatsSettings
 
 with MissingExtraError.naming("nats"):
     import nats.errors

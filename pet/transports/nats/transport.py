@@ -34,9 +34,9 @@ from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection, connect
 from pet.transports.nats.sender import require_accepted, send_upload
 from pet.transports.nats.server import PET_MESSAGE
-from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.storing import store_upload
 from pet.transports.nats.subjects import Subjects
+from pet.transports.nats_settings import NatsSettings
 from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
 from pet.transports.requests import AsyncCalls, BlockingCalls, GetModel, TransportRequest
 from pet.transports.signed_answers import SIGNATURE_HEADER

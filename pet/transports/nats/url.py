@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from pet.errors import ConfigError
-from pet.transports.nats.settings import NatsSettings
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.transport import NatsTransport
+from pet.transports.nats_settings import NatsSettings
 from pet.urls import shown_url
 
 #: The federation id of `pet coordinator`, unless its settings say another one.

@@ -1,7 +1,7 @@
 """How to reach a NATS broker, as whom, and how much of its storage to use.
 
-A record of checked values; nothing here connects. Secrets never show: not in `repr`, not in an error, and what a URL says
-about user and password is taken out of it before anything keeps the URL.
+A record of checked values; nothing here connects, or needs what does: who stores such a record may lack it. Secrets never show:
+not in `repr`, not in an error, and what a URL says about user and password is taken out of it before anything keeps the URL.
 
 Source: docs/spec/federation.md 2.4, 5.2, 5.5.
 """
@@ -118,6 +118,14 @@ class NatsSettings:
             values["stream_max_bytes"] = parse_size(entries["nats_stream_max_memory"])
         return cls(tls=tls, **(values | others))  # type: ignore[arg-type]  # checked by the constructor
 
+    def to_entries(self) -> dict[str, str]:
+        """Return the entries that `from_entries` reads, but for credentials."""
+        return {
+            "nats_hosts": ",".join(self.hosts),
+            "nats_req_timeout": f"{self.request_timeout_seconds:g}",
+            "nats_stream_max_memory": str(self.stream_max_bytes),
+        }
+
     @property
     def uses_tls(self) -> bool:
         """Whether nothing may be sent before the connection is encrypted."""
@@ -134,6 +142,8 @@ class NatsSettings:
         return trusting(self.ca_file)
 
     def _check_credentials(self) -> None:
+        if not isinstance(self.user, str | None):
+            raise ConfigError(f"NATS: expected a user's name, got {type(self.user).__name__}")
         if (self.user is None) != (self.password is None):
             raise ConfigError("NATS: expected user and password together, got one of them")
         given = [name for name in ("user", "token", "nkey_seed") if getattr(self, name) is not None]
