@@ -19,7 +19,7 @@ from typing import Any, Final
 from pet.buffers import Buffer
 from pet.errors import RemoteProtocolError
 from pet.messages import ChunkStore, Message
-from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateRefused
+from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateOpen, UpdateRefused, read_piece
 from pet.pet1.checks import count_complaints
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, sealed_update_bytes
 from pet.pet1.messages import Pet1Tag
@@ -30,9 +30,9 @@ from pet.protocol.pet1_entries import Pet1Entry, UploadEntry
 from pet.protocol.pet1_evidence import EvidenceStore, MemoryEvidenceStore
 from pet.protocol.pet1_leaf_store import LeafStore, MemoryLeafStore
 from pet.protocol.pet1_publications import Pet1Publication, publish_header
-from pet.protocol.pet1_round import OpenUpload, Pet1Round, Pet1Settings
+from pet.protocol.pet1_round import Pet1Round, Pet1Settings
 from pet.protocol.pet1_rules import pet1_profile
-from pet.protocol.pet1_updates import UpdateIntake
+from pet.protocol.pet1_updates import UpdateIntake, UpdateWork
 from pet.protocol.phases import Phase
 from pet.protocol.round_machine import RoundMachine
 from pet.protocol.round_state import MachineState
@@ -149,17 +149,23 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
 
     def open_update(self, sealed: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take the sealed part of an update, or the same again after a break."""
-        return self._take_update(lambda current: self._intake.open(current, sealed), now_seconds)
+        self.advance_time(now_seconds)
+        return self.take_update(self.judge_update(sealed), now_seconds)
 
     def take_piece(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take a piece of an open update's vector."""
-        return self._take_update(lambda current: self._intake.take_piece(current, body), now_seconds)
+
+        def keep(current: Pet1Round, work: UpdateWork) -> None:
+            self._intake.keep(current, *read_piece(body), work)
+
+        self.advance_time(now_seconds)
+        return self.take_update(self._do_work(keep), now_seconds)
 
     def take_whole_update(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take an update in one: the size of the sealed part, that part, and the vector."""
         view = memoryview(body).cast("B")
 
-        def take(current: Pet1Round) -> OpenUpload:
+        def judge(current: Pet1Round, work: UpdateWork) -> None:
             assert current.committee is not None, "updates come after the Sum phase"
             size = sealed_update_bytes(current.committee)
             end = _SIZE_BYTES + size
@@ -167,21 +173,56 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             require(
                 is_sized, "length_mismatch", f"update: expected a sealed part of {size} bytes and a vector, got {len(view)}"
             )
-            opened = self._intake.open(current, view[_SIZE_BYTES:end])
-            for first, start in enumerate(range(end, len(view), _PIECE_BYTES)):
-                self._intake.take_leaves(opened, first * MAX_PIECE_LEAVES, view[start : start + _PIECE_BYTES])
-            return opened
+            self._intake.judge(current, view[_SIZE_BYTES:end], work)
 
-        return self._take_update(take, now_seconds)
+        self.advance_time(now_seconds)
+        work = self._do_work(judge)
+        answer = self.take_update(work, now_seconds)
+        opened, end = work.opened, len(view) - (0 if work.current is None else work.current.record.vector_bytes)
+        for first, start in enumerate(range(end, len(view), _PIECE_BYTES)):
+            if not isinstance(answer, UpdateOpen) or opened is None:
+                break
+            piece = view[start : start + _PIECE_BYTES]
+            answer = self.take_update(self.keep_leaves(opened.name, first * MAX_PIECE_LEAVES, piece), now_seconds)
+        return answer
 
-    def _take_update(self, take: Callable[[Pet1Round], OpenUpload], now_seconds: float) -> UpdateAnswer:
-        """Let time pass, take what came, and count the update once it is complete."""
+    def judge_update(self, sealed: Buffer) -> UpdateWork:
+        """Judge the sealed part of an update, for `take_update`; changes nothing of the round.
+
+        This and `keep_leaves` are most of the work, and may overlap with each other and with all other calls, in any thread.
+        """
+        return self._do_work(lambda current, work: self._intake.judge(current, sealed, work))
+
+    def keep_leaves(self, upload: bytes, first: int, leaves: Buffer) -> UpdateWork:
+        """Judge whole leaves of an open update in a row and make them durable, for `take_update`; see `judge_update`.
+
+        Args:
+            upload: the header digest.
+            first: number of the first of them.
+            leaves: their bytes.
+        """
+        return self._do_work(lambda current, work: self._intake.keep(current, upload, first, leaves, work))
+
+    def _do_work(self, do: Callable[[Pet1Round, UpdateWork], None]) -> UpdateWork:
+        """Do what needs nothing of the round that changes; why something is refused stands in the result."""
+        current = self.state.round  # before the phase: in that phase it has a committee
+        work = UpdateWork(current=current)
+        try:
+            _require_update_phase(self.phase)
+            assert current is not None, "the phase is one of a round"
+            do(current, work)
+        except RemoteProtocolError as error:
+            work.refusal = error
+        return work
+
+    def take_update(self, work: UpdateWork, now_seconds: float) -> UpdateAnswer:
+        """Let time pass, take what was done for an update, and count it once it is complete."""
         self.advance_time(now_seconds)
         current = self.state.round
         try:
-            require(self.phase is Phase.UPDATE, "wrong_phase", f"phase {self.phase.value}: expected no update, got one")
+            _require_update_phase(self.phase, is_same_round=current is work.current)
             assert current is not None, "the phase is one of a round"
-            opened = take(current)
+            opened = self._intake.take(current, work)
         except RemoteProtocolError as error:
             self.refuse(error.reason)
             for closed in self._intake.take_closed():
@@ -209,3 +250,13 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
         )
         self.take(message)
         self._emit(publish_header(self.state.round_id, current, len(current.updates) - 1))
+
+
+def _require_update_phase(phase: Phase, *, is_same_round: bool = True) -> None:
+    """Refuse what comes outside of the Update phase, or was done in that of another round.
+
+    Raises:
+        RemoteProtocolError: "wrong_phase".
+    """
+    is_open = phase is Phase.UPDATE and is_same_round
+    require(is_open, "wrong_phase", f"phase {phase.value}: expected no update, got one")

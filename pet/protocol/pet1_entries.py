@@ -108,7 +108,7 @@ def _restore_updates(current: Pet1Round, committee: Committee, by_kind: dict[int
             header, leaf_digests = read_update(message, committee)
             upload = Upload(record=current.record, context=header.context, leaf_digests=leaf_digests)
             opened = OpenUpload(header=header, message=message, upload=upload, is_dead=kind == _CLOSED)
-            current.uploads[header.participant] = opened
+            current.add_upload(opened)
             if kind == _CLOSED:
                 continue
             missing = set(range(len(leaf_digests))) - set(store.held(opened.name))

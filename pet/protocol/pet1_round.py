@@ -154,7 +154,7 @@ class Pet1Round:
         served_enrolment: its bytes, and the signature or zeros behind them.
         sums: Sum messages by slot.
         committee: once the Sum phase is over.
-        uploads: by participant, complete or not.
+        uploads: by participant, complete or not; `add_upload` adds one.
         updates: participants whose update is complete, in the order of acceptance.
         manifest: once the Update phase is over.
         checks: Check messages by slot.
@@ -179,9 +179,20 @@ class Pet1Round:
     answers: dict[int, Mask] = field(default_factory=dict, repr=False)
     heads: dict[int, bytes] = field(default_factory=dict, repr=False)
     next_model_digest: bytes = field(init=False)
+    #: The participant of each upload by the upload's name; a piece must not cost a search.
+    _participants: dict[bytes, bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.next_model_digest = self.record.model_digest
+
+    def add_upload(self, opened: OpenUpload) -> None:
+        """Take an update whose header is accepted."""
+        self.uploads[opened.header.participant] = opened
+        self._participants[opened.name] = opened.header.participant
+
+    def find_upload(self, name: bytes) -> OpenUpload | None:
+        """Return the update of a header digest; None if there is none, or no longer. Any thread may call this."""
+        return self.uploads.get(self._participants.get(name, b""))
 
     @classmethod
     def begin(

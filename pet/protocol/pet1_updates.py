@@ -3,6 +3,9 @@
 Nobody can spoil another's update: a wrong leaf is dropped, and the rest stays. Counting updates, phases and time are the
 machine's business.
 
+Most of the work needs nothing of the round that changes: opening, verifying, hashing, and writing leaves. It is done first, by
+as many threads as there are uploads, and comes to an `UpdateWork`; what that means for the round is decided when it is taken.
+
 Source: docs/spec/profile.md 7.3.
 """
 
@@ -14,16 +17,33 @@ from dataclasses import dataclass, field
 from pet.buffers import Buffer
 from pet.crypto import open_sealed
 from pet.errors import CryptoError, RemoteProtocolError
-from pet.pet1.answers import UpdateOpen, read_piece
+from pet.pet1.answers import UpdateOpen
 from pet.pet1.leaves import Upload, read_update, sealed_update_bytes
 from pet.pet1.refusing import require
 from pet.protocol.pet1_leaf_store import LeafStore
 from pet.protocol.pet1_round import OpenUpload, Pet1Round
 
 
+@dataclass(slots=True, kw_only=True)
+class UpdateWork:
+    """What was done for an update outside of its round, which is as before.
+
+    Attributes:
+        current: the round.
+        opened: the update: one of the round's, or one that its sealed part has yet to open.
+        kept: numbers of its leaves that are right, and durable.
+        refusal: why the sealed part is refused, or the rest of a piece behind these leaves; None if it is not.
+    """
+
+    current: Pet1Round | None
+    opened: OpenUpload | None = None
+    kept: list[int] = field(default_factory=list)
+    refusal: RemoteProtocolError | None = None
+
+
 @dataclass(slots=True)
 class UpdateIntake:
-    """Takes the sealed parts and the pieces of a round's updates.
+    """Takes the sealed parts and the leaves of a round's updates.
 
     Attributes:
         store: where leaves are.
@@ -35,12 +55,11 @@ class UpdateIntake:
     pieces_in_flight: int
     closed: list[OpenUpload] = field(default_factory=list)
 
-    def open(self, current: Pet1Round, sealed: Buffer) -> OpenUpload:
-        """Judge the sealed part of an update, and open it, or find the one that is open.
+    def judge(self, current: Pet1Round, sealed: Buffer, work: UpdateWork) -> None:
+        """Judge the sealed part of an update by itself, and find the leaves of it that are there; any thread may call this.
 
         Raises:
-            RemoteProtocolError: "length_mismatch", "decryption", and as `read_update`; "update_already_submitted" (another
-                header of this participant), "invalid_element" (this very update is closed for good), "too_many_updates".
+            RemoteProtocolError: "length_mismatch", "decryption", and as `read_update`.
         """
         committee = current.committee
         assert committee is not None, "updates come after the Sum phase"
@@ -51,56 +70,66 @@ class UpdateIntake:
         except CryptoError as error:
             raise RemoteProtocolError("decryption", str(error)) from None
         header, leaf_digests = read_update(message, committee)
-        known = current.uploads.get(header.participant)
-        if known is not None:
-            is_same = known.name == header.digest
-            require(is_same, "update_already_submitted", "update: expected one share header of a participant, got another")
-            require(not known.is_dead, "invalid_element", "update: expected elements below the order, a leaf had others")
-            return known
-        most = current.record.config.max_model_count
-        require(len(current.updates) < most, "too_many_updates", f"update: expected at most {most} in this round, got one more")
         upload = Upload(record=current.record, context=header.context, leaf_digests=leaf_digests)
-        opened = current.uploads[header.participant] = OpenUpload(header=header, message=message, upload=upload)
-        self._adopt(opened)
-        return opened
+        work.opened = OpenUpload(header=header, message=message, upload=upload)
+        if header.participant not in current.uploads:
+            self._find_kept(work.opened, work)
 
-    def _adopt(self, opened: OpenUpload) -> None:
-        """Take the leaves that came before the coordinator was killed: they need not be sent again."""
+    def _find_kept(self, opened: OpenUpload, work: UpdateWork) -> None:
+        """Find leaves that came before the coordinator was killed: they need not be sent again."""
         for index in self.store.held(opened.name):
             with contextlib.suppress(RemoteProtocolError):  # torn by the kill: it is sent again
                 opened.upload.check_leaf(index, self.store.get(opened.name, index))
-                opened.upload.mark(index)
+                work.kept.append(index)
 
-    def take_piece(self, current: Pet1Round, body: Buffer) -> OpenUpload:
-        """Take the leaves of a piece, up to the first wrong one.
+    def keep(self, current: Pet1Round, name: bytes, first: int, data: Buffer, work: UpdateWork) -> None:
+        """Judge whole leaves of an open update and make them durable, up to the first wrong one; any thread may call this.
 
         Raises:
             RemoteProtocolError: "unknown_upload", "length_mismatch", "wrong_leaf", "invalid_element".
         """
-        header_digest, first, data = read_piece(body)
-        found = [each for each in current.uploads.values() if each.name == header_digest and not each.is_dead]
-        require(bool(found), "unknown_upload", "piece: expected the header digest of an open update, got another")
-        self.take_leaves(found[0], first, data)
-        return found[0]
+        opened = current.find_upload(name)
+        if opened is None or opened.is_dead:
+            raise RemoteProtocolError("unknown_upload", "piece: expected the header digest of an open update, got another")
+        work.opened = opened
+        for index, leaf in enumerate(opened.upload.check_piece(first, data), first):
+            if not opened.upload.have[index]:
+                opened.upload.check_leaf(index, leaf)
+                self.store.put(name, index, leaf)
+                work.kept.append(index)
 
-    def take_leaves(self, opened: OpenUpload, first: int, data: Buffer) -> None:
-        """Take whole leaves of an open update, up to the first wrong one.
+    def take(self, current: Pet1Round, work: UpdateWork) -> OpenUpload:
+        """Let the round know what was done for one of its updates, or for a new one.
 
         Raises:
-            RemoteProtocolError: "length_mismatch", "wrong_leaf", "invalid_element".
+            RemoteProtocolError: what the work was refused with; "update_already_submitted" (another header of this
+                participant), "invalid_element" (this very update is closed for good), "too_many_updates".
         """
-        for index, leaf in enumerate(opened.upload.check_piece(first, data), first):
-            if opened.upload.have[index]:
-                continue
-            try:
-                opened.upload.check_leaf(index, leaf)
-            except RemoteProtocolError as error:
-                if error.reason == "invalid_element":
-                    opened.is_dead = True
-                    self.closed.append(opened)
-                raise
-            self.store.put(opened.name, index, leaf)
-            opened.upload.mark(index)
+        opened = self._admit(current, work.opened) if work.opened is not None else None
+        if opened is not None:
+            for index in work.kept:
+                opened.upload.mark(index)
+        if work.refusal is not None:
+            if opened is not None and work.refusal.reason == "invalid_element":
+                opened.is_dead = True
+                self.closed.append(opened)
+            raise work.refusal
+        assert opened is not None, "what is not refused is about an update"
+        return opened
+
+    def _admit(self, current: Pet1Round, opened: OpenUpload) -> OpenUpload:
+        """Return an update of the round, which is the one given unless it is open already."""
+        known = current.uploads.get(opened.header.participant)
+        if known is None:
+            most = current.record.config.max_model_count
+            is_room = len(current.updates) < most
+            require(is_room, "too_many_updates", f"update: expected at most {most} in this round, got one more")
+            current.add_upload(opened)
+            return opened
+        is_same = known.name == opened.name
+        require(is_same, "update_already_submitted", "update: expected one share header of a participant, got another")
+        require(not known.is_dead, "invalid_element", "update: expected elements below the order, a leaf had others")
+        return known
 
     def take_closed(self) -> list[OpenUpload]:
         """Take the updates that were closed for good, each once."""
