@@ -16,11 +16,11 @@ from pet.coordinator.journal import (
     Journal,
     JournalPosition,
     mask_blob,
-    parse_chunk_name,
     sealed_blob,
     total_blob,
     update_blob,
 )
+from pet.coordinator.round_journal import parse_chunk_name
 from pet.coordinator.storage.base import Storage, Stored
 from pet.errors import StateError
 from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag, UpdatePayload, open_message

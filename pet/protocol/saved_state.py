@@ -12,18 +12,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pet.crypto import EncryptionKeyPair
 from pet.errors import StateError
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import RoundParameters
-from pet.protocol.coordinator import Coordinator
+from pet.protocol.entries import Entry
+from pet.protocol.events import Publication
 from pet.protocol.phases import Phase
 from pet.protocol.profile import RoundT
+from pet.protocol.round_machine import RoundMachine
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import CoordinatorState, MachineState, PhaseCounters, RoundState
 from pet.protocol.windows import PhaseWindow
+
+XaynetMachine: TypeAlias = RoundMachine[RoundSettings, RoundState, Entry, Publication]
 
 #: Records of other profiles say theirs.
 XAYNET: Final = "xaynet"
@@ -40,7 +44,7 @@ _NUMBER_FIELDS: Final = (
 )
 
 
-def save_state(coordinator: Coordinator, now_seconds: float, saved_round: dict[str, Any] | None = None) -> dict[str, Any]:
+def save_state(coordinator: XaynetMachine, now_seconds: float, saved_round: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the record of a coordinator at some moment.
 
     Args:
@@ -69,7 +73,7 @@ def save_machine(state: MachineState[RoundT], now_seconds: float) -> dict[str, A
     }
 
 
-def save_round(coordinator: Coordinator) -> dict[str, Any] | None:
+def save_round(coordinator: XaynetMachine) -> dict[str, Any] | None:
     """Return what stays the same as long as a round lasts; None between rounds."""
     # In Idle the last round is over; its keys are of no further use.
     current = None if coordinator.state.phase is Phase.IDLE else coordinator.state.round
