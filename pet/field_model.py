@@ -61,6 +61,11 @@ class FieldModel(GlobalModel):
         scalar_sum = Fraction(unit) if is_integer else Fraction(unit, field.levels)
         super().__init__(config, model_count, scalar_sum, np.empty((1, 0), dtype=np.uint64), elements)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The data type of the weights: that of the field's config."""
+        return self._field.dtype
+
     def to_array(self, dtype: DTypeLike | None = None, *, threads: SupportsIndex | None = None) -> NDArray[Any]:
         """Return the mean, or the totals of integers, as an array.
 

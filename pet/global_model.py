@@ -51,6 +51,11 @@ class GlobalModel:
     def __len__(self) -> int:
         return len(self._mask)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The data type of the weights, which is the config's own."""
+        return self.config.vect.data_type.dtype
+
     def __repr__(self) -> str:
         return f"GlobalModel({self.config.vect}, length={len(self)}, model_count={self.model_count})"
 

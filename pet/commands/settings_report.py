@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.round_engine import AnyEngine
 from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED, setting_values
 from pet.coordinator.setting_sections import SettingsTree
@@ -85,7 +85,7 @@ def meaning(settings: Settings) -> list[str]:
     ]
 
 
-def restored_lines(engine: CoordinatorEngine) -> list[str]:
+def restored_lines(engine: AnyEngine) -> list[str]:
     """Say what a coordinator that starts goes on with."""
     status = engine.status()
     if not engine.was_restored:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Unpack
 
 from pet.coordinator.open_rounds import RoundOptions, open_rounds
-from pet.coordinator.round_engine import RoundEngine
+from pet.coordinator.round_engine import ModelDescription, RoundEngine
 from pet.coordinator.waiting import waiting_record
 from pet.messages import MIN_BODY_BYTES, EncodedSeeds, encode_sum_dictionary, update_payload_bytes
 from pet.protocol.entries import Entry
@@ -26,6 +26,7 @@ from pet.protocol.events import (
 from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import RoundState, Status
+from pet.protocol.windows import PhaseWindow
 
 #: The header of a chunk is added when somebody sends a whole payload as one chunk; the rest is for senders that pad.
 _SPARE_BYTES: Final = 4096
@@ -59,6 +60,15 @@ class CoordinatorEngine(RoundEngine[RoundSettings, RoundState, Entry, Publicatio
     def max_body_bytes_ever(self) -> int:
         """Return what `max_body_bytes` is at most, with as many sum participants as the settings allow."""
         return MIN_BODY_BYTES + self.settings.max_payload_bytes + _SPARE_BYTES
+
+    def describe(self) -> ModelDescription:
+        """Return what the models of the next round are like."""
+        return ModelDescription(self.settings.model_length, str(self.settings.mask_config.vect))
+
+    def phase_window(self, phase: Phase) -> PhaseWindow | None:
+        """Return how many messages a phase takes and for how long; None for a phase that takes none."""
+        settings = self.settings
+        return {Phase.SUM: settings.sum, Phase.UPDATE: settings.update, Phase.SUM2: settings.sum2}.get(phase)
 
     def sums(self) -> bytes | None:
         """Return the encoded sum dictionary while it is published."""

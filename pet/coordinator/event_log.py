@@ -12,19 +12,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pet.protocol.events import (
-    DictionariesWithdrawn,
     Event,
     MessageAccepted,
     MessageDiscarded,
     MessageRefused,
     ModelPublished,
-    ParametersPublished,
     PhaseEntered,
     RoundFailed,
     RoundReopened,
     SeedDictionaryPublished,
     SumDictionaryPublished,
 )
+from pet.protocol.pet1_publications import CertificatePublished, Pet1Publication, TotalPublished
 from pet.protocol.phases import Phase
 
 _logger: Final = logging.getLogger("pet.coordinator")
@@ -35,7 +34,7 @@ LONG_WAIT_SECONDS: Final = 30.0
 
 
 class EventLog:
-    """A subscriber of `CoordinatorEngine` that logs.
+    """A subscriber of an engine that logs.
 
     Anybody on the network can cause refusals, so only the first of each reason in a phase is a line of its own above debug
     level; how many there were is said when the phase ends.
@@ -48,7 +47,7 @@ class EventLog:
         self._discarded = 0
         self._rejected: Counter[str] = Counter()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event | Pet1Publication) -> None:
         """Log one event."""
         match event:
             case PhaseEntered():
@@ -87,7 +86,25 @@ class EventLog:
                 _log(logging.DEBUG, "sums published", round_id=event.round_id, entries=len(event.sum_dictionary))
             case SeedDictionaryPublished():
                 _log(logging.DEBUG, "seeds published", round_id=event.round_id, entries=len(event.seed_dictionary))
-            case ParametersPublished() | DictionariesWithdrawn():
+            case CertificatePublished():
+                _log(
+                    logging.INFO,
+                    "certificate published",
+                    round_id=event.round_id,
+                    excluded=len(event.excluded),
+                    worthless_complaints=sum(event.worthless_complaints.values()),
+                )
+            case TotalPublished():
+                _log(
+                    logging.INFO,
+                    "model published",
+                    round_id=event.round_id,
+                    length=len(event.model),
+                    models=event.update_count,
+                    wrong_slots=event.wrong_slots,
+                    unchecked_groups=event.unchecked_groups,
+                )
+            case _:
                 _log(logging.DEBUG, type(event).__name__, round_id=event.round_id)
 
     def _end_phase(self) -> None:

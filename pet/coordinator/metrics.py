@@ -25,6 +25,7 @@ from pet.protocol.events import (
     RoundFailed,
     RoundReopened,
 )
+from pet.protocol.pet1_publications import Pet1Publication, TotalPublished
 from pet.protocol.phases import Phase
 
 with MissingExtraError.naming("metrics"):
@@ -108,7 +109,7 @@ class Metrics(HttpMetrics):
         self._body_bytes.inc(size_bytes)
         self._handling_seconds.observe(seconds)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event | Pet1Publication) -> None:
         match event:
             case PhaseEntered():
                 self._enter(event)
@@ -118,7 +119,7 @@ class Metrics(HttpMetrics):
                 self._refused.labels(event.reason).inc()
             case MessageDiscarded():
                 self._discarded.labels(event.phase.value).inc()
-            case ModelPublished():
+            case ModelPublished() | TotalPublished():
                 self._completed.inc()
             case RoundFailed():
                 self._failed.labels(event.reason).inc()

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import pet
-from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.round_engine import AnyEngine
 from pet.protocol.events import Event, MessageAccepted, MessageRefused, ModelPublished, ParametersPublished, RoundFailed
+from pet.protocol.pet1_publications import Pet1Publication, RoundAnnounced, TotalPublished
 from pet.protocol.phases import Phase
-from pet.protocol.round_settings import RoundSettings
-from pet.protocol.windows import PhaseWindow
 
 #: How many rounds are remembered.
 ROUNDS_KEPT: Final = 20
@@ -54,7 +53,7 @@ class Observation:
         clock: returns seconds that never go back.
     """
 
-    def __init__(self, engine: CoordinatorEngine, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, engine: AnyEngine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine: Final = engine
         self._clock: Final = clock
         self._started_seconds = clock()
@@ -65,19 +64,18 @@ class Observation:
     def snapshot(self) -> dict[str, Any]:
         """Return `{"pet", "status", "window", "model", "rounds"}`, ready for JSON; the newest round comes first."""
         status = self._engine.status()
-        window = phase_window(self._engine.settings, Phase(status["phase"]))
-        config = self._engine.settings.mask_config.vect
+        window = self._engine.phase_window(Phase(status["phase"]))
         return {
             "pet": pet.__version__,
             "status": status,
             "window": None if window is None else asdict(window),
-            "model": {"length": self._engine.settings.model_length, "mask_config": str(config)},
+            "model": asdict(self._engine.describe()),
             "rounds": [asdict(outcome) for outcome in reversed(self._rounds)],
         }
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event | Pet1Publication) -> None:
         match event:
-            case ParametersPublished():
+            case ParametersPublished() | RoundAnnounced():
                 self._started_seconds = self._clock()
                 self._accepted = self._refused = 0
             case MessageAccepted():
@@ -86,6 +84,8 @@ class Observation:
                 self._refused += 1
             case ModelPublished():
                 self._end_round(event.round_id, reason="", models=event.model.model_count)
+            case TotalPublished():
+                self._end_round(event.round_id, reason="", models=event.update_count)
             case RoundFailed():
                 self._end_round(event.round_id, reason=event.reason, models=0)
             case _:
@@ -104,8 +104,3 @@ class Observation:
                 seconds=seconds,
             )
         )
-
-
-def phase_window(settings: RoundSettings, phase: Phase) -> PhaseWindow | None:
-    """Return how many messages a phase takes and for how long; None for a phase that takes none."""
-    return {Phase.SUM: settings.sum, Phase.UPDATE: settings.update, Phase.SUM2: settings.sum2}.get(phase)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, Protocol, TypeAlias
 
 from pet.bodies.body import SealedBody, as_sealed_body
 from pet.buffers import Buffer
@@ -31,8 +31,10 @@ from pet.errors import RemoteProtocolError, StorageError
 from pet.messages import Message, MessageTag
 from pet.protocol.events import MachineEvent, MessageAccepted, PhaseEntered
 from pet.protocol.message_checks import SenderCheck
+from pet.protocol.phases import Phase
 from pet.protocol.profile import EntryT, EventT, RoundT, SettingsT
 from pet.protocol.round_state import Status
+from pet.protocol.windows import PhaseWindow
 from pet.threads import occupy
 from pet.transports.base import PublishedModel
 
@@ -50,17 +52,45 @@ class _Gate:
     accepted_tag: MessageTag | None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What models are like, for people.
+
+    Attributes:
+        length: number of weights.
+        mask_config: name of the config that they are masked with.
+    """
+
+    length: int
+    mask_config: str
+
+
+class Turn(Protocol):
+    """What waits for the protocol object: a message, or whatever else changes it and is committed with others."""
+
+    def take(self, now_seconds: float) -> None:
+        """Change the protocol object; for the thread that has the lock.
+
+        Raises:
+            RemoteProtocolError: it is refused; already counted.
+        """
+
+
 @dataclass(slots=True)
 class _OpenedMessage:
     """A message that waits for its turn, and what is known of it."""
 
+    rounds: DurableRounds[Any, Any, Any, Any]
     message: Message
     body: SealedBody
     checked: SenderCheck | None
 
+    def take(self, now_seconds: float) -> None:
+        self.rounds.receive(self.message, now_seconds, self.body, self.checked)
+
 
 class _Batch:
-    """Messages that wait for their turn together, and for one commit.
+    """What waits for its turn together, and for one commit.
 
     Attributes:
         items: what was opened, or the reason why it is refused, in the order in which it came.
@@ -71,7 +101,7 @@ class _Batch:
     __slots__ = ("error", "is_done", "items")
 
     def __init__(self) -> None:
-        self.items: list[_OpenedMessage | str] = []
+        self.items: list[Turn | str] = []
         self.is_done = False
         self.error: StorageError | None = None
 
@@ -115,6 +145,22 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
     @abstractmethod
     def max_body_bytes_ever(self) -> int:
         """Return what `max_body_bytes` is at most, whatever the rounds will be like."""
+
+    @abstractmethod
+    def sums(self) -> bytes | None:
+        """Return the encoded sum dictionary while it is published."""
+
+    @abstractmethod
+    def seeds(self, public_key: bytes) -> bytes | None:
+        """Return the encoded seed dictionary of one sum participant while it is published."""
+
+    @abstractmethod
+    def describe(self) -> ModelDescription:
+        """Return what the models of the next round are like."""
+
+    @abstractmethod
+    def phase_window(self, phase: Phase) -> PhaseWindow | None:
+        """Return how many messages a phase takes and for how long; None for a phase that takes none."""
 
     @abstractmethod
     def _largest_body_bytes(self) -> int:
@@ -188,15 +234,30 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         with ExitStack() as lent:
             with occupy():  # so that the threads of other calls leave this one its core
                 batch.items.extend(self._open(body, lent) for body in bodies)
-            self._queue.append(batch)
-            with self._lock:
-                if not batch.is_done:
-                    self._process_queue()
+            self._wait_for_turn(batch)
             outcomes = [None if isinstance(item, str) else batch.error for item in batch.items]
             batch.items.clear()  # with the views of what is lent
             return outcomes
 
-    def _open(self, body: SealedBody, lent: ExitStack) -> _OpenedMessage | str:
+    def _take_turn(self, turn: Turn) -> None:
+        """Let something have its turn, with all that waits.
+
+        Raises:
+            StorageError: its outcome could not be stored.
+        """
+        batch = _Batch()
+        batch.items.append(turn)
+        self._wait_for_turn(batch)
+        if batch.error is not None:
+            raise batch.error
+
+    def _wait_for_turn(self, batch: _Batch) -> None:
+        self._queue.append(batch)
+        with self._lock:
+            if not batch.is_done:
+                self._process_queue()
+
+    def _open(self, body: SealedBody, lent: ExitStack) -> Turn | str:
         """Decrypt a message in a buffer that is lent, and verify it; return the reason if it is refused.
 
         No view of the buffer is left when the loan ends, unless the round keeps one.
@@ -207,7 +268,7 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             if gate.keys is None:
                 raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
             message = self._protocol.profile.open_message(buffer, gate.keys, gate.accepted_tag)
-            return _OpenedMessage(message, body, self._protocol.check_sender(message))
+            return _OpenedMessage(self._rounds, message, body, self._protocol.check_sender(message))
         except RemoteProtocolError as error:
             _logger.debug("message refused: %s", error)
             return error.reason
@@ -217,7 +278,7 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             return INTERNAL_ERROR
 
     def _process_queue(self) -> None:
-        """Take all messages that wait, and store what they change in one go."""
+        """Take all that waits, and store what it changes in one go."""
         batches = [self._queue.popleft() for _ in range(len(self._queue))]
         items = [item for batch in batches for item in batch.items]
         is_stored = not self._rounds.is_behind or self._publish_or_wait()
@@ -235,9 +296,9 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             if not is_stored:
                 batch.error = StorageError("message: expected it to be stored, but the storage does not take it now")
 
-    def _receive(self, item: _OpenedMessage) -> None:
+    def _receive(self, item: Turn) -> None:
         try:
-            self._rounds.receive(item.message, self._clock(), item.body, item.checked)
+            item.take(self._clock())
         except RemoteProtocolError as error:  # counted by the protocol object itself
             _logger.debug("message refused: %s", error)
         except Exception:
@@ -350,3 +411,7 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
     def _take_status(self) -> None:
         now_seconds = self._clock()
         self._status = self._protocol.status(now_seconds), self._protocol.settings, now_seconds
+
+
+#: The engine of any profile, for who only watches and runs it.
+AnyEngine: TypeAlias = RoundEngine[Any, Any, Any, Any]

@@ -38,7 +38,7 @@ class RoundModel:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The data type of the weights."""
-        return self.model.config.vect.data_type.dtype
+        return self.model.dtype
 
     def bincode_chunks(self) -> Iterator[bytes]:
         """Yield the body of spec 5.6 piece by piece."""

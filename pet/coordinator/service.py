@@ -27,6 +27,7 @@ from pet.coordinator.allow_list import read_allow_list
 from pet.coordinator.batches import Batches
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog, WaitLog
+from pet.coordinator.round_engine import AnyEngine
 from pet.coordinator.settings import Settings
 from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
@@ -73,7 +74,7 @@ class CoordinatorService:
 
     def __init__(
         self,
-        engine: CoordinatorEngine,
+        engine: AnyEngine,
         *,
         workers: int | None = None,
         max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT,

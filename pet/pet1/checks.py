@@ -44,6 +44,16 @@ def build_check(key: SigningKeyPair, record: RoundRecord, root: bytes, complaint
     return sign_message(key, record.coordinator_key, Pet1Tag.CHECK, payload)
 
 
+def check_bytes(complaint_count: int) -> int:
+    """Return the size of a Check message with this number of complaints, signature included."""
+    return HEADER_BYTES + _HEAD_BYTES + _COMPLAINT_BYTES * complaint_count
+
+
+def sum2_bytes(vector_bytes: int) -> int:
+    """Return the size of a Sum2 message in one piece, signature included."""
+    return HEADER_BYTES + DIGEST_BYTES + vector_bytes
+
+
 def parse_check(payload: Buffer, root: bytes, max_count: int) -> dict[bytes, bytes]:
     """Read the payload of a Check message.
 

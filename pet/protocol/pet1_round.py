@@ -26,6 +26,7 @@ from pet.pet1.share_header import ShareHeader
 from pet.protocol.pet1_windows import DEFAULT_TIMES, DEFAULT_UPDATE_TIMES, PhaseTimes, SlotWindow, UpdateWindow
 from pet.protocol.phases import Phase
 from pet.protocol.profile import CollectingWindow
+from pet.protocol.windows import PhaseWindow
 
 DEFAULT_PIECES_IN_FLIGHT: Final = 8
 DEFAULT_EVIDENCE_ROUNDS: Final = 20
@@ -241,8 +242,7 @@ class Pet1Round:
 def windows_of(settings: Pet1Settings, current: Pet1Round) -> dict[Phase, CollectingWindow]:
     """Return when each phase of a round ends; members' windows look at what has come."""
     plan = current.enrolment.plan
-    least = max(settings.min_updates, current.enrolment.min_updates)
-    most = min(settings.max_count, settings.config.max_model_count, len(current.enrolment.participants))
+    least, most = _update_counts(settings, current.enrolment)
     return {
         Phase.SUM: SlotWindow(
             times=settings.sum,
@@ -253,9 +253,7 @@ def windows_of(settings: Pet1Settings, current: Pet1Round) -> dict[Phase, Collec
             expected=lambda: [plan.members] * plan.groups,
             present=lambda: current.counts(current.sums),
         ),
-        Phase.UPDATE: UpdateWindow(
-            times=settings.update, min_count=settings.min_count, max_count=max(most, least), least=least
-        ),
+        Phase.UPDATE: UpdateWindow(times=settings.update, min_count=settings.min_count, max_count=most, least=least),
         Phase.CHECK: SlotWindow(
             times=settings.check,
             min_count=plan.quorum,
@@ -273,3 +271,26 @@ def windows_of(settings: Pet1Settings, current: Pet1Round) -> dict[Phase, Collec
             present=lambda: current.counts(current.answers),
         ),
     }
+
+
+def phase_windows(settings: Pet1Settings) -> dict[Phase, PhaseWindow]:
+    """Return for people how many messages each phase needs and takes, and for how long."""
+    enrolment = settings.enrolment
+    plan, (least, most) = enrolment.plan, _update_counts(settings, enrolment)
+    counts = {
+        Phase.SUM: (settings.sum, plan.quorum, plan.member_count),
+        Phase.UPDATE: (settings.update, max(settings.min_count, least), max(settings.min_count, most)),
+        Phase.CHECK: (settings.check, plan.quorum, plan.member_count),
+        Phase.SUM2: (settings.sum2, plan.threshold * plan.groups, plan.member_count),
+    }
+    return {
+        phase: PhaseWindow(min_count=least, max_count=most, min_seconds=times.min_seconds, max_seconds=times.max_seconds)
+        for phase, (times, least, most) in counts.items()
+    }
+
+
+def _update_counts(settings: Pet1Settings, enrolment: Enrolment) -> tuple[int, int]:
+    """Return how many updates a round needs at least, and with how many it ends at once."""
+    least = max(settings.min_updates, enrolment.min_updates)
+    most = min(settings.max_count, settings.config.max_model_count, len(enrolment.participants))
+    return least, max(most, least)
