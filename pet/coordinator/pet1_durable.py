@@ -16,7 +16,7 @@ from pet.protocol.pet1_coordinator import Pet1Coordinator
 from pet.protocol.pet1_entries import Pet1Entry, UploadEntry
 from pet.protocol.pet1_publications import Pet1Publication, RoundAnnounced, TotalPublished
 from pet.protocol.pet1_round import Pet1Round, Pet1Settings
-from pet.protocol.pet1_updates import UpdateWork
+from pet.protocol.pet1_updates import UploadWork
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class DurablePet1(DurableRounds[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publicat
         self._may_release = False
         super().__init__(coordinator, **options)
 
-    def take_update(self, work: UpdateWork, now_seconds: float) -> UpdateAnswer:
+    def take_update(self, work: UploadWork, now_seconds: float) -> UpdateAnswer:
         """Take what was done for an update; see `Pet1Coordinator.take_update`."""
         try:
             return self.coordinator.take_update(work, now_seconds)
@@ -54,7 +54,7 @@ class DurablePet1(DurableRounds[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publicat
                 _logger.warning("leaves that are no longer needed are left to the end of the next phase: %s", error)
         return events
 
-    def _is_wanted(self, work: UpdateWork) -> bool:
+    def _is_wanted(self, work: UploadWork) -> bool:
         """Return whether the round still has the update that leaves were written for."""
         current, opened = self.coordinator.state.round, work.opened
         if opened is None or not work.kept:

@@ -48,7 +48,7 @@ from pet.protocol.pet1_publications import (
     pack_model,
 )
 from pet.protocol.pet1_round import Pet1Round, Pet1Settings, phase_windows
-from pet.protocol.pet1_updates import UpdateWork
+from pet.protocol.pet1_updates import UploadWork
 from pet.protocol.phases import Phase
 from pet.protocol.round_state import Status
 from pet.protocol.windows import PhaseWindow
@@ -94,7 +94,7 @@ class _UpdateTurn:
     """What was done for an update, and waits for its turn; then the answer for its sender."""
 
     rounds: DurablePet1
-    work: UpdateWork
+    work: UploadWork
     answer: UpdateAnswer | None = None
 
     def take(self, now_seconds: float) -> None:
@@ -197,7 +197,7 @@ class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication
             work = self._coordinator.keep_leaves(upload, first, leaves)
         return self._take_update(work).encode()
 
-    def _take_update(self, work: UpdateWork) -> UpdateAnswer:
+    def _take_update(self, work: UploadWork) -> UpdateAnswer:
         turn = _UpdateTurn(self._durable, work)
         self._take_turn(turn)
         if turn.answer is None:

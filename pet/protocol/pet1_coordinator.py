@@ -32,7 +32,7 @@ from pet.protocol.pet1_leaf_store import LeafStore, MemoryLeafStore
 from pet.protocol.pet1_publications import Pet1Publication, publish_header
 from pet.protocol.pet1_round import Pet1Round, Pet1Settings
 from pet.protocol.pet1_rules import pet1_profile
-from pet.protocol.pet1_updates import UpdateIntake, UpdateWork
+from pet.protocol.pet1_updates import UpdateIntake, UploadWork
 from pet.protocol.phases import Phase
 from pet.protocol.round_machine import RoundMachine
 from pet.protocol.round_state import MachineState
@@ -155,7 +155,7 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
     def take_piece(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take a piece of an open update's vector."""
 
-        def keep(current: Pet1Round, work: UpdateWork) -> None:
+        def keep(current: Pet1Round, work: UploadWork) -> None:
             self._intake.keep(current, *read_piece(body), work)
 
         self.advance_time(now_seconds)
@@ -165,7 +165,7 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
         """Take an update in one: the size of the sealed part, that part, and the vector."""
         view = memoryview(body).cast("B")
 
-        def judge(current: Pet1Round, work: UpdateWork) -> None:
+        def judge(current: Pet1Round, work: UploadWork) -> None:
             assert current.committee is not None, "updates come after the Sum phase"
             size = sealed_update_bytes(current.committee)
             end = _SIZE_BYTES + size
@@ -186,14 +186,14 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             answer = self.take_update(self.keep_leaves(opened.name, first * MAX_PIECE_LEAVES, piece), now_seconds)
         return answer
 
-    def judge_update(self, sealed: Buffer) -> UpdateWork:
+    def judge_update(self, sealed: Buffer) -> UploadWork:
         """Judge the sealed part of an update, for `take_update`; changes nothing of the round.
 
         This and `keep_leaves` are most of the work, and may overlap with each other and with all other calls, in any thread.
         """
         return self._do_work(lambda current, work: self._intake.judge(current, sealed, work))
 
-    def keep_leaves(self, upload: bytes, first: int, leaves: Buffer) -> UpdateWork:
+    def keep_leaves(self, upload: bytes, first: int, leaves: Buffer) -> UploadWork:
         """Judge whole leaves of an open update in a row and make them durable, for `take_update`; see `judge_update`.
 
         Args:
@@ -203,10 +203,10 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
         """
         return self._do_work(lambda current, work: self._intake.keep(current, upload, first, leaves, work))
 
-    def _do_work(self, do: Callable[[Pet1Round, UpdateWork], None]) -> UpdateWork:
+    def _do_work(self, do: Callable[[Pet1Round, UploadWork], None]) -> UploadWork:
         """Do what needs nothing of the round that changes; why something is refused stands in the result."""
         current = self.state.round  # before the phase: in that phase it has a committee
-        work = UpdateWork(current=current)
+        work = UploadWork(current=current)
         try:
             _require_update_phase(self.phase)
             assert current is not None, "the phase is one of a round"
@@ -215,7 +215,7 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             work.refusal = error
         return work
 
-    def take_update(self, work: UpdateWork, now_seconds: float) -> UpdateAnswer:
+    def take_update(self, work: UploadWork, now_seconds: float) -> UpdateAnswer:
         """Let time pass, take what was done for an update, and count it once it is complete."""
         self.advance_time(now_seconds)
         current = self.state.round

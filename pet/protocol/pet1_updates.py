@@ -4,7 +4,7 @@ Nobody can spoil another's update: a wrong leaf is dropped, and the rest stays. 
 machine's business.
 
 Most of the work needs nothing of the round that changes: opening, verifying, hashing, and writing leaves. It is done first, by
-as many threads as there are uploads, and comes to an `UpdateWork`; what that means for the round is decided when it is taken.
+as many threads as there are uploads, and comes to an `UploadWork`; what that means for the round is decided when it is taken.
 
 Source: docs/spec/profile.md 7.3.
 """
@@ -25,7 +25,7 @@ from pet.protocol.pet1_round import OpenUpload, Pet1Round
 
 
 @dataclass(slots=True, kw_only=True)
-class UpdateWork:
+class UploadWork:
     """What was done for an update outside of its round, which is as before.
 
     Attributes:
@@ -55,7 +55,7 @@ class UpdateIntake:
     pieces_in_flight: int
     closed: list[OpenUpload] = field(default_factory=list)
 
-    def judge(self, current: Pet1Round, sealed: Buffer, work: UpdateWork) -> None:
+    def judge(self, current: Pet1Round, sealed: Buffer, work: UploadWork) -> None:
         """Judge the sealed part of an update by itself, and find the leaves of it that are there; any thread may call this.
 
         Raises:
@@ -75,14 +75,14 @@ class UpdateIntake:
         if header.participant not in current.uploads:
             self._find_kept(work.opened, work)
 
-    def _find_kept(self, opened: OpenUpload, work: UpdateWork) -> None:
+    def _find_kept(self, opened: OpenUpload, work: UploadWork) -> None:
         """Find leaves that came before the coordinator was killed: they need not be sent again."""
         for index in self.store.held(opened.name):
             with contextlib.suppress(RemoteProtocolError):  # torn by the kill: it is sent again
                 opened.upload.check_leaf(index, self.store.get(opened.name, index))
                 work.kept.append(index)
 
-    def keep(self, current: Pet1Round, name: bytes, first: int, data: Buffer, work: UpdateWork) -> None:
+    def keep(self, current: Pet1Round, name: bytes, first: int, data: Buffer, work: UploadWork) -> None:
         """Judge whole leaves of an open update and make them durable, up to the first wrong one; any thread may call this.
 
         Raises:
@@ -98,7 +98,7 @@ class UpdateIntake:
                 self.store.put(name, index, leaf)
                 work.kept.append(index)
 
-    def take(self, current: Pet1Round, work: UpdateWork) -> OpenUpload:
+    def take(self, current: Pet1Round, work: UploadWork) -> OpenUpload:
         """Let the round know what was done for one of its updates, or for a new one.
 
         Raises:

@@ -185,7 +185,7 @@ def test_an_update_in_pieces_is_answered_by_what_is_missing() -> None:
 
 
 class SlowStore(MemoryLeafStore):
-    """Lets nobody through until it is told to, and says how many wait."""
+    """Lets nobody through until its gate opens, and counts who waits."""
 
     def __init__(self) -> None:
         super().__init__()
