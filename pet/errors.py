@@ -530,6 +530,8 @@ class MessageTooLargeError(TransportRefusedError):
 class UnknownProfileError(TransportError):
     """The coordinator does not speak the profile of the protocol that was asked for."""
 
+    is_temporary = False
+
 
 class CertificateError(TransportError):
     """TLS failed for a certificate: the other side's is not trusted or of another name, or ours is missing or refused."""
