@@ -11,6 +11,9 @@ Importing loads numpy, cffi and PyNaCl and nothing else; no thread starts, nothi
 is in pet.protocol and pet.messages, the coordinator service in pet.coordinator, participants in pet.participant.
 """
 
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from pet import _installation
 
 _installation.check_module()  # before numpy loads: a clone without the dependencies should hear what it is, too
@@ -46,6 +49,15 @@ from pet.updates import clip_norm, delta
 from pet.vectors import MaskedVectors, VectorAggregation, mask_vectors
 
 __version__ = "0.2.0"
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load what stands above the rest of this package when it is first asked for: importing pet must cost nothing."""
+        if name == "CommitteeMember":  # typed code imports it from pet.participant
+            return _importlib.import_module("pet.participant").CommitteeMember
+        raise AttributeError(f"module 'pet' has no attribute {name!r}")
+
 
 __all__ = [
     "Aggregation",

@@ -57,6 +57,7 @@ PetError
     ├── SlotGoneError                   the receiver no longer has the slot of an upload; ask for another
     ├── TransportRefusedError           the request is refused and would be again: HTTP 4xx; carries the status
     │   └── MessageTooLargeError            a message above what the way to the coordinator takes: HTTP 413
+    ├── UnknownProfileError             the coordinator does not speak the profile that was asked for
     ├── CertificateError                TLS: the other side's certificate is not trusted, or ours is missing or refused
     ├── CoordinatorKeyError             an answer that the pinned coordinator key did not sign
     ├── OtherRoundError                 an answer that it signed, in another round; ask again

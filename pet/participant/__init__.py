@@ -1,10 +1,11 @@
 """Participants with I/O and time around the state machine of pet/protocol/participant.py.
 
-`spawn_participant` with a class of your own, `AsyncParticipant` for asyncio, `TickParticipant` for your own loop. An HTTP
-client is loaded only when a participant is made with a URL.
+`spawn_participant` with a class of your own, `AsyncParticipant` for asyncio, `TickParticipant` for your own loop;
+`CommitteeMember` for members of committees of pet/1. An HTTP client is loaded only when one of them is made with a URL.
 """
 
 from pet.participant.back_off import BackOff
+from pet.participant.committee_member import CommitteeMember, MemberStatus
 from pet.participant.core import LocalModelConfig
 from pet.participant.flags import OnClip
 from pet.participant.status import ParticipantStatus, Task
@@ -16,7 +17,9 @@ __all__ = [
     "AsyncParticipant",
     "AsyncTickParticipant",
     "BackOff",
+    "CommitteeMember",
     "LocalModelConfig",
+    "MemberStatus",
     "OnClip",
     "Participant",
     "ParticipantStatus",

@@ -6,15 +6,20 @@ Nothing here does I/O but logging, and nothing asks the coordinator. Source: doc
 from __future__ import annotations
 
 import logging
-from typing import Final, Literal, assert_never
+from typing import Final, Literal, TypeAlias, assert_never
 
 from pet.errors import BackPressureError, PetError, RemoteProtocolError
 from pet.messages import RoundParameters, Tag
+from pet.participant.pet1_machine import Pet1Machine
 from pet.participant.status import Contact, ParticipantStatus, Task, clipping_hint, refusal_text
+from pet.pet1.inclusion import Inclusion
+from pet.pet1.messages import Pet1Tag
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import (
     AnswerRefused,
+    EnrolmentUsed,
     Event,
+    FollowedRound,
     MessageDelivered,
     MessageLate,
     MessageSplit,
@@ -25,11 +30,15 @@ from pet.protocol.participant_events import (
     NotSelected,
     SumSelected,
     TaskAbandoned,
+    UpdateJudged,
     UpdateSelected,
 )
 from pet.protocol.participant_state import ParticipantState
 
 _logger: Final = logging.getLogger(__name__)
+
+#: A participant of either profile.
+Machine: TypeAlias = ParticipantMachine | Pet1Machine
 
 _ROUND_NAME_DIGITS: Final = 16
 
@@ -52,7 +61,7 @@ class ParticipantFlags:
         last_error: why the last tick got no usable answer from the coordinator; None if it did.
     """
 
-    def __init__(self, machine: ParticipantMachine, on_clip: OnClip) -> None:
+    def __init__(self, machine: Machine, on_clip: OnClip) -> None:
         self._machine = machine
         self._on_clip = on_clip
         self.new_global_model = False
@@ -67,6 +76,8 @@ class ParticipantFlags:
         self._models_sent = self._rounds = 0
         self._messages_late = self._late_in_a_row = 0
         self._last_clipped_count: int | None = None
+        self._protection: str | None = None
+        self._last_inclusion: Inclusion | None = None
 
     def lower_warnings(self, level: int) -> None:
         """Log warnings at another level from now on: an owner of many participants warns for all of them."""
@@ -75,12 +86,12 @@ class ParticipantFlags:
     @property
     def status(self) -> ParticipantStatus:
         """How the participant is doing; may be read from any thread."""
-        parameters = self._machine.parameters
+        followed = self._machine.round
         troubled = self._contact if self._contact.error is not None else self._model_contact
         return ParticipantStatus(
             phase=self._machine.state.value,
             task=self.task,
-            round=parameters.digest().hex()[:_ROUND_NAME_DIGITS] if parameters is not None else None,
+            round=followed.digest.hex()[:_ROUND_NAME_DIGITS] if followed is not None else None,
             is_connected=self._contact.was_made and self._contact.error is None,
             last_error=troubled.error,
             error_since=troubled.since,
@@ -89,6 +100,8 @@ class ParticipantFlags:
             messages_late=self._messages_late,
             last_clipped_count=self._last_clipped_count,
             rounds=self._rounds,
+            protection=self._protection,
+            last_inclusion=None if self._last_inclusion is None else self._last_inclusion.value,
         )
 
     def raise_permanent_error(self) -> None:
@@ -118,8 +131,13 @@ class ParticipantFlags:
 
     @property
     def parameters(self) -> RoundParameters | None:
-        """The parameters of the round, or None before the first contact."""
+        """The parameters of the round; None before the first contact, and under pet/1."""
         return self._machine.parameters
+
+    @property
+    def round(self) -> FollowedRound | None:
+        """The round under either profile; None before the first contact."""
+        return self._machine.round
 
     def _finish_tick(self) -> list[Event]:
         """Take what happened in a tick, and note whether the coordinator answered."""
@@ -159,7 +177,7 @@ class ParticipantFlags:
             case MessageSplit():
                 self._warn_of_refusal(event)
             case MessageDelivered():
-                self._models_sent += event.tag is Tag.UPDATE
+                self._models_sent += event.tag in (Tag.UPDATE, Pet1Tag.UPDATE)
                 self._last_refusal = None
                 self._late_in_a_row = 0
             case MessageLate():
@@ -170,6 +188,11 @@ class ParticipantFlags:
                 _logger.log(self._warning_level, "%s: model dropped: %s", self._name, event.description)
             case AnswerRefused():
                 self.last_error = RemoteProtocolError(event.reason, f"answer refused: {event.description}")
+            case EnrolmentUsed():
+                self._protection = event.description
+                _logger.info("%s: %s", self._name, event.description)
+            case UpdateJudged():
+                self._note_inclusion(event.inclusion)
             case _:
                 assert_never(event)
 
@@ -190,9 +213,15 @@ class ParticipantFlags:
             )
             _logger.log(self._warning_level, "%s: the last %d %s", self._name, _LATE_MESSAGES, text)
 
+    def _note_inclusion(self, inclusion: Inclusion) -> None:
+        """Warn once of an update that is not in the sum, though the coordinator accepted it."""
+        before, self._last_inclusion = self._last_inclusion, inclusion
+        is_news = inclusion not in (Inclusion.AGREED, before)
+        _logger.log(self._warning_level if is_news else logging.DEBUG, "%s: last update: %s", self._name, inclusion.value)
+
     def _note_clipping(self, clipped_count: int) -> None:
         self._last_clipped_count = clipped_count
-        parameters = self._machine.parameters
-        if clipped_count and self._on_clip == "warn" and parameters is not None:
-            text = clipping_hint(clipped_count, parameters, float(self._machine.scalar))
+        followed = self._machine.round
+        if clipped_count and self._on_clip == "warn" and followed is not None:
+            text = clipping_hint(clipped_count, followed, float(self._machine.scalar))
             _logger.log(self._warning_level, "%s: %s", self._name, text)

@@ -5,19 +5,37 @@ Source: docs/spec/pet.md 5.6.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import RemoteProtocolError
+from pet.errors import AnswerTooLargeError, RemoteProtocolError
 from pet.messages import RoundParameters
 from pet.model_formats import NPY, SAFETENSORS, decode_bincode, decode_npy, decode_safetensors
+from pet.protocol.participant import ParticipantMachine
+from pet.protocol.participant_events import GetParameters
+from pet.transports.requests import GetModel
 
 #: The header of an .npy file and the framing of bincode are far smaller; the rest is slack for other writers of either.
 _MODEL_FRAMING_BYTES: Final = 4096
 _FRACTION_FRAMING_BYTES: Final = 18
 _LIMB_BYTES: Final = 4
+
+
+def fetch_model(machine: ParticipantMachine) -> Generator[GetParameters | GetModel, Any, NDArray[Any] | None]:
+    """Yield requests, take their answers, and return the last global model; None while there is none.
+
+    Raises:
+        RemoteProtocolError: as `decode_global_model`; one that is too large is of another configuration.
+    """
+    parameters = machine.parameters or machine.read_parameters((yield GetParameters()))
+    try:
+        answer = yield GetModel(max_bytes=max_model_bytes(parameters))
+    except AnswerTooLargeError as error:
+        raise RemoteProtocolError("model_mismatch", str(error)) from None
+    return None if answer is None else decode_global_model(answer, parameters)
 
 
 def decode_global_model(answer: tuple[str, bytes], parameters: RoundParameters) -> NDArray[Any]:

@@ -34,7 +34,8 @@ def open_participant(
         signing_key: of a new participant, as in `TickParticipant`.
         scalar: the same.
         max_message_size: the same.
-        policies: what no state holds: threads, `on_clip`, `max_model_length`, `coordinator_key`, `allow_insecure`.
+        policies: what no state holds: threads, `on_clip`, `max_model_length`, `coordinator_key`, `allow_insecure`, `enrolment`
+            and what is asked of it.
 
     Raises:
         ConfigError, ModelError, StateError: as in `spawn_participant`; the file is closed then.

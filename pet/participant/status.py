@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pet.errors import BackPressureError, PetError, RemoteProtocolError, TransportError
-from pet.messages import RoundParameters
-from pet.protocol.participant_events import MessageSplit, TaskAbandoned
+from pet.protocol.participant_events import FollowedRound, MessageSplit, TaskAbandoned
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class ParticipantStatus:
         phase: state of the participant in the round, as docs/protocol.md names them: "awaiting", "update", "sending_update"...
         task: what it does in the round.
         round: a name of the round, the same for all its participants: 16 hexadecimal digits of the digest of its parameters
-            (PET does not tell participants the number). None before the first contact.
+            (PET does not tell participants the number), or under pet/1 of its record. None before the first contact.
         is_connected: whether the coordinator gave usable answers at last; False before the first.
         last_error: why it did not; None while it does.
         error_since: Unix time at which that began; None without an error.
@@ -57,6 +56,9 @@ class ParticipantStatus:
         messages_late: messages that came too late for their round or phase (`MessageLate`).
         last_clipped_count: weights of the last masked model that were clamped to the bound; None before the first model.
         rounds: rounds in which the participant had a task.
+        protection: who must collude to read this participant's updates; None under xaynet's profile, or while it is not known.
+        last_inclusion: whether its last update of which that is known is in the sum that was certified, for people; None
+            before the first, and under xaynet's profile, where nobody can know.
         ended_by: the exception that ended the participant; None while it runs, or if it was stopped.
     """
 
@@ -71,6 +73,8 @@ class ParticipantStatus:
     messages_late: int
     last_clipped_count: int | None
     rounds: int
+    protection: str | None = None
+    last_inclusion: str | None = None
     ended_by: BaseException | None = None
 
     @property
@@ -89,6 +93,10 @@ class ParticipantStatus:
             parts.append(f"messages that came too late: {self.messages_late}")
         if self.last_clipped_count:
             parts.append(f"{self.last_clipped_count} weights of the last one were clamped")
+        if self.last_inclusion is not None:
+            parts.append(f"the last update: {self.last_inclusion}")
+        if self.protection is not None:
+            parts.append(self.protection)
         return "; ".join(parts)
 
     def __str__(self) -> str:
@@ -201,12 +209,12 @@ def refusal_text(event: TaskAbandoned | MessageSplit) -> str:
     return f"message refused, sending it in chunks of {event.max_message_size} bytes: {event.description}"
 
 
-def clipping_hint(clipped_count: int, parameters: RoundParameters, scalar: float) -> str:
+def clipping_hint(clipped_count: int, followed: FollowedRound, scalar: float) -> str:
     """Return a sentence on weights that were clamped, and on what to do about it."""
-    config = parameters.mask_config.vect
-    limit = f"{config.add_shift:g}, the bound of {config}"
+    config = followed.config
+    limit = f"{float(config.largest_value):g}, the bound of {config}"
     return (
-        f"{clipped_count} of {parameters.model_length} weights were clipped, so the global model is not the mean:"
+        f"{clipped_count} of {followed.model_length} weights were clipped, so the global model is not the mean:"
         f" scalar * weight must stay within {limit}, and the scalar is {scalar:g}. Divide the scalars of all participants by"
         " the same number, which leaves their mean as it is, or choose a mask config with a larger bound (pet config advise)"
     )

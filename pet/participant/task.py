@@ -23,6 +23,7 @@ from pet.errors import LocalProtocolError, PetError, RemoteProtocolError, Transp
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
 from pet.participant.core import LocalModelConfig
+from pet.participant.enrolments import EnrolmentSource
 from pet.participant.flags import OnClip
 from pet.participant.opening import open_participant
 from pet.participant.status import ParticipantStatus
@@ -66,6 +67,10 @@ class AsyncParticipant:
         max_model_length: int | None = None,
         coordinator_key: bytes | str | None = None,
         allow_insecure: bool | None = None,
+        enrolment: EnrolmentSource | None = None,
+        least_passive: int = 1,
+        least_active: int = 1,
+        least_updates: int = 3,
     ) -> None:
         """Prepare to take part; nothing happens before `start`, or `async with`. Arguments are those of `spawn_participant`."""
         self._ticks, self._state_file = open_participant(
@@ -81,6 +86,10 @@ class AsyncParticipant:
             max_model_length=max_model_length,
             coordinator_key=coordinator_key,
             allow_insecure=allow_insecure,
+            enrolment=enrolment,
+            least_passive=least_passive,
+            least_active=least_active,
+            least_updates=least_updates,
         )
         self.new_global_model = asyncio.Event()
         if self._ticks.new_global_model:

@@ -310,9 +310,9 @@ class DummyFleet:
                 pass
 
     def _warn_of_clipping(self, clipped_count: int) -> None:
-        parameters = self._participants[0].parameters
-        if parameters is not None:
-            self._warn(clipping_hint(clipped_count, parameters, float(self._scalar)))
+        followed = self._participants[0].round
+        if followed is not None:
+            self._warn(clipping_hint(clipped_count, followed, float(self._scalar)))
 
     def _warn(self, text: str) -> None:
         _logger.warning("%s", text)

@@ -25,6 +25,7 @@ from pet.errors import LocalProtocolError, PetError, RemoteProtocolError, Transp
 from pet.masking import Scalar
 from pet.participant.back_off import BackOff, Patience
 from pet.participant.core import LocalModelConfig
+from pet.participant.enrolments import EnrolmentSource
 from pet.participant.flags import OnClip
 from pet.participant.opening import open_participant
 from pet.participant.state_file import StateFile
@@ -96,6 +97,10 @@ def spawn_participant(
     max_model_length: int | None = None,
     coordinator_key: bytes | str | None = None,
     allow_insecure: bool | None = None,
+    enrolment: EnrolmentSource | None = None,
+    least_passive: int = 1,
+    least_active: int = 1,
+    least_updates: int = 3,
 ) -> ParticipantThread:
     """Start a participant in a daemon thread of its own.
 
@@ -121,6 +126,13 @@ def spawn_participant(
         coordinator_key: public key of the coordinator, 32 bytes or their text: only answers that it signed, in the round that
             they are for, are taken. Not part of the state.
         allow_insecure: whether http:// to another machine may do without a key; None takes PET_ALLOW_INSECURE.
+        enrolment: for rounds of pet/1, and no others: the path of an enrolment's file, an `Enrolment`, its digest, or the
+            public key of the authority that signs it. The signing key has to be an enrolled one. The state then says what was
+            sent, and must not be restored from a backup: keep a `state_file`. Not part of the state itself.
+        least_passive: how many members that collude must not suffice with a coordinator that follows the protocol; an enrolment
+            with less protection is refused.
+        least_active: the same for a coordinator that does anything.
+        least_updates: the least number of updates that an enrolment must ask for.
 
     Raises:
         ConfigError: the URL, `max_message_size`, `on_clip`, `max_model_length` or the key cannot be used, or http:// would be
@@ -141,6 +153,10 @@ def spawn_participant(
         max_model_length=max_model_length,
         coordinator_key=coordinator_key,
         allow_insecure=allow_insecure,
+        enrolment=enrolment,
+        least_passive=least_passive,
+        least_active=least_active,
+        least_updates=least_updates,
     )
     thread = ParticipantThread(ticks, participant, args, kwargs, back_off or BackOff(), file)
     thread.start()

@@ -16,14 +16,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pet.errors import TransportError
-from pet.participant.core import ParticipantCore
-from pet.participant.flags import OnClip
-from pet.participant.model_answer import max_model_bytes
-from pet.protocol.participant import ParticipantMachine
+from pet.participant.core import ParticipantCore, ask
+from pet.participant.flags import Machine, OnClip
+from pet.participant.request_steps import begin, follow, throw
 from pet.protocol.participant_events import Event
 from pet.transports.base import AsyncTransport, Transport
 from pet.transports.pinned import pin, pin_async
-from pet.transports.requests import carry_out
 
 
 class TickParticipant(ParticipantCore[Transport]):
@@ -46,7 +44,7 @@ class TickParticipant(ParticipantCore[Transport]):
             if not self._begin_waiting():
                 return []
             try:
-                answer = carry_out(self._transport, request)
+                answer = ask(self._transport, request)
             except TransportError as error:
                 if not self._end_waiting():
                     return []
@@ -95,14 +93,20 @@ class TickParticipant(ParticipantCore[Transport]):
         Raises:
             TransportError: the coordinator cannot be reached.
             RemoteProtocolError: the answer is no model (reason "malformed_model", "out_of_range"), or one of another shape
-                (reason "model_mismatch").
+                (reason "model_mismatch"); under pet/1 not the one that the round's record names ("wrong_model").
         """
         self._begin_waiting()
         try:
             with self._judging_model():
-                parameters = self._machine.parameters or self._read_parameters(self._transport.get_parameters())
-                answer = self._transport.get_model(max_model_bytes(parameters))
-                return self._read_model(answer, parameters)
+                step = begin(steps := self._model_steps())
+                while step.request is not None:
+                    try:
+                        answer = ask(self._transport, step.request)
+                    except TransportError as error:
+                        step = throw(steps, error)
+                    else:
+                        step = follow(steps, answer)
+                return step.result
         finally:
             self._end_waiting()
 
@@ -113,10 +117,10 @@ class TickParticipant(ParticipantCore[Transport]):
 
     def _set_up(
         self,
-        machine: ParticipantMachine,
+        machine: Machine,
         on_clip: OnClip,
         coordinator: str | Transport,
-        coordinator_key: bytes | str | None,
+        coordinator_key: bytes | None,
         allow_insecure: bool | None,
     ) -> None:
         self._waiting_lock = threading.Lock()
@@ -142,7 +146,7 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
         """Do one step and return what happened; see `TickParticipant.tick`. Must not be cancelled half-way."""
         self._begin_tick()
         while (request := self._machine.next_request()) is not None:
-            self._waiting = asyncio.ensure_future(carry_out(self._transport, request))
+            self._waiting = asyncio.ensure_future(ask(self._transport, request))
             try:
                 answer = await self._waiting
             except TransportError as error:
@@ -164,9 +168,15 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
     async def global_model(self) -> NDArray[Any] | None:
         """Fetch the last global model; see `TickParticipant.global_model`."""
         with self._judging_model():
-            parameters = self._machine.parameters or self._read_parameters(await self._transport.get_parameters())
-            answer = await self._transport.get_model(max_model_bytes(parameters))
-            return await asyncio.to_thread(self._read_model, answer, parameters)
+            step = begin(steps := self._model_steps())
+            while step.request is not None:
+                try:
+                    answer = await ask(self._transport, step.request)
+                except TransportError as error:
+                    step = throw(steps, error)
+                else:
+                    step = await asyncio.to_thread(follow, steps, answer)
+            return step.result
 
     async def aclose(self) -> None:
         """Close the connections that this participant opened."""
@@ -175,10 +185,10 @@ class AsyncTickParticipant(ParticipantCore[AsyncTransport]):
 
     def _set_up(
         self,
-        machine: ParticipantMachine,
+        machine: Machine,
         on_clip: OnClip,
         coordinator: str | AsyncTransport,
-        coordinator_key: bytes | str | None,
+        coordinator_key: bytes | None,
         allow_insecure: bool | None,
     ) -> None:
         self._waiting = None

@@ -43,6 +43,11 @@ def message_bytes(data: bytes, start: int) -> int:
     return int.from_bytes(data[start + _LENGTH.start : start + _LENGTH.stop], "big")
 
 
+def coordinator_of(message: bytes) -> bytes:
+    """Return the coordinator's key of the round that a message with a whole header says it is for."""
+    return message[_COORDINATOR]
+
+
 def read_header(data: Buffer, coordinator_key: bytes, tag: Pet1Tag | None) -> tuple[bytes, bool]:
     """Check the header of a whole message, or of a chunk of a Sum2; not its signature.
 
@@ -92,13 +97,16 @@ def read_message(data: Buffer, coordinator_key: bytes, tag: Pet1Tag) -> tuple[by
     return sender, data[HEADER_BYTES:]
 
 
-def sign_message(key: SigningKeyPair, coordinator_key: bytes, tag: Pet1Tag, payload: Buffer) -> bytes:
-    """Return a signed message."""
+def sign_message(
+    key: SigningKeyPair, coordinator_key: bytes, tag: Pet1Tag, payload: Buffer, *, is_chunk: bool = False
+) -> bytes:
+    """Return a signed message; only a Sum2 may come in chunks."""
     header = Header(
         participant_public_key=key.public_key,
         coordinator_public_key=coordinator_key,
         length=HEADER_BYTES + len(payload),
         tag=tag,
+        is_multipart=is_chunk,
         reserved=HEADER_VERSION,
     )
     message = bytearray(header.encode()) + payload

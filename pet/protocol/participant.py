@@ -30,7 +30,16 @@ from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, Stat
 from pet.masking import Scalar, to_exact_scalar
 from pet.messages import RoundParameters
 from pet.protocol.participant_checks import read_parameters, require_fit, require_options, require_policies
-from pet.protocol.participant_events import AnswerRefused, Event, GetParameters, GetSeeds, GetSums, Request, SendMessage
+from pet.protocol.participant_events import (
+    AnswerRefused,
+    Event,
+    FollowedRound,
+    GetParameters,
+    GetSeeds,
+    GetSums,
+    Request,
+    SendMessage,
+)
 from pet.protocol.participant_round import ParticipantOptions, ParticipantRound
 from pet.protocol.participant_state import ParticipantState, SavedParticipant
 from pet.protocol.strategies import TaskChoice, choose_task_by_signature
@@ -120,6 +129,16 @@ class ParticipantMachine:
     def parameters(self) -> RoundParameters | None:
         """The parameters of the round, or None before the first contact."""
         return self._round.parameters
+
+    @property
+    def round(self) -> FollowedRound | None:
+        """The round, or None before the first contact."""
+        parameters = self._round.parameters
+        if parameters is None:
+            return None
+        return FollowedRound(
+            digest=parameters.digest(), config=parameters.mask_config.vect, model_length=parameters.model_length
+        )
 
     @property
     def has_model(self) -> bool:

@@ -11,7 +11,10 @@ from typing import final
 import numpy as np
 
 from pet.buffers import Buffer
-from pet.messages import RoundParameters, Tag
+from pet.mask_config import MaskConfig
+from pet.messages import MessageTag, RoundParameters
+from pet.pet1.inclusion import Inclusion
+from pet.pet1.round_record import RoundRecord
 
 
 @final
@@ -47,10 +50,30 @@ Request = GetParameters | GetSums | GetSeeds | SendMessage
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewRound:
-    """The round parameters changed: everything of the round before is given up. A new global model may be there."""
+class FollowedRound:
+    """The round that a participant follows, in the words of every profile.
 
-    parameters: RoundParameters
+    Attributes:
+        digest: names it: of its parameters, or of its record.
+        config: how weights are masked.
+        model_length: number of weights.
+    """
+
+    digest: bytes
+    config: MaskConfig
+    model_length: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRound:
+    """The round parameters changed: everything of the round before is given up. A new global model may be there.
+
+    Attributes:
+        parameters: of the new round; under pet/1 its record.
+    """
+
+    parameters: RoundParameters | RoundRecord
 
 
 @final
@@ -103,9 +126,10 @@ class MessageDelivered:
 
     A Sum or Update message: the round was the same after the last part, and the message was in the dictionary of its phase if
     that was published already. A Sum2 message: its last part was taken. Whether the coordinator accepted it cannot be known.
+    An Update message of pet/1: the coordinator says that all of it is there, and durable.
     """
 
-    tag: Tag
+    tag: MessageTag
 
 
 @final
@@ -117,7 +141,7 @@ class MessageLate:
     completed the round within the moment between the last part and the question, looks the same.
     """
 
-    tag: Tag
+    tag: MessageTag
 
 
 @final
@@ -140,7 +164,7 @@ class AnswerRefused:
     """An answer of the coordinator could not be used; the state is as before and the request will be made again.
 
     Attributes:
-        request: name of the request: "parameters", "sums" or "seeds".
+        request: name of the request: "parameters", "sums" or "seeds"; under pet/1 the name of a document, or "update".
         reason: the reason of the `RemoteProtocolError`.
         description: its text.
     """
@@ -156,12 +180,37 @@ class TaskAbandoned:
     """The task of the round cannot be finished; the participant waits for the next round without a message.
 
     Attributes:
-        reason: "unusable_seed", "too_many_seeds", "message_too_large", "message_refused" or "already_signed".
+        reason: "unusable_seed", "too_many_seeds", "message_too_large", "message_refused" or "already_signed"; under pet/1
+            also what the coordinator refused the update with.
         description: a sentence for people.
     """
 
     reason: str
     description: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentUsed:
+    """Rounds of pet/1 go by this enrolment from now on.
+
+    Attributes:
+        description: who must collude to read a single update, for people.
+    """
+
+    description: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateJudged:
+    """The members of a round of pet/1 have signed what is in its sum.
+
+    Attributes:
+        inclusion: whether this participant's update is.
+    """
+
+    inclusion: Inclusion
 
 
 Event = (
@@ -177,4 +226,6 @@ Event = (
     | MessageSplit
     | AnswerRefused
     | TaskAbandoned
+    | EnrolmentUsed
+    | UpdateJudged
 )

@@ -140,6 +140,11 @@ class MemberMachine:
         """The newest enrolment that was used; None before the first."""
         return self._state.seen
 
+    @property
+    def complaint_count(self) -> int:
+        """Updates of the round whose box for this member is bad."""
+        return 0 if self._opened is None else len(self._opened.complaints)
+
     def join(self, record: Buffer, enrolment: Buffer, now: int) -> bytes | None:
         """Announce a fresh point for a round (M1, M2); the same message again for the same round.
 

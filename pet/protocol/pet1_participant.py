@@ -52,14 +52,14 @@ class RoundTerms:
     """What a participant agrees to in a round's numbers (U5).
 
     Attributes:
-        values: what its elements stand for.
+        values: what its elements stand for; None leaves it to the record, where the caller's weights decide.
         derivations: the fields that it masks in.
         max_updates: the largest N_max: with more, elements have fewer bits.
         max_bound: the largest bound A, for the same reason.
         max_vector_bytes: the longest vector.
     """
 
-    values: FieldValues = FieldValues.F32
+    values: FieldValues | None = FieldValues.F32
     derivations: frozenset[Derivation] = frozenset(Derivation)
     max_updates: int = 2**24 - 1
     max_bound: float = 2.0**100
@@ -73,7 +73,7 @@ class RoundTerms:
         """
         config = record.config
         is_met = (
-            config.values is self.values
+            self.values in (None, config.values)
             and config.derivation in self.derivations
             and config.max_model_count <= self.max_updates
             and config.bound <= self.max_bound

@@ -1,0 +1,150 @@
+"""Participants and members of pet/1 with their drivers, around a coordinator whose clock the test moves: what tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pet1_parties import NOW, THREE_OF_FIVE, Parties
+from pet1_world import MemoryEngine
+
+import pet
+from pet.participant import TickParticipant
+from pet.participant.committee_member import CommitteeMember
+from pet.pet1.header_batch import HeaderBatch
+from pet.protocol.pet1_round import Pet1Settings
+from pet.protocol.pet1_windows import PhaseTimes
+from pet.protocol.phases import Phase
+from pet.transports.pet1 import Pet1Document
+
+FLOATS = pet.MaskConfig.parse("pet-1/z32,f32,bound=1,models=100")
+TIMES = PhaseTimes(min_seconds=5, max_seconds=60)
+
+
+class DirectTransport:
+    """The way to an endpoint in this process; what it answers can be exchanged, and what is sent is noted."""
+
+    def __init__(self, endpoint: Any) -> None:
+        self.endpoint = endpoint
+        self.sent: list[bytes] = []
+        self.asked: list[Pet1Document] = []
+        self.lies: dict[Pet1Document, Callable[[bytes | None], bytes | None]] = {}
+        self.error: Exception | None = None
+
+    def get_document(self, document: Pet1Document, max_bytes: int | None = None) -> bytes | None:
+        if self.error is not None:
+            raise self.error
+        self.asked.append(document)
+        found = self.endpoint.document(document)
+        data = None if found is None else bytes(found.data)
+        data = self.lies[document](data) if document in self.lies else data
+        assert data is None or max_bytes is None or len(data) <= max_bytes, (document, len(data), max_bytes)
+        return data
+
+    def get_headers(self, after: int) -> HeaderBatch:
+        return self.endpoint.headers(after)
+
+    def open_update(self, sealed: Any) -> bytes:
+        self.sent.append(bytes(sealed))
+        return self.endpoint.open_update(sealed).answer
+
+    def send_piece(self, piece: Sequence[Any]) -> bytes:
+        data = b"".join(map(bytes, piece))
+        return self.endpoint.take_leaves(data[:32], int.from_bytes(data[32:36], "little"), data[36:])
+
+    def send_message(self, body: Any) -> None:
+        self.sent.append(bytes(body))
+        self.endpoint.handle_message(bytes(body))
+
+    def get_parameters(self) -> bytes:
+        raise AssertionError("nothing of xaynet's profile is asked for")
+
+    def get_sums(self) -> bytes | None:
+        raise AssertionError("nothing of xaynet's profile is asked for")
+
+    def get_seeds(self, public_key: bytes) -> bytes | None:
+        raise AssertionError("nothing of xaynet's profile is asked for")
+
+    def get_model(self, max_bytes: int | None = None) -> None:
+        raise AssertionError("nothing of xaynet's profile is asked for")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class MovedEngine(MemoryEngine):
+    """An endpoint whose clock the test moves."""
+
+    def __init__(self, settings: Pet1Settings) -> None:
+        self.seconds = 0.0
+        super().__init__(settings)
+
+    def now(self) -> float:
+        return self.seconds
+
+    def pass_phase(self, seconds: float = 6) -> None:
+        """Let the shortest time of a phase pass, so that those who came suffice."""
+        self.seconds += seconds
+        self.tick()
+
+
+class DrivenRound:
+    """Five members, three of whom recover a sum, and participants, each with its driver."""
+
+    def __init__(
+        self, folder: Path, participant_count: int = 3, *, model_length: int = 5, config: Any = FLOATS, **changes: Any
+    ) -> None:
+        self.folder = folder
+        self.parties = Parties(THREE_OF_FIVE, participant_count)
+        self.settings = Pet1Settings(
+            config=config,
+            model_length=model_length,
+            served_enrolment=self.parties.enrolment.sign(self.parties.authority),
+            min_count=participant_count,
+            max_count=participant_count,
+            **{"sum": TIMES, "update": TIMES, "check": TIMES, "sum2": TIMES, **changes},
+        )
+        self.engine = MovedEngine(self.settings)
+        self.engine.tick()
+        self.transport = DirectTransport(self.engine)
+
+    @property
+    def phase(self) -> Phase:
+        return self.engine.phase
+
+    def member(self, slot: int, **options: Any) -> CommitteeMember:
+        file = self.folder / f"member-{slot}.state"
+        chosen: dict[str, Any] = {
+            "coordinator": self.transport,
+            "enrolment": self.parties.enrolment,
+            "state_file": file,
+            "new": not file.exists(),
+            "clock": lambda: NOW,
+            "threads": 1,
+        }
+        return CommitteeMember(signing_key=self.parties.member_keys[slot], **chosen | options)
+
+    def participant(self, number: int, **options: Any) -> TickParticipant:
+        chosen: dict[str, Any] = {"coordinator": self.transport, "enrolment": self.parties.enrolment, "threads": 1}
+        return TickParticipant(signing_key=self.parties.participant_keys[number], **chosen | options)
+
+
+def weights(number: int, length: int = 5) -> NDArray[np.float32]:
+    return np.random.default_rng(number).uniform(-1, 1, length).astype(np.float32)
+
+
+def tick_all(peers: Sequence[Any]) -> list[Any]:
+    """Let every peer go on until none makes progress; returns what happened."""
+    events: list[Any] = []
+    while True:
+        for peer in peers:
+            events += peer.tick()
+        if not any(peer.made_progress for peer in peers):
+            return events
+
+
+def mean(models: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    return np.mean(np.array(models, dtype=np.float64), axis=0)
