@@ -13,6 +13,7 @@ from asgi_server import serving
 from federation_rest_server import KEY, federation_server
 from nats_broker import running_broker
 from openapi_documents import document, is_described, operations
+from pet1_world import Pet1World
 from starlette.routing import Route
 
 from pet.coordinator.app import create_app
@@ -24,6 +25,7 @@ from pet.federation.peer.nats_runtime import NatsFederationRuntime
 from pet.federation.server import rest
 from pet.federation.statistics.feature import Feature
 from pet.federation.statistics.schema import Schema
+from pet.transports import asgi
 
 #: Requests of each operation and kind, well-formed ones and others. More were tried: they found nothing else.
 EXAMPLES = 4
@@ -55,8 +57,19 @@ def routes_of(app):
     return {(method, path) for method, path in found if method != "HEAD"}
 
 
+def is_of_pet1(path):
+    return path.startswith("/pet/v1/")
+
+
+def is_of_xaynet(path):
+    return path != "/events" and not is_of_pet1(path)
+
+
 def test_the_routes_of_the_coordinator():
-    assert routes_of(create_app(Settings())) == set(operations("coordinator"))
+    described = set(operations("coordinator"))
+    assert routes_of(create_app(Settings())) == {(method, path) for method, path in described if not is_of_pet1(path)}
+    served = routes_of(asgi.create_app(Pet1World().service))
+    assert {(method, path) for method, path in served if is_of_pet1(path)} == described - routes_of(create_app(Settings()))
 
 
 def test_the_routes_of_the_federation():
@@ -102,12 +115,12 @@ def signed(request):
     return request
 
 
-def send_odd_headers(name, url):
+def send_odd_headers(name, url, is_meant=lambda path: path != "/events"):
     """Send each header to each operation: no answer may be the server's fault."""
     with httpx.Client() as client:
         for method, path in operations(name):
             for header in ODD_HEADERS:
-                if path == "/events":
+                if not is_meant(path):
                     continue
                 target = url + path.format(cid="c1", pid="rows")
                 headers = [header, (b"authorization", authorization(method, target, b"{").encode())]
@@ -115,7 +128,7 @@ def send_odd_headers(name, url):
                 assert answer.status_code < 500 or (method, path) == AS_XAYNET or answer.status_code == 503, (path, header)
 
 
-def fuzz(name, url, change=lambda case: None, **options):
+def fuzz(name, url, change=lambda case: None, is_meant=lambda path: path != "/events", **options):
     """Send well-formed and other requests to every operation of a file, and check each answer against it."""
     import hypothesis
     import schemathesis
@@ -139,8 +152,8 @@ def fuzz(name, url, change=lambda case: None, **options):
     described = schemathesis.openapi.from_dict(document(name))
     for found in described.get_all_operations():
         operation = found.ok()
-        if operation.path == "/events":
-            continue  # goes on for twenty seconds each; tests/coordinator/test_observability.py reads it
+        if not is_meant(operation.path):
+            continue  # /events goes on for twenty seconds each; tests/coordinator/test_observability.py reads it
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             # Where nothing of a request can be wrong, there is no other one.
             nothing_wrong = () if mode is GenerationMode.POSITIVE else (hypothesis.errors.Unsatisfiable,)
@@ -164,11 +177,24 @@ def fuzz(name, url, change=lambda case: None, **options):
 def test_any_request_to_a_coordinator():
     pytest.importorskip("schemathesis")
     with serving(create_app(Settings(service={"max_requests_per_second": 1e6}))) as url:
-        found = fuzz("coordinator", url)
+        found = fuzz("coordinator", url, is_meant=is_of_xaynet)
         assert set().union(*found.values()) >= {200, 204}
         assert httpx.get(f"{url}/seeds", params={"pk": "no key"}).status_code == 400  # a few made-up requests may have none
-        send_odd_headers("coordinator", url)
+        send_odd_headers("coordinator", url, is_of_xaynet)
         for path in document("coordinator")["paths"]:
+            for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
+                assert httpx.request(method, url + path).status_code == (404 if is_of_pet1(path) else 405)
+
+
+@pytest.mark.long
+def test_any_request_to_a_coordinator_of_pet1():
+    pytest.importorskip("schemathesis")
+    with serving(asgi.create_app(Pet1World().begin_updates().service)) as url:
+        chosen = {"/pet/v1/committee", "/pet/v1/headers", "/pet/v1/update/leaves"}  # the others are as one of these
+        found = fuzz("coordinator", url, is_meant=chosen.__contains__)
+        assert set().union(*found.values()) >= {200, 204}
+        send_odd_headers("coordinator", url, is_of_pet1)
+        for path in filter(is_of_pet1, document("coordinator")["paths"]):
             for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
                 assert httpx.request(method, url + path).status_code == 405
 

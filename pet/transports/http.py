@@ -1,7 +1,7 @@
-"""The HTTP client: the calls of a transport as requests to the routes of docs/spec/pet.md 5.1, on top of httpx.
+"""The HTTP client: the calls of a transport as requests to the routes of either profile, on top of httpx.
 
-How a client is set up is in http_options.py, what answers mean in http_answers.py. Neither client knows a phase, and what an
-answer says is not read.
+How a client is set up is in http_options.py, what is asked in http_questions.py, what answers mean in http_answers.py. Neither
+client knows a phase, and what an answer says is not read.
 
 Answers are bounded before they are read, and never decompressed: a few bytes could otherwise become any number.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from pet.buffers import Buffer
 from pet.errors import TransportError
 from pet.protocol.participant_events import SendMessage
 from pet.transports.http_answers import (
@@ -31,10 +30,12 @@ from pet.transports.http_options import (
     normalise_url,
     require_secure,
 )
-from pet.transports.http_questions import STATUS, Question, question_of
+from pet.transports.http_questions import STATUS, Delivery, Question, delivery_of, question_of
 from pet.transports.idle_clients import IdleClients
+from pet.transports.pet1_calls import AsyncPet1Calls, BlockingPet1Calls
+from pet.transports.pet1_requests import OpenUpdate, Pet1Request, SendPiece
 from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
-from pet.transports.requests import AsyncCalls, BlockingCalls, TransportRequest
+from pet.transports.requests import TransportRequest
 from pet.transports.status import parse_status
 from pet.urls import split_credentials
 
@@ -43,14 +44,13 @@ if TYPE_CHECKING:
 
 #: A megaweight model in xaynet's widest fractions, or the seeds of eight million updates: beyond that, ask for it.
 DEFAULT_MAX_ANSWER_BYTES: Final = 1 << 30
-#: Per write of a body: large enough for the system calls, small enough not to double memory.
-_PIECE_BYTES: Final = 1 << 18
-#: What a coordinator says to a message is empty; a proxy may say more.
-_MAX_RECEIPT_BYTES: Final = 1 << 16
 
 
-class HttpTransport(BlockingCalls):
-    """`Transport` over HTTP(S). Connections are kept and reused; calls may come from several threads at once."""
+class HttpTransport(BlockingPet1Calls):
+    """`Transport` and `Pet1Transport` over HTTP(S).
+
+    Connections are kept and reused; calls may come from several threads at once.
+    """
 
     def __init__(
         self,
@@ -104,12 +104,11 @@ class HttpTransport(BlockingCalls):
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return None if self._verifier is None else self._verifier.public_key
 
-    def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
-        """Do what a request says; any status that is no error means that a message arrived."""
-        if isinstance(request, SendMessage):
-            headers = {"Content-Length": str(len(request.body))}
-            self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _pieces(request.body))
-            return None
+    def carry_out(self, request: TransportRequest | Pet1Request, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Do what a request says. Documents of pet/1 carry the signatures of their authors, and need no verifier."""
+        if isinstance(request, SendMessage | OpenUpdate | SendPiece):
+            sent = delivery_of(request)
+            return sent.read(self._exchange("POST", sent.target, sent.max_bytes, sent.headers, sent.pieces()))
         question = question_of(request)
         return question.read(self._get(question, self._expect(question.route, verifier)))
 
@@ -130,7 +129,7 @@ class HttpTransport(BlockingCalls):
 
     def _expect(self, route: str, verifier: AnswerVerifier | None) -> AnswerCheck | None:
         verifier = verifier or self._verifier
-        return None if verifier is None else verifier.expect(route)
+        return None if verifier is None or not route else verifier.expect(route)
 
     def _get(self, question: Question, check: AnswerCheck | None = None) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if question.max_bytes is None else min(question.max_bytes, self._max_answer_bytes)
@@ -169,8 +168,8 @@ class HttpTransport(BlockingCalls):
                 unused.close()
 
 
-class AsyncHttpTransport(AsyncCalls):
-    """`AsyncTransport` over HTTP(S), for one event loop. Connections are kept and reused."""
+class AsyncHttpTransport(AsyncPet1Calls):
+    """`AsyncTransport` and `AsyncPet1Transport` over HTTP(S), for one event loop. Connections are kept and reused."""
 
     def __init__(
         self,
@@ -204,12 +203,11 @@ class AsyncHttpTransport(AsyncCalls):
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return None if self._verifier is None else self._verifier.public_key
 
-    async def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
-        """Do what a request says; any status that is no error means that a message arrived."""
-        if isinstance(request, SendMessage):
-            headers = {"Content-Length": str(len(request.body))}
-            await self._exchange("POST", "/message", _MAX_RECEIPT_BYTES, headers, _async_pieces(request.body))
-            return None
+    async def carry_out(self, request: TransportRequest | Pet1Request, *, verifier: AnswerVerifier | None = None) -> Any:
+        """Do what a request says. Documents of pet/1 carry the signatures of their authors, and need no verifier."""
+        if isinstance(request, SendMessage | OpenUpdate | SendPiece):
+            sent = delivery_of(request)
+            return sent.read(await self._exchange("POST", sent.target, sent.max_bytes, sent.headers, _async_pieces(sent)))
         question = question_of(request)
         return question.read(await self._get(question, self._expect(question.route, verifier)))
 
@@ -220,7 +218,7 @@ class AsyncHttpTransport(AsyncCalls):
 
     def _expect(self, route: str, verifier: AnswerVerifier | None) -> AnswerCheck | None:
         verifier = verifier or self._verifier
-        return None if verifier is None else verifier.expect(route)
+        return None if verifier is None or not route else verifier.expect(route)
 
     async def _get(self, question: Question, check: AnswerCheck | None = None) -> tuple[str, bytes] | None:
         limit = self._max_answer_bytes if question.max_bytes is None else min(question.max_bytes, self._max_answer_bytes)
@@ -273,12 +271,6 @@ class AsyncHttpTransport(AsyncCalls):
         return collected
 
 
-def _pieces(body: Buffer) -> Iterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(view), _PIECE_BYTES):
-        yield bytes(view[start : start + _PIECE_BYTES])
-
-
-async def _async_pieces(body: Buffer) -> AsyncIterator[bytes]:
-    for piece in _pieces(body):
+async def _async_pieces(delivery: Delivery) -> AsyncIterator[bytes]:
+    for piece in delivery.pieces():
         yield piece

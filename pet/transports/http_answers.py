@@ -19,6 +19,7 @@ from pet.errors import (
     TransportConfigError,
     TransportError,
     TransportRefusedError,
+    UnknownProfileError,
 )
 from pet.model_formats import BINCODE
 from pet.transports.pinned import AnswerCheck
@@ -28,6 +29,8 @@ from pet.urls import shown_error
 if TYPE_CHECKING:
     import httpx
 
+#: What paths of pet/1 begin with.
+PET1_PREFIX: Final = "/pet/v1/"
 #: However long a server asks to wait, it is asked again after this time.
 MAX_RETRY_AFTER_SECONDS: Final = 300.0
 #: Statuses below 500 after which the same request may succeed.
@@ -48,12 +51,15 @@ def require_expected(method: str, target: str, response: httpx.Response, limit: 
 
     Raises:
         TransportError: they lie outside the protocol, or announce more bytes than expected.
+        UnknownProfileError: the coordinator has no routes of pet/1.
     """
     status = response.status_code
-    if method == "POST" and status >= 400:
-        raise _status_error(f"POST {target}: expected a status below 400, got {status}", response)
-    if method == "GET" and status not in {200, 204}:
-        raise _status_error(f"GET {target}: expected status 200 or 204, got {status}", response)
+    if target.startswith(PET1_PREFIX) and status == 404:
+        raise UnknownProfileError(f"{method} {target}: expected a coordinator that speaks pet/1, got status 404")
+    if (method == "GET" or target.startswith(PET1_PREFIX)) and status not in {200, 204}:
+        raise _status_error(f"{method} {target}: expected status 200 or 204, got {status}", response)
+    if status >= 400:
+        raise _status_error(f"{method} {target}: expected a status below 400, got {status}", response)
     require_size(method, target, announced_bytes(response) or 0, limit)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":

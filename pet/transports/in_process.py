@@ -9,22 +9,33 @@ from typing import Any, assert_never
 
 from pet.bodies.body import MemoryBody
 from pet.buffers import Buffer
-from pet.errors import AnswerTooLargeError, CoordinatorKeyError, MessageTooLargeError, StorageError, TransportError
+from pet.errors import (
+    AnswerTooLargeError,
+    CoordinatorKeyError,
+    MessageTooLargeError,
+    StorageError,
+    TransportError,
+    UnknownProfileError,
+)
 from pet.model_formats import NPY, encode_npy
+from pet.pet1.answers import read_piece
 from pet.protocol.participant_events import GetParameters, GetSeeds, GetSums, SendMessage
 from pet.transports.base import Endpoint
+from pet.transports.pet1 import Pet1Endpoint
+from pet.transports.pet1_calls import BlockingPet1Calls
+from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, Pet1Request, SendPiece
 from pet.transports.pinned import AnswerVerifier
-from pet.transports.requests import BlockingCalls, GetModel, TransportRequest
+from pet.transports.requests import GetModel, TransportRequest
 
 
-class InProcessTransport(BlockingCalls):
-    """`Transport` on top of an endpoint."""
+class InProcessTransport(BlockingPet1Calls):
+    """`Transport` on top of an endpoint, and `Pet1Transport` on top of one of pet/1."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Attach to a coordinator; it is not closed with the transport."""
         self._endpoint = endpoint
 
-    def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+    def carry_out(self, request: TransportRequest | Pet1Request, *, verifier: AnswerVerifier | None = None) -> Any:
         """Do what a request says; nothing is signed on the way from one object to another.
 
         Raises:
@@ -46,6 +57,8 @@ class InProcessTransport(BlockingCalls):
                 return self._fetch_model(request.max_bytes)
             case SendMessage():
                 return self._deliver(request.body)
+            case GetDocument() | GetHeaders() | OpenUpdate() | SendPiece():
+                return self._ask_pet1(request)
             case _:
                 assert_never(request)
 
@@ -66,6 +79,28 @@ class InProcessTransport(BlockingCalls):
             raise AnswerTooLargeError(f"global model: expected at most {max_bytes} bytes, got {len(data)}")
         return NPY, data
 
+    def _ask_pet1(self, request: GetDocument | GetHeaders | OpenUpdate | SendPiece) -> Any:
+        """Do what a request of pet/1 says.
+
+        Raises:
+            UnknownProfileError: the endpoint does not speak it.
+        """
+        endpoint = self._endpoint
+        if not isinstance(endpoint, Pet1Endpoint):
+            raise UnknownProfileError(f"endpoint: expected one that speaks pet/1, got {type(endpoint).__name__}")
+        try:
+            match request:
+                case GetDocument():
+                    return _read_document(endpoint, request)
+                case GetHeaders():
+                    return endpoint.headers(request.after)
+                case OpenUpdate():
+                    return endpoint.open_update(MemoryBody(request.sealed)).answer
+                case SendPiece():
+                    return endpoint.take_leaves(*read_piece(b"".join(request.piece)))
+        except StorageError as error:
+            raise TransportError(str(error)) from None
+
     def _deliver(self, body: Buffer) -> None:
         """Deliver one sealed message; the endpoint opens a copy, as the sender may need it again."""
         limit = self._endpoint.max_body_bytes()
@@ -75,3 +110,12 @@ class InProcessTransport(BlockingCalls):
             self._endpoint.handle_message(MemoryBody(body))
         except StorageError as error:
             raise TransportError(str(error)) from None
+
+
+def _read_document(endpoint: Pet1Endpoint, request: GetDocument) -> bytes | None:
+    found, limit = endpoint.document(request.document), request.max_bytes
+    if found is None:
+        return None
+    if limit is not None and len(found.data) > limit:
+        raise AnswerTooLargeError(f"{request.document.value}: expected at most {limit} bytes, got {len(found.data)}")
+    return bytes(found.data)

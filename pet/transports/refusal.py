@@ -27,11 +27,23 @@ class Refusal:
         status_code: why.
         retry_after_seconds: when the sender should try again; None says nothing about it.
         body: what to say beside it.
+        linger_seconds: how long what still comes is read.
+        linger_bytes: how much of it.
     """
 
-    def __init__(self, status_code: int, retry_after_seconds: int | None = None, body: bytes = b"") -> None:
+    def __init__(
+        self,
+        status_code: int,
+        retry_after_seconds: int | None = None,
+        *,
+        body: bytes = b"",
+        linger_seconds: float = LINGER_SECONDS,
+        linger_bytes: int = LINGER_BYTES,
+    ) -> None:
         self.status_code = status_code
         self.body = body
+        self._linger_seconds = linger_seconds
+        self._linger_bytes = linger_bytes
         self.headers = [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
         if body:
             self.headers.append((b"content-type", b"application/octet-stream"))
@@ -44,14 +56,14 @@ class Refusal:
         if self.body:
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await _drop(receive)
+            async with asyncio.timeout(self._linger_seconds):
+                await _drop(receive, self._linger_bytes)
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _drop(receive: Receive) -> None:
+async def _drop(receive: Receive, most_bytes: int) -> None:
     size_bytes, has_more = 0, True
-    while has_more and size_bytes < LINGER_BYTES:
+    while has_more and size_bytes < most_bytes:
         message = await receive()
         size_bytes += len(message.get("body", b""))
         has_more = message["type"] == "http.request" and message.get("more_body", False)

@@ -186,7 +186,9 @@ class UpdateRoute:
             await refuse_body(service, error)(scope, receive, send)
             return
         if not body.is_whole:
-            await Refusal(200, body=answer)(scope, receive, send)
+            # Clients of asyncio look for an answer when all is sent: a whole piece is let through, so that they get it.
+            refusal = Refusal(200, body=answer, linger_seconds=service.stall_seconds, linger_bytes=_MAX_PIECE_BYTES)
+            await refusal(scope, receive, send)
             return
         headers = [(b"content-length", b"%d" % len(answer)), (b"content-type", b"application/octet-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
