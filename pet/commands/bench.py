@@ -6,6 +6,7 @@ bench_peers.py; this file is the order in which it happens.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ import typer
 from rich.console import Console
 
 from pet import kernels
-from pet.commands import bench_kernels, bench_options, bench_peers, bench_plot, bench_tables
+from pet.commands import bench_kernels, bench_options, bench_peers, bench_plot, bench_profiles, bench_tables
 from pet.commands.bench_ceiling import Ceilings
 from pet.commands.bench_comparison import Comparison
 from pet.commands.bench_fields import make_cases
+from pet.commands.bench_profiles import ProfileComparison
 from pet.commands.bench_results import Result, cpu_model, report
 from pet.commands.terminal_progress import shown_progress
 from pet.mask_config import MaskConfig
@@ -55,7 +57,9 @@ def command(
             "--peers", help="Compare with flwr, tenseal and xaynet-sdk-python where they are installed; takes a minute."
         ),
     ] = False,
-    peer_size: Annotated[str, typer.Option("--peer-size", metavar="N", help="Number of weights of that comparison.")] = "1e6",
+    peer_size: Annotated[
+        str, typer.Option("--peer-size", metavar="N", help="Number of weights of that comparison, and of --profiles.")
+    ] = "1e6",
     peer_seeds: Annotated[
         int,
         typer.Option(
@@ -65,6 +69,9 @@ def command(
             help="Masks that a sum participant adds in that comparison.",
         ),
     ] = 5,
+    profiles: Annotated[
+        bool, typer.Option("--profiles", help="Compare a round of xaynet's profile with one of pet/1, role by role.")
+    ] = False,
 ) -> None:
     """Measure the kernels: nanoseconds per weight, and the share of what this machine can do at most.
 
@@ -80,8 +87,9 @@ def command(
     bench_tables.print_results(console, results)
     bench_tables.print_ceilings(console, ceilings)
     comparisons = _compare(console, peer_length, peer_seeds) if peers else []
+    rounds = _compare_profiles(console, peer_length) if profiles else []
     if json_file is not None:
-        json_file.write_text(json.dumps(report(results, ceilings.found, comparisons), indent=1) + "\n")
+        json_file.write_text(json.dumps(report(results, ceilings.found, comparisons, rounds), indent=1) + "\n")
     if plot_file is not None:
         bench_plot.plot_results(results, cpu_model(), plot_file)
 
@@ -134,4 +142,13 @@ def _compare(console: Console, length: int, seed_count: int) -> list[Comparison]
             progress.describe(f"peers: {found.peer}, {found.what} done")
     if comparisons:
         bench_tables.print_comparisons(console, comparisons)
+    return comparisons
+
+
+def _compare_profiles(console: Console, length: int) -> list[ProfileComparison]:
+    """Compare a round of each profile of the protocol."""
+    with shown_progress("profiles", 2 * bench_profiles.TURNS, "rounds") as progress:
+        done = itertools.count(1)
+        comparisons = bench_profiles.compare(length, lambda: progress.update(next(done)))
+    bench_tables.print_profiles(console, comparisons, length)
     return comparisons

@@ -16,6 +16,7 @@ import pet
 from pet.commands.bench_ceiling import Ceiling
 from pet.commands.bench_comparison import Comparison
 from pet.commands.bench_kernels import Case, Limit, Measurement
+from pet.commands.bench_profiles import ProfileComparison
 from pet.mask_config import MaskConfig
 from pet.threads import available_cores
 
@@ -67,7 +68,10 @@ class Result:
 
 
 def report(
-    results: Sequence[Result], ceilings: Mapping[tuple[str, int], Ceiling], comparisons: Sequence[Comparison]
+    results: Sequence[Result],
+    ceilings: Mapping[tuple[str, int], Ceiling],
+    comparisons: Sequence[Comparison],
+    profiles: Sequence[ProfileComparison],
 ) -> dict[str, Any]:
     """Return the content of the JSON file."""
     return {
@@ -85,6 +89,7 @@ def report(
         "ceilings": [{"backend": backend, **asdict(found)} for (backend, _), found in ceilings.items()],
         "results": [{**asdict(result), "share": result.share} for result in results],
         "peers": [{**asdict(found), "ratio": found.ratio} for found in comparisons],
+        "profiles": [asdict(found) for found in profiles],
     }
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pet.commands.bench_ceiling import Ceilings
 from pet.commands.bench_comparison import CONFIG, Comparison
+from pet.commands.bench_profiles import PET1_CONFIG, PLAN, TURNS, UPDATE_COUNT, ProfileComparison
 from pet.commands.bench_results import Result
 
 
@@ -84,3 +85,22 @@ def print_comparisons(console: Console, comparisons: Sequence[Comparison]) -> No
         if found.peer_error is not None and found.pet_error is not None:
             errors = f"{found.peer} {found.peer_error:.1e}, pet {found.pet_error:.1e}"
             console.print(f"Largest error of a weight of the mean: {errors}.")
+
+
+def print_profiles(console: Console, comparisons: Sequence[ProfileComparison], length: int) -> None:
+    """Print what a round costs each role under xaynet's profile and under pet/1."""
+    title = (
+        f"profiles: {UPDATE_COUNT} updates, {length:,} weights, one thread, ns and bytes a weight, medians of {TURNS} rounds"
+    )
+    table = _table(title, "role")
+    table.add_column("what", no_wrap=True)
+    for heading in ("xaynet", "pet/1", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for found in comparisons:
+        row = nanoseconds(found.xaynet), nanoseconds(found.pet1), f"{found.pet1 / found.xaynet:.3g}"
+        table.add_row(found.role, found.what, *row)
+    console.print(table)
+    console.print(
+        f"xaynet: {CONFIG}, one sum participant, who unmasks alone; pet/1: {PET1_CONFIG}, {PLAN.threshold} of"
+        f" {PLAN.member_count} members unmask together, each with a share of every mask."
+    )

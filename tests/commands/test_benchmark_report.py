@@ -51,7 +51,7 @@ def comparisons(ratio):
         Comparison(peer="tenseal 1", what="encrypt", **usual, **more),
         Comparison(peer="xaynet-sdk-python 1", what="sum", **usual),
     ]
-    return {**report([], {}, made), "command": "pet bench --peers"}
+    return {**report([], {}, made, []), "command": "pet bench --peers"}
 
 
 def test_every_part_has_its_place_once(scripts):
