@@ -92,6 +92,20 @@ class FieldModel(GlobalModel):
         for start in range(0, len(self), PIECE_LENGTH):
             yield self._read(self._elements[start : start + PIECE_LENGTH], self._field.dtype, 1)
 
+    @classmethod
+    def from_elements(
+        cls, config: MaskConfigPair, model_count: int, scalar_sum: Fraction, elements: kernels.Packed
+    ) -> FieldModel:
+        """Make the model whose `iter_elements` gave these elements, packed.
+
+        Raises:
+            UnmaskError: as the class.
+        """
+        field = config.vect
+        assert isinstance(field, FieldConfig), "the caller has looked"
+        unit = scalar_sum if field.values is FieldValues.INT else scalar_sum * field.levels
+        return cls(config, model_count, np.array(elements), int(unit), None)
+
     def validate(self, *, threads: SupportsIndex | None = None) -> None:
         """Check nothing: every value was checked when the model was made."""
 

@@ -208,8 +208,8 @@ class DurableRounds(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             seed, made = self._round_seed_of(event), self._model_of(event)
             if seed is not None:
                 self._round_seed = seed
-                if self._journal is not None:
-                    self._journal.position.round_seed = seed
+                if self._journal is not None and is_news:
+                    self._journal.note_round(seed)
             elif made is not None:
                 round_id, model = made
                 self._models.append(RoundModel(round_id, self._round_seed, model))

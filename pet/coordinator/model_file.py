@@ -19,6 +19,8 @@ import numpy as np
 from pet.buffers import Buffer
 from pet.coordinator.round_model import RoundModel
 from pet.errors import StateError
+from pet.field_config import FieldConfig
+from pet.field_model import FieldModel
 from pet.global_model import GlobalModel
 from pet.mask_config import MaskConfig, MaskConfigPair
 
@@ -79,5 +81,6 @@ def _encode(model: RoundModel) -> Iterator[Buffer]:
 def _decode(header: dict[str, Any], packed: memoryview) -> RoundModel:
     pair = MaskConfigPair(vect=MaskConfig.parse(header["vect"]), unit=MaskConfig.parse(header["unit"]))
     elements = np.frombuffer(packed, dtype=np.uint8).reshape(int(header["length"]), pair.vect.element_bytes)
-    model = GlobalModel.from_elements(pair, int(header["model_count"]), Fraction(header["scalar_sum"]), elements)
+    made = FieldModel if isinstance(pair.vect, FieldConfig) else GlobalModel
+    model = made.from_elements(pair, int(header["model_count"]), Fraction(header["scalar_sum"]), elements)
     return RoundModel(int(header["round"]), bytes.fromhex(header["seed"]), model)

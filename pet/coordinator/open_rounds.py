@@ -18,7 +18,8 @@ from pet.protocol.coordinator import Coordinator
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 
-_WRITER_BYTES: Final = 16
+#: Random bytes that distinguish a journal from any other.
+WRITER_BYTES: Final = 16
 
 
 class RoundOptions(TypedDict, total=False):
@@ -55,7 +56,7 @@ def open_rounds(settings: RoundSettings, *, now_seconds: float, **options: Unpac
     entropy, strategies = options.get("entropy", os.urandom), options.get("strategies", DEFAULT_STRATEGIES)
     chunk_store, writer = options.get("chunk_store"), b""
     if storage is not None:
-        writer = entropy(_WRITER_BYTES)
+        writer = entropy(WRITER_BYTES)
         restored = restore(
             storage,
             settings,
@@ -68,7 +69,7 @@ def open_rounds(settings: RoundSettings, *, now_seconds: float, **options: Unpac
         if restored is not None:
             protocol, journal = restored
             record = journal.position.model
-            model = None if model_store is None or record is None else _load_model(model_store, record)
+            model = None if model_store is None or record is None else load_model(model_store, record)
             return DurableCoordinator(
                 protocol,
                 now_seconds=now_seconds,
@@ -85,6 +86,12 @@ def open_rounds(settings: RoundSettings, *, now_seconds: float, **options: Unpac
     )
 
 
-def _load_model(model_store: ModelStore, record: dict[str, Any]) -> RoundModel:
+def load_model(model_store: ModelStore, record: dict[str, Any]) -> RoundModel:
+    """Return the last global model that a storage names.
+
+    Raises:
+        StateError: it is not there, or damaged.
+        StorageError: the store cannot be reached.
+    """
     with StateError.reading("last global model", " (--fresh begins without one)"):
         return model_store.load(record)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pet.bodies.body import SealedBody
 from pet.coordinator.durable_rounds import DurableRounds
+from pet.coordinator.pet1_journal import Pet1Journal
 from pet.errors import StorageError
 from pet.global_model import GlobalModel
 from pet.pet1.answers import UpdateAnswer
@@ -76,5 +77,8 @@ class DurablePet1(DurableRounds[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publicat
         super()._collect(is_news=is_news)
         self._may_release |= any(isinstance(self._events[place], PhaseEntered) for place in range(known, len(self._events)))
         # A round that began has no entries of the one before, so that these come after the phases.
-        for entry in iter(self.coordinator.next_entry, None):
+        while (entry := self.coordinator.next_entry()) is not None:
             self._may_release |= isinstance(entry, UploadEntry) and entry.is_dead
+            if self._journal is not None:
+                assert isinstance(self._journal, Pet1Journal), "it was made with one"
+                self._journal.note_entry(entry)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Unpack
 
 from pet.bodies.body import SealedBody, as_sealed_body
@@ -126,6 +126,12 @@ class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication
         self._update_sizes: UpdateSizes | None = None
         super().__init__(settings, rounds, clock)
         self._publish_model()
+
+    @property
+    def keeps_earlier_settings(self) -> bool:
+        """Whether the round under way has other settings than those given, which count from the next round on."""
+        now = replace(self._coordinator.settings, model_digest=self.settings.model_digest)
+        return now != self.settings
 
     # ---- what readers get ----------------------------------------------------------------------------------------------
 

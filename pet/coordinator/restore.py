@@ -20,7 +20,7 @@ from pet.coordinator.journal import (
     total_blob,
     update_blob,
 )
-from pet.coordinator.round_journal import parse_chunk_name
+from pet.coordinator.round_journal import parse_chunk_name, require_profile
 from pet.coordinator.storage.base import Storage, Stored
 from pet.errors import StateError
 from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag, UpdatePayload, open_message
@@ -29,7 +29,7 @@ from pet.protocol.entries import Entry, Sum2Entry, SumEntry, UpdateEntry, apply_
 from pet.protocol.phases import Phase
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import CoordinatorState, RoundState
-from pet.protocol.saved_state import load_state
+from pet.protocol.saved_state import XAYNET, load_state
 from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 
 _COUNTED_KIND: dict[Phase, type[Any]] = {Phase.SUM: SumEntry, Phase.UPDATE: UpdateEntry, Phase.SUM2: Sum2Entry}
@@ -84,6 +84,7 @@ class _Restorer:
 
     def restore(self, now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState, JournalPosition]:
         record = unframe_state(self._stored.state)
+        require_profile(record["coordinator"], XAYNET)
         self._position.model = record["model"]
         round_settings, state = load_state(record["coordinator"], now_seconds)
         _expect(len(self._stored.entries) == record["entries"], f"{record['entries']} entries", len(self._stored.entries))

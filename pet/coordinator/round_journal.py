@@ -18,11 +18,13 @@ from typing import Any, Final, Generic
 from pet.buffers import Buffer
 from pet.coordinator.framing import frame_blob, frame_entry, frame_state
 from pet.coordinator.storage.base import Blob, Storage, Transaction
+from pet.errors import StateError
 from pet.messages import Message
 from pet.messages.chunks import Chunk
 from pet.protocol.phases import Phase
 from pet.protocol.profile import EntryT, EventT, RoundT, SettingsT
 from pet.protocol.round_machine import RoundMachine
+from pet.protocol.saved_state import XAYNET
 
 _CHUNKS: Final = "chunk/"
 
@@ -76,6 +78,10 @@ class RoundJournal(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """Return the record of a coordinator, ready for JSON, and how far the journal has come beyond its entries."""
 
     # ---- what happened ------------------------------------------------------------------------------------------------
+
+    def note_round(self, round_seed: bytes) -> None:
+        """Note that a round began; entries and blobs belong to it from now on."""
+        self.position.round_seed = round_seed
 
     def note_phase(self, phase: Phase) -> None:
         """Note that a phase began: in Idle everything about the last round goes, else the chunks of the last phase."""
@@ -188,3 +194,16 @@ def _chunks_of(participant_public_key: bytes, message_id: int) -> str:
 def parse_chunk_name(name: str) -> bytes | None:
     """Return the public key in the name of a chunk; None for the name of another blob."""
     return bytes.fromhex(name.split("/")[1]) if name.startswith(_CHUNKS) else None
+
+
+def require_profile(record: Mapping[str, Any], expected: str) -> None:
+    """Refuse the record of a coordinator that ran rounds of another profile.
+
+    Raises:
+        StateError: it did.
+    """
+    found = record.get("profile", XAYNET)
+    if found != expected:
+        raise StateError(
+            f"expected a round of profile {expected}, got one of {found}: go on with it with pet.profile.name = {found!r}"
+        )

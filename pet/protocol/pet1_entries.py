@@ -97,7 +97,7 @@ def restore_entries(current: Pet1Round, entries: Iterable[Buffer], phase: Phase,
     if phase is not Phase.SUM:
         current.committee = Committee.of(current.record, current.enrolment, current.sums_by_slot())
         _restore_updates(current, current.committee, by_kind, store)
-    if phase in (Phase.CHECK, Phase.SUM2):
+    if phase in (Phase.CHECK, Phase.SUM2, Phase.UNMASK):
         current.manifest = current.list_updates()
         _restore_checks(current, current.manifest, by_kind, phase)
 

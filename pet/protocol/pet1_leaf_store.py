@@ -14,13 +14,20 @@ from typing import Protocol
 
 
 class LeafStore(Protocol):
-    """Keeps leaves by the header digest of their update and their number; what it holds outlives the process."""
+    """Keeps leaves by the header digest of their update and their number; what it holds outlives the process.
+
+    Any thread may call this, several at a time. A store that cannot be used raises StorageError.
+    """
 
     def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
         """Keep a leaf; it is durable when this returns."""
 
     def get(self, upload: bytes, index: int) -> bytes:
-        """Return a leaf that was put."""
+        """Return a leaf that was put.
+
+        Raises:
+            StateError: it is damaged.
+        """
 
     def held(self, upload: bytes) -> Collection[int]:
         """Return the numbers of the leaves of an upload that are there."""

@@ -12,7 +12,7 @@ Source: docs/spec/profile.md 14.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pet.buffers import Buffer
 from pet.crypto import EncryptionKeyPair
@@ -20,12 +20,13 @@ from pet.errors import StateError
 from pet.messages import ChunkStore
 from pet.pet1.hashes import DIGEST_BYTES
 from pet.pet1.round_record import RoundRecord
-from pet.protocol.pet1_coordinator import Pet1Coordinator
-from pet.protocol.pet1_entries import restore_entries
+from pet.protocol.pet1_entries import Pet1Entry, restore_entries
 from pet.protocol.pet1_leaf_store import LeafStore
+from pet.protocol.pet1_publications import Pet1Publication
 from pet.protocol.pet1_round import Pet1Round, Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import PET1_PHASES, Phase
+from pet.protocol.round_machine import RoundMachine
 from pet.protocol.round_state import MachineState
 from pet.protocol.saved_state import load_machine, save_machine
 
@@ -39,25 +40,42 @@ _NUMBERS: Final = (
     "pieces_in_flight",
     "evidence_rounds",
 )
+#: Phases that a record can be of: those that wait, and the work after the last of them, if a store failed in the middle of it.
+_RESTORED: Final = frozenset({Phase.IDLE, *PET1_PHASES.accepted_tags, Phase.UNMASK})
 _PHASES: Final = ("sum", "update", "check", "sum2")
 
 
-def save_pet1_state(coordinator: Pet1Coordinator, now_seconds: float) -> dict[str, Any]:
-    """Return the record of a coordinator at some moment."""
-    state, settings = coordinator.state, coordinator.settings
-    # In Idle there is no round, or it is over.
-    current = None if state.phase is Phase.IDLE else state.round
-    saved = None
-    if current is not None:
-        saved = {
-            "secret_key": current.keys.secret_key.hex(),
-            "record": current.record.to_bytes().hex(),
-            "enrolment": current.served_enrolment.hex(),
-            "next_model_digest": current.next_model_digest.hex(),
-            "settings": {name: getattr(settings, name) for name in _NUMBERS}
-            | {name: [getattr(settings, name).min_seconds, getattr(settings, name).max_seconds] for name in _PHASES},
-        }
-    return {"profile": PROFILE} | save_machine(state, now_seconds) | {"round": saved}
+Pet1Machine: TypeAlias = RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication]
+
+
+def save_pet1_state(
+    coordinator: Pet1Machine, now_seconds: float, saved_round: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the record of a coordinator at some moment.
+
+    Args:
+        coordinator: what to save.
+        now_seconds: the time now.
+        saved_round: what stands for `save_pet1_round`, which its owner keeps elsewhere; None puts it into the record.
+    """
+    saved: Mapping[str, Any] | None = None
+    if coordinator.state.phase is not Phase.IDLE:  # where there is no round, or it is over
+        saved = save_pet1_round(coordinator) if saved_round is None else saved_round
+    return {"profile": PROFILE} | save_machine(coordinator.state, now_seconds) | {"round": saved}
+
+
+def save_pet1_round(coordinator: Pet1Machine) -> dict[str, Any]:
+    """Return what stays the same as long as a round collects messages, which there is."""
+    current, settings = coordinator.state.round, coordinator.settings
+    assert current is not None, "the caller has looked"
+    return {
+        "secret_key": current.keys.secret_key.hex(),
+        "record": current.record.to_bytes().hex(),
+        "enrolment": current.served_enrolment.hex(),
+        "next_model_digest": current.record.model_digest.hex(),
+        "settings": {name: getattr(settings, name) for name in _NUMBERS}
+        | {name: [getattr(settings, name).min_seconds, getattr(settings, name).max_seconds] for name in _PHASES},
+    }
 
 
 def load_pet1_state(
@@ -89,14 +107,19 @@ def load_pet1_state(
             raise StateError(f"expected a round of {PROFILE}, got one of {record['profile']!r}")
         state: MachineState[Pet1Round] = load_machine(record, now_seconds)
         saved = record["round"]
-        if (saved is None) != (state.phase is Phase.IDLE) or state.phase not in {Phase.IDLE, *PET1_PHASES.accepted_tags}:
-            raise StateError(f"expected a phase that waits, and a round in it, got {state.phase.value}")
+        if (saved is None) != (state.phase is Phase.IDLE) or state.phase not in _RESTORED:
+            raise StateError(f"expected a phase that can be gone on with, and a round in it, got {state.phase.value}")
         if saved is None:
             return None, state
         settings, current = _load_round(saved, state, chunk_store)
         restore_entries(current, entries, state.phase, leaf_store)
-        held = {Phase.SUM: current.sums, Phase.UPDATE: current.updates, Phase.CHECK: current.checks}
-        state.round, state.counters.accepted = current, len(held.get(state.phase, current.answers))
+        held = {
+            Phase.SUM: current.sums,
+            Phase.UPDATE: current.updates,
+            Phase.CHECK: current.checks,
+            Phase.SUM2: current.answers,
+        }
+        state.round, state.counters.accepted = current, len(held.get(state.phase, ()))
         return settings, state
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from pet.buffers import Buffer
 from pet.crypto import open_sealed
-from pet.errors import CryptoError, RemoteProtocolError
+from pet.errors import CryptoError, RemoteProtocolError, StateError
 from pet.pet1.answers import UpdateOpen
 from pet.pet1.leaves import Upload, read_update, sealed_update_bytes
 from pet.pet1.refusing import require
@@ -78,7 +78,7 @@ class UpdateIntake:
     def _find_kept(self, opened: OpenUpload, work: UploadWork) -> None:
         """Find leaves that came before the coordinator was killed: they need not be sent again."""
         for index in self.store.held(opened.name):
-            with contextlib.suppress(RemoteProtocolError):  # torn by the kill: it is sent again
+            with contextlib.suppress(RemoteProtocolError, StateError):  # torn by the kill: it is sent again
                 opened.upload.check_leaf(index, self.store.get(opened.name, index))
                 work.kept.append(index)
 

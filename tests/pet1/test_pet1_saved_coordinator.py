@@ -177,8 +177,8 @@ def changed(record: dict[str, Any], path: str, value: object) -> dict[str, Any]:
     [
         ("profile", "xaynet", "expected a round of pet/1"),
         ("profile", None, "no 'profile'"),
-        ("phase", "unmask", "expected a phase that waits"),
-        ("phase", "idle", "expected a phase that waits"),
+        ("phase", "failure", "expected a phase that can be gone on with"),
+        ("phase", "idle", "expected a phase that can be gone on with"),
         ("phase", "check", "wrong_slot|expected"),
         ("round_id", 7, "of another one"),
         ("seed", "00", "of another one"),
