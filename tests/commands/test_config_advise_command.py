@@ -72,10 +72,11 @@ def test_the_cost_is_that_of_this_machine_and_its_back_end(capsys, measured_back
     assert measured / 4 < float(shown) < 4 * measured
 
 
+@pytest.mark.parametrize("measured_backend", ["portable", "reference"], indirect=True)
 @pytest.mark.usefixtures("measured_backend")
 @pytest.mark.parametrize("name", ["prime-f32-b0-m3", "pet-1/z32,f32,bound=1,models=1000"])
 def test_the_probe_is_short(name):
-    """In CPU time of its thread, which others cannot take; numba compiles before.
+    """In CPU time of its thread, which others cannot take; of the fastest and of the slowest kind of back-end.
 
     Without the growth of its passes being bounded the reference would take minutes. Caches and sibling cores that others use
     make the same work two or three times as dear, so the limit is what a person would notice.

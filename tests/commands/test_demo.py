@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(tmp_path
         demo._require_writable(tmp_path / "gone" / "pet-demo.png")
 
 
-@pytest.mark.long
+@pytest.mark.very_long  # .ci/run runs the demo itself
 def test_the_demo_runs(tmp_path):
     code = "import sys; from pet.cli import main; main(sys.argv[1:])"
     answer = subprocess.run(
