@@ -40,6 +40,7 @@ COMMANDS: Final = (
     "pet.commands.coordinator",
     "pet.commands.federation_serve",
     "pet.commands.federation_page",
+    "pet.commands.member",
     "pet.commands.test_drive",
     "pet.coordinator.storage.sqlite",
     "pet.participant.test_drive",

@@ -238,9 +238,8 @@ def scalar_of(member: MemberMachine) -> bytes:
     return secrets.scalar
 
 
-def spoil_box(update: MadeUpdate, key: SigningKeyPair, slot: int) -> ShareHeader:
+def spoil_box(header: ShareHeader, key: SigningKeyPair, slot: int) -> ShareHeader:
     """Return an update's header with a box that does not open, signed again by its participant."""
-    header = update.header
     box = header.boxes[slot]
     place = header.data.index(box)
     body = header.data[:place] + bytes(len(box)) + header.data[place + len(box) : -64]

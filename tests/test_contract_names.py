@@ -39,7 +39,18 @@ SIGNATURES = {
     "kernels.active_backend": [],
 }
 COMMANDS = [
-    *("coordinator", "demo", "test-drive", "model get", "key new", "key show", "bench", "config check", "config advise"),
+    *(
+        "coordinator",
+        "demo",
+        "test-drive",
+        "member",
+        "model get",
+        "key new",
+        "key show",
+        "bench",
+        "config check",
+        "config advise",
+    ),
     *("enrol new", "enrol add", "enrol sign", "enrol show"),
 ]
 FEDERATION_COMMANDS = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
@@ -61,3 +61,25 @@ class StopSignals:
     def _error(self) -> BaseException:
         assert self._received is not None, "asked after a signal"
         return KeyboardInterrupt() if self._received == signal.SIGINT else SystemExit(128 + self._received)
+
+
+@contextmanager
+def call_on_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM call a function instead of ending the process; outside of the main thread they are left alone.
+
+    A second one ends the process at once, as the system does it: an exception could come in the middle of anything.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    earlier: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

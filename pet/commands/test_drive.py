@@ -6,20 +6,19 @@ What they do is in pet/participant/test_drive.py; this file parses, shows how it
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
 from pet.commands._coordinator_status import what_it_waits_for
 from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
+from pet.commands.stop_signals import call_on_stop
 from pet.commands.terminal_progress import shown_progress
 from pet.participant.test_drive import DummyFleet, FleetProgress
 from pet.urls import shown_url
@@ -94,7 +93,7 @@ def command(
 def _drive(fleet: DummyFleet, rounds: int | None, printer: _ProgressPrinter) -> FleetProgress:
     """Let the fleet take part, and show how far it is."""
     with (
-        _stopped_by_signals(fleet),
+        call_on_stop(fleet.stop),
         _warnings_only_printed(),
         shown_progress("test drive", rounds, "rounds") as shown,
     ):
@@ -177,25 +176,3 @@ def _warnings_only_printed() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(earlier)
-
-
-@contextmanager
-def _stopped_by_signals(fleet: DummyFleet) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the fleet instead of the process, so that the summary is printed.
-
-    A second Ctrl-C ends the process at once, as the system does it: an exception could come in the middle of anything.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-
-    def stop(number: int, _frame: object) -> None:
-        fleet.stop()
-        signal.signal(number, signal.SIG_DFL)
-
-    earlier: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

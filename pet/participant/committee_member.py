@@ -80,7 +80,7 @@ class CommitteeMember:
 
     def __init__(
         self,
-        coordinator: str | Pet1Transport,
+        coordinator: str | Transport,
         signing_key: SigningKeyPair,
         enrolment: EnrolmentSource,
         *,

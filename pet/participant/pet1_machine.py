@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.crypto import KEY_SEED_BYTES, SigningKeyPair
-from pet.errors import ModelError, RemoteProtocolError
+from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.mask_choices import FieldValues
 from pet.masking import Scalar, to_exact_scalar
 from pet.participant.enrolments import EnrolmentTrust
@@ -112,6 +112,9 @@ class Pet1Machine(RoundFollower[Event]):
             StateError: `saved_peer` is no state of an update participant.
         """
         require_options(signing_key, max_message_size, on_clip, max_model_length, None)
+        if trust.pinned is not None and not trust.pinned.lists_participant(signing_key.public_key):
+            key = signing_key.public_key.hex()
+            raise ConfigError(f"signing_key: expected the key of an enrolled participant, got {key}, which is not")
         super().__init__(trust, clock, coordinator_key)
         self.has_fresh_parameters = False
         self.state = _State.AWAITING

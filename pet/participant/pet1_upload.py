@@ -85,7 +85,7 @@ class UploadSteps:
 
     def shorten(self) -> int | None:
         """Send single leaves from now on; returns the size of such a piece, or None if pieces have no more already."""
-        if self._opened is None or self._piece_leaves == 1:
+        if self._opened is None or min(self._piece_leaves, len(next(self._opened.missing()))) == 1:
             return None
         self._piece_leaves = 1
         return MIN_PIECE_BYTES

@@ -198,7 +198,7 @@ def test_last_second_bad_box() -> None:
     members = [parties.member(slot) for slot in range(3)]
     committee = coordinator.form(members)
     updates = [coordinator.ask(parties.participant(number), committee) for number in range(4)]
-    spoilt = spoil_box(updates[3], parties.participant_keys[3], slot=2)
+    spoilt = spoil_box(updates[3].header, parties.participant_keys[3], slot=2)
     headers = [*(update.header for update in updates[:3]), spoilt]
     manifests = [coordinator.show(member, committee, headers) for member in members]
     certificate = Certificate.of([member.sign_check() for member in members], committee, manifests[0])
@@ -217,7 +217,7 @@ def test_silent_victim() -> None:
     members = [parties.member(slot) for slot in range(3)]
     committee = coordinator.form(members)
     updates = [coordinator.ask(parties.participant(number), committee) for number in range(4)]
-    headers = [*(update.header for update in updates[:3]), spoil_box(updates[3], parties.participant_keys[3], slot=2)]
+    headers = [*(update.header for update in updates[:3]), spoil_box(updates[3].header, parties.participant_keys[3], slot=2)]
     manifest = [coordinator.show(member, committee, headers) for member in members][-1]
     certificate = Certificate.of([member.sign_check() for member in members[:2]], committee, manifest)
     assert len(certificate.agreed) == 4
@@ -259,7 +259,7 @@ def test_a_member_is_asked_twice_for_its_check() -> None:
     check = played.members[0].sign_check()
     coordinator = played.coordinator
     late = coordinator.ask(parties.participant(5), played.committee)
-    spoilt = spoil_box(late, parties.participant_keys[5], slot=0)
+    spoilt = spoil_box(late.header, parties.participant_keys[5], slot=0)
     restored = parties.member(0, disks[0])
     coordinator.invite(restored)
     restored.receive_committee(played.committee.to_bytes())
@@ -332,7 +332,7 @@ def test_scalars_that_are_not_reduced() -> None:
     members = [parties.member(slot) for slot in range(3)]
     committee = coordinator.form(members)
     update = coordinator.ask(parties.participant(0), committee)
-    spoilt = spoil_box(update, parties.participant_keys[0], slot=0)
+    spoilt = spoil_box(update.header, parties.participant_keys[0], slot=0)
     scalar = scalar_of(members[0])
     proof = proofs.prove_shared(scalar, edwards.multiply_base(scalar), spoilt.point, 0, spoilt.context)
     assert reason_of(judge_complaint, proof, spoilt, committee, 0) is None

@@ -222,6 +222,6 @@ def test_a_participant_asks_for_its_own_update() -> None:
     assert reason_of(find, whole, certify(whole, count=2)) == "no_quorum"
     assert reason_of(find, whole, certify(without)) == "wrong_root"
     # What is asked for is the update that was made, not what somebody lists in its name.
-    spoilt = UpdateManifest.of(committee, [*headers, spoil_box(own, parties.participant_keys[5], 0)])
+    spoilt = UpdateManifest.of(committee, [*headers, spoil_box(own.header, parties.participant_keys[5], 0)])
     assert find(spoilt, certify(spoilt)) is Inclusion.NOT_LISTED
     assert Certificate.from_bytes(certify(whole), committee, whole).agreed == tuple(whole.headers)

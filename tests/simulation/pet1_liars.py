@@ -38,7 +38,7 @@ def with_bad_boxes(source: random.Random, made: MadeUpdate, key: SigningKeyPair,
     """Return an update whose box is bad for one member or more: each must complain, or be silent."""
     taken = [slot for slot, point in enumerate(committee.points) if point is not None]
     for slot in source.sample(taken, source.randint(1, len(taken))):
-        made = repack(made, key, committee.record, spoil_box(made, key, slot))
+        made = repack(made, key, committee.record, spoil_box(made.header, key, slot))
     return made
 
 

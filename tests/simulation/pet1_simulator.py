@@ -15,7 +15,7 @@ import pet1_liars as liars
 from pet1_ledger import require, require_excluded, require_manifest, require_sum
 from pet1_liars import LyingLeader, LyingMember
 from pet1_parties import NOW, MadeUpdate, Parties, sum_of
-from pet1_world import RESTARTED, Chance, Peer, World, make_update
+from pet1_simulated import RESTARTED, Chance, Peer, World, make_update
 
 import pet
 from pet.pet1.answers import UpdateAccepted, UpdateOpen

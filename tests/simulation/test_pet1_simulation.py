@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from pet1_ledger import Violation
+from pet1_simulated import KilledDisk
 from pet1_simulator import Simulation
-from pet1_world import KilledDisk
 
 from pet.pet1 import certificate
 from pet.pet1.checks import judge_complaint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,14 @@ from pet1_parties import NOW, THREE_OF_FIVE, Parties
 from pet1_world import MemoryEngine
 
 import pet
+from pet.crypto import open_sealed
+from pet.errors import MessageTooLargeError, RemoteProtocolError
 from pet.participant import TickParticipant
 from pet.participant.committee_member import CommitteeMember
+from pet.pet1.committee import Committee
 from pet.pet1.header_batch import HeaderBatch
+from pet.pet1.round_record import RoundRecord
+from pet.pet1.share_header import ShareHeader
 from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import Phase
@@ -33,6 +38,9 @@ class DirectTransport:
         self.asked: list[Pet1Document] = []
         self.lies: dict[Pet1Document, Callable[[bytes | None], bytes | None]] = {}
         self.error: Exception | None = None
+        self.on_message: Callable[[bytes], None] | None = None
+        self.on_piece: Callable[[bytes], None] | None = None
+        self.max_message_bytes = self.max_piece_bytes = 1 << 30
 
     def get_document(self, document: Pet1Document, max_bytes: int | None = None) -> bytes | None:
         if self.error is not None:
@@ -53,9 +61,15 @@ class DirectTransport:
 
     def send_piece(self, piece: Sequence[Any]) -> bytes:
         data = b"".join(map(bytes, piece))
+        _require_room(data, self.max_piece_bytes)
+        if self.on_piece is not None:
+            self.on_piece(data)
         return self.endpoint.take_leaves(data[:32], int.from_bytes(data[32:36], "little"), data[36:])
 
     def send_message(self, body: Any) -> None:
+        _require_room(body, self.max_message_bytes)
+        if self.on_message is not None:
+            self.on_message(bytes(body))
         self.sent.append(bytes(body))
         self.endpoint.handle_message(bytes(body))
 
@@ -72,6 +86,48 @@ class DirectTransport:
         raise AssertionError("nothing of xaynet's profile is asked for")
 
     def close(self) -> None:
+        """Nothing is open."""
+
+
+def _require_room(body: Any, most: int) -> None:
+    if len(body) > most:
+        raise MessageTooLargeError(f"expected at most {most} bytes, got {len(body)}")
+
+
+class AsyncDirectTransport:
+    """The same for asyncio."""
+
+    def __init__(self, inner: DirectTransport) -> None:
+        self._inner = inner
+
+    async def get_document(self, document: Pet1Document, max_bytes: int | None = None) -> bytes | None:
+        return self._inner.get_document(document, max_bytes)
+
+    async def get_headers(self, after: int) -> HeaderBatch:
+        return self._inner.get_headers(after)
+
+    async def open_update(self, sealed: Any) -> bytes:
+        return self._inner.open_update(sealed)
+
+    async def send_piece(self, piece: Sequence[Any]) -> bytes:
+        return self._inner.send_piece(piece)
+
+    async def send_message(self, body: Any) -> None:
+        self._inner.send_message(body)
+
+    async def get_parameters(self) -> bytes:
+        return self._inner.get_parameters()
+
+    async def get_sums(self) -> bytes | None:
+        return self._inner.get_sums()
+
+    async def get_seeds(self, public_key: bytes) -> bytes | None:
+        return self._inner.get_seeds(public_key)
+
+    async def get_model(self, max_bytes: int | None = None) -> None:
+        self._inner.get_model(max_bytes)
+
+    async def aclose(self) -> None:
         """Nothing is open."""
 
 
@@ -98,6 +154,8 @@ class DrivenRound:
         self, folder: Path, participant_count: int = 3, *, model_length: int = 5, config: Any = FLOATS, **changes: Any
     ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self._members: dict[int, CommitteeMember] = {}
         self.parties = Parties(THREE_OF_FIVE, participant_count)
         self.settings = Pet1Settings(
             config=config,
@@ -119,13 +177,46 @@ class DrivenRound:
         file = self.folder / f"member-{slot}.state"
         chosen: dict[str, Any] = {
             "coordinator": self.transport,
+            "signing_key": self.parties.member_keys[slot],
             "enrolment": self.parties.enrolment,
             "state_file": file,
             "new": not file.exists(),
             "clock": lambda: NOW,
             "threads": 1,
         }
-        return CommitteeMember(signing_key=self.parties.member_keys[slot], **chosen | options)
+        self._members[slot] = CommitteeMember(**chosen | options)
+        return self._members[slot]
+
+    def all_members(self, slots: Iterable[int] = range(5), **options: Any) -> list[CommitteeMember]:
+        return [self.member(slot, **options) for slot in slots]
+
+    def read(self, document: Pet1Document) -> bytes:
+        found = self.engine.document(document)
+        assert found is not None
+        return bytes(found.data)
+
+    def headers(self) -> list[ShareHeader]:
+        """Return the headers of the round's updates, in order of acceptance."""
+        current = self.engine.protocol.state.round
+        assert current is not None
+        return [current.uploads[participant].header for participant in current.updates]
+
+    def committee(self) -> Committee:
+        record = RoundRecord.from_bytes(self.read(Pet1Document.ROUND))
+        return Committee.from_bytes(self.read(Pet1Document.COMMITTEE), record, self.parties.enrolment)
+
+    def close_member(self, slot: int) -> None:
+        self._members.pop(slot).close()
+
+    def close(self) -> None:
+        for slot in list(self._members):
+            self.close_member(slot)
+
+    def opened(self, body: bytes) -> bytes:
+        """Return the signed message in a sealed one of this round."""
+        keys = self.engine.protocol.encryption_keys
+        assert keys is not None
+        return open_sealed(body, keys)
 
     def participant(self, number: int, **options: Any) -> TickParticipant:
         chosen: dict[str, Any] = {"coordinator": self.transport, "enrolment": self.parties.enrolment, "threads": 1}
@@ -146,5 +237,44 @@ def tick_all(peers: Sequence[Any]) -> list[Any]:
             return events
 
 
+def tick_until(peer: Any, condition: Callable[[], bool]) -> None:
+    """Let a peer go on step by step until something is so."""
+    for _ in range(100):
+        if condition():
+            return
+        peer.tick()
+    raise AssertionError("it did not happen within 100 steps")
+
+
 def mean(models: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     return np.mean(np.array(models, dtype=np.float64), axis=0)
+
+
+class Attack:
+    """A round in which one peer, the victim, has a way of its own on which the attacker sits."""
+
+    def __init__(self, world: DrivenRound) -> None:
+        self.world = world
+        self.way = DirectTransport(world.engine)
+
+    def lie(self, document: Pet1Document, answer: bytes | Callable[[bytes | None], bytes | None]) -> None:
+        self.way.lies[document] = answer if callable(answer) else lambda _: answer
+
+    def member(self, slot: int = 0, **options: Any) -> CommitteeMember:
+        return self.world.member(slot, coordinator=self.way, **options)
+
+    def participant(self, number: int = 0, **options: Any) -> TickParticipant:
+        return self.world.participant(number, coordinator=self.way, **options)
+
+
+def reason(peer: Any) -> str | None:
+    """Return why a peer took no usable answer last, if the answer was at fault."""
+    error = peer.status.last_error
+    return error.reason if isinstance(error, RemoteProtocolError) else None
+
+
+def train(participants: Sequence[TickParticipant]) -> None:
+    """Give participants weights, and let them send their updates."""
+    for number, participant in enumerate(participants):
+        participant.set_model(weights(number))
+    tick_all(participants)
