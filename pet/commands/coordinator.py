@@ -78,6 +78,9 @@ def command(
         with contextlib.closing(Stores.open(loaded.settings, folder, is_fresh=fresh)) as stores:
             console.print(f"Rounds are kept in {stores.storage.description}.", soft_wrap=True)
             console.print(f"Global models are kept in {stores.model_store.description}.", soft_wrap=True)
+            if stores.leaf_store is not None and stores.evidence_store is not None:
+                kept = f"{stores.leaf_store.description}, evidence in {stores.evidence_store.description}"
+                console.print(f"Leaves of updates are kept in {kept}.", soft_wrap=True)
             _tell_broker(loaded.settings, console)
             _tell_key(loaded.settings, console)
             server = Server(_server_config(loaded.settings, stores, console), f"Listening on {url} (Ctrl-C ends)", console)

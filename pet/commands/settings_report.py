@@ -16,6 +16,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pet.coordinator.pet1_engine import Pet1Engine
+from pet.coordinator.pet1_settings import to_pet1_settings
 from pet.coordinator.round_engine import AnyEngine
 from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SECRET, SETTINGS, SHIPPED, UNUSED, setting_values
@@ -71,6 +73,8 @@ def settings_table(loaded: LoadedSettings) -> Table:
 
 def meaning(settings: Settings) -> list[str]:
     """Say in sentences what follows from the settings."""
+    if settings.pet.is_pet1:
+        return _meaning_of_pet1(settings)
     pair, phases = settings.mask_config, settings.pet
     vect, length = pair.vect, settings.model.length
     update_bytes = _MESSAGE_FIXED_BYTES + length * vect.element_bytes + pair.unit.element_bytes
@@ -85,11 +89,26 @@ def meaning(settings: Settings) -> list[str]:
     ]
 
 
+def _meaning_of_pet1(settings: Settings) -> list[str]:
+    rounds, length = to_pet1_settings(settings), settings.model.length
+    enrolment, config = rounds.enrolment, rounds.config
+    vector_bytes = (length + 1) * config.element_bytes
+    least = max(rounds.min_count, enrolment.min_updates)
+    return [
+        f"Rounds are of profile pet/1, masked with {config}: {config.element_bytes} bytes per weight.",
+        f"Enrolment of version {enrolment.version}, digest {enrolment.digest.hex()}: {enrolment.describe()}",
+        f"An update of {length} weights is a vector of {vector_bytes:,} bytes, and a sealed part before it."
+        f" Leaves take at most {len(enrolment.participants)} such vectors on the disk.",
+        f"A round needs at least {least} updates, and the answers of {enrolment.plan.threshold} members of each group.",
+    ]
+
+
 def restored_lines(engine: AnyEngine) -> list[str]:
     """Say what a coordinator that starts goes on with."""
     status = engine.status()
     if not engine.was_restored:
-        return ["Nothing is stored: rounds are counted from 1."]
+        first = "from the time in seconds on" if isinstance(engine, Pet1Engine) else "from 1"
+        return [f"Nothing is stored: rounds are counted {first}."]
     left = status["seconds_left"]
     lines = [
         f"Going on with round {status['round']} in phase {status['phase']}: {status['accepted']} messages accepted"

@@ -6,11 +6,22 @@ pet/coordinator/settings.py.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from pet.coordinator.setting_field import Count, NotNegative, Number, Positive, Section, Whole, choice, setting
+from pet.coordinator.setting_field import (
+    Count,
+    LowerCase,
+    NotNegative,
+    Number,
+    OptionalPath,
+    Positive,
+    Section,
+    Whole,
+    choice,
+    setting,
+)
 from pet.mask_config import BoundType, DataType, GroupType, MaskConfig, MaskConfigPair, ModelType
 
 _MAX_U32: Final = 2**32 - 1
@@ -18,6 +29,7 @@ _COUNT: Final = "a whole number, at least 1"
 _UPDATE_COUNT: Final = "a whole number, at least 3"
 _MIN_SECONDS: Final = "a number of seconds, at least 0"
 _MAX_SECONDS: Final = "a number of seconds, above 0"
+_SPARE: Final = "a whole number, at least 0"
 _MIN_COUNT_HELP: Final = "Messages that the phase needs."
 _MAX_COUNT_HELP: Final = "Messages that the phase takes at most; further ones are discarded."
 _MIN_TIME_HELP: Final = "How long the phase lasts at least, even if it has all its messages."
@@ -109,16 +121,91 @@ class Sum2Times(Window):
 class Sum2Settings(Section):
     """Windows of the Sum2 phase."""
 
+    spare: Whole = setting(
+        1,
+        _SPARE,
+        "Under pet/1: answers of each group of the committee, beyond those that suffice, that Check and Sum2 wait for until"
+        " their longest time is over. With one to spare a wrong answer is noticed, with two it is named.",
+    )
     count: Sum2Counts
     time: Sum2Times
 
 
-class PetSettings(Section):
-    """Section `pet`: the phases of a round."""
+class ProfileSettings(Section):
+    """Which profile the rounds have, and what those of pet/1 are like (docs/spec/profile.md 15.4)."""
 
+    name: Annotated[Literal["xaynet", "pet/1"], LowerCase] = setting(
+        "xaynet",
+        "one of xaynet, pet/1",
+        "How rounds run: as xaynet's, or with a certified set of updates and a threshold committee. Under pet/1 these count"
+        " too: times of all phases, pet.update.count, model.length; not the section mask, and no probabilities.",
+    )
+    enrolment: OptionalPath = setting(
+        None,
+        'the path of an enrolment, beside pet.profile.name = "pet/1"',
+        "Who may send updates and who is a member of the committee: a file of `pet enrol`, signed (`pet enrol sign`) or not.",
+        is_file=True,
+    )
+    derivation: Annotated[Literal["pet-1/z32", "pet-1/z64"], LowerCase] = setting(
+        "pet-1/z32", "one of pet-1/z32, pet-1/z64", "The field that models are masked in: four or eight bytes a weight."
+    )
+    data_type: Annotated[Literal["f32", "f64", "int"], LowerCase] = setting(
+        "f32", "one of f32, f64, int", "The type of the weights; unsigned integers, whose totals are exact."
+    )
+    bound: Annotated[Number, Field(ge=2.0**-100, le=2.0**100)] = setting(
+        1.0, "a number from 2^-100 to 2^100", "The largest absolute value of a scaled weight; 1 with integers."
+    )
+    max_updates: Annotated[Whole, Field(ge=3, le=2**24 - 1)] = setting(
+        1000, "a whole number, 3 to 16777215", "The most updates in a round."
+    )
+    pieces_in_flight: Annotated[Whole, Field(ge=1, le=2**16 - 1)] = setting(
+        8, "a whole number, 1 to 65535", "How many pieces of its vector each sender may have on their way at a time."
+    )
+    update_share: Annotated[Number, Field(gt=0, le=1)] = setting(
+        1.0, "a number above 0 and at most 1", "The share of the enrolled participants that is selected in each round."
+    )
+    evidence_rounds: Count = setting(
+        20, _COUNT, "For how many rounds evidence of wrong answers and bad updates is kept, in `pet-state/evidence`."
+    )
+
+
+class CommitteeSettings(Section):
+    """The committee of pet/1."""
+
+    spare: Whole = setting(
+        1,
+        _SPARE,
+        "Under pet/1: members beyond those that a committee needs that the Sum phase waits for until its longest time is over.",
+    )
+
+
+class CheckTimes(Window):
+    """How long the Check phase of pet/1 lasts, in seconds."""
+
+    min: NotNegative = setting(5, _MIN_SECONDS, _MIN_TIME_HELP)
+    max: Positive = setting(600, _MAX_SECONDS, _MAX_TIME_HELP)
+
+
+class CheckSettings(Section):
+    """The Check phase of pet/1."""
+
+    time: CheckTimes
+
+
+class PetSettings(Section):
+    """Section `pet`: the profile, and the phases of a round."""
+
+    profile: ProfileSettings
+    committee: CommitteeSettings
     sum: SumSettings
     update: UpdateSettings
+    check: CheckSettings
     sum2: Sum2Settings
+
+    @property
+    def is_pet1(self) -> bool:
+        """Whether rounds are of profile pet/1."""
+        return self.profile.name == "pet/1"
 
 
 class MaskSettings(Section):

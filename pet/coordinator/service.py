@@ -23,15 +23,13 @@ from pet.bodies.incoming import SMALL_BODY_BYTES, Intake
 from pet.bodies.memory_budget import MemoryBudget
 from pet.bodies.spool import Spool
 from pet.buffers import Buffer
-from pet.coordinator.allow_list import read_allow_list
 from pet.coordinator.batches import Batches
-from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.event_log import EventLog, WaitLog
+from pet.coordinator.open_engine import open_engine
 from pet.coordinator.round_engine import AnyEngine
 from pet.coordinator.settings import Settings
 from pet.coordinator.stores import Stores
 from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
-from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies
 from pet.transports.base import Endpoint
 from pet.transports.refusal_counts import RefusalCounts
 from pet.transports.service import IncomingBody
@@ -122,15 +120,8 @@ class CoordinatorService:
             StateError: what is stored is damaged, or not of a coordinator of this version.
             StorageError: a store cannot be reached.
         """
-        allowed = settings.service.allowed_participants
         spool_folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
-        engine = CoordinatorEngine(
-            settings.to_round_settings(),
-            storage=stores.storage if stores else None,
-            model_store=stores.model_store if stores else None,
-            chunk_store=ChunkFile(spool_folder),
-            strategies=DEFAULT_STRATEGIES if allowed is None else Strategies(admit=read_allow_list(allowed)),
-        )
+        engine = open_engine(settings, stores, ChunkFile(spool_folder))
         engine.subscribe(EventLog())
         return cls(
             engine,

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
-from pet.coordinator.round_sections import Sum2Settings, SumSettings, UpdateSettings
+from pet.coordinator.pet1_settings import find_pet1_contradictions
+from pet.coordinator.round_sections import Window
 from pet.coordinator.setting_names import RULES, SECRET
 from pet.coordinator.setting_sections import ApiSettings, NatsSection, SettingsTree
 from pet.coordinator.settings_sources import Written
@@ -109,23 +110,27 @@ def _contradictions(settings: SettingsTree) -> Iterator[tuple[str, Fault]]:
     xaynet's "starvation" rule, 0 < s + u - s*u <= 1, needs no check: it follows from the ranges of the probabilities.
     """
     phases = settings.pet
-    windows: dict[str, SumSettings | UpdateSettings | Sum2Settings] = {
-        "sum": phases.sum,
-        "update": phases.update,
-        "sum2": phases.sum2,
+    windows: dict[str, Window] = {
+        "sum.count": phases.sum.count,
+        "sum.time": phases.sum.time,
+        "update.count": phases.update.count,
+        "update.time": phases.update.time,
+        "check.time": phases.check.time,
+        "sum2.count": phases.sum2.count,
+        "sum2.time": phases.sum2.time,
     }
-    for phase, window in windows.items():
-        for kind, limits in (("count", window.count), ("time", window.time)):
-            if limits.min > limits.max:
-                rule = f"at least pet.{phase}.{kind}.min, which is {limits.min:g}"
-                yield f"pet.{phase}.{kind}.max", Fault(limits.max, rule)
+    for name, limits in windows.items():
+        if limits.min > limits.max:
+            yield f"pet.{name}.max", Fault(limits.max, f"at least pet.{name}.min, which is {limits.min:g}")
     most = phases.sum.count.max
     for limit, value in (("min", phases.sum2.count.min), ("max", phases.sum2.count.max)):
         if value > most >= phases.sum.count.min:
             yield f"pet.sum2.count.{limit}", Fault(value, f"at most pet.sum.count.max, which is {most}")
     models, least = settings.mask.to_mask_config().max_model_count, settings.pet.update.count.min
-    if least > models:
+    if least > models and not phases.is_pet1:
         yield "pet.update.count.min", Fault(least, f"at most {models}, the models that mask.model_type allows")
+    for name, sentence in find_pet1_contradictions(settings):
+        yield name, Fault(sentence=sentence)
     yield from _broken_tls_rules(settings.api)
     yield from _broken_nats_rules(settings.nats)
 

@@ -38,7 +38,8 @@ _MIN_COUNTS: Final = {"pet.sum.count.min": 1, "pet.update.count.min": 3, "pet.su
 _SECTIONS: Final = (
     frozenset(name.rpartition(".")[0] for name in RULES) | {name.split(".")[0] for name in RULES} | {"trust_anchor"}
 )
-_PHASES: Final = ("sum", "update", "sum2")
+#: Pairs of a minimum and a maximum.
+_WINDOWS: Final = (*((phase, kind) for phase in ("sum", "update", "sum2") for kind in ("count", "time")), ("check", "time"))
 
 
 def _older_names() -> dict[str, str]:
@@ -133,9 +134,8 @@ def complete(written: Mapping[str, Any], defaults: Mapping[str, Any] = SHIPPED) 
     for name, declared in SETTINGS.items():
         if declared.follows and name not in values:
             reasons[name] = f"as {declared.follows}"
-    for phase in _PHASES:
-        for kind in ("count", "time"):
-            _fit_window(values, reasons, phase, kind)
+    for phase, kind in _WINDOWS:
+        _fit_window(values, reasons, phase, kind)
     if values["api.bind_address"] == "":
         values["api.bind_address"] = SHIPPED["api.bind_address"]
         reasons["api.bind_address"] = "default, as the value is empty"

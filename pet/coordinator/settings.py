@@ -176,6 +176,9 @@ def _window(phase: SumSettings | UpdateSettings | Sum2Settings) -> PhaseWindow:
 def _notices(settings: Settings, written: Mapping[str, Written]) -> list[str]:
     """Say what is accepted but will not happen."""
     notices = [f"{item.key}: accepted, but not used by this release" for name, item in written.items() if name in UNUSED]
+    if settings.pet.is_pet1:
+        unused = [item.key for name, item in written.items() if name.startswith("mask.") or name.endswith(".prob")]
+        return notices + [f"{key}: not used in rounds of pet/1" for key in unused]
     models, most = settings.mask_config.max_model_count, settings.pet.update.count.max
     if most > models and "pet.update.count.max" in written:
         notices.append(

@@ -5,10 +5,12 @@ Redis and S3 are imported only where the settings ask for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from pet.coordinator.evidence_folder import FolderEvidenceStore
+from pet.coordinator.leaf_folder import FolderLeafStore
 from pet.coordinator.model_store import FolderModelStore, ModelStore
 from pet.coordinator.setting_sections import S3Settings
 from pet.coordinator.settings import Settings
@@ -18,6 +20,8 @@ from pet.coordinator.storage.sqlite import SqliteStorage
 STATE_FOLDER_NAME: Final = "pet-state"
 _MODELS_NAME: Final = "models"
 _SPOOL_NAME: Final = "spool"
+_LEAVES_NAME: Final = "leaves"
+_EVIDENCE_NAME: Final = "evidence"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +32,15 @@ class Stores:
         storage: for rounds.
         model_store: for models.
         spool_folder: where large bodies wait; on the file system of the storage, where it has one.
+        leaf_store: for leaves of updates of pet/1; None under xaynet's profile.
+        evidence_store: for evidence of rounds of pet/1; None under xaynet's profile.
     """
 
     storage: Storage
     model_store: ModelStore
     spool_folder: Path | None = None
+    leaf_store: FolderLeafStore | None = None
+    evidence_store: FolderEvidenceStore | None = None
 
     @classmethod
     def open(cls, settings: Settings, folder: Path, *, is_fresh: bool = False) -> Self:
@@ -51,11 +59,24 @@ class Stores:
         is_fresh = is_fresh or settings.restore.enable is False
         model_store = _open_model_store(settings, folder)
         storage = _open_storage(settings, folder, is_fresh=is_fresh)
-        return cls(storage=storage, model_store=model_store, spool_folder=folder / _SPOOL_NAME)
+        stores = cls(storage=storage, model_store=model_store, spool_folder=folder / _SPOOL_NAME)
+        if not settings.pet.is_pet1:
+            return stores
+        try:
+            return replace(
+                stores,
+                leaf_store=FolderLeafStore(folder / _LEAVES_NAME),
+                evidence_store=FolderEvidenceStore(folder / _EVIDENCE_NAME),
+            )
+        except BaseException:
+            stores.close()
+            raise
 
     def close(self) -> None:
         """Close files and connections."""
         self.storage.close()
+        if self.leaf_store is not None:
+            self.leaf_store.close()
 
 
 def _open_storage(settings: Settings, folder: Path, *, is_fresh: bool) -> Storage:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from pet.coordinator.key_file import read_key_file
+from pet.coordinator.pet1_settings import find_enrolment_faults
 from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SETTINGS, setting_values
 from pet.coordinator.setting_sections import ApiSettings, NatsSection, RedisSettings, S3Settings, SettingsTree
@@ -37,6 +38,7 @@ _WITHOUT_FILE: Final = {
     "api.tls_client_auth": "remove the setting: then clients need no certificate",
     "service.coordinator_key": "remove the setting: then answers are not signed",
     "service.allowed_participants": "remove the setting: then anybody may take part",
+    "pet.profile.enrolment": 'set pet.profile.name to "xaynet" and remove the setting: then anybody may take part',
     "nats.ca_file": "remove the setting: then public authorities are trusted",
 }
 
@@ -79,6 +81,8 @@ def find_file_faults(settings: SettingsTree) -> dict[str, Fault]:
             read_key_file(key_file)
         except ConfigError as error:
             found["service.coordinator_key"] = Fault(sentence=str(error))
+    if "pet.profile.enrolment" not in found:
+        found |= {name: Fault(sentence=sentence) for name, sentence in find_enrolment_faults(settings)}
     if not any(name.startswith("api.") for name in found):
         found.update(_find_tls_faults(settings.api))
     return found
