@@ -70,8 +70,7 @@ class ServedRounds:
     def key_file(self, slot: int) -> Path:
         path = self.folder / f"member-{slot}.key"
         if not path.exists():
-            path.touch(0o600)
-            path.write_text(f"pet-coordinator-key-1 {seed_of(self.parties.member_keys[slot]).hex()}\n")
+            write_key(path, self.parties.member_keys[slot])
         return path
 
     def models(self) -> list[bytes]:
@@ -141,5 +140,7 @@ def served_rounds(folder: Path, participant_count: int = 3, model_length: int = 
         yield ServedRounds(url, engine, parties, folder)
 
 
-def seed_of(key: SigningKeyPair) -> bytes:
-    return key.secret_key[:KEY_SEED_BYTES]
+def write_key(path: Path, key: SigningKeyPair) -> None:
+    """Write a key file as `pet key new` does, with a key that is known."""
+    path.touch(0o600)
+    path.write_text(f"pet-coordinator-key-1 {key.secret_key[:KEY_SEED_BYTES].hex()}\n")

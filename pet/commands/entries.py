@@ -52,7 +52,7 @@ def _rows(name: str, summary: str) -> CommandEntry:
 
 COMMANDS: Final[Mapping[str, CommandEntry | GroupEntry]] = {
     "coordinator": CommandEntry("pet.commands.coordinator", "Run a coordinator.", "cli"),
-    "member": CommandEntry("pet.commands.member", "Run a member of committees, which hold shares of masks (pet/1).", "cli"),
+    "member": CommandEntry("pet.commands.member", "Run a member of committees, for rounds of pet/1.", "cli"),
     "demo": CommandEntry("pet.commands.demo", "Train on real data with 20 participants, in about a minute.", "demo"),
     "test-drive": CommandEntry("pet.commands.test_drive", "Run dummy participants against any PET coordinator.", "cli"),
     "model": GroupEntry(

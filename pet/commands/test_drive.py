@@ -18,9 +18,11 @@ from rich.console import Console
 
 from pet.commands._coordinator_status import what_it_waits_for
 from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
+from pet.commands._dummy_committee import dummy_committee
 from pet.commands.stop_signals import call_on_stop
 from pet.commands.terminal_progress import shown_progress
-from pet.participant.test_drive import DummyFleet, FleetProgress
+from pet.participant.fleet_progress import FleetProgress
+from pet.participant.test_drive import DummyFleet
 from pet.urls import shown_url
 
 #: Longer than the phases of the shipped settings last.
@@ -67,16 +69,38 @@ def command(
     ] = None,
     coordinator_key: CoordinatorKeyOption = None,
     allow_insecure: AllowInsecureOption = False,
+    enrolment: Annotated[
+        str | None,
+        typer.Option("--enrolment", "-e", metavar="FILE", help="Take part in rounds of pet/1, with the keys in --keys."),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys",
+            "-k",
+            metavar="FOLDER",
+            help="Key files (NAME.key) of enrolled participants and members; members keep NAME.state there.",
+        ),
+    ] = None,
 ) -> None:
     """Run dummy participants until Ctrl-C, or for some rounds; a coordinator that is away is waited for.
 
     Example: pet test-drive -u http://127.0.0.1:8081 -n 20 --rounds 3
     """
     console = Console(highlight=False)
-    with closing(open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)) as transport:
+    with (
+        closing(open_coordinator(url, certificate, identity, coordinator_key, allow_insecure=allow_insecure)) as transport,
+        dummy_committee(transport, enrolment, keys, threads) as committee,
+    ):
+        count = len(committee.signing_keys) or count
+        for line in committee.lines:
+            console.print(line, soft_wrap=True, markup=False)
         fleet = DummyFleet(
             transport,
             count,
+            enrolment=enrolment,
+            signing_keys=committee.signing_keys,
+            members=committee.members,
             model_length=length,
             period_seconds=period,
             threads=threads,

@@ -11,24 +11,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, ModelError, RemoteProtocolError, TransportError
 from pet.masking import Scalar
 from pet.messages import Tag
+from pet.participant.committee_member import CommitteeMember
+from pet.participant.dummy_models import make_dummy_model
+from pet.participant.enrolments import EnrolmentSource
 from pet.participant.flags import OnClip
+from pet.participant.fleet_progress import FleetProgress
 from pet.participant.status import clipping_hint, refusal_text
 from pet.participant.ticks import TickParticipant
+from pet.pet1.messages import Pet1Tag
 from pet.protocol.participant_events import (
     Event,
     MessageDelivered,
@@ -50,8 +57,6 @@ _MAX_THREADS: Final = 16
 #: A coordinator that shows a new round at each look must not keep a participant busy for ever; a task takes ten ticks or so,
 #: and one that sends chunks goes on in the next sweep.
 _MAX_TICKS_PER_SWEEP: Final = 1000
-#: Models of whole numbers have weights of this size at most, or as large as the mask config allows.
-_MAX_DUMMY_WEIGHT: Final = 1000
 #: How long requests may go on after `stop`.
 _GRACE_SECONDS: Final = 0.5
 #: Different reasons that are remembered, so that each is reported once.
@@ -60,35 +65,6 @@ _ABANDONED: Final = object()
 
 #: What happened to a participant, each with the digest of its round.
 _History = list[tuple[bytes, Event]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetProgress:
-    """What the fleet has seen and done since it was started.
-
-    Attributes:
-        sweeps: how often every participant had its turn.
-        rounds_finished: rounds that ended with a mask of ours delivered and a global model that was not there before.
-        rounds_given_up: rounds that ended otherwise.
-        sum_tasks: selections for the sum task, over all rounds.
-        update_tasks: selections for the update task.
-        messages_delivered: whole messages that arrived, and not too late, as far as participants can know.
-        messages_late: messages that came too late for their round or phase.
-        last_error: why the coordinator gave no usable answer in the last sweep; None if it did.
-        last_warning: what went wrong last that the fleet goes on after: weights that were clipped, a message that was refused.
-        warning_count: how many warnings there were.
-    """
-
-    sweeps: int = 0
-    rounds_finished: int = 0
-    rounds_given_up: int = 0
-    sum_tasks: int = 0
-    update_tasks: int = 0
-    messages_delivered: int = 0
-    messages_late: int = 0
-    last_error: str | None = None
-    last_warning: str | None = None
-    warning_count: int = 0
 
 
 class DummyFleet:
@@ -108,6 +84,9 @@ class DummyFleet:
         on_clip: OnClip = "warn",
         max_model_length: int | None = None,
         waits_for_repair: bool = False,
+        enrolment: EnrolmentSource | None = None,
+        signing_keys: Sequence[SigningKeyPair] = (),
+        members: Sequence[CommitteeMember] = (),
     ) -> None:
         """Make the participants; nothing is sent before `run`.
 
@@ -124,9 +103,12 @@ class DummyFleet:
             on_clip: as in `TickParticipant`; the fleet warns once a round for all.
             max_model_length: as in `TickParticipant`.
             waits_for_repair: as in `BackOff`.
+            enrolment: for rounds of pet/1, as in `TickParticipant`.
+            signing_keys: of the participants then, one each; otherwise they are fresh ones.
+            members: of committees, which take their turns after the participants; they stay open.
 
         Raises:
-            ConfigError: an argument is out of range.
+            ConfigError: an argument is out of range, or a key is not enrolled.
             ModelError: the scalar cannot be used.
         """
         if participant_count < 1:
@@ -140,16 +122,19 @@ class DummyFleet:
         self._stop_requested = threading.Event()
         #: None for each thread that has nothing more to do, and _ABANDONED when they are not waited for.
         self._finished: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._members = members
         self._participants = [
             TickParticipant(
                 transport,
+                enrolment=enrolment,
+                signing_key=key,
                 scalar=scalar,
                 max_message_size=max_message_size,
                 threads=resolve_threads(threads),
                 on_clip=on_clip,
                 max_model_length=max_model_length,
             )
-            for _ in range(participant_count)
+            for key in (signing_keys or itertools.repeat(None, participant_count))
         ]
         for participant in self._participants:
             participant.lower_warnings(logging.DEBUG)
@@ -246,6 +231,8 @@ class DummyFleet:
         for history in histories:
             for round_digest, event in history:
                 self._count(round_digest, event)
+        for member in self._members:
+            self._take_members_turn(member)
         if not self._waits_for_repair:
             for participant in self._participants:
                 participant.raise_permanent_error()
@@ -258,8 +245,8 @@ class DummyFleet:
             if self._stop_requested.is_set():
                 break
             events = participant.tick()
-            if participant.parameters is not None:
-                digest = participant.parameters.digest()
+            if participant.round is not None:
+                digest = participant.round.digest
                 history.extend((digest, event) for event in events)
             if participant.should_set_model:
                 participant.set_model(self._dummy_model(participant))
@@ -267,22 +254,24 @@ class DummyFleet:
                 break
         return history
 
+    def _take_members_turn(self, member: CommitteeMember) -> None:
+        for _ in range(_MAX_TICKS_PER_SWEEP):
+            if self._stop_requested.is_set():
+                return
+            member.tick()
+            if not member.made_progress:
+                return
+
     def _dummy_model(self, participant: TickParticipant) -> NDArray[Any]:
-        config, parameters = participant.local_model_config, participant.parameters
-        assert parameters is not None, "a model is wanted only in a round"
+        config, followed = participant.local_model_config, participant.round
+        assert followed is not None, "a model is wanted only in a round"
         if self._model_length is not None and self._model_length != config.length:
             raise ModelError(
                 f"model length: expected {self._model_length} as asked for, got {config.length} from the coordinator"
             )
         if self._weight is not None:
             return np.full(config.length, config.dtype.type(self._weight))
-        generator = np.random.default_rng(int.from_bytes(parameters.digest(), "little"))
-        if config.dtype.kind == "f":
-            return generator.random(config.length, dtype=config.dtype)
-        # Below zero: the mean of whole numbers arrives a little too low, and is truncated towards zero.
-        return generator.integers(
-            -min(_MAX_DUMMY_WEIGHT, parameters.mask_config.vect.add_shift), 1, config.length, dtype=config.dtype
-        )
+        return make_dummy_model(followed, config.dtype)
 
     def _count(self, round_digest: bytes, event: Event) -> None:
         progress = self._progress
@@ -295,7 +284,7 @@ class DummyFleet:
                 self._progress = replace(progress, update_tasks=progress.update_tasks + 1)
             case MessageDelivered():
                 self._progress = replace(progress, messages_delivered=progress.messages_delivered + 1)
-                if event.tag is Tag.SUM2 and round_digest in self._rounds:
+                if event.tag in (Tag.SUM2, Pet1Tag.UPDATE) and round_digest in self._rounds:
                     self._rounds[round_digest] = True
             case MessageLate():
                 self._progress = replace(progress, messages_late=progress.messages_late + 1)
@@ -324,7 +313,7 @@ class DummyFleet:
         The protocol does not tell participants; a mask of ours that arrived, and a global model that was not there before, are
         the best sign there is. Of several rounds that ended since the last sweep at most one is known to have made it.
         """
-        current = {participant.parameters.digest() for participant in self._participants if participant.parameters is not None}
+        current = {participant.round.digest for participant in self._participants if participant.round is not None}
         ended = [digest for digest in self._rounds if digest not in current]
         had_seen = self._seen_model is not None or self._weight is not None
         if not ended and (had_seen or not current or self._stop_requested.is_set()):

@@ -14,6 +14,7 @@ from pathlib import Path
 import fork_server
 import pytest
 from nats_broker import running_broker
+from pet1_served import served_rounds, write_key
 from rich.console import Console
 from stalling_broker import FEDERATION, announced_round
 from stalling_coordinator import TLS, stalling_coordinator
@@ -21,7 +22,7 @@ from stopping import SOON, SYN_SENT, address_that_swallows, connections_to, wait
 
 from pet import cli
 from pet.commands.test_drive import _ProgressPrinter
-from pet.participant.test_drive import FleetProgress
+from pet.participant.fleet_progress import FleetProgress
 from pet.transports.nats import NatsSettings
 
 
@@ -195,3 +196,27 @@ def test_a_second_ctrl_c_ends_it_at_once_and_without_a_traceback():
             process.communicate()
     assert process.returncode == -signal.SIGINT
     assert errors == ""
+
+
+def test_enrolled_dummies_play_whole_rounds_of_pet1(tmp_path, capsys):
+    """Participants and members whose keys lie in one folder; the states of members stay there."""
+    with served_rounds(tmp_path) as rounds:
+        keys = tmp_path / "keys"
+        keys.mkdir()
+        for number, key in enumerate([*rounds.parties.member_keys, *rounds.parties.participant_keys]):
+            write_key(keys / f"{number}.key", key)
+        words = ["test-drive", "-u", rounds.url, "-e", str(rounds.enrolment), "-k", str(keys), "-p", "0.1"]
+        assert cli.run([*words, "--rounds", "1"]) == 0
+        shown = capsys.readouterr().out
+        assert "5 of 5 members are here, 3 participants" in shown
+        assert "any 3 of" in shown
+        assert "1 rounds finished, 0 given up" in shown
+        assert len(list(keys.glob("*.state"))) == 5
+        assert cli.run([*words, "--rounds", "1"]) == 0  # members go on with their states
+    for wrong, expected in (
+        (["-e", str(rounds.enrolment)], "expected both"),
+        (["-e", rounds.parties.enrolment.digest.hex(), "-k", str(keys)], "expected a file"),
+        (["-e", str(rounds.enrolment), "-k", str(tmp_path)], "expected key files of enrolled participants"),
+    ):
+        assert cli.run(["test-drive", "-u", rounds.url, "--rounds", "1", *wrong]) == 1
+        assert expected in capsys.readouterr().err

@@ -11,7 +11,8 @@ from participant_driver import F32, I64, LiveCoordinator, LiveTransport, live_se
 
 from pet.errors import CertificateError, ConfigError, ModelError, TransportError, TransportRefusedError
 from pet.model_formats import NPY, encode_npy
-from pet.participant.test_drive import DummyFleet, FleetProgress
+from pet.participant.fleet_progress import FleetProgress
+from pet.participant.test_drive import DummyFleet
 
 
 @pytest.mark.parametrize(("config", "weight"), [(F32, 0.5), (I64, -7)])

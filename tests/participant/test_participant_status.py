@@ -29,8 +29,9 @@ from pet.errors import (
 )
 from pet.messages import encode_sum_dictionary
 from pet.participant import AsyncParticipant, BackOff, Participant, ParticipantStatus, Task, TickParticipant, spawn_participant
+from pet.participant.fleet_progress import FleetProgress
 from pet.participant.status import Contact
-from pet.participant.test_drive import DummyFleet, FleetProgress
+from pet.participant.test_drive import DummyFleet
 
 QUICK = BackOff(initial_seconds=0.005, max_seconds=0.02)
 SUMS = encode_sum_dictionary({b"s" * 32: EncryptionKeyPair.from_seed(bytes([9]) * 32).public_key})
