@@ -1,7 +1,8 @@
 """`pet demo`: a federated training on real data, from the coordinator to the picture at the end.
 
 This file prints. The data and the training are in demo_data.py, the coordinator in demo_server.py, the participants in
-demo_participants.py, the course of the rounds in demo_run.py, the check in demo_check.py, the picture in demo_plot.py.
+demo_participants.py, the profiles of the protocol in demo_scene.py and demo_pet1.py, the course of the rounds in demo_run.py,
+the check in demo_check.py, the picture in demo_plot.py.
 """
 
 from __future__ import annotations
@@ -19,45 +20,42 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from pet import kernels
 from pet.commands import demo_data
 from pet.commands.demo_data import DemoData
+from pet.commands.demo_pet1 import Pet1Scene
 from pet.commands.demo_plot import plot_demo
-from pet.commands.demo_run import CONFIG, DemoRound, DemoRun
+from pet.commands.demo_run import DemoRound, DemoRun
+from pet.commands.demo_scene import Scene, XaynetScene
 from pet.errors import PetError
-from pet.messages import MessageTag, Tag
+from pet.messages import MessageTag
 from pet.protocol.phases import Phase
 
 PARTICIPANT_COUNT: Final = 20
+XAYNET: Final = "xaynet"
+PET_1: Final = "pet/1"
 _DROP_OUT_COUNT: Final = 2
 _PICTURE: Final = Path("pet-demo.png")
-
-_PHASE_TEXTS: Final = {
-    Phase.IDLE: "new keys, new lottery",
-    Phase.SUM: "sum phase: those drawn for it offer a key",
-    Phase.UPDATE: "update phase: the others train, mask and send",
-    Phase.SUM2: "sum2 phase: the masks are added up",
-    Phase.UNMASK: "unmasking the sum",
-    Phase.FAILURE: "the round failed",
-    Phase.SHUTDOWN: "shutting down",
-}
 
 
 def command(
     rounds: Annotated[
         int, typer.Option("--rounds", "-r", min=1, max=1000, help="How many rounds have to end with a model.")
     ] = 10,
+    profile: Annotated[
+        str, typer.Option("--profile", metavar="NAME", help="The protocol: xaynet, or pet/1 with a committee of five.")
+    ] = XAYNET,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed deals the samples out in another way.")] = 7,
 ) -> None:
-    """Train on handwritten digits with 20 participants, two of whom drop out, and check every mean; writes pet-demo.png.
+    """Train on handwritten digits with 20 participants, some of whom fail, and check every mean; writes pet-demo.png.
 
-    Example: pet demo --rounds 8
+    Example: pet demo --rounds 8 --profile pet/1
     """
     console = Console(highlight=False)
     _require_writable(_PICTURE)
     data = demo_data.load_data(PARTICIPANT_COUNT, seed)
-    _introduce(console, data)
+    scene = _choose_scene(profile, data, rounds)
+    _introduce(console, data, scene)
     started = time.monotonic()
     with _progress(console) as progress:
-        reporter = _ConsoleReporter(progress, rounds)
-        run = DemoRun(data, rounds, _choose_drop_outs(data, rounds), reporter)
+        run = DemoRun(data, rounds, scene, _ConsoleReporter(progress, rounds, scene))
         run.run()
     _conclude(console, run, time.monotonic() - started)
     plot_demo(run, data, _PICTURE)
@@ -77,6 +75,21 @@ def _require_writable(picture: Path) -> None:
             pass
     except OSError as error:
         raise PetError(f"{picture}: expected a working directory that can be written to, got: {error.strerror}") from None
+
+
+def _choose_scene(profile: str, data: DemoData, rounds: int) -> Scene:
+    """Return a profile of the protocol, with what goes wrong in it.
+
+    Raises:
+        typer.BadParameter: there is no such profile.
+    """
+    chosen = _choose_drop_outs(data, rounds)
+    if profile == XAYNET:
+        return XaynetScene(data, chosen)
+    if profile == PET_1:
+        (cheat, cheats_in), (_, vanishes_in) = chosen.items()
+        return Pet1Scene(data, vanishes_in=vanishes_in, cheat=cheat, cheats_in=cheats_in)
+    raise typer.BadParameter(f"expected {XAYNET} or {PET_1}, got {profile!r}", param_hint="--profile")
 
 
 def _choose_drop_outs(data: DemoData, rounds: int) -> dict[int, int]:
@@ -100,63 +113,65 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _introduce(console: Console, data: DemoData) -> None:
+def _introduce(console: Console, data: DemoData, scene: Scene) -> None:
     sizes = [len(samples) for samples in data.participants]
     console.print(
         f"[bold]{PARTICIPANT_COUNT} participants learn to read handwritten digits together. Nobody shows a sample or a"
         f" model.[/bold]\n{len(data.pooled)} training images are dealt out, {min(sizes)} to {max(sizes)} each, and mostly of a"
         f" few digits. {len(data.test)} more are kept for the test.\n"
-        "In every round a lottery draws some participants to add up masks. The others train, hide their model under a mask"
-        " and send it to a coordinator on this machine, over HTTP. It adds up the masked models, takes the sum of the masks"
-        " off, and is left with the mean, weighted by samples.\n"
-        f"Model: {demo_data.MODEL_LENGTH} weights. Masks: {CONFIG}. Kernels: {kernels.active_backend()}.\n"
+        f"{scene.how_it_works()}\n"
+        f"Model: {demo_data.MODEL_LENGTH} weights. Masks: {scene.config}. Kernels: {kernels.active_backend()}.\n"
     )
-    console.print("[bold]round  updates  masks  accuracy  one alone  pooled  error of mean  allowed[/bold]", soft_wrap=True)
+    answers = scene.message_names[scene.answer_tag]
+    console.print(
+        f"[bold]round  updates  {answers}  accuracy  one alone  pooled  error of mean  allowed[/bold]", soft_wrap=True
+    )
 
 
 class _ConsoleReporter:
     """Prints a line per finished round, above a bar that shows the round under way."""
 
-    def __init__(self, progress: Progress, rounds: int) -> None:
+    def __init__(self, progress: Progress, rounds: int, scene: Scene) -> None:
         self._progress: Final = progress
+        self._scene: Final = scene
         self._task: Final[TaskID] = progress.add_task("waiting for the first round", total=rounds, round="")
         self._phase_text = ""
 
-    def phase_entered(self, round_id: int, phase: Phase) -> None:
+    def phase_entered(self, number: int, phase: Phase) -> None:
         """Show the phase."""
-        self._phase_text = _PHASE_TEXTS[phase]
-        self._progress.update(self._task, round=f"round {round_id}", description=self._phase_text)
+        self._phase_text = self._scene.phase_texts[phase]
+        self._progress.update(self._task, round=f"round {number}", description=self._phase_text)
 
     def message_accepted(self, accepted: int, tag: MessageTag) -> None:
         """Count what came in this phase."""
-        what: dict[MessageTag, str] = {Tag.SUM: "keys", Tag.UPDATE: "updates", Tag.SUM2: "masks"}
-        self._progress.update(self._task, description=f"{self._phase_text} ({accepted} {what[tag]})")
+        self._progress.update(self._task, description=f"{self._phase_text} ({accepted} {self._scene.message_names[tag]})")
 
     def round_finished(self, result: DemoRound) -> None:
         """Print the line of a round."""
         check = result.check
         verdict = "[green]ok[/green]" if check.is_passed else "[bold red]TOO FAR OFF[/bold red]"
+        answers = f"{result.mask_count:{len(self._scene.message_names[self._scene.answer_tag])}}"
         self._progress.advance(self._task)
         self._print(
-            f"{result.round_id:5}  {result.update_count:7}  {result.mask_count:5}  {result.federated_accuracy:8.1%}"
+            f"{result.number:5}  {result.update_count:7}  {answers}  {result.federated_accuracy:8.1%}"
             f"  {median(result.alone_accuracies):9.1%}  {result.pooled_accuracy:6.1%}  {check.error:13.1e}"
             f"  {check.tolerance:.1e} {verdict}"
         )
 
-    def round_failed(self, round_id: int, reason: str, description: str) -> None:
+    def round_failed(self, number: int, reason: str, description: str) -> None:
         """Print why a round ended without a model."""
-        self._print(f"{round_id:5}  [yellow]failed ({reason}): {description}; the next round begins[/yellow]")
+        self._print(f"{number:5}  [yellow]failed ({reason}): {description}; the next round begins[/yellow]")
 
-    def dropped_out(self, participant: int, unfinished: str) -> None:
-        """Print who is gone."""
-        self._print(f"       [yellow]participant {participant + 1} drops out: {unfinished}[/yellow]")
+    def went_wrong(self, text: str) -> None:
+        """Print what went wrong, and whose doing it was."""
+        self._print(f"       [yellow]{text}[/yellow]")
 
     def _print(self, line: str) -> None:
         self._progress.console.print(line, soft_wrap=True)
 
 
 def _conclude(console: Console, run: DemoRun, seconds: float) -> None:
-    last, counts = run.results[-1], run.accepted_counts
+    last = run.results[-1]
     passed = sum(result.check.is_passed for result in run.results)
     console.print(
         f"\nRounds: {len(run.results)}, in {seconds:.0f} s. The model learned together reads {last.federated_accuracy:.1%} of"
@@ -164,9 +179,6 @@ def _conclude(console: Console, run: DemoRun, seconds: float) -> None:
         f" samples and as many rounds, a participant reads {min(last.alone_accuracies):.1%} to"
         f" {max(last.alone_accuracies):.1%}, half of them {median(last.alone_accuracies):.1%} or less.\n"
         f"Global models that equal the weighted mean of exactly the updates that were accepted: {passed} of {len(run.results)},"
-        " within the allowed error: what n masked models and scalars can round off, n (1 + m) / (E S), and double precision.\n"
-        f"[bold]The coordinator saw[/bold] who took part, {counts[Tag.UPDATE]} masked models (noise without their masks),"
-        f" {counts[Tag.SUM2]} sums of masks, and the means. [bold]It did not see[/bold] any participant's samples or model.\n"
-        "[bold]Mind:[/bold] that holds for a coordinator that follows the protocol. Together with one sum participant, or by"
-        " handing out keys of its own, it can unmask every update."
+        " within the allowed error: what masking rounds off, and the precision that it is computed in.\n"
+        f"{run.scene.who_learns_what(run.accepted_counts)}"
     )

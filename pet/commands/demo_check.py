@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pet.commands.demo_data import Weights
 from pet.mask_config import MaskConfig
+from pet.masking import Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,7 @@ class Check:
         return self.error <= self.tolerance
 
 
-def check_mean(
-    model: NDArray[np.float64], weights: Sequence[Weights], scalars: Sequence[Fraction], config: MaskConfig
-) -> Check:
+def check_mean(model: NDArray[np.float64], weights: Sequence[Weights], scalars: Sequence[Scalar], config: MaskConfig) -> Check:
     """Compare a global model with the plain weighted mean.
 
     Each of n models loses less than one step 1/E of the mask config to a floor, and so does each of n scalars (spec 3.7).
@@ -45,7 +43,7 @@ def check_mean(
         config: mask config of the round.
     """
     count = len(weights)
-    scalar_sum = float(sum(scalars))
+    scalar_sum = float(sum(map(float, scalars)))
     mean = sum(float(scalar) * vector.astype(np.float64) for scalar, vector in zip(scalars, weights, strict=True)) / scalar_sum
     largest = max(float(np.abs(vector).max()) for vector in weights)
     masking = count * (1 + largest) / (config.exp_shift * scalar_sum)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Final
 
 from pet.commands.demo_data import Samples, Weights, initial_weights, train
@@ -17,25 +16,25 @@ from pet.participant import Task, TickParticipant
 from pet.protocol.participant_events import Event, MessageDelivered, ModelMasked, NewRound
 
 #: How often a participant asks the coordinator for news.
-_POLL_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.1
 
 
 class Ledger:
-    """What each participant masked in each round, by its public key and the seed of the round."""
+    """What each participant masked in each round, by its public key and the digest that names the round."""
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
         self._weights: Final[dict[tuple[bytes, bytes], Weights]] = {}
 
-    def enter(self, public_key: bytes, round_seed: bytes, weights: Weights) -> None:
+    def enter(self, public_key: bytes, round_digest: bytes, weights: Weights) -> None:
         """Note a model that was masked."""
         with self._lock:
-            self._weights[public_key, round_seed] = weights
+            self._weights[public_key, round_digest] = weights
 
-    def weights(self, public_key: bytes, round_seed: bytes) -> Weights:
+    def weights(self, public_key: bytes, round_digest: bytes) -> Weights:
         """Return what a participant masked in a round."""
         with self._lock:
-            return self._weights[public_key, round_seed]
+            return self._weights[public_key, round_digest]
 
 
 class DemoParticipant(threading.Thread):
@@ -43,9 +42,8 @@ class DemoParticipant(threading.Thread):
 
     Args:
         index: its number, for people.
-        url: of the coordinator.
+        participant: what takes part; closed with the thread.
         samples: what it trains on.
-        scalar: its share of all samples.
         ledger: where it notes what it trained.
         leaves_in_round: the round, counted from 1 as it sees them, in whose task it vanishes without a word, as a phone does
             that loses its network; None for one that stays.
@@ -55,9 +53,8 @@ class DemoParticipant(threading.Thread):
     def __init__(
         self,
         index: int,
-        url: str,
+        participant: TickParticipant,
         samples: Samples,
-        scalar: Fraction,
         ledger: Ledger,
         *,
         leaves_in_round: int | None = None,
@@ -67,11 +64,12 @@ class DemoParticipant(threading.Thread):
         self.index: Final = index
         self._samples: Final = samples
         self._ledger: Final = ledger
-        self._participant: Final = TickParticipant(url, scalar=scalar, threads=1)
+        self._participant: Final = participant
         self._is_stopping: Final = threading.Event()
         self._leaves_in_round: Final = leaves_in_round
         self._on_leaving: Final = on_leaving
-        self._rounds_seen = 0
+        #: Rounds that it has seen, the one under way included.
+        self.rounds_seen = 0
         self._trained = initial_weights()
         self.failure: Exception | None = None
 
@@ -87,13 +85,13 @@ class DemoParticipant(threading.Thread):
     def run(self) -> None:
         """Tick, train when a model is wanted, and ask again a little later."""
         try:
-            while not self._is_stopping.wait(0 if self._participant.made_progress else _POLL_SECONDS):
+            while not self._is_stopping.wait(0 if self._participant.made_progress else POLL_SECONDS):
                 events = self._participant.tick()
                 self._note_masked_model(events)
                 if self._drops_out(events):
                     return
                 if self._participant.should_set_model:
-                    self._train()
+                    self.train()
         except Exception as error:  # the main thread shows it and ends the demo
             self.failure = error
         finally:
@@ -101,8 +99,8 @@ class DemoParticipant(threading.Thread):
 
     def _drops_out(self, events: list[Event]) -> bool:
         """Return whether this is the moment to vanish: a task is begun, others count on it, and it is not finished."""
-        self._rounds_seen += any(isinstance(event, NewRound) for event in events)
-        if self._leaves_in_round is None or self._rounds_seen < self._leaves_in_round:
+        self.rounds_seen += any(isinstance(event, NewRound) for event in events)
+        if self._leaves_in_round is None or self.rounds_seen < self._leaves_in_round:
             return False
         if self._participant.should_set_model:
             self._on_leaving("drawn to send an update, it never does")
@@ -112,14 +110,15 @@ class DemoParticipant(threading.Thread):
             return True
         return False
 
-    def _train(self) -> None:
-        parameters = self._participant.parameters
-        assert parameters is not None, "a model is wanted only in a round"
+    def train(self) -> None:
+        """Train, and hand the model over."""
+        followed = self._participant.round
+        assert followed is not None, "a model is wanted only in a round"
         try:
             start = self._participant.global_model()
         except (TransportError, RemoteProtocolError):
             return  # a coordinator that is away, or an answer cut off while it ends: asked again at the next tick
-        round_number = int.from_bytes(parameters.seed[:4], "little")
+        round_number = int.from_bytes(followed.digest[:4], "little")
         weights = train(initial_weights() if start is None else start, self._samples, random_seed=round_number)
         self._trained = weights
         self._participant.set_model(weights)
@@ -129,6 +128,6 @@ class DemoParticipant(threading.Thread):
 
         A model that came too late for its round is masked in the next, so the round in which it was trained says nothing.
         """
-        parameters = self._participant.parameters
-        if parameters is not None and any(isinstance(event, ModelMasked) for event in events):
-            self._ledger.enter(self.public_key, parameters.seed, self._trained)
+        followed = self._participant.round
+        if followed is not None and any(isinstance(event, ModelMasked) for event in events):
+            self._ledger.enter(self.public_key, followed.digest, self._trained)

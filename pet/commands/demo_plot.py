@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pet.commands import demo_data
 from pet.commands.demo_data import DemoData
-from pet.commands.demo_run import CONFIG, DemoRun
+from pet.commands.demo_run import DemoRun
+from pet.mask_config import MaskConfig
 from pet.masking import mask_model
 
 mpl.use("Agg")  # draws into files, with or without a display
@@ -40,7 +41,7 @@ def plot_demo(run: DemoRun, data: DemoData, path: Path) -> None:
 
 
 def _draw_accuracy(panel: Any, run: DemoRun) -> None:
-    rounds = [result.round_id for result in run.results]
+    rounds = [result.number for result in run.results]
     panel.plot(rounds, [100 * r.pooled_accuracy for r in run.results], color="C7", marker="s", label="all samples in one place")
     panel.plot(
         rounds, [100 * r.federated_accuracy for r in run.results], color="C0", marker="o", label="learned together, masked"
@@ -50,11 +51,11 @@ def _draw_accuracy(panel: Any, run: DemoRun) -> None:
     panel.plot(rounds, np.median(alone, axis=1), color="C1", marker="^", label="each alone: median")
     panel.set_ylim(0, 100)
     lowest = panel.get_ylim()[0]
-    for participant, round_id in run.drop_out_rounds.items():
-        panel.axvline(round_id, color="C3", linestyle=":", linewidth=1.5)
+    for number, misfortune in run.misfortunes:
+        panel.axvline(number, color="C3", linestyle=":", linewidth=1.5)
         panel.annotate(
-            f"participant {participant + 1}\ndrops out",
-            (round_id, lowest),
+            misfortune.label,
+            (number, lowest),
             xytext=(4, 6),
             textcoords="offset points",
             fontsize=9,
@@ -76,20 +77,20 @@ def _draw_split(figure: Any, panel: Any, run: DemoRun, data: DemoData) -> None:
         color = "white" if count > counts.max() / 2 else "black"
         panel.text(participant, digit, str(count), ha="center", va="center", fontsize=7, color=color)
     panel.set_title("Training images of each participant, by digit")
-    panel.set_xlabel("participant (red: dropped out)")
+    panel.set_xlabel("participant (red: dropped out, or cheated)")
     panel.set_ylabel("digit")
     panel.set_xticks(range(len(data.participants)), [str(index + 1) for index in range(len(data.participants))])
     panel.set_yticks(range(demo_data.LABELS))
     for label in panel.get_xticklabels():
         label.set_fontsize(8)
-    for participant in run.drop_out_rounds:
+    for participant in {each.participant for _, each in run.misfortunes if each.participant is not None}:
         panel.get_xticklabels()[participant].set_color("C3")
         panel.get_xticklabels()[participant].set_fontweight("bold")
     figure.colorbar(image, ax=panel, shrink=0.85)
 
 
 def _draw_errors(panel: Any, run: DemoRun) -> None:
-    rounds = [result.round_id for result in run.results]
+    rounds = [result.number for result in run.results]
     panel.plot(rounds, [r.check.tolerance for r in run.results], color="C3", linestyle="--", label="allowed")
     panel.plot(rounds, [r.check.error for r in run.results], color="C2", marker="o", label="largest error of the global model")
     panel.set_ylim(bottom=0)
@@ -107,7 +108,7 @@ def _draw_weights(figure: Any, run: DemoRun, data: DemoData) -> None:
     weights = demo_data.train(demo_data.initial_weights(), data.participants[owner], random_seed=0)
     images = [
         (f"learned by participant {owner + 1}", _as_image(weights), "RdBu_r"),
-        ("the same, masked: all that is sent", _as_image(_masked(weights)), "Greys"),
+        ("the same, masked: all that is sent", _as_image(_masked(weights, run.scene.config)), "Greys"),
         ("the last mean of all models", _as_image(run.model), "RdBu_r"),
     ]
     figure.suptitle(f"Weights for the digit {_SHOWN_DIGIT}, one per pixel (made for this picture)", fontsize=12)
@@ -119,11 +120,11 @@ def _draw_weights(figure: Any, run: DemoRun, data: DemoData) -> None:
         panel.set_yticks([])
 
 
-def _masked(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+def _masked(weights: NDArray[np.float32], config: MaskConfig) -> NDArray[np.float64]:
     """Return masked weights as numbers between 0 and 1: the share of the group's order."""
-    _, masked_model = mask_model(weights, CONFIG)
+    _, masked_model = mask_model(weights, config, on_clip="count")
     elements = np.array([int.from_bytes(row.tobytes(), "little") for row in masked_model.vect], dtype=np.float64)
-    return elements / float(CONFIG.order)
+    return elements / float(config.order)
 
 
 def _as_image(weights: NDArray[Any]) -> NDArray[Any]:

@@ -7,15 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
-from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.round_engine import RoundEngine
 from pet.coordinator.service import CoordinatorService
 from pet.errors import TransportError
-from pet.protocol.events import Event
-from pet.protocol.round_settings import RoundSettings
 from pet.transports import asgi
 
 _HOST: Final = "127.0.0.1"
@@ -37,19 +35,18 @@ def url_of(listener: socket.socket) -> str:
 
 @contextmanager
 def running_coordinator(
-    listener: socket.socket, settings: RoundSettings, subscriber: Callable[[Event], None]
+    listener: socket.socket, engine: RoundEngine[Any, Any, Any, Any], subscriber: Callable[[Any], None]
 ) -> Iterator[None]:
     """Run a coordinator for the length of a `with` block.
 
     Args:
         listener: where it is to be reached.
-        settings: what its rounds are like.
+        engine: the coordinator.
         subscriber: called for every event, in a thread of the coordinator.
 
     Raises:
         TransportError: it did not start.
     """
-    engine = CoordinatorEngine(settings)
     engine.subscribe(subscriber)
     app = asgi.create_app(CoordinatorService(engine))
     config = uvicorn.Config(app, ws="none", lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=2)

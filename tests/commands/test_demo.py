@@ -1,21 +1,23 @@
 """`pet demo`: what it deals out, what it checks, and the whole of it in a short form."""
 
+import re
 import subprocess
 import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import typer
 from lazy import Lazy
 
 from pet.commands import demo_data
 from pet.commands.demo_check import check_mean
 from pet.commands.demo_participants import DemoParticipant, Ledger
-from pet.commands.demo_run import CONFIG, DemoRun
+from pet.commands.demo_run import DemoRun
+from pet.commands.demo_scene import CONFIG, XaynetScene
 from pet.errors import PetError, RemoteProtocolError, TransportError
-from pet.mask_config import MaskConfigPair
-from pet.messages import RoundParameters
 from pet.protocol.events import RoundFailed, RoundReopened
+from pet.protocol.participant_events import FollowedRound
 
 demo = Lazy("pet.commands.demo")  # it imports matplotlib
 
@@ -78,34 +80,27 @@ class Reporter:
     def __init__(self):
         self.failed = []
 
-    def round_failed(self, round_id, reason, description):
-        self.failed.append((round_id, reason))
+    def round_failed(self, number, reason, description):
+        self.failed.append((number, reason))
 
 
 def test_rounds_may_fail_but_not_for_ever(data):
     reporter = Reporter()
-    run = DemoRun(data, 3, {}, reporter)
+    run = DemoRun(data, 3, XaynetScene(data, {}), reporter)
     failures = [RoundFailed(round_id=round_id, reason="timeout", description="nobody came") for round_id in range(1, 6)]
     failures.append(RoundReopened(round_id=6, description="nobody came"))
     for failure in failures[:5]:
         run._handle(failure)
     with pytest.raises(PetError, match="expected at most 5 failed rounds, got 6: nobody came"):
         run._handle(failures[5])
-    assert reporter.failed == [*((round_id, "timeout") for round_id in range(1, 6)), (6, "nobody joined")]
+    assert reporter.failed == [*[(0, "timeout")] * 5, (0, "nobody joined")]
 
 
 class UnreliableParticipant:
     """Wants a model; the global model fails in both ways that it can, and then is there."""
 
     public_key = bytes(32)
-    parameters = RoundParameters(
-        coordinator_public_key=bytes(32),
-        sum_probability=0.5,
-        update_probability=0.9,
-        seed=bytes(32),
-        mask_config=MaskConfigPair.of(CONFIG),
-        model_length=demo_data.MODEL_LENGTH,
-    )
+    round = FollowedRound(digest=bytes(32), config=CONFIG, model_length=demo_data.MODEL_LENGTH)
 
     def __init__(self):
         self.answers = [TransportError("away"), RemoteProtocolError("malformed_model", "cut off"), None]
@@ -121,11 +116,9 @@ class UnreliableParticipant:
 
 
 def test_a_global_model_that_cannot_be_had_is_asked_for_again(data):
-    participant = DemoParticipant(0, "http://127.0.0.1:1", data.participants[0], data.share(0), Ledger())
-    participant._participant.close()
-    participant._participant = unreliable = UnreliableParticipant()
+    participant = DemoParticipant(0, unreliable := UnreliableParticipant(), data.participants[0], Ledger())
     for expected in (0, 0, 1):
-        participant._train()
+        participant.train()
         assert len(unreliable.models) == expected
 
 
@@ -134,24 +127,43 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(tmp_path
         demo._require_writable(tmp_path / "gone" / "pet-demo.png")
 
 
-@pytest.mark.very_long  # .ci/run runs the demo itself
-def test_the_demo_runs(tmp_path):
+def run_demo(folder, *arguments):
     code = "import sys; from pet.cli import main; main(sys.argv[1:])"
     answer = subprocess.run(
-        [sys.executable, "-c", code, "demo", "--rounds", "3"],
-        cwd=tmp_path,
+        [sys.executable, "-c", code, "demo", "--rounds", "3", *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    # One round in three hundred draws nobody to sum; the coordinator says so, and draws again.
-    assert [line for line in answer.stderr.splitlines() if " phase waits " not in line] == []
-    assert answer.stdout.count("drops out") == 2
-    assert "Alone, with its own samples and as many rounds, a participant reads" in " ".join(answer.stdout.split())
     assert max(len(line) for line in answer.stdout.splitlines() if " failed (" not in line) <= 80
-    assert "Global models that equal the weighted mean of exactly the updates that were accepted: 3 of 3" in " ".join(
-        answer.stdout.split()
-    )
-    assert (tmp_path / "pet-demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "pet-demo.png").read_bytes().startswith(b"\x89PNG")
+    text = " ".join(answer.stdout.split())
+    assert "Global models that equal the weighted mean of exactly the updates that were accepted: 3 of 3" in text
+    assert "Alone, with its own samples and as many rounds, a participant reads" in text
+    return text, answer.stderr.splitlines()
+
+
+@pytest.mark.very_long  # .ci/run runs the demo itself
+def test_the_demo_runs(tmp_path):
+    text, warnings = run_demo(tmp_path)
+    # One round in three hundred draws nobody to sum; the coordinator says so, and draws again.
+    assert [line for line in warnings if " phase waits " not in line] == []
+    assert text.count("drops out") == 2
+
+
+@pytest.mark.long
+def test_the_demo_of_pet_1_names_who_vanished_and_who_cheated(tmp_path):
+    text, _ = run_demo(tmp_path, "--profile", "pet/1")
+    assert "any 3 of North, South, East, West, Harbour" in text
+    assert "member Harbour signs the list of updates, and vanishes before it answers" in text
+    cheat = re.search(r"(participant \d+) sends an update whose box for South does not open", text)
+    assert cheat is not None
+    assert f"{cheat[1]} is left out: a member's complaint proves its update bad" in text
+
+
+def test_another_profile_is_refused(data):
+    with pytest.raises(typer.BadParameter, match="expected xaynet or pet/1, got 'pet/2'"):
+        demo._choose_scene("pet/2", data, 3)
