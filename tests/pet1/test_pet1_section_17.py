@@ -9,16 +9,29 @@ from pet1_tables import PAGE, sources_in
 MEMBERS, RECORDS, SUMS = (f"pet1/test_pet1_attacks_on_{what}.py" for what in ("members", "records", "sums"))
 RULES, COORDINATOR = "pet1/test_pet1_needs_its_rules.py", "pet1/test_pet1_coordinator.py"
 SIMULATION = "simulation/test_pet1_simulation.py"
+#: The same against the drivers of participants and members, as far as a peer of the network can play it.
+DRIVERS, ENROLMENTS, OVER_HTTP = (
+    "pet1/test_pet1_driver_attacks.py",
+    "pet1/test_pet1_driver_enrolments.py",
+    "participant/test_pet1_over_http.py",
+)
 
 #: File and test of each attack.
 ATTACKS = {
-    "own keys in the committee": [(MEMBERS, "test_own_keys_in_the_committee")],
+    "own keys in the committee": [
+        (MEMBERS, "test_own_keys_in_the_committee"),
+        (DRIVERS, "test_a_committee_of_the_attackers_keys_is_refused"),
+    ],
     "committee equivocation": [(MEMBERS, "test_committee_equivocation")],
     "split manifests (2 and 3 ways)": [
         (MEMBERS, "test_split_manifests"),
         (RULES, "test_a_split_in_three_shows_a_weighted_sum_unless_members_ask_for_a_certificate"),
+        (DRIVERS, "test_a_member_that_is_shown_another_list_certifies_nothing_else"),
     ],
-    "two rounds under one number": [(MEMBERS, "test_two_rounds_under_one_number")],
+    "two rounds under one number": [
+        (MEMBERS, "test_two_rounds_under_one_number"),
+        (DRIVERS, "test_rounds_that_were_shown_before_are_not_joined_again"),
+    ],
     "replayed header, box, proof, Check, Sum2": [(MEMBERS, "test_replays_of_the_round_before")],
     "copied E": [(MEMBERS, "test_copied_point_of_an_update")],
     "copied P": [
@@ -27,14 +40,20 @@ ATTACKS = {
     ],
     "order-2 and order-8 accusation": [(RULES, "test_points_of_small_order_accuse_nobody")],
     "z + l": [(MEMBERS, "test_scalars_that_are_not_reduced")],
-    "complaint flood": [(MEMBERS, "test_complaint_flood")],
+    "complaint flood": [(MEMBERS, "test_complaint_flood"), (DRIVERS, "test_a_complaint_about_a_good_box_changes_nothing")],
     "last-second bad box": [(MEMBERS, "test_last_second_bad_box")],
-    "silent victim": [(MEMBERS, "test_silent_victim")],
+    "silent victim": [(MEMBERS, "test_silent_victim"), (DRIVERS, "test_an_update_that_was_accepted_and_left_out_is_noticed")],
     "update outside the enrolment": [(RECORDS, "test_update_outside_the_enrolment")],
     "K reached with one key twice": [(RECORDS, "test_the_least_number_is_not_reached_with_one_key_twice")],
-    "rolled-back enrolment": [(RECORDS, "test_rolled_back_enrolment")],
-    "downgrade to xaynet": [(RECORDS, "test_downgrade")],
-    "other model to one participant": [(RECORDS, "test_another_model_for_one_participant")],
+    "rolled-back enrolment": [
+        (RECORDS, "test_rolled_back_enrolment"),
+        (ENROLMENTS, "test_an_enrolment_that_was_replaced_does_not_come_back"),
+    ],
+    "downgrade to xaynet": [(RECORDS, "test_downgrade"), (ENROLMENTS, "test_a_coordinator_of_xaynets_profile_is_not_obeyed")],
+    "other model to one participant": [
+        (RECORDS, "test_another_model_for_one_participant"),
+        (DRIVERS, "test_nobody_trains_from_another_model_than_the_records"),
+    ],
     "wrong share (named, noticed, unnoticed at t)": [
         (SUMS, "test_wrong_shares"),
         (COORDINATOR, "test_a_wrong_share_is_named_or_fails_the_round"),
@@ -44,11 +63,18 @@ ATTACKS = {
         (COORDINATOR, "test_an_update_with_an_invalid_element_is_closed_for_good"),
     ],
     "total out of range": [(COORDINATOR, "test_rubbish_in_a_vector_fails_the_round")],
-    "restored member": [(RECORDS, "test_a_restored_member_counts_as_a_colluder")],
+    "restored member": [
+        (RECORDS, "test_a_restored_member_counts_as_a_colluder"),
+        ("pet1/test_pet1_member_files.py", "test_a_copy_from_a_backup_is_refused"),
+    ],
     "state file of another round": [(RECORDS, "test_state_file_of_another_round_or_role")],
     "vector swapped, cut, reordered on the way": [(SUMS, "test_vectors_swapped_cut_and_reordered")],
     "leaf of another update": [(SUMS, "test_leaf_of_another_update")],
-    "a second header": [(SUMS, "test_a_second_header"), (COORDINATOR, "test_the_sealed_part_is_judged_before_the_vector")],
+    "a second header": [
+        (SUMS, "test_a_second_header"),
+        (COORDINATOR, "test_the_sealed_part_is_judged_before_the_vector"),
+        (DRIVERS, "test_a_second_header_of_one_participant_is_not_taken"),
+    ],
     "an invented peer, a weaker plan or a smaller K in a federation's enrolment": [
         (RECORDS, "test_federation_enrolments_leave_nothing_free")
     ],
@@ -110,11 +136,12 @@ CLAIMS: dict[str, list[tuple[str, str]] | str] = {
         (SIMULATION, "test_sums_are_exact_and_keys_sign_once"),
         (SIMULATION, "test_a_planted_mistake_is_found"),
         ("pet1/test_pet1_saved_coordinator.py", "test_a_coordinator_that_is_killed_after_every_step_ends_with_the_same_sum"),
+        (OVER_HTTP, "test_a_member_that_is_killed_at_any_instant_never_signs_twice"),
     ],
     "attacks, one test each": [("pet1/test_pet1_section_17.py", "test_every_attack_has_a_test")],
     "oracle": [(MEMBERS, "test_a_member_is_asked_twice_for_its_check")],
     "real clients": "no program serves a round of pet/1 yet, so that no client can meet one",
-    "transports": "rounds of pet/1 run in process only; their routes and subjects are not built",
+    "transports": [(OVER_HTTP, "test_a_round_of_every_kind_of_participant_is_the_same_as_in_process")],
 }
 
 
