@@ -3,6 +3,7 @@
     python tests/coordinator_killer.py --kills 200 --storage sqlite
     python tests/coordinator_killer.py --kills 200 --storage redis
     python tests/coordinator_killer.py --kills 20 --storage sqlite --participants xaynet
+    python tests/coordinator_killer.py --kills 200 --storage redis --participants pet/1
 
 The process gets SIGKILL and is started again at once, from the first instant of its life on: while it starts, while it
 restores, in every phase. Update i is 0 but for its own place i, so a global model tells whose updates are in it, and how often.
@@ -11,6 +12,7 @@ With participants of ours, a round needs exactly as many messages as there are p
 again only if it was not acknowledged: a message that was acknowledged and lost would let the round wait for ever; one that was
 counted twice would take the place of another one, which the model shows. With participants of the real SDK, who takes part is
 chance: the model must hold each update once or not at all, and at least as many as the coordinator ever said it had accepted.
+Rounds of pet/1 are in tests/pet1_killer_rounds.py.
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from pet1_killer_rounds import LENGTH as PET1_LENGTH
+from pet1_killer_rounds import SETTINGS as PET1_SETTINGS
+from pet1_killer_rounds import UPDATE_COUNT as PET1_UPDATES
+from pet1_killer_rounds import Pet1Rounds
+from pet1_parties import Parties
 from programs import free_port
 from redis_server import RedisServer
 
@@ -334,21 +341,29 @@ def run(
     """
     generator = random.Random(seed)
     is_real = participants == "xaynet"
-    length = REAL_COUNT if is_real else length
-    port = free_port()
+    length = {"xaynet": REAL_COUNT, "pet/1": PET1_LENGTH}.get(participants, length)
+    port, parties = free_port(), Parties(seed=seed)
     server = RedisServer(folder) if storage == "redis" else None
-    settings = SETTINGS.format(
+    more = f'[redis]\nurl = "{server.url}"' if server else ""
+    enrolment = folder / "trial.enrolment"
+    enrolment.write_bytes(parties.enrolment.sign(parties.authority))
+    pet1_settings = PET1_SETTINGS.format(port=port, length=length, enrolment=enrolment, updates=PET1_UPDATES, more=more)
+    own_settings = SETTINGS.format(
         port=port,
         length=length,
         sums=range(1, 100) if is_real else range(SUM_COUNT, SUM_COUNT),
         updates=range(3, 100) if is_real else range(UPDATE_COUNT, UPDATE_COUNT),
         seconds=0.7 if is_real else 0,
         patience=15 if is_real else 3600,
-        more=f'[redis]\nurl = "{server.url}"' if server else "",
+        more=more,
     )
-    coordinator = Coordinator(folder, settings, port)
+    coordinator = Coordinator(folder, pet1_settings if participants == "pet/1" else own_settings, port)
     coordinator.start()
-    rounds = (RealRounds if is_real else OwnRounds)(coordinator.url, length)
+    rounds: OwnRounds | RealRounds | Pet1Rounds
+    if participants == "pet/1":
+        rounds = Pet1Rounds(coordinator.url, length, folder, parties, generator)
+    else:
+        rounds = (RealRounds if is_real else OwnRounds)(coordinator.url, length)
     killer = _Killer(coordinator, server, kills, generator, longest_seconds)
     try:
         killer.start()
@@ -375,6 +390,7 @@ def run(
         "kills": coordinator.kills,
         "kills_while_starting": coordinator.kills - len(answered),
         "kills_of_redis": killer.server_kills,
+        "member_restarts": rounds.member_restarts if isinstance(rounds, Pet1Rounds) else 0,
         "rounds_checked": rounds.rounds,
         "rounds_completed": status["rounds_completed"],
         "rounds_failed": status["rounds_failed"],
@@ -417,7 +433,7 @@ class _Killer(threading.Thread):
         self.join()
 
 
-def _drive(rounds: OwnRounds | RealRounds, killer: _Killer, patience_seconds: float) -> None:
+def _drive(rounds: OwnRounds | RealRounds | Pet1Rounds, killer: _Killer, patience_seconds: float) -> None:
     """Let participants go on until all kills are done and one more round is complete."""
     last, since, wanted = 0, time.monotonic(), None
     while wanted is None or rounds.rounds < wanted:
@@ -436,7 +452,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--storage", choices=["sqlite", "redis"], default="sqlite")
-    parser.add_argument("--participants", choices=["own", "xaynet"], default="own")
+    parser.add_argument("--participants", choices=["own", "xaynet", "pet/1"], default="own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=int, default=LENGTH, help="weights of a model; from 180000 on bodies are spooled")
     parser.add_argument("--longest", type=float, default=1.5, help="longest life in seconds")
