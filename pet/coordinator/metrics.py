@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from pet.coordinator.round_engine import AnyEngine
 from pet.coordinator.service import CoordinatorService
 from pet.errors import MissingExtraError
 from pet.protocol.events import (
@@ -30,6 +31,8 @@ from pet.protocol.phases import Phase
 
 with MissingExtraError.naming("metrics"):
     from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
 
     from pet.transports.http_metrics import METRICS_PATH, HttpMetrics
 
@@ -91,6 +94,8 @@ class Metrics(HttpMetrics):
         self._round = Gauge("pet_round", "Number of the current round.", registry=registry)
         self._phases = Gauge("pet_phase", "1 for the current phase, 0 for the others.", ["phase"], registry=registry)
         self._add_gauges(service)
+        self._engine: Final = service.engine
+        registry.register(_Slots(service.engine))
         service.engine.subscribe(self._note)
         service.on_message_handled = self._note_handled
         service.on_upload_refused = lambda reason: self._refused_uploads.labels(reason).inc()
@@ -133,5 +138,23 @@ class Metrics(HttpMetrics):
         self._phase_seconds.labels(self._phase.value).observe(now_seconds - self._phase_started_seconds)
         self._phase, self._phase_started_seconds = event.phase, now_seconds
         self._round.set(event.round_id)
-        for phase in Phase:
+        for phase in self._engine.phases:
             self._phases.labels(phase.value).set(phase is event.phase)
+
+
+class _Slots(Collector):
+    """What each member of a committee of pet/1 has done in this round, read off at the time of asking; nothing otherwise."""
+
+    def __init__(self, engine: AnyEngine) -> None:
+        self._engine: Final = engine
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Yield one gauge by slot and deed."""
+        family = GaugeMetricFamily(
+            "pet_slot", "1 for what the member of a slot has done in this round, 0 for the rest.", labels=["slot", "did"]
+        )
+        for number, slot in enumerate(self._engine.status().get("slots", ())):
+            for did, has_done in slot.items():
+                family.add_metric([str(number), did], float(has_done))
+        if family.samples:
+            yield family

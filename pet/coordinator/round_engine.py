@@ -204,6 +204,11 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         """Whether the round under way has other settings than those given, which count from the next round on."""
         return self._protocol.settings != self.settings
 
+    @property
+    def phases(self) -> frozenset[Phase]:
+        """Every phase that rounds of its profile have."""
+        return self._protocol.profile.phases.phases
+
     def max_body_bytes(self) -> int:
         """Return the size of the largest body that could hold a message of this round or the last one (spec 4.8)."""
         return self._max_body_bytes

@@ -10,17 +10,22 @@ import httpx
 import pytest
 from asgi_server import serving, wait_until
 from browsers import complaints, look_at
+from pet1_players import Players
 from sealed_rounds import SealedRound, seeds_path
 
 from pet.coordinator import app as app_module
 from pet.coordinator.app import create_app
 from pet.coordinator.json_log import JsonFormatter
+from pet.coordinator.metrics import Metrics
 from pet.coordinator.observation import ROUNDS_KEPT
+from pet.coordinator.pet1_engine import Pet1Engine
+from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
 from pet.errors import MissingExtraError
 from pet.messages import decode_seed_dictionary, decode_sum_dictionary
 from pet.protocol.coordinator import FAILURE_REASONS
-from pet.transports import live_page
+from pet.transports import asgi, live_page
+from pet.transports.live_page import live_routes
 
 
 def settings(**changes):
@@ -155,7 +160,7 @@ def test_the_page_follows_a_round_in_a_browser(browser, client):
         return browser.find_element("id", name).text
 
     def classes():
-        return [item.get_attribute("class") for item in browser.find_elements("css selector", "#phases li")]
+        return [item.get_attribute("class") for item in browser.find_elements("css selector", "#phases li:not([hidden])")]
 
     wait_until(lambda: text("connection") == "live", 20)
     assert text("round") == "round 1"
@@ -186,7 +191,63 @@ def test_the_page_follows_a_round_in_a_browser(browser, client):
 PAGE = Path(live_page.__file__).with_name("live_page.html").read_text()
 
 
-PAGE = Path(live_page.__file__).with_name("live_page.html").read_text()
+@pytest.fixture
+def committee():
+    """Serve rounds of pet/1 with their parties."""
+    players = Players(update_count=5)
+    engine = Pet1Engine(players.settings(min_count=5, max_count=5), threads=1)
+    service = CoordinatorService(engine, workers=1)
+    app = asgi.create_app(service, live_routes(app_module.Observation(engine).snapshot))
+    Metrics(service, ["/status"]).serve_in(app)
+    with serving(app) as url, httpx.Client(base_url=url) as client:
+        yield players, engine, client
+
+
+def test_status_and_figures_say_what_each_member_has_done(committee):
+    players, engine, client = committee
+    players.send_members(engine, [0, 2])
+    status, shown = client.get("/status").json(), figures(client)
+    assert [slot["announced"] for slot in status["slots"]] == [True, False, True]
+    assert status["waiting"]["slots"] == [1]
+    assert [shown[f'pet_slot{{did="announced",slot="{slot}"}}'] for slot in range(3)] == [1, 0, 1]
+    assert {name for name in shown if name.startswith("pet_phase{")} == {
+        f'pet_phase{{phase="{phase}"}}' for phase in ("idle", "sum", "update", "check", "sum2", "unmask", "failure", "shutdown")
+    }
+    assert sum(name.startswith("pet_slot{") for name in shown) == 15
+
+
+def test_under_xaynets_profile_there_are_no_members(client):
+    shown = figures(client)
+    assert "slots" not in client.get("/status").json()
+    assert not any(name.startswith("pet_slot") or "check" in name for name in shown)
+
+
+@pytest.mark.long
+def test_the_page_follows_a_round_of_pet1_in_a_browser(browser, committee):
+    players, engine, client = committee
+    browser.get(str(client.base_url))
+
+    def text(name):
+        return browser.find_element("id", name).text
+
+    def classes():
+        return [item.get_attribute("class") for item in browser.find_elements("css selector", "#phases li:not([hidden])")]
+
+    wait_until(lambda: text("connection") == "live", 20)
+    assert text("slots").splitlines() == ["0 sent nothing", "1 sent nothing", "2 sent nothing"]
+    assert "members of the committee announce themselves" in text("phases")
+    players.play(engine)
+    wait_until(lambda: "model published" in text("rounds"), 20)
+    players.send_members(engine)
+    players.send_updates(engine)
+    players.send_members(engine, [1])
+    wait_until(
+        lambda: text("slots").splitlines() == ["0 announced itself", "1 announced itself, checked", "2 announced itself"], 20
+    )
+    assert classes() == ["done", "done", "now", "", ""]
+    assert re.match(r"(?i)waiting for 2 check messages of 3, for \d+ s; slots 0, 2 have sent none", text("waiting"))
+    look_at(browser, "live_page_pet1")
+    assert complaints(browser) == []
 
 
 def test_every_documented_reason_has_its_words_on_the_page():
