@@ -50,6 +50,7 @@ def mask_model(
     *,
     on_clip: Literal["count", "raise"] = "count",
     threads: SupportsIndex | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> tuple[MaskSeed, MaskedModel]: ...
 
 
@@ -62,6 +63,7 @@ def mask_model(
     seed: Sequence[MaskSeed],
     on_clip: Literal["count", "raise"] = "count",
     threads: SupportsIndex | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> tuple[tuple[MaskSeed, ...], MaskedModel]: ...
 
 
@@ -73,6 +75,7 @@ def mask_model(
     *,
     on_clip: Literal["count", "raise"] = "count",
     threads: SupportsIndex | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> tuple[MaskSeed | tuple[MaskSeed, ...], MaskedModel]:
     """Scale a model, encode it and hide it under a mask (docs/spec/pet.md 3.4; docs/spec/profile.md 4).
 
@@ -89,13 +92,16 @@ def mask_model(
             `MaskedModel.clipped_count`; "raise" refuses them. Integers of pet-1 are never clamped.
         threads: how many threads to use; None means PET_THREADS, else all cores that pet leaves idle. The result is the same
             for any number.
+        out: with a config of pet-1, where the packed vector goes: contiguous uint8 of shape (length, element_bytes), such as
+            the beginning of a message. Its content is undefined after an error. None makes a new array.
 
     Returns:
         The mask seed, to be encrypted to the sum participants, and the masked model. Several seeds come back as a tuple.
 
     Raises:
         ModelError: wrong type, dtype or dimension, or an array on a device; NaN or infinite weights; a negative or non-finite
-            scalar, or one outside those of the config; no seed, or one twice; clipping that was to be refused.
+            scalar, or one outside those of the config; no seed, or one twice; clipping that was to be refused; `out` of another
+            type or shape, or with a config of xaynet.
         ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
     """
     pair = MaskConfigPair.of(config)
@@ -104,8 +110,13 @@ def mask_model(
     validate_weights(array, pair.vect)
     exact_scalar = to_exact_scalar(scalar)
     raw = [each.to_bytes() for each in (used if isinstance(used, tuple) else (used,))]
-    mask = _mask_in_field if isinstance(pair.vect, FieldConfig) else _mask_in_group
-    vect, unit, clipped_count, is_scalar_clipped = mask(np.ascontiguousarray(array), pair, exact_scalar, raw, threads)
+    array = np.ascontiguousarray(array)
+    _require_out(out, len(array), pair.vect)
+    if isinstance(pair.vect, FieldConfig):
+        masked = _mask_in_field(array, pair, exact_scalar, raw, threads, out)
+    else:
+        masked = _mask_in_group(array, pair, exact_scalar, raw, threads)
+    vect, unit, clipped_count, is_scalar_clipped = masked
     if on_clip == "raise" and is_scalar_clipped:
         raise ModelError(f"scalar: expected at most {pair.unit.add_shift}, the bound of {pair.unit}, got more")
     if on_clip == "raise" and clipped_count:
@@ -113,6 +124,19 @@ def mask_model(
             f"weights: expected scalar * weight within the bound of {pair.vect}, got {clipped_count} of {len(array)} outside"
         )
     return used, MaskedModel(pair, vect, unit, clipped_count + is_scalar_clipped, len(raw))
+
+
+def _require_out(out: NDArray[np.uint8] | None, length: int, config: MaskConfig) -> None:
+    """Refuse an array that a vector of this length cannot be made in."""
+    if out is None:
+        return
+    if not isinstance(config, FieldConfig):
+        raise ModelError(f"out: expected none with a config of xaynet, got one with {config}")
+    shape = (length, config.element_bytes)
+    is_array = isinstance(out, np.ndarray) and out.dtype == np.uint8 and out.shape == shape
+    if not (is_array and out.flags.c_contiguous and out.flags.writeable):
+        found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ModelError(f"out: expected writable contiguous uint8 of shape {shape}, got {found}")
 
 
 def _mask_in_group(
@@ -132,7 +156,12 @@ def _mask_in_group(
 
 
 def _mask_in_field(
-    weights: NDArray[Any], pair: MaskConfigPair, scalar: Fraction, seeds: Sequence[bytes], threads: SupportsIndex | None
+    weights: NDArray[Any],
+    pair: MaskConfigPair,
+    scalar: Fraction,
+    seeds: Sequence[bytes],
+    threads: SupportsIndex | None,
+    out: kernels.Packed | None,
 ) -> tuple[kernels.Packed, int, int, bool]:
     """Mask with a config of pet-1 (docs/spec/profile.md 4); otherwise as `_mask_in_group`."""
     config = pair.vect
@@ -143,19 +172,21 @@ def _mask_in_field(
         if scalar.denominator != 1 or not 1 <= scalar <= levels:
             raise ModelError(f"scalar: expected a whole number from 1 to {levels} with {config}, got another")
         unit, clipped_count = scalar.numerator, 0
-        vect = _integers(weights, config, threads)
+        vect = _integers(weights, config, threads, out)
         parallel_fields.expand_add(vect, 0, keys, order, threads)
     else:
         if scalar > 1:
             raise ModelError(f"scalar: expected at most 1 with {config}, got more: divide all by the largest (pet.ShareWeight)")
         share = float(scalar)
         unit = math.floor(share * float(levels) + 0.5)
-        vect, clipped_count = parallel_fields.mask(weights, keys, share, config.bound, levels, order, threads)
+        vect, clipped_count = parallel_fields.mask(weights, keys, share, config.bound, levels, order, threads, out)
     return vect, (unit + SummedMasks(seeds, pair, len(weights)).unit) % order, clipped_count, False
 
 
-def _integers(weights: NDArray[Any], config: FieldConfig, threads: SupportsIndex | None) -> kernels.Packed:
-    """Return integers as packed elements, in an array of their own.
+def _integers(
+    weights: NDArray[Any], config: FieldConfig, threads: SupportsIndex | None, out: kernels.Packed | None
+) -> kernels.Packed:
+    """Return integers as packed elements, in `out` or an array of their own.
 
     Raises:
         ModelError: one is negative, or too large for the number of models.
@@ -163,7 +194,8 @@ def _integers(weights: NDArray[Any], config: FieldConfig, threads: SupportsIndex
     width = config.element_bytes
     if weights.dtype.kind == "i" and len(weights) and weights.min() < 0:
         raise ModelError(f"weights: expected integers of 0 to {config.levels}, got {weights.min()}")
-    vect = weights.astype(f"<u{width}").view(np.uint8).reshape(-1, width)
+    vect = kernels.new_array((len(weights), width), np.uint8) if out is None else out
+    vect.view(f"<u{width}")[:, 0] = weights
     index = parallel_fields.find_above(vect, config.levels, config.order, threads)
     if index is not None:
         raise ModelError(f"weights: expected integers of at most {config.levels}, got a larger one at index {index}")

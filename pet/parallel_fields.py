@@ -42,14 +42,23 @@ def expand_add(
 
 
 def mask(
-    weights: kernels.Model, keys: bytes, scalar: float, bound: float, levels: int, order: int, threads: SupportsIndex | None
+    weights: kernels.Model,
+    keys: bytes,
+    scalar: float,
+    bound: float,
+    levels: int,
+    order: int,
+    threads: SupportsIndex | None,
+    out: kernels.Packed | None = None,
 ) -> tuple[kernels.Packed, int]:
     """Encode weights and add the expansions of all keys from element 0 on; return the vector and how many were clipped.
+
+    The vector is made in `out`, or in an array of its own.
 
     Raises:
         ModelError: a weight is NaN or infinite.
     """
-    vector = kernels.new_array((len(weights), fields.element_bytes(order)), np.uint8)
+    vector = kernels.new_array((len(weights), fields.element_bytes(order)), np.uint8) if out is None else out
     clipped_counts: list[int] = []
 
     def mask_range(part: slice) -> None:

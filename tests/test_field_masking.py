@@ -243,6 +243,27 @@ def test_the_same_for_any_number_of_threads_and_layout(backend, small_pieces):
         assert pet.mask_model(strided, config, seed=SEEDS[:2])[1] == results[0]
 
 
+@pytest.mark.parametrize("config", ["pet-1/z32,f32,bound=1,models=10", "pet-1/z64,int,models=10"])
+def test_a_vector_is_made_where_there_is_room_for_it(config):
+    config = pet.MaskConfig.parse(config)
+    weights, seed = np.arange(7).astype(config.dtype), pet.MaskSeed(bytes(32))
+    _, expected = pet.mask_model(weights, config, 1, seed)
+    room = np.zeros((9, config.element_bytes), np.uint8)
+    _, masked = pet.mask_model(weights, config, 1, seed, out=room[1:-1])
+    assert masked.vect.base is room
+    assert room[1:-1].tobytes() == expected.vect.tobytes()
+    assert not room[0].any()
+    assert not room[-1].any()
+    assert (masked.unit, masked.to_vector()) == (expected.unit, expected.to_vector())
+    frozen = np.zeros((7, config.element_bytes), np.uint8)
+    frozen.flags.writeable = False
+    for wrong in (room, room[1:-1].astype(np.int8), room[1:-1].T, bytearray(100), frozen):
+        with pytest.raises(ModelError, match="out: expected writable contiguous uint8 of shape"):
+            pet.mask_model(weights, config, 1, seed, out=wrong)
+    with pytest.raises(ModelError, match="out: expected none with a config of xaynet"):
+        pet.mask_model(np.ones(7, np.float32), pet.MaskConfig.parse("prime-f32-b0-m3"), 1, seed, out=room[1:-1])
+
+
 def test_seeds_that_cannot_be():
     weights = np.zeros(2, np.float32)
     for seed, words in (

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pet.buffers import Buffer
 from pet.crypto import SigningKeyPair, seal
 from pet.errors import LocalProtocolError, ModelError
+from pet.kernels import new_array
 from pet.mask_choices import Derivation, FieldValues
 from pet.masking import Scalar, mask_model
 from pet.pet1.answers import UpdateAnswer, UpdateOpen, build_piece, read_answer
@@ -249,8 +250,13 @@ class UpdateParticipant:
         secrets = UpdateSecrets.from_random(self._entropy(_SECRET_BYTES))
         context = derive_context(members.digest, self._key.public_key, secrets.point)
         seeds = secrets.mask_seeds(members, context)
-        _, masked = mask_model(weights, record.config, scalar, seed=seeds, on_clip=on_clip, threads=self._threads)
-        vector = memoryview(masked.to_vector())
+        # The vector has room for the unit behind it: to put the two together later would copy all of it.
+        packed = new_array((len(weights) + 1, record.config.element_bytes), np.uint8)
+        _, masked = mask_model(
+            weights, record.config, scalar, seed=seeds, on_clip=on_clip, threads=self._threads, out=packed[:-1]
+        )
+        packed[-1] = list(masked.unit.to_bytes(record.config.element_bytes, "little"))
+        vector = packed.reshape(-1).data
         leaves = derive_leaf_digests(vector, context)
         header = ShareHeader.build(self._key, members, secrets, derive_vector_digest(leaves, len(vector), secrets.salt))
         message = build_update(self._key, members, header, secrets.salt, leaves)
