@@ -109,13 +109,20 @@ def test_ids_are_forgotten_when_they_count_no_longer_and_the_files_stay_small(tm
     [b'["rest", "a", "cut o', b"\xff\n", b"5\n", b"[1, 2, 3, 4]\n", b'["rest", "a"]\n', b"[" * 100_000 + b"\n"],
     ids=["cut off", "no text", "a number", "numbers", "too few", "nested"],
 )
-def test_a_damaged_line_costs_no_other(tmp_path, reopen, damage):
+def test_a_damaged_line_costs_no_other_and_is_reported_once(tmp_path, reopen, damage, caplog):
     assert reopen().guard("rest", 10).remember("a", "before", NOW)
     with (tmp_path / "taken-0.jsonl").open("ab") as file:
         file.write(damage)
-    assert reopen().guard("rest", 10).remember("a", "after", NOW)
+    is_cut_off = not damage.endswith(b"\n")  # by a crash, before anything was acted on
+    for number in range(2):
+        log = reopen()
+        assert log.damaged_count == (0 if is_cut_off else 1)
+        assert [record.levelname for record in caplog.records] == [] if is_cut_off else ["WARNING"] * (number + 1)
+        assert log.guard("rest", 10).remember("a", f"after{number}", NOW)
+    if not is_cut_off:
+        assert "taken-0.jsonl: 1 of 2 lines are damaged" in caplog.records[0].getMessage()
     guard = reopen().guard("rest", 10)
-    assert [guard.remember("a", identifier, NOW) for identifier in ("before", "after")] == [False, False]
+    assert [guard.remember("a", identifier, NOW) for identifier in ("before", "after0", "after1")] == [False] * 3
 
 
 def test_what_cannot_be_noted_is_not_taken(tmp_path, reopen, monkeypatch, clock):
@@ -130,6 +137,23 @@ def test_what_cannot_be_noted_is_not_taken(tmp_path, reopen, monkeypatch, clock)
         with pytest.raises(StorageError, match="No space left on device"):
             guard.remember("a", "id", NOW)
     assert guard.remember("a", "id", NOW)
+
+
+def test_a_line_that_did_not_fit_damages_no_other(tmp_path, reopen):
+    resource = pytest.importorskip("resource")
+    guard = reopen().guard("rest", 10)
+    assert guard.remember("a", "before", NOW)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "taken-0.jsonl").stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="wrote a part"):
+            guard.remember("a", "id", NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert guard.remember("a", "after", NOW)
+    log = reopen()
+    assert log.damaged_count == 0
+    assert [log.guard("rest", 10).remember("a", each, NOW) for each in ("before", "id", "after")] == [False, True, False]
 
 
 def test_it_is_synchronised_once_a_second(reopen, monkeypatch):

@@ -84,6 +84,7 @@ def test_metrics_tell_what_was_answered_and_refused():
     assert found['pet_refusals_total{reason="signature"}'] == 2
     assert found['pet_refusals_total{reason="body_size"}'] == 1
     assert found["pet_memory_in_flight_bytes"] == found["pet_federation_peers"] == 0
+    assert found["pet_federation_damaged_replay_lines"] == 0
     assert any(name.startswith('pet_kernels_info{backend="') for name in found)
 
 

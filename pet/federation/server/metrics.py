@@ -29,4 +29,6 @@ def serve_metrics(app: Starlette, service: FederationService, bodies: RequestBod
     metrics = HttpMetrics(refusals, lambda scope: paths.get(scope.get("endpoint")))
     metrics.add_gauge("pet_memory_in_flight_bytes", "Bodies in memory.", lambda: bodies.used_bytes)
     metrics.add_gauge("pet_federation_peers", "Peers that run.", lambda: service.peer_count)
+    damaged = "Ids of taken requests that could not be read at the start."
+    metrics.add_gauge("pet_federation_damaged_replay_lines", damaged, lambda: service.damaged_replay_lines)
     metrics.serve_in(app)

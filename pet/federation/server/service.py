@@ -116,6 +116,11 @@ class FederationService:
         """How many peers run."""
         return len(self._running)
 
+    @property
+    def damaged_replay_lines(self) -> int:
+        """How many ids of what was taken could not be read at the start."""
+        return self._store.replays.damaged_count
+
     def find(self, customer_id: str, project_id: str) -> RunningPeer:
         """Return a running peer.
 
