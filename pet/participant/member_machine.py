@@ -29,7 +29,7 @@ from pet.crypto import SigningKeyPair
 from pet.errors import RemoteProtocolError
 from pet.participant.enrolments import EnrolmentTrust
 from pet.participant.member_outbox import MemberOutbox
-from pet.participant.pet1_documents import GET_ENROLMENT, names_digest
+from pet.participant.pet1_documents import names_digest
 from pet.participant.round_follower import RoundFollower
 from pet.pet1.hashes import digest
 from pet.pet1.header_batch import HeaderBatch
@@ -155,7 +155,7 @@ class MemberSteps(RoundFollower[MemberEvent]):
     def _next_question(self) -> Pet1Request | None:
         match self.state:
             case _State.NEW_ROUND:
-                return GET_ENROLMENT
+                return self._ask_for_enrolment()
             case _State.COMMITTEE:
                 return self._ask(Pet1Document.COMMITTEE)
             case _State.HEADERS:

@@ -28,7 +28,7 @@ from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.mask_choices import FieldValues
 from pet.masking import Scalar, to_exact_scalar
 from pet.participant.enrolments import EnrolmentTrust
-from pet.participant.pet1_documents import GET_ENROLMENT, names_digest
+from pet.participant.pet1_documents import names_digest
 from pet.participant.pet1_inclusion import InclusionSteps
 from pet.participant.pet1_model import fetch_round_model, require_fit
 from pet.participant.pet1_state import SavedPet1Participant
@@ -267,7 +267,7 @@ class Pet1Machine(RoundFollower[Event]):
         """Return what the state asks for, now that the round is known to be the same."""
         match self.state:
             case _State.NEW_ROUND:
-                return GET_ENROLMENT
+                return self._ask_for_enrolment()
             case _State.UPDATE if self._model is not None:
                 return self._ask(Pet1Document.COMMITTEE if self._has_round_model else Pet1Document.MODEL)
             case _State.SENDING_UPDATE if self._upload is not None:

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from pet.buffers import Buffer
+from pet.crypto import SIGNATURE_BYTES
 from pet.errors import LocalProtocolError, RemoteProtocolError
 from pet.participant.enrolments import EnrolmentTrust
-from pet.participant.pet1_documents import GET_ROUND, get_document
+from pet.participant.pet1_documents import GET_ENROLMENT, GET_ROUND, get_document
 from pet.pet1.enrolment import Enrolment, split_signed
 from pet.pet1.round_record import RoundRecord
 from pet.protocol.participant_events import AnswerRefused, EnrolmentUsed
@@ -63,7 +64,10 @@ class RoundFollower(ABC, Generic[_Event]):
         self._is_step_over = False
         self._refusal: RemoteProtocolError | None = None
         self._description = ""
+        #: The enrolment that was accepted last, as served, and its digest: one of a million keys has 32 MB, and rarely changes.
+        self._served, self._served_digest = b"", b""
         if trust.pinned is not None:
+            self._served, self._served_digest = trust.pinned.to_bytes() + bytes(SIGNATURE_BYTES), trust.pinned.digest
             self._describe(trust.pinned)
 
     def next_request(self) -> Pet1Request | None:
@@ -153,9 +157,17 @@ class RoundFollower(ABC, Generic[_Event]):
         assert self.enrolment is not None, "and after its enrolment was accepted"
         return get_document(document, self.record, self.enrolment)
 
+    def _ask_for_enrolment(self) -> Pet1Request | None:
+        """Return the request for the enrolment that the record names; one that is known is judged again, and not fetched."""
+        assert self.record is not None, "documents are asked for within a round"
+        if self.record.enrolment_digest == self._served_digest:
+            return self._receive_document(Pet1Document.ENROLMENT, self._served)
+        return GET_ENROLMENT
+
     def _accept(self, answer: bytes) -> None:
         """Note the enrolment of the round, which was judged, and say what it means (E4)."""
         self.enrolment = split_signed(answer)[0]
+        self._served, self._served_digest = answer, self.enrolment.digest
         self._describe(self.enrolment)
 
     def _end_with(self, error: RemoteProtocolError) -> None:

@@ -31,7 +31,10 @@ class TickParticipant(ParticipantCore[Transport]):
     _is_given_up: bool
 
     def tick(self) -> list[Event]:
-        """Do one step, with at most two requests, and return what happened.
+        """Do one step, with a few requests, and return what happened.
+
+        Under pet/1 make `save()` durable after each step that made progress, before the next one: what it says must be true of
+        what was sent (U7 of docs/spec/profile.md 13). `state_file` of the running participants does it.
 
         An unreachable coordinator is no error: the step makes no progress, and `last_error` says why. A message that is refused
         for good ends the task of the round, which `status` says.

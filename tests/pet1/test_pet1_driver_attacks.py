@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pet1_drivers import Attack, DrivenRound, reason, tick_all, tick_until, train, weights
 from pet1_parties import NOW, spoil_box
 
 from pet.crypto import SigningKeyPair, seal
-from pet.errors import RemoteProtocolError
+from pet.errors import RemoteProtocolError, TransportError
 from pet.pet1.answers import UpdateAccepted, UpdateOpen
 from pet.pet1.checks import build_check
+from pet.pet1.committee import Committee
 from pet.pet1.header_batch import HeaderBatch
 from pet.pet1.inclusion import Inclusion
+from pet.pet1.leaves import LEAF_BYTES
 from pet.pet1.manifest import UpdateManifest
 from pet.pet1.round_record import RoundRecord
 from pet.protocol.participant_events import TaskAbandoned
@@ -243,3 +246,57 @@ def test_an_update_that_is_refused_ends_the_task_with_the_reason(world: DrivenRo
     events = tick_all([victim])
     assert [event.reason for event in events if isinstance(event, TaskAbandoned)] == ["too_many_updates"]
     assert "too_many_updates" in victim.status.text
+
+
+def test_pieces_that_are_changed_or_lost_on_the_way_are_sent_again(tmp_path: Path) -> None:
+    """A flipped bit, a piece for a coordinator that was restarted, an answer that never comes: the same update, once."""
+    length = 2 * LEAF_BYTES // 4
+    with closing(DrivenRound(tmp_path, model_length=length)) as world:
+        attack = Attack(world)
+        others, members, victim = [world.participant(number) for number in (1, 2)], world.all_members(), attack.participant()
+        tick_all([*members, victim, *others])
+        deliver, steps = attack.way.send_piece, list[str]()
+
+        def interfere(piece: Any) -> bytes:
+            data = bytearray(b"".join(map(bytes, piece)))
+            step = ("flipped", "unknown", "lost", "")[min(len(steps), 3)]
+            steps.append(step)
+            if step == "flipped":
+                data[-1] ^= 1
+            if step == "unknown":
+                data[:32] = bytes(32)
+            answer = deliver([bytes(data)])
+            if step == "lost":
+                raise TransportError("the connection was cut")
+            return answer
+
+        attack.way.send_piece = interfere  # type: ignore[method-assign]
+        victim.set_model(weights(0, length))
+        tick_until(victim, lambda: victim.status.models_sent == 1)
+        assert {"wrong_leaf", "unknown_upload"} <= set(world.engine.refused)
+        assert len(set(attack.way.sent)) == 1  # one header, sealed once
+        for number, other in enumerate(others, 1):
+            other.set_model(weights(number, length))
+        tick_all([*others, *members, victim])
+        tick_all([*members, victim])
+        assert world.engine.totals[0].update_count == 3
+        assert victim.status.last_inclusion == Inclusion.AGREED.value
+
+
+def test_a_member_that_is_shown_another_committee_signs_no_list(world: DrivenRound) -> None:
+    """Committee equivocation: a valid one with a slot less; headers and lists of the true one mean nothing in it."""
+    attack = Attack(world)
+    participants = [world.participant(number) for number in range(3)]
+    members, victim = world.all_members(range(1, 5)), attack.member()
+    tick_all([*members, victim])
+    other = Committee.of(world.committee().record, world.parties.enrolment, (*world.committee().sums[:4], None))
+    attack.lie(Pet1Document.COMMITTEE, other.to_bytes())
+    world.close_member(0)
+    victim = attack.member()
+    tick_all([victim, *participants])
+    train(participants)
+    tick_until(victim, lambda: reason(victim) in ("malformed_share_header", "wrong_committee"))
+    sent = list(attack.way.sent)
+    tick_all([victim])
+    assert attack.way.sent == sent
+    assert victim.status.phase == "headers"

@@ -151,3 +151,14 @@ class OnlyXaynet:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+@pytest.mark.parametrize("source", ["pinned", "authority"])
+def test_an_enrolment_that_is_known_is_not_fetched_again(world: DrivenRound, source: str) -> None:
+    known: Any = {"pinned": world.parties.enrolment, "authority": world.parties.authority.public_key}
+    participant, member = world.participant(0, enrolment=known[source]), world.member(0, enrolment=known[source])
+    for _ in range(3):
+        tick_all([participant, member])
+        assert (reason(participant), reason(member)) == (None, None)
+        world.engine.pass_phase(100)
+    assert world.transport.asked.count(Pet1Document.ENROLMENT) == (0 if source == "pinned" else 2)

@@ -290,3 +290,28 @@ def test_members_that_vanish_after_check_are_borne(world: DrivenRound) -> None:
     tick_all(members[:3])
     world.engine.pass_phase(61)
     assert world.engine.totals[0].unchecked_groups == (0,)
+
+
+def test_an_update_that_cannot_be_noted_is_not_sent(world: DrivenRound, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the update is made: the thread ends, and not a byte of it has left (U7)."""
+
+    def write(path: Path, parts: list[bytes]) -> None:
+        if b'"last_number": null' not in b"".join(parts):
+            raise OSError(28, "No space left on device")
+        path.write_bytes(b"".join(parts))
+
+    members = world.all_members()
+    tick_all(members)
+    monkeypatch.setattr("pet.participant.state_file.replace_file", write)
+    thread = spawn_participant(
+        world.transport,
+        Trainer,
+        (0,),
+        signing_key=world.parties.participant_keys[0],
+        enrolment=world.parties.enrolment,
+        state_file=world.folder / "participant.state",
+        back_off=BackOff(initial_seconds=0.01, max_seconds=0.05, jitter=0),
+    )
+    wait_until(lambda: not thread.is_alive())
+    assert "No space left" in str(thread.error)
+    assert len(world.transport.sent) == len(members)  # their Sum messages
