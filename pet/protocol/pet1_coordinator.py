@@ -230,9 +230,8 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             return UpdateRefused(error.reason)
         if not opened.upload.is_complete:
             return self._intake.answer(opened)
-        participant = opened.header.participant
-        if participant not in current.updates:
-            self._count(current, participant)
+        if not opened.is_counted:
+            self._count(current, opened.header.participant)
             self.advance_time(now_seconds)
         return UpdateAccepted()
 

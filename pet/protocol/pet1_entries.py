@@ -116,7 +116,7 @@ def _restore_updates(current: Pet1Round, committee: Committee, by_kind: dict[int
                 raise StateError(f"update: expected its {len(leaf_digests)} leaves in the store, {len(missing)} are missing")
             for index in range(len(leaf_digests)):
                 upload.mark(index)
-            current.updates.append(header.participant)
+            current.count_update(header.participant)
 
 
 def _restore_checks(current: Pet1Round, manifest: UpdateManifest, by_kind: dict[int, list[bytes]], phase: Phase) -> None:

@@ -130,6 +130,7 @@ class OpenUpload:
         name: the header's digest, by which the upload is known.
         message: the Update message, opened.
         upload: which leaves are there.
+        is_counted: all are there, and it is among the round's updates.
         is_dead: a leaf that its participant signed has an invalid element: the update is closed for good.
     """
 
@@ -137,6 +138,7 @@ class OpenUpload:
     name: bytes = field(init=False)
     message: bytes = field(repr=False)
     upload: Upload
+    is_counted: bool = False
     is_dead: bool = False
 
     def __post_init__(self) -> None:
@@ -156,7 +158,7 @@ class Pet1Round:
         sums: Sum messages by slot.
         committee: once the Sum phase is over.
         uploads: by participant, complete or not; `add_upload` adds one.
-        updates: participants whose update is complete, in the order of acceptance.
+        updates: participants whose update is complete, in the order of acceptance; `count_update` adds one.
         manifest: once the Update phase is over.
         checks: Check messages by slot.
         certificate: once the Check phase is over.
@@ -190,6 +192,11 @@ class Pet1Round:
         """Take an update whose header is accepted."""
         self.uploads[opened.header.participant] = opened
         self._participants[opened.name] = opened.header.participant
+
+    def count_update(self, participant: bytes) -> None:
+        """Take an update that is complete among those that are summed."""
+        self.updates.append(participant)
+        self.uploads[participant].is_counted = True
 
     def find_upload(self, name: bytes) -> OpenUpload | None:
         """Return the update of a header digest; None if there is none, or no longer. Any thread may call this."""

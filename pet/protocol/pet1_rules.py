@@ -129,7 +129,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         if message.tag is Pet1Tag.UPDATE:
             # It was judged leaf by leaf (pet/protocol/pet1_updates.py); all that is left is to count it.
             participant = message.participant_public_key
-            current.updates.append(participant)
+            current.count_update(participant)
             return UploadEntry(participant, current.uploads[participant].message)
         assert isinstance(payload, Pet1Payload), "the codec of the profile decodes nothing else"
         if message.tag is Pet1Tag.SUM:
@@ -166,7 +166,7 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
         """Forget updates that are not complete when their phase ends: nothing of them was added (K8)."""
         if phase is not Phase.UPDATE:
             return ()
-        left = [participant for participant in current.uploads if participant not in current.updates]
+        left = [participant for participant, upload in current.uploads.items() if not upload.is_counted]
         dropped = [current.uploads.pop(participant) for participant in left]
         return ["incomplete_update" for upload in dropped if not upload.is_dead]
 
