@@ -18,14 +18,12 @@ from typing import Any, Final, Unpack
 from pet.bodies.body import SealedBody, as_sealed_body
 from pet.buffers import Buffer
 from pet.coordinator.pet1_durable import DurablePet1
-from pet.coordinator.pet1_open import Pet1Options, open_pet1_rounds
+from pet.coordinator.pet1_open import Pet1Options, open_pet1_rounds, pack_last_model
 from pet.coordinator.pet1_waiting import slots_waiting_record
 from pet.coordinator.round_engine import ModelDescription, RoundEngine
 from pet.coordinator.round_model import RoundModel
 from pet.crypto import SEAL_BYTES
 from pet.errors import StorageError
-from pet.field_config import FieldConfig
-from pet.field_model import FieldModel
 from pet.mask_config import MaskConfig, MaskConfigPair
 from pet.messages import RoundParameters
 from pet.pet1 import certificate, committee, enrolment, manifest
@@ -45,7 +43,6 @@ from pet.protocol.pet1_publications import (
     Pet1Publication,
     RoundAnnounced,
     TotalPublished,
-    pack_model,
 )
 from pet.protocol.pet1_round import Pet1Round, Pet1Settings, phase_windows
 from pet.protocol.pet1_updates import UploadWork
@@ -268,12 +265,10 @@ class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication
         ).to_bytes()
 
     def _publish_model(self) -> None:
-        """Publish the last model as participants of pet/1 take it; one that another profile made is none."""
-        made = self._model
-        if isinstance(made, RoundModel) and isinstance(made.model, FieldModel):
-            config = made.model.config.vect
-            assert isinstance(config, FieldConfig), "the model is one of a field"
-            self._publish_document(Pet1Document.MODEL, "pet-1 model", pack_model(made.model, config))
+        """Publish the last model as participants of pet/1 take it, whichever profile's round made it."""
+        packed = pack_last_model(self._model.model) if isinstance(self._model, RoundModel) else None
+        if packed is not None:
+            self._publish_document(Pet1Document.MODEL, "pet-1 model", packed)
 
     def _publish_document(self, document: Pet1Document, name: str, data: bytes) -> None:
         self._documents = self._documents | {document: PublishedDocument(data, digest(name, data))}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from pet.coordinator.framing import unframe_blob, unframe_entry, unframe_state
-from pet.coordinator.round_journal import RoundJournal, RoundPosition, parse_chunk_name, require_profile
+from pet.coordinator.round_journal import RoundJournal, RoundPosition, adopt_record, parse_chunk_name
 from pet.coordinator.storage.base import Storage, Stored
 from pet.errors import StateError
 from pet.messages import Chunk, ChunkStore
@@ -80,14 +80,13 @@ def restore_pet1(
         return None
     with StateError.reading(storage.description, " (--fresh begins anew and forgets what is there)"):
         record = unframe_state(stored.state)
-        require_profile(record["coordinator"], PROFILE)
-        seed = bytes.fromhex(record["coordinator"]["seed"])
+        coordinator = dict(adopt_record(record["coordinator"], PROFILE))
+        seed = bytes.fromhex(coordinator["seed"])
         position = RoundPosition(
             round_seed=seed, model=record["model"], sequence=stored.sequence, entry_count=len(stored.entries)
         )
         if len(stored.entries) != record["entries"]:
             raise StateError(f"stored round: expected {record['entries']} entries, got {len(stored.entries)}")
-        coordinator = dict(record["coordinator"])
         if coordinator["round"] is not None:
             coordinator["round"] = json.loads(bytes(_read(storage, seed, _ROUND_BLOB)))
         settings, state = load_pet1_state(

@@ -16,6 +16,7 @@ from pet.coordinator.round_model import RoundModel
 from pet.coordinator.storage.base import Storage
 from pet.field_config import FieldConfig
 from pet.field_model import FieldModel
+from pet.global_model import GlobalModel
 from pet.mask_choices import FieldValues
 from pet.messages import ChunkStore
 from pet.pet1.hashes import digest
@@ -64,6 +65,7 @@ def open_pet1_rounds(settings: Pet1Settings, *, now_seconds: float, **options: U
     """
     storage, model_store = options.get("storage"), options.get("model_store")
     leaf_store, chunk_store = options.get("leaf_store"), options.get("chunk_store")
+    last_number = options.get("first_number", int(time.time())) - 1
     entropy, own, state, model, journal = options.get("entropy", os.urandom), None, None, None, None
     if storage is not None:
         journal = Pet1Journal(storage, writer := entropy(WRITER_BYTES))
@@ -71,6 +73,8 @@ def open_pet1_rounds(settings: Pet1Settings, *, now_seconds: float, **options: U
         restored = restore_pet1(storage, leaf_store, now_seconds=now_seconds, chunk_store=chunk_store)
         if restored is not None:
             own, state, position = restored
+            if state.round is None:  # rounds of xaynet's profile are counted from 1
+                state.round_id = max(state.round_id, last_number)
             journal = Pet1Journal(storage, writer, position)
             if model_store is not None and position.model is not None:
                 model = load_model(model_store, position.model)
@@ -79,7 +83,7 @@ def open_pet1_rounds(settings: Pet1Settings, *, now_seconds: float, **options: U
         own or settings,
         now_seconds=now_seconds,
         entropy=entropy,
-        round_id=options.get("first_number", int(time.time())) - 1,
+        round_id=last_number,
         leaf_store=leaf_store,
         evidence_store=options.get("evidence_store"),
         chunk_store=chunk_store,
@@ -99,11 +103,19 @@ def open_pet1_rounds(settings: Pet1Settings, *, now_seconds: float, **options: U
 
 def _starting_from(settings: Pet1Settings, model: RoundModel | None) -> Pet1Settings:
     """Return settings whose first round starts from the last model that there is, if it is one of theirs."""
-    made = None if model is None else model.model
-    if not isinstance(made, FieldModel) or settings.config.values is FieldValues.INT:
+    packed = None if model is None else pack_last_model(model.model)
+    if packed is None or model is None or settings.config.values is FieldValues.INT:
         return settings
-    config = made.config.vect
-    assert isinstance(config, FieldConfig), "the model is one of a field"
-    if (len(made), config.values) != (settings.model_length, settings.config.values):
+    if (model.length, model.dtype) != (settings.model_length, settings.config.dtype):
         return settings
-    return replace(settings, model_digest=digest("pet-1 model", pack_model(made, config)))
+    return replace(settings, model_digest=digest("pet-1 model", packed))
+
+
+def pack_last_model(model: GlobalModel) -> bytes | None:
+    """Return a model as participants of pet/1 take it, whichever profile's round made it; None for integers of xaynet's."""
+    config = model.config.vect
+    if isinstance(model, FieldModel) and isinstance(config, FieldConfig):
+        return pack_model(model, config)
+    if model.dtype.kind != "f":
+        return None
+    return model.to_array().astype(model.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -20,7 +20,7 @@ from pet.coordinator.journal import (
     total_blob,
     update_blob,
 )
-from pet.coordinator.round_journal import parse_chunk_name, require_profile
+from pet.coordinator.round_journal import adopt_record, parse_chunk_name
 from pet.coordinator.storage.base import Storage, Stored
 from pet.errors import StateError
 from pet.messages import Chunk, ChunkCollector, ChunkStore, Tag, UpdatePayload, open_message
@@ -84,9 +84,8 @@ class _Restorer:
 
     def restore(self, now_seconds: float) -> tuple[RoundSettings | None, CoordinatorState, JournalPosition]:
         record = unframe_state(self._stored.state)
-        require_profile(record["coordinator"], XAYNET)
         self._position.model = record["model"]
-        round_settings, state = load_state(record["coordinator"], now_seconds)
+        round_settings, state = load_state(adopt_record(record["coordinator"], XAYNET), now_seconds)
         _expect(len(self._stored.entries) == record["entries"], f"{record['entries']} entries", len(self._stored.entries))
         if state.round is not None and round_settings is not None:
             state.round.chunks = ChunkCollector(round_settings.chunk_limits, self._chunk_store)

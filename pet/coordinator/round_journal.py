@@ -27,6 +27,8 @@ from pet.protocol.round_machine import RoundMachine
 from pet.protocol.saved_state import XAYNET
 
 _CHUNKS: Final = "chunk/"
+#: Phases in which a round of another profile may take the place of one: nothing was given to it that counts.
+_REPLACEABLE: Final = (Phase.IDLE.value, Phase.SUM.value)
 
 
 @dataclass(slots=True)
@@ -196,14 +198,27 @@ def parse_chunk_name(name: str) -> bytes | None:
     return bytes.fromhex(name.split("/")[1]) if name.startswith(_CHUNKS) else None
 
 
-def require_profile(record: Mapping[str, Any], expected: str) -> None:
-    """Refuse the record of a coordinator that ran rounds of another profile.
+def adopt_record(record: Mapping[str, Any], expected: str) -> Mapping[str, Any]:
+    """Return the record of a coordinator, or of another profile's what a coordinator goes on from that begins a round.
+
+    Profiles may alternate by round (docs/spec/profile.md 15.3). In its Sum phase a round has nothing yet that its participants
+    could not give the next one: then the number of the round, its seed, the counters and the last model are gone on with.
+
+    Args:
+        record: of the coordinator.
+        expected: name of the profile that is wanted.
 
     Raises:
-        StateError: it did.
+        StateError: a round of another profile is under way.
     """
     found = record.get("profile", XAYNET)
-    if found != expected:
-        raise StateError(
-            f"expected a round of profile {expected}, got one of {found}: go on with it with pet.profile.name = {found!r}"
-        )
+    if found == expected:
+        return record
+    phase = record["phase"]
+    if phase in _REPLACEABLE:
+        begin = {"phase": Phase.IDLE.value, "elapsed_seconds": 0.0, "accepted": 0, "rejected": {}, "discarded": 0}
+        return {**record, **begin, "profile": expected, "round": None}
+    raise StateError(
+        f"expected a round of profile {expected}, got one of {found} in phase {phase}: go on with it with "
+        f"pet.profile.name = {found!r}, and change the profile while a round is in its Sum phase"
+    )

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pet1_parties import MadeUpdate, Parties, spoil_box
-from pet1_players import Players, UpdatePlayer, read
+from pet1_parties import NOW, Parties, spoil_box
+from pet1_players import Players, read
 from redis_server import redis_server
+from sealed_rounds import WEIGHTS, SealedRound
+from test_engine import make_engine, pass_time, run_round
 from test_pet1_engine import LONG, Clock
 
 import pet
-from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.evidence_folder import FolderEvidenceStore, read_evidence
 from pet.coordinator.leaf_folder import FolderLeafStore
 from pet.coordinator.model_store import FolderModelStore
@@ -39,7 +40,6 @@ from pet.pet1.round_record import RoundRecord
 from pet.protocol.pet1_evidence import Evidence, WrongAnswer
 from pet.protocol.pet1_participant import OutgoingUpdate
 from pet.protocol.pet1_publications import TotalPublished
-from pet.protocol.round_settings import RoundSettings
 from pet.transports.pet1 import Pet1Document
 
 
@@ -198,34 +198,41 @@ def test_a_disk_that_is_full_is_a_storage_error(tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
-def test_the_next_record_names_the_last_model_after_a_restart_too(tmp_path: Path) -> None:
-    floats = pet.MaskConfig.parse("pet-1/z32,f32,bound=1,models=15")
-    players = Players(Parties(seed=5))
-    machine = Machine(players, tmp_path, kept_in_memory(), config=floats, model_length=3)
-    for player in players.updates:
-        player.machine = player.parties.participant(player.number, terms=None)
+FLOATS = pet.MaskConfig.parse("pet-1/z32,f32,bound=1,models=15")
 
-    def send_float_update(player: UpdatePlayer) -> None:
-        record = read(machine.engine, Pet1Document.ROUND)
-        model = read(machine.engine, Pet1Document.MODEL)
+
+def play_float_round(players: Players, engine: Pet1Engine, length: int = 3) -> None:
+    """Play a round whose participants refuse to start from another model than the record names."""
+    players.send_members(engine)
+    for player in players.updates:
+        record, model = read(engine, Pet1Document.ROUND), read(engine, Pet1Document.MODEL)
         assert record is not None
-        assert player.machine.join(record, read(machine.engine, Pet1Document.ENROLMENT) or b"", 1_700_000_000) is not None
+        assert player.machine.join(record, read(engine, Pet1Document.ENROLMENT) or b"", NOW) is not None
         if model is not None:
-            player.machine.check_model(model)  # refused unless the record names it
-        weights = np.array([player.parties.random.uniform(-1, 1) for _ in range(3)], dtype=np.float32)
-        sent = player.machine.mask(read(machine.engine, Pet1Document.COMMITTEE) or b"", weights)
-        opened = sent.read_answer(machine.engine.open_update(sent.sealed).answer)
+            player.machine.check_model(model)
+        weights = np.array([player.parties.random.uniform(-1, 1) for _ in range(length)], dtype=np.float32)
+        sent = player.machine.mask(read(engine, Pet1Document.COMMITTEE) or b"", weights)
+        opened = sent.read_answer(engine.open_update(sent.sealed).answer)
         assert isinstance(opened, UpdateOpen)
         for piece in sent.pieces(opened):
-            machine.engine.take_leaves(*read_piece(b"".join(piece)))
+            engine.take_leaves(*read_piece(b"".join(piece)))
+    players.send_members(engine)
+    players.send_members(engine)
+    assert engine.status()["phase"] == "sum"
 
+
+def float_players(seed: int) -> Players:
+    players = Players(Parties(seed=seed))
+    for player in players.updates:
+        player.machine = player.parties.participant(player.number, terms=None)
+    return players
+
+
+def test_the_next_record_names_the_last_model_after_a_restart_too(tmp_path: Path) -> None:
+    players = float_players(seed=5)
+    machine = Machine(players, tmp_path, kept_in_memory(), config=FLOATS)
     for _ in range(2):
-        players.send_members(machine.engine)
-        for player in players.updates:
-            send_float_update(player)
-        players.send_members(machine.engine)
-        players.send_members(machine.engine)
-        assert machine.engine.status()["phase"] == "sum"
+        play_float_round(players, machine.engine)
         published, shown = read(machine.engine, Pet1Document.MODEL), machine.engine.model()
         assert published is not None
         assert shown is not None
@@ -236,6 +243,31 @@ def test_the_next_record_names_the_last_model_after_a_restart_too(tmp_path: Path
         assert (again.etag, again.to_array().tobytes()) == (shown.etag, published)
     record = RoundRecord.from_bytes(read(machine.engine, Pet1Document.ROUND) or b"")
     assert record.model_digest == digest("pet-1 model", published)
+    machine.close()
+
+
+def test_profiles_alternate_by_round(open_storage: Callable[[], Storage], tmp_path: Path) -> None:
+    """The number of the round, the counters and the last model are gone on with; nothing else passes from one to the other."""
+    players, length = float_players(seed=6), len(WEIGHTS)
+    machine = Machine(players, tmp_path, open_storage, config=FLOATS, model_length=length)
+    for turn in (1, 2):
+        play_float_round(players, machine.engine, length)
+        machine.close()
+        made, storage = machine.engine.model(), open_storage()
+        assert made is not None
+        xaynet = make_engine(machine.clock, storage=storage, model_store=FolderModelStore(tmp_path / "models", 3))
+        assert xaynet.was_restored
+        assert xaynet.model().etag == made.etag
+        xaynet.tick()
+        assert xaynet.status()["round"] == made.round_id + 2  # the round that began in between had nobody's update
+        run_round(xaynet, machine.clock)
+        assert xaynet.status()["rounds_completed"] == 2 * turn
+        mean = xaynet.model().to_array()
+        storage.close()
+        machine.engine = machine._start()
+        assert read(machine.engine, Pet1Document.MODEL) == mean.tobytes()
+        record = RoundRecord.from_bytes(read(machine.engine, Pet1Document.ROUND) or b"")
+        assert record.model_digest == digest("pet-1 model", mean.tobytes())
     machine.close()
 
 
@@ -269,8 +301,7 @@ def with_bad_box(engine: Pet1Engine, sent: OutgoingUpdate, key: SigningKeyPair, 
     assert current is not None
     assert current.committee is not None
     message = open_sealed(sent.sealed, current.keys)
-    made = MadeUpdate(sent=sent, message=message, numbers=())
-    header = spoil_box(made, key, slot)
+    header = spoil_box(sent.header, key, slot)
     rest = message[HEADER_BYTES + len(header.data) :]
     leaves = [rest[place : place + 32] for place in range(32, len(rest), 32)]
     spoilt = build_update(key, current.committee, header, rest[:32], leaves)
@@ -302,15 +333,22 @@ def test_evidence_in_files(tmp_path: Path) -> None:
             read_evidence(tmp_path / "10.evidence")
 
 
-def test_a_storage_with_a_round_of_the_other_profile_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_round_of_the_other_profile_is_refused_by_name_once_it_has_more_than_announcements(tmp_path: Path) -> None:
     players, open_storage = Players(), kept_in_memory()
     machine = Machine(players, tmp_path, open_storage)
+    players.send_members(machine.engine)
     machine.close()
-    with pytest.raises(StateError, match=r"profile xaynet, got one of pet/1: .*pet\.profile\.name = 'pet/1'.*--fresh"):
-        CoordinatorEngine(RoundSettings.of(pet.MaskConfig.parse("prime-f32-b0-m3"), 4), storage=open_storage())
+    match = r"profile xaynet, got one of pet/1 in phase update: .*pet\.profile\.name = 'pet/1'.*--fresh"
+    with pytest.raises(StateError, match=match):
+        make_engine(machine.clock, storage=open_storage())
     other = kept_in_memory()
-    CoordinatorEngine(RoundSettings.of(pet.MaskConfig.parse("prime-f32-b0-m3"), 4), storage=other()).tick()
-    with pytest.raises(StateError, match=r"profile pet/1, got one of xaynet: .*pet\.profile\.name = 'xaynet'.*--fresh"):
+    xaynet = make_engine(machine.clock, storage=other())
+    xaynet.tick()
+    round_ = SealedRound(xaynet.parameters() or b"")
+    xaynet.handle_message(round_.sum(round_.keys("sum", 1)[0]))
+    pass_time(xaynet, machine.clock)
+    match = r"profile pet/1, got one of xaynet in phase update: .*pet\.profile\.name = 'xaynet'.*--fresh"
+    with pytest.raises(StateError, match=match):
         Machine(players, tmp_path, other)
 
 

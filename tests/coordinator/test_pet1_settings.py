@@ -25,7 +25,7 @@ from pet.coordinator.pet1_settings import read_served_enrolment, to_pet1_setting
 from pet.coordinator.settings import LoadedSettings, Settings, load_settings_with_origins
 from pet.coordinator.stores import Stores
 from pet.coordinator.surroundings import find_file_faults
-from pet.errors import SettingsError, StateError
+from pet.errors import SettingsError
 from pet.pet1.round_record import RoundRecord
 from pet.transports.pet1 import Pet1Document
 
@@ -196,6 +196,7 @@ def test_a_coordinator_from_settings_keeps_all_in_its_folder_and_goes_on(tmp_pat
             run(app, play)
     assert {path.name for path in state.iterdir()} >= {"coordinator.sqlite", "evidence", "leaves", "models"}
     xaynet = Settings()
-    with closing(Stores.open(xaynet, state)) as stores, pytest.raises(StateError, match="got one of pet/1"):
-        create_app(xaynet, stores)
-    assert isinstance(create_app(xaynet).state.service.engine, CoordinatorEngine)
+    with closing(Stores.open(xaynet, state)) as stores:  # in its Sum phase a round may be followed by one of the other profile
+        engine = create_app(xaynet, stores).state.service.engine
+        assert isinstance(engine, CoordinatorEngine)
+        assert engine.was_restored

@@ -54,12 +54,21 @@ SCALARS = [0.25 + 0.25 * (i % 4) for i in range(COUNT)]
 
 @contextmanager
 def running_coordinator(folder: Path, config: tuple[str, str, str, str], key_file: Path | None = None) -> Iterator[str]:
-    """Run `pet coordinator` as a separate process until it answers; stop it with SIGINT and expect a clean end."""
-    environ = dict(os.environ) if key_file is None else {**os.environ, "PET__SERVICE__COORDINATOR_KEY": str(key_file)}
+    """Run `pet coordinator` with a mask config."""
+    environ = {} if key_file is None else {"PET__SERVICE__COORDINATOR_KEY": str(key_file)}
     group, data, bound, model = config
     port = free_port()
+    settings = SETTINGS.format(port=port, group=group, data=data, bound=bound, model=model, length=COUNT)
+    with coordinator_with_settings(folder, settings, port, environ) as url:
+        yield url
+
+
+@contextmanager
+def coordinator_with_settings(folder: Path, settings: str, port: int, variables: dict[str, str]) -> Iterator[str]:
+    """Run `pet coordinator` as a separate process until it answers; stop it with SIGINT and expect a clean end."""
+    environ = os.environ | variables
     file = folder / "settings.toml"
-    file.write_text(SETTINGS.format(port=port, group=group, data=data, bound=bound, model=model, length=COUNT))
+    file.write_text(settings)
     command = [sys.executable, "-m", "pet", "coordinator", "-c", str(file)]
     with (folder / "coordinator.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT)
@@ -102,7 +111,7 @@ def expected_mean(contributors: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 class RealParticipant:
-    """A process of the real SDK, and the global models it reported."""
+    """A process of the real SDK, the global models it reported, and how often it handed over a local one."""
 
     def __init__(self, url: str, i: int, dtype: np.dtype) -> None:
         script = Path(__file__).with_name("real_participant.py")
@@ -111,15 +120,17 @@ class RealParticipant:
             [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.models: list[list] = []
+        self.set_models = 0
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
 
     def read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            model = json.loads(line).get("global_model")
-            if model is not None:
-                self.models.append(model)
+            news = json.loads(line)
+            if news.get("global_model") is not None:
+                self.models.append(news["global_model"])
+            self.set_models += "local_model" in news
 
     def close(self) -> None:
         assert self.process.stdin is not None
