@@ -41,3 +41,13 @@ def test_coordinators_stand_beside_each_other(kind):
     lines = process.stdout.splitlines()
     assert [line.split()[0] for line in lines if "messages/s  CPU" in line] == ["one", "other"] * 2
     assert len([line for line in lines if "beside one: " in line]) == 2
+
+
+@pytest.mark.long
+def test_a_round_of_pet1_says_what_each_role_pays():
+    process = fork_server.run(
+        fork_server.PROGRAM, BENCHMARKS / "pet1_round.py", "--participants", "4", "--length", "1e3", timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert "rounds completed: 1" in process.stdout
+    assert {line.split(":")[0] for line in process.stdout.splitlines()[2:]} == {"participant", "coordinator", "member"}
