@@ -16,7 +16,7 @@ import numpy as np
 
 from pet import parallel_fields
 from pet.crypto import EncryptionKeyPair
-from pet.errors import RemoteProtocolError, UnmaskError
+from pet.errors import RemoteProtocolError, StateError, UnmaskError
 from pet.field_model import FieldModel
 from pet.mask_choices import FieldValues
 from pet.mask_config import MaskConfigPair
@@ -212,6 +212,9 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
             model = FieldModel(pair, len(certificate.agreed), total[:-1], unit, self.threads)
         except UnmaskError as error:
             return RoundFailure(error.reason, str(error))
+        except StateError as error:
+            # It will not get better, and its sender has gone on: without this the coordinator would try for ever.
+            return RoundFailure("damaged_leaf", str(error))
         if config.values is not FieldValues.INT:
             current.next_model_digest = digest("pet-1 model", pack_model(model, config))
         if recovered.wrong_slots:

@@ -93,7 +93,8 @@ def load_pet1_state(
         entries: of `encode_entry`, those of the record's round, in order.
         leaf_store: where leaves are.
         now_seconds: the time now.
-        chunk_store: where the pieces of unfinished Sum2 messages lie; in memory if None. Their senders send all of them again.
+        chunk_store: where the pieces of unfinished Sum2 messages lie; in memory if None. There are none yet: their owner puts
+            back what it has kept, and senders send all others again.
 
     Returns:
         The settings of its round, and the state, both for a `Pet1Coordinator`, whose `next_settings` are those that count now.

@@ -12,7 +12,7 @@ from pet1_peers import NOW, Disk, make_member, make_participant
 from pet1_rounds import reason_of, vector_round
 from pet1_sessions import Session
 
-from pet.errors import LocalProtocolError
+from pet.errors import LocalProtocolError, StateError
 from pet.pet1.answers import UpdateAccepted
 from pet.pet1.certificate import Certificate
 from pet.pet1.checks import build_check
@@ -22,6 +22,7 @@ from pet.pet1.manifest import UpdateManifest
 from pet.pet1.messages import Pet1Tag, sign_message
 from pet.pet1.round_record import RoundRecord
 from pet.protocol import events
+from pet.protocol.pet1_leaf_store import MemoryLeafStore
 from pet.protocol.pet1_publications import (
     CertificatePublished,
     CommitteePublished,
@@ -225,3 +226,16 @@ def test_a_participant_asks_for_its_own_update() -> None:
     spoilt = UpdateManifest.of(committee, [*headers, spoil_box(own.header, parties.participant_keys[5], 0)])
     assert find(spoilt, certify(spoilt)) is Inclusion.NOT_LISTED
     assert Certificate.from_bytes(certify(whole), committee, whole).agreed == tuple(whole.headers)
+
+
+def test_a_damaged_leaf_ends_the_round_rather_than_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session("3of5").to_sum2()
+
+    def get(_store: MemoryLeafStore, _upload: bytes, _index: int) -> bytes:
+        raise StateError("leaf 0: expected its checksum, got another one: it is damaged")
+
+    monkeypatch.setattr(MemoryLeafStore, "get", get)
+    for message in session.round.entry["sum2"].values():
+        assert session.send(bytes.fromhex(message)) is None
+    assert session.published(events.RoundFailed).reason == "damaged_leaf"
+    assert session.phase is Phase.SUM

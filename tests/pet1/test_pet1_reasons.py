@@ -24,6 +24,7 @@ REASONS: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "already_registered": OF_MEMBERS,
     "answered_before": (LEDGER, "test_sets_of_the_vectors"),
     "check_already_submitted": OF_MEMBERS,
+    "damaged_leaf": (DUTIES, "test_a_damaged_leaf_ends_the_round_rather_than_all_rounds"),
     "decryption": SEALED,
     "enrolment_expired": FEDERATION,
     "enrolment_rolled_back": (ATTACKS + "records.py", "test_rolled_back_enrolment"),
