@@ -32,10 +32,11 @@ from pet.coordinator.storage.redis import RedisStorage
 from pet.coordinator.storage.sqlite import SqliteStorage
 from pet.crypto import SigningKeyPair, open_sealed, seal
 from pet.errors import StateError, StorageError
-from pet.messages import HEADER_BYTES
+from pet.messages import HEADER_BYTES, split_payload
 from pet.pet1.answers import UpdateAccepted, UpdateOpen, build_piece, read_piece
 from pet.pet1.hashes import digest
 from pet.pet1.leaves import LEAF_BYTES, build_update
+from pet.pet1.messages import Pet1Tag, sign_message
 from pet.pet1.round_record import RoundRecord
 from pet.protocol.pet1_evidence import Evidence, WrongAnswer
 from pet.protocol.pet1_participant import OutgoingUpdate
@@ -145,6 +146,40 @@ def test_leaves_that_were_answered_need_not_come_again_and_torn_ones_do(tmp_path
     assert path.stat().st_blocks * 512 <= len(sent.vector) + 4 * 4096
     machine.kill()
     assert machine.engine.status()["accepted"] == 1
+    machine.close()
+
+
+def in_chunks(key: SigningKeyPair, message: bytes, coordinator_key: bytes) -> list[bytes]:
+    """Return a Sum2 message in chunks, each signed and sealed."""
+    bodies = []
+    for chunk in split_payload([message[HEADER_BYTES:]], 700, 7):
+        part = bytearray(sign_message(key, coordinator_key, Pet1Tag.SUM2, b"".join(chunk.encode_parts())))
+        part[133] = 1  # a chunk of several
+        part[:64] = key.sign(bytes(part[64:]))
+        bodies.append(seal(bytes(part), coordinator_key))
+    return bodies
+
+
+def test_chunks_of_an_answer_need_not_come_again(open_storage: Callable[[], Storage], tmp_path: Path) -> None:
+    players = Players()
+    machine = Machine(players, tmp_path, open_storage, model_length=500)
+    players.send_members(machine.engine)
+    players.send_updates(machine.engine)
+    players.send_members(machine.engine)
+    record = RoundRecord.from_bytes(read(machine.engine, Pet1Document.ROUND) or b"")
+    answer = players.members[0].machine.answer(read(machine.engine, Pet1Document.CERTIFICATE) or b"")
+    assert answer is not None
+    bodies = in_chunks(players.parties.member_keys[0], answer, record.coordinator_key)
+    assert len(bodies) > 2
+    for body in bodies[:-1]:
+        machine.engine.handle_message(body)
+        machine.kill()
+    assert [slot["answered"] for slot in machine.engine.status()["slots"]] == [False, False, True]
+    machine.engine.handle_message(bodies[-1])
+    machine.kill()
+    assert [slot["answered"] for slot in machine.engine.status()["slots"]] == [True, False, True]
+    players.send_members(machine.engine, [1])
+    assert machine.engine.status()["rounds_completed"] == 1
     machine.close()
 
 
