@@ -3,7 +3,7 @@
     python tests/coordinator_killer.py --kills 200 --storage sqlite
     python tests/coordinator_killer.py --kills 200 --storage redis
     python tests/coordinator_killer.py --kills 20 --storage sqlite --participants xaynet
-    python tests/coordinator_killer.py --kills 200 --storage redis --participants pet/1
+    python tests/coordinator_killer.py --kills 200 --storage redis --participants pet/1 --members processes
 
 The process gets SIGKILL and is started again at once, from the first instant of its life on: while it starts, while it
 restores, in every phase. Update i is 0 but for its own place i, so a global model tells whose updates are in it, and how often.
@@ -40,7 +40,7 @@ import numpy as np
 from pet1_killer_rounds import LENGTH as PET1_LENGTH
 from pet1_killer_rounds import SETTINGS as PET1_SETTINGS
 from pet1_killer_rounds import UPDATE_COUNT as PET1_UPDATES
-from pet1_killer_rounds import Pet1Rounds
+from pet1_killer_rounds import MemberObjects, MemberProcesses, Pet1Rounds
 from pet1_parties import Parties
 from programs import free_port
 from redis_server import RedisServer
@@ -329,6 +329,7 @@ def run(
     kills: int,
     storage: str = "sqlite",
     participants: str = "own",
+    members: str = "objects",
     seed: int = 0,
     length: int = LENGTH,
     longest_seconds: float = 1.5,
@@ -361,7 +362,8 @@ def run(
     coordinator.start()
     rounds: OwnRounds | RealRounds | Pet1Rounds
     if participants == "pet/1":
-        rounds = Pet1Rounds(coordinator.url, length, folder, parties, generator)
+        kind = MemberProcesses if members == "processes" else MemberObjects
+        rounds = Pet1Rounds(coordinator.url, length, folder, parties, generator, kind)
     else:
         rounds = (RealRounds if is_real else OwnRounds)(coordinator.url, length)
     killer = _Killer(coordinator, server, kills, generator, longest_seconds)
@@ -453,6 +455,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--storage", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--participants", choices=["own", "xaynet", "pet/1"], default="own")
+    parser.add_argument("--members", choices=["objects", "processes"], default="objects", help="of pet/1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=int, default=LENGTH, help="weights of a model; from 180000 on bodies are spooled")
     parser.add_argument("--longest", type=float, default=1.5, help="longest life in seconds")
@@ -464,6 +467,7 @@ def main() -> None:
             kills=arguments.kills,
             storage=arguments.storage,
             participants=arguments.participants,
+            members=arguments.members,
             seed=arguments.seed,
             length=arguments.length,
             longest_seconds=arguments.longest,

@@ -2,14 +2,20 @@
 
 Everybody is in every round: a round ends once all five updates are complete and all three members have answered. What was
 acknowledged is not sent again, so an update that was acknowledged and lost would let the round wait for ever, and one that was
-counted twice shows in the model. Members are started again from their files at random instants, too: one that signed twice, or
-named another list than before, would refuse to go on.
+counted twice shows in the model. Members are started again from their files at random instants, too: objects between two of
+their steps, or processes of `pet member` that get SIGKILL. One that signed twice, or named another list, would refuse to go on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
+import select
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,14 +59,132 @@ min = 0
 """
 
 
+#: Forks members: a process that has imported everything already comes up ten times as fast, and is the same program.
+NURSERY = """
+import json, os, signal, sys
+from pet import cli
+import pet.commands.member
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(log, 1), os.dup2(log, 2)
+        os._exit(cli.run(json.loads(line)))
+    print(child, flush=True)
+"""
+
+
+class MemberProcesses:
+    """Members as processes of `pet member`, which are killed at any instant of theirs."""
+
+    def __init__(self, url: str, folder: Path, parties: Parties) -> None:
+        self._url, self._folder = url, folder
+        self.log = folder / "members.log"
+        for slot, key in enumerate(parties.member_keys):
+            seed = key.secret_key[:32].hex()
+            (folder / f"member{slot}.key").touch(mode=0o600)
+            (folder / f"member{slot}.key").write_text(f"pet-coordinator-key-1 {seed}\n")
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-c", NURSERY, str(self.log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._processes = {slot: self._start(slot) for slot in range(len(parties.member_keys))}
+
+    def _start(self, slot: int) -> int:
+        """Start a member; returns a file descriptor of its process, which is no child of ours."""
+        state = self._folder / f"member{slot}.state"
+        arguments = ["member", "-u", self._url, "-k", str(self._folder / f"member{slot}.key")]
+        arguments += ["-e", str(self._folder / "trial.enrolment"), "-s", str(state), "--threads", "1"]
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        self._nursery.stdin.write(json.dumps(arguments if state.exists() else [*arguments, "--new"]) + "\n")
+        self._nursery.stdin.flush()
+        return os.pidfd_open(int(self._nursery.stdout.readline()))
+
+    def restart(self, slot: int) -> None:
+        """Kill a member, and start it again."""
+        self._must_live(slot)
+        self._kill(slot)
+        self._processes[slot] = self._start(slot)
+
+    def step(self) -> bool:
+        """Look after them; they need nothing to go on."""
+        for slot in self._processes:
+            self._must_live(slot)
+        return False
+
+    def describe(self) -> str:
+        return self.log.read_text()[-2000:]
+
+    def close(self) -> None:
+        for slot in self._processes:
+            self._kill(slot)
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        self._nursery.stdin.close()
+        self._nursery.wait(60)
+        self._nursery.stdout.close()
+
+    def _must_live(self, slot: int) -> None:
+        if select.select([self._processes[slot]], [], [], 0)[0]:
+            raise AssertionError(f"member {slot} ended by itself:\n{self.describe()}")
+
+    def _kill(self, slot: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._processes[slot], signal.SIGKILL)
+        assert select.select([self._processes[slot]], [], [], 20)[0]
+        os.close(self._processes[slot])
+
+
+class MemberObjects:
+    """Members in this process, which are thrown away between two of their steps."""
+
+    def __init__(self, url: str, folder: Path, parties: Parties) -> None:
+        self._url, self._folder, self._parties = url, folder, parties
+        self._members = [self._start(slot, is_new=True) for slot in range(len(parties.member_keys))]
+
+    def _start(self, slot: int, *, is_new: bool = False) -> pet.CommitteeMember:
+        key, enrolment = self._parties.member_keys[slot], self._parties.enrolment
+        return pet.CommitteeMember(
+            self._url, key, enrolment, state_file=self._folder / f"member{slot}.state", new=is_new, threads=1
+        )
+
+    def restart(self, slot: int) -> None:
+        """Throw a member away, and start it again from its file."""
+        self._members[slot].close()
+        self._members[slot] = self._start(slot)
+
+    def step(self) -> bool:
+        """Let each take a step."""
+        for member in self._members:
+            member.tick()
+        return any(member.made_progress for member in self._members)
+
+    def describe(self) -> str:
+        return str([(member.status.phase, member.status.number, str(member.last_error)) for member in self._members])
+
+    def close(self) -> None:
+        for member in self._members:
+            member.close()
+
+
 class Pet1Rounds:
     """Everybody who takes part, and the check of each model."""
 
-    def __init__(self, url: str, length: int, folder: Path, parties: Parties, generator: random.Random) -> None:
-        self._url, self._length, self._folder = url, length, folder
-        self._parties, self._generator = parties, generator
+    def __init__(
+        self,
+        url: str,
+        length: int,
+        folder: Path,
+        parties: Parties,
+        generator: random.Random,
+        kind: type[MemberObjects | MemberProcesses] = MemberObjects,
+    ) -> None:
+        self._url, self._length = url, length
+        self._generator, self._member_count = generator, len(parties.member_keys)
         self._transport = HttpTransport(url, timeout_seconds=5)
-        self._members = [self._start_member(slot, is_new=True) for slot in range(len(parties.member_keys))]
+        self._members = kind(url, folder, parties)
         self._participants = [
             TickParticipant(url, signing_key=key, enrolment=parties.enrolment, threads=1)
             for key in parties.participant_keys[:UPDATE_COUNT]
@@ -69,12 +193,6 @@ class Pet1Rounds:
         self._parameters = b""
         self.rounds = 0
         self.member_restarts = 0
-
-    def _start_member(self, slot: int, *, is_new: bool = False) -> pet.CommitteeMember:
-        key, enrolment = self._parties.member_keys[slot], self._parties.enrolment
-        return pet.CommitteeMember(
-            self._url, key, enrolment, state_file=self._folder / f"member{slot}.state", new=is_new, threads=1
-        )
 
     def step(self) -> None:
         """Let everybody take a step; where a new round began, check the model of the last one first."""
@@ -85,24 +203,21 @@ class Pet1Rounds:
                     self._check_model(RoundParameters.from_bytes(self._parameters))
                     self.rounds += 1
                 self._parameters = parameters
-        if self._generator.random() < 0.02:
-            slot = self._generator.randrange(len(self._members))
-            self._members[slot].close()
-            self._members[slot] = self._start_member(slot)
+        if self._generator.random() < 0.05:
+            self._members.restart(self._generator.randrange(self._member_count))
             self.member_restarts += 1
-        progress = [*self._threads.map(self._tick, range(UPDATE_COUNT)), *self._threads.map(self._tick_member, self._members)]
+        progress = [*self._threads.map(self._tick, range(UPDATE_COUNT)), self._members.step()]
         if not any(progress):
             time.sleep(0.01)
 
     def describe(self) -> str:
         """Say where everybody is, for a round that does not end."""
         participants = [str(participant.last_error) for participant in self._participants]
-        members = [(member.status.phase, member.status.number, str(member.last_error)) for member in self._members]
-        return f"participants: {participants}, members: {members}"
+        return f"participants: {participants}, members: {self._members.describe()}"
 
     def close(self) -> None:
         self._threads.shutdown()
-        for each in (*self._participants, *self._members):
+        for each in (*self._participants, self._members):
             each.close()
         self._transport.close()
 
@@ -115,10 +230,6 @@ class Pet1Rounds:
             weights[-1] = self._generator.random()  # nobody sends the very same weights in two rounds
             participant.set_model(weights)
         return participant.made_progress
-
-    def _tick_member(self, member: pet.CommitteeMember) -> bool:
-        member.tick()
-        return member.made_progress
 
     def _check_model(self, parameters: RoundParameters) -> None:
         while True:
