@@ -149,6 +149,9 @@ class MemberSteps(RoundFollower[MemberEvent]):
         self._header_count = 0
 
     def _begin_round(self) -> None:
+        """Erase what belongs to the round before, also where this one has no slot for the member, or is refused."""
+        assert self.record is not None, "its record came"
+        self._peer.end_other_round(self.record.digest)
         self._clear()
         self._move(_State.NEW_ROUND)
 

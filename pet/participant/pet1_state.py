@@ -68,9 +68,12 @@ class SavedPet1Participant:
             if len(seed) != KEY_SEED_BYTES or not (size is None or type(size) is int):
                 raise StateError(f"expected a key of {KEY_SEED_BYTES} bytes and a size, got others")
             numerator, denominator = record["scalar"]
+            scalar = Fraction(int(numerator, 16), int(denominator, 16))
+            if scalar < 0:
+                raise StateError("expected a scalar of 0 or more, got one below")
             return cls(
                 signing_seed=seed,
-                scalar=Fraction(int(numerator, 16), int(denominator, 16)),
+                scalar=scalar,
                 max_message_size=size,
                 peer=None if peer is None else json.dumps(peer).encode(),
             )

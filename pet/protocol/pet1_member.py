@@ -305,6 +305,15 @@ class MemberMachine:
             self._opened = None
             self._save(None, replace(self._state, last_number=number - 1))
 
+    def end_other_round(self, record: bytes) -> None:
+        """Erase what belongs to a round that is over, as another one is announced (M9); nothing if it is the same.
+
+        Args:
+            record: digest of the record that is announced.
+        """
+        if self._secrets is not None and self._secrets.record != record:
+            self.end_round()
+
     def end_round(self) -> None:
         """Erase what belongs to the round (M9); it is never answered again."""
         self._opened = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 import pet
@@ -15,6 +16,7 @@ from pet import edwards
 from pet.crypto import EncryptionKeyPair, SigningKeyPair, seal
 from pet.errors import RemoteProtocolError, SettingsError, StateError
 from pet.field_config import FieldConfig
+from pet.participant.pet1_state import SavedPet1Participant
 from pet.pet1.answers import UpdateOpen, UpdateRefused, read_answer, read_piece
 from pet.pet1.certificate import Certificate
 from pet.pet1.checks import build_check, parse_sum2, read_check
@@ -172,6 +174,9 @@ def fuzz_states(data: bytes) -> None:
         MemberMachine(signing_key=KEYS[0], policy=POLICY, entropy=bytes, store=bytes, saved=data)
     with contextlib.suppress(StateError):
         RoundLedger.decode(data)
+    with contextlib.suppress(StateError):
+        saved = SavedPet1Participant.decode(data)
+        assert SavedPet1Participant.decode(saved.encode()) == saved
 
 
 def fuzz_entries(data: bytes) -> None:
@@ -244,7 +249,10 @@ def pet1_seeds() -> Iterator[tuple[str, bytes]]:
     yield "pet1_answers", bytes(36) + VECTOR
     secrets = MemberSecrets(record=bytes(32), scalar=bytes(32), sum_message=sums)
     for role, texts in (("update participant", {}), ("member", secrets.encode())):
-        yield "pet1_states", PeerState(role=role, last_number=7, secrets=texts).encode()
+        state = PeerState(role=role, last_number=7, secrets=texts).encode()
+        yield "pet1_states", state
+    participant = SavedPet1Participant(signing_seed=bytes(32), scalar=Fraction(1, 3), max_message_size=700, peer=state)
+    yield "pet1_states", participant.encode()
     entry = LedgerEntry(number=1, versions={key.public_key: 2}, groups=1, members=frozenset({key.public_key}))
     yield "pet1_states", RoundLedger(key.public_key, [entry]).encode()
     yield "pet1_bodies", check

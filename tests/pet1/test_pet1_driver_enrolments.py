@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -162,3 +163,28 @@ def test_an_enrolment_that_is_known_is_not_fetched_again(world: DrivenRound, sou
         assert (reason(participant), reason(member)) == (None, None)
         world.engine.pass_phase(100)
     assert world.transport.asked.count(Pet1Document.ENROLMENT) == (0 if source == "pinned" else 2)
+
+
+def test_secrets_of_a_round_are_erased_when_another_one_is_announced(world: DrivenRound) -> None:
+    """Also where the next one has no place for the member, or is refused (M9)."""
+    file = world.folder / "member-0.state"
+
+    def has_secrets() -> bool:
+        return bool(json.loads(file.read_bytes())["peer"]["round"])
+
+    authority = world.parties.authority.public_key
+    attack = Attack(world)
+    tick_all([attack.member(enrolment=authority)])
+    assert has_secrets()
+    world.close_member(0)
+    member = attack.member(enrolment=authority)
+    tick_all([member])  # started again in the same round
+    assert has_secrets()
+    others = tuple(world.parties.new_key().public_key for _ in range(5))
+    without = with_more(world.parties.enrolment, members=others)
+    later = LooseCoordinator(world.parties, world.engine.protocol.round_id + 1, without, config=FLOATS, model_length=5)
+    attack.lie(Pet1Document.ROUND, later.record.to_bytes())
+    attack.lie(Pet1Document.ENROLMENT, later.served)
+    tick_all([member])
+    assert not has_secrets()
+    assert not member.status.is_member
