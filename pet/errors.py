@@ -9,6 +9,7 @@ PetError
 ├── UnmaskError (ValueError)            a total and a mask that do not belong together (spec 3.7); carries a reason
 ├── BackendError (RuntimeError)         a kernel back-end that is absent or unknown
 │   └── KernelsNotBuiltError (ImportError)  this copy of pet was never built; says how to build it
+├── ThreadStartError (RuntimeError)     the system does not start as many threads as are needed
 ├── MissingExtraError (ImportError)     an optional package is not installed; names the extra
 ├── ProtocolError
 │   ├── LocalProtocolError (RuntimeError)   our caller's fault: a call that the current state does not allow
@@ -143,6 +144,10 @@ class UnmaskError(_ReasonedError, ValueError):
 
 class BackendError(PetError, RuntimeError):
     """A kernel back-end that is unknown, or absent on this machine."""
+
+
+class ThreadStartError(PetError, RuntimeError):
+    """The system does not start as many threads as a service needs: its limit is reached, or memory is short."""
 
 
 class KernelsNotBuiltError(BackendError, ImportError):

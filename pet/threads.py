@@ -11,7 +11,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, SupportsIndex
 
 from pet.errors import ConfigError
@@ -93,9 +93,13 @@ def occupy(threads: SupportsIndex | None = 1, most: int | None = None) -> Iterat
 def run_together(work: Callable[[], None], count: int) -> None:
     """Call `work` in this thread and in count - 1 others, and wait for all; an error of one of them is raised.
 
-    The calls share the work out among themselves: when one returns, none is left that nobody has begun.
+    The calls share the work out among themselves: when one returns, none is left that nobody has begun. So fewer threads do as
+    well, where the system starts no more; a call that it has queued by then finds nothing to do.
     """
-    helpers = [_helpers().submit(work) for _ in range(count - 1)]
+    helpers = []
+    with suppress(RuntimeError, MemoryError):
+        for _ in range(count - 1):
+            helpers.append(_helpers().submit(work))  # noqa: PERF401 - those that were begun are to be known
     try:
         work()
     finally:

@@ -2,13 +2,16 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import fork_server
 import numpy as np
 import pytest
+from few_threads import NO_MORE_THREADS
 
 from pet.errors import ConfigError
 from pet.threads import available_cores, occupy, resolve_threads, run_together
@@ -97,3 +100,23 @@ def test_a_forked_process_has_threads_of_its_own():
             process.start()
     process.join(60)
     assert process.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are kept by Linux")
+def test_a_call_goes_on_with_the_threads_that_there_are():
+    code = f"""{NO_MORE_THREADS}
+import numpy as np
+from pet import Aggregation, MaskConfig, MaskSeed, mask_model
+try:
+    threading.Thread(target=print).start()
+    print("a thread was started")
+except RuntimeError:
+    weights = np.linspace(-1, 1, 300_000, dtype="f4")
+    seed, masked = mask_model(weights, MaskConfig.parse("prime-f32-b0-m3"), threads=4)
+    total = Aggregation(masked.config, len(weights))
+    total.add(masked, threads=4)
+    model = total.unmask(seed.derive_mask(masked.config, len(weights), threads=4), threads=4).to_array()
+    print(abs(model - weights).max() < 1e-6, threading.active_count())
+"""
+    done = fork_server.run(code)
+    assert (done.stdout, done.stderr) == ("True 1\n", "")

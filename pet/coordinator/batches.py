@@ -88,15 +88,27 @@ class Batches:
         """Give what waits to workers that are free."""
         self._is_called = False
         while self._small and self._small_busy < self._workers:
-            self._threads.submit(self._work, self._take_share(self._workers - self._small_busy), 0)
+            batch = self._take_share(self._workers - self._small_busy)
             self._small_busy += 1
+            self._submit(batch, 0)
         while self._large and self._large_busy < self._workers:
             size_bytes = self._large[0][0].size_bytes
             if self._large_busy and self._large_open_bytes + size_bytes > _MAX_OPEN_BYTES:
                 break
             self._large_busy += 1
             self._large_open_bytes += size_bytes
-            self._threads.submit(self._work, [self._large.popleft()], size_bytes)
+            self._submit([self._large.popleft()], size_bytes)
+
+    def _submit(self, batch: Sequence[_Waiting], large_bytes: int) -> None:
+        """Give a batch to a worker; where memory is too short even for that, its senders are to come again."""
+        try:
+            self._threads.submit(self._work, batch, large_bytes)
+        except (MemoryError, RuntimeError) as error:
+            _logger.exception("a batch of messages could not be given to a worker")
+            for body, _ in batch:
+                body.close()
+            outcomes = [_not_handled(error)] * len(batch)
+            self._loop.call_soon(self._report, batch, outcomes, large_bytes)
 
     def _take_share(self, free: int) -> list[_Waiting]:
         """Take the part of what waits that one of `free` workers should do: at least one message."""
@@ -116,7 +128,7 @@ class Batches:
             outcomes = self._handle([body for body, _ in batch])
         except BaseException as error:
             _logger.exception("a batch of messages could not be handled")
-            outcomes = [StorageError(f"message: expected it to be handled, got {type(error).__name__}")] * len(batch)
+            outcomes = [_not_handled(error)] * len(batch)
         for body, _ in batch:
             body.close()
         self._loop.call_soon_threadsafe(self._report, batch, outcomes, large_bytes)
@@ -133,3 +145,7 @@ class Batches:
             if not outcome.done():  # who waited may be gone
                 outcome.set_result(error)
         self.on_batch()
+
+
+def _not_handled(error: BaseException) -> StorageError:
+    return StorageError(f"message: expected it to be handled, got {type(error).__name__}")

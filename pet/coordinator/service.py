@@ -29,6 +29,7 @@ from pet.coordinator.open_engine import open_engine
 from pet.coordinator.round_engine import AnyEngine
 from pet.coordinator.settings import Settings
 from pet.coordinator.stores import Stores
+from pet.coordinator.worker_threads import start_threads
 from pet.errors import LocalProtocolError, ServiceBusyError, StorageError
 from pet.transports.base import Endpoint
 from pet.transports.refusal_counts import RefusalCounts
@@ -137,17 +138,18 @@ class CoordinatorService:
 
         Raises:
             LocalProtocolError: it was started before; a service runs once.
+            ThreadStartError: the system does not start its threads.
         """
         if self._worker_threads is not None:
             raise LocalProtocolError("CoordinatorService.start: expected a service that was not started yet")
-        self._worker_threads = ThreadPoolExecutor(self.workers * _THREADS_PER_WORKER, thread_name_prefix="pet-worker")
-        self._batches = Batches(self.engine.handle_messages, self._worker_threads, self.workers)
-        self._batches.on_batch = self._wake_if_earlier
-        self._answer_threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pet-answer")
-        self._time_thread = ThreadPoolExecutor(1, thread_name_prefix="pet-time")
-        self._spool_threads = ThreadPoolExecutor(1, thread_name_prefix="pet-spool")
-        self._intake = Intake(self.memory, self.spool, self._spool_threads, self.stall_seconds)
         try:
+            self._worker_threads = start_threads(self.workers * _THREADS_PER_WORKER, "pet-worker")
+            self._answer_threads = start_threads(self.workers, "pet-answer")
+            self._time_thread = start_threads(1, "pet-time")
+            self._spool_threads = start_threads(1, "pet-spool")
+            self._batches = Batches(self.engine.handle_messages, self._worker_threads, self.workers)
+            self._batches.on_batch = self._wake_if_earlier
+            self._intake = Intake(self.memory, self.spool, self._spool_threads, self.stall_seconds)
             await self._tick()
             if (largest_bytes := self.engine.max_body_bytes_ever()) > SMALL_BODY_BYTES:
                 await self.run(self.spool.prepare, largest_bytes)

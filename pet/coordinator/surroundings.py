@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +18,7 @@ from pet.coordinator.setting_faults import Fault
 from pet.coordinator.setting_names import SETTINGS, setting_values
 from pet.coordinator.setting_sections import ApiSettings, NatsSection, RedisSettings, S3Settings, SettingsTree
 from pet.coordinator.stores import s3_arguments
+from pet.coordinator.worker_threads import start_threads
 from pet.errors import ConfigError, MissingExtraError, PetError
 from pet.transports.guarded_tls import ServingContext, serving_context
 
@@ -44,7 +44,11 @@ _WITHOUT_FILE: Final = {
 
 
 def find_outer_faults(settings: SettingsTree) -> dict[str, Fault]:
-    """Return which files cannot be used and which servers do not answer: full name of the setting -> fault with its remedy."""
+    """Return which files cannot be used and which servers do not answer: full name of the setting -> fault with its remedy.
+
+    Raises:
+        ThreadStartError: the system does not start the threads that ask them.
+    """
     found = find_file_faults(settings)
     checks: dict[str, Callable[[], str | None]] = {
         "redis.url": lambda: _fault_of_redis(settings.redis),
@@ -52,7 +56,7 @@ def find_outer_faults(settings: SettingsTree) -> dict[str, Fault]:
     }
     if "nats.ca_file" not in found:
         checks["nats.hosts"] = lambda: _fault_of_broker(settings.nats)
-    pool = ThreadPoolExecutor(len(checks), thread_name_prefix="pet-check")
+    pool = start_threads(len(checks), "pet-check")
     try:
         answers = {name: pool.submit(check) for name, check in checks.items()}
         for name, answer in answers.items():

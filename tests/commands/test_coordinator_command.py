@@ -8,11 +8,13 @@ import signal
 import socket
 import sqlite3
 import ssl
+import sys
 from pathlib import Path
 
 import fork_server
 import httpx
 import pytest
+from few_threads import NO_MORE_THREADS
 
 from pet import cli
 from pet.commands import serving
@@ -339,3 +341,12 @@ def test_its_url_comes_first_the_table_on_request_and_its_folder_is_its_own(conf
             assert status == 1
             assert "another coordinator uses it" in err
         assert httpx.get(f"{url}/params").status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are kept by Linux")
+def test_it_ends_where_the_system_starts_no_threads_for_it(config):
+    done = fork_server.run(f"{NO_MORE_THREADS}\n{fork_server.PET}", "coordinator", "-c", config)
+    assert done.returncode == 1
+    assert re.search(r"expected the system to start \d threads \(pet-check\), got: can't start new thread", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert "Listening" not in done.stdout

@@ -179,3 +179,17 @@ def test_a_handler_that_fails_answers_all_and_the_worker_goes_on(caplog):
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
     assert "could not be handled" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1, len(LARGE)])
+def test_what_no_worker_can_be_given_is_answered(caplog, size):
+    async def scenario():
+        threads = ThreadPoolExecutor(2)
+        threads.shutdown()
+        batches, bodies = Batches(lambda _: [None], threads, 1), [Body(bytes(size)) for _ in range(2)]
+        for body in bodies:  # the worker is free again after the first
+            assert str(await batches.put(body)) == "message: expected it to be handled, got RuntimeError"
+        assert [body.closed for body in bodies] == [1, 1]
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert "could not be given to a worker" in caplog.text

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import sys
 import threading
 
+import fork_server
 import pytest
+from few_threads import NO_MORE_THREADS
 from sealed_rounds import SealedRound
 
 from pet.coordinator.app import create_app
@@ -143,3 +146,36 @@ def test_a_buffer_for_the_largest_message_is_ready_from_the_start():
     assert buffers == [largest]
     assert largest > 6_000_000
     assert run(scenario(4))[0] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are kept by Linux")
+def test_a_service_whose_threads_cannot_be_started_says_so_and_ends():
+    code = f"""{NO_MORE_THREADS}
+import asyncio
+from pet.coordinator.service import CoordinatorService
+from pet.coordinator.settings import Settings
+from pet.errors import ThreadStartError
+async def work():
+    service = CoordinatorService.from_settings(Settings(service={{"workers": 2}}))
+    try:
+        await service.start()
+    except ThreadStartError as error:
+        print(error, service.is_healthy, service.endpoint.status()["phase"])
+asyncio.run(work())
+"""
+    done = fork_server.run(code)
+    found = "expected the system to start 4 threads (pet-worker), got: can't start new thread; raise its limits"
+    assert (done.stdout, done.stderr) == (f"{found} False shutdown\n", "")
+    assert done.returncode == 0
+
+
+def test_no_thread_is_started_after_the_start():
+    async def scenario():
+        async with CoordinatorService.from_settings(Settings(service={"workers": 2})) as service:
+            there = threading.active_count()
+            round_ = SealedRound(service.endpoint.parameters())
+            await asyncio.gather(*(service.handle_message(round_.sum(*round_.keys("sum", 1))) for _ in range(8)))
+            await asyncio.gather(*(service.run(service.endpoint.sums) for _ in range(8)))
+            assert threading.active_count() == there
+
+    run(scenario())
