@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from pet.buffers import Buffer
 from pet.pet1.hashes import DIGEST_BYTES, u16, u32
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES
@@ -40,10 +42,8 @@ class UpdateOpen:
 
     def encode(self) -> bytes:
         """Return the answer's bytes."""
-        bitmap = bytearray(-(-len(self.have) // 8))
-        for index, is_there in enumerate(self.have):
-            bitmap[index // 8] |= is_there << index % 8
-        return bytes([OPEN]) + u16(self.pieces_in_flight) + bytes(bitmap)
+        bits = np.packbits(np.frombuffer(bytes(self.have), dtype=np.uint8), bitorder="little")
+        return bytes([OPEN]) + u16(self.pieces_in_flight) + bits.tobytes()
 
     def missing(self) -> Iterator[range]:
         """Yield the leaves that are missing, as pieces of at most 16 in a row."""
