@@ -7,6 +7,7 @@ the whole expected mean follows.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import fork_server
 import httpx
 import numpy as np
 import pytest
@@ -66,22 +68,15 @@ def running_coordinator(folder: Path, config: tuple[str, str, str, str], key_fil
 @contextmanager
 def coordinator_with_settings(folder: Path, settings: str, port: int, variables: dict[str, str]) -> Iterator[str]:
     """Run `pet coordinator` as a separate process until it answers; stop it with SIGINT and expect a clean end."""
-    environ = os.environ | variables
-    file = folder / "settings.toml"
-    file.write_text(settings)
-    command = [sys.executable, "-m", "pet", "coordinator", "-c", str(file)]
-    with (folder / "coordinator.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}"
+    (folder / "settings.toml").write_text(settings)
+    arguments, url = ("coordinator", "-c", folder / "settings.toml"), f"http://127.0.0.1:{port}"
+    with fork_server.start(fork_server.PET, *arguments, environ=os.environ | variables, folder=folder) as process:
         wait_for(lambda: process.poll() is not None or answers(url), "the coordinator")
-        assert process.poll() is None, (folder / "coordinator.log").read_text()
+        assert process.poll() is None, process.communicate()
         yield url
-        process.send_signal(2)
-        assert process.wait(20) == 0, (folder / "coordinator.log").read_text()
-    finally:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(30)
+        assert process.returncode == 0, output
 
 
 def answers(url: str) -> bool:

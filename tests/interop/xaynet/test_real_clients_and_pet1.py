@@ -22,7 +22,7 @@ from test_real_clients import RealParticipant, coordinator_with_settings, wait_f
 
 from pet.messages import RoundParameters
 
-COUNT = 5
+COUNT = 6
 LENGTH = 10
 #: Rounds that follow quickly until enough participants are drawn for each task.
 XAYNET = """
@@ -35,7 +35,7 @@ min_update_count = 3
 min_sum_time = 1
 min_update_time = 2
 max_sum_time = 5
-max_update_time = 20
+max_update_time = 6
 """
 
 
@@ -68,5 +68,4 @@ def test_real_clients_idle_through_a_round_of_pet1_and_take_part_in_the_next(
             assert httpx.get(f"{url}/model").headers["etag"] == of_pet1
             wait_for(lambda: httpx.get(f"{url}/status").json()["rounds_completed"] >= 2, "a round of xaynet's profile")
             assert httpx.get(f"{url}/model").headers["etag"] != of_pet1
-            wait_for(lambda: any(len(participant.models) >= 2 for participant in participants), "its model")
         assert sum(participant.set_models for participant in participants) >= 3
