@@ -68,7 +68,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
     broker = settings.nats.to_nats_settings()
     if broker is not None:
         folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
-        _serve_over_nats(app, service, broker, settings.nats.federation_id, folder, signer)
+        _serve_over_nats(app, service, broker, settings, folder, signer)
     app.state.service = service
     return app
 
@@ -77,7 +77,7 @@ def _serve_over_nats(
     app: Starlette,
     service: CoordinatorService,
     broker: NatsSettings,
-    federation_id: str,
+    settings: Settings,
     folder: Path | None,
     signer: AnswerSigner | None,
 ) -> None:
@@ -90,12 +90,14 @@ def _serve_over_nats(
 
     inner, uploads = app.router.lifespan_context, None if folder is None else folder / "nats"
 
+    subjects, most = Subjects(settings.nats.federation_id), settings.service.max_requests_per_second
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with (
             inner(app),
             await connect(broker, NATS_NAME) as connection,
-            NatsServer(service, connection, Subjects(federation_id), directory=uploads, signer=signer),
+            NatsServer(service, connection, subjects, directory=uploads, requests_per_second=most, signer=signer),
         ):
             yield
 

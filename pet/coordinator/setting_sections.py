@@ -151,7 +151,8 @@ class ServiceSettings(Section):
     max_requests_per_second: Positive = setting(
         1000.0,
         "a number above 0",
-        "Requests of one address, on average over ten seconds; beyond that, 429 and Retry-After.",
+        "Requests of one address, on average over ten seconds; beyond that, 429 and Retry-After. Over NATS, offers and "
+        "questions of one participant: beyond that, its uploads wait, and its questions are not answered.",
     )
     max_bytes_per_second: Positive | None = setting(
         None,

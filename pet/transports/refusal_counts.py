@@ -20,7 +20,7 @@ class RefusalReason(StrEnum):
     NO_HTTP = "no_http"
     HEADERS = "headers"  #: too long, or too many
     HEADER_TIME = "header_time"  #: no request in time
-    RATE = "rate"  #: too many requests in a second, of an address or of a key
+    RATE = "rate"  #: too many requests in a second, of an address, of a key or of a participant over NATS
     SIGNATURE = "signature"  #: of nobody who may ask
     CALLS = "calls"  #: too many requests of one key are carried out
     BODY_SIZE = "body_size"

@@ -16,7 +16,7 @@ from participant_driver import live_settings
 from pet.bodies.memory_budget import MemoryBudget
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
-from pet.errors import TransportError
+from pet.errors import TransportError, UnreachableError
 from pet.participant.test_drive import DummyFleet
 from pet.transports.nats import (
     NatsServer,
@@ -28,7 +28,11 @@ from pet.transports.nats import (
     send_upload,
     slots,
 )
+from pet.transports.nats.answers import ASK_STATUS, decode_answer
 from pet.transports.nats.frames import ChunkHeader, OpenAnswer
+from pet.transports.nats.server import PET_MESSAGE
+from pet.transports.rates import BURST_SECONDS
+from pet.transports.refusal_counts import RefusalReason
 
 PAGE = (Path(__file__).parents[2] / "docs" / "nats.md").read_text()
 CONFIG = re.search(r"```\n(jetstream \{.*?)```", PAGE, re.DOTALL)[1]
@@ -62,6 +66,31 @@ async def send_chunk(connection, subjects, mine, slot, index=0):
 
 async def send_as(connection, subjects, peer, body):
     assert (await send_upload(connection, subjects, peer, body, kind="test", patience_seconds=60)).is_accepted
+
+
+def test_one_participant_asks_no_faster_than_its_rate(broker):
+    """Offers and questions count together; those of others are answered meanwhile."""
+
+    async def use():
+        reasons, service = [], CoordinatorService(CoordinatorEngine(live_settings()))
+        service.on_upload_refused = reasons.append
+        subjects = Subjects(FEDERATION)
+        async with (
+            service,
+            await connect(settings_for(broker), "coordinator") as connection,
+            NatsServer(service, connection, subjects, requests_per_second=1 / BURST_SECONDS),
+            await connect(settings_for(broker), "peer") as peer,
+        ):
+            assert decode_answer(await peer.request(subjects.ask("busy"), ASK_STATUS), "status")
+            assert (await offer(peer, subjects, "busy", SMALL, 0, PET_MESSAGE))[1] == ""
+            with pytest.raises(UnreachableError):
+                await peer.request(subjects.ask("busy"), ASK_STATUS, timeout_seconds=0.2)
+            assert decode_answer(await peer.request(subjects.ask("another"), ASK_STATUS), "status")
+            assert (await offer(peer, subjects, "third", SMALL, 1, PET_MESSAGE))[1]
+            assert reasons == ["rate"]
+            assert service.refusals.read()[RefusalReason.RATE] == 1
+
+    run(use())
 
 
 @pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])

@@ -28,10 +28,12 @@ from pet.transports.nats.slots import Slots
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription
 from pet.transports.nats.surroundings import Surroundings, UploadHandler
+from pet.transports.rates import Rates
 
 _logger: Final = logging.getLogger(__name__)
 
-#: Why an upload is not received: what its sender did, or has to wait for. "evicted" is one that made way for others' or was
+#: Why an upload is not received: what its sender did, or has to wait for. "rate" is an offer beyond what one peer may ask for
+#: in a second; "evicted" is one that made way for others' or was
 #: too slow; "other" stands for the handler's own reasons.
 REFUSAL_REASONS: Final = (
     "malformed_offer",
@@ -40,6 +42,7 @@ REFUSAL_REASONS: Final = (
     "too_large",
     "no_room",
     "no_slot",
+    "rate",
     "stalled",
     "evicted",
     "wrong_digest",
@@ -54,6 +57,8 @@ DEFAULT_SLOTS: Final = 8
 #: Room for uploads on the disk: two dozen of 150 MB.
 DEFAULT_MAX_SPOOL_BYTES: Final = 4 * 2**30
 DEFAULT_MEMORY_BYTES: Final = 64 * 2**20
+#: Of one peer, as over HTTP of one address.
+DEFAULT_REQUESTS_PER_SECOND: Final = 1000.0
 #: How long a receiver that stops waits for senders to ask: the last message of a round may be what ends it.
 _STOP_SECONDS: Final = 1.0
 #: Verdicts that are remembered for senders whose answer got lost.
@@ -73,6 +78,7 @@ class UploadReceiver:
         max_spool_bytes: what uploads may take on the disk together, until they are handled, if `spool` is None.
         spool: room on the disk that is shared with others; None makes one.
         memory: room in memory, the same way.
+        rates: what each peer may ask for in a second, with what else counts there; None means DEFAULT_REQUESTS_PER_SECOND.
         on_refused: called with the reason, one of `REFUSAL_REASONS`, of each offer that is refused or has to wait, and of each
             upload that is given up.
     """
@@ -89,6 +95,7 @@ class UploadReceiver:
         max_spool_bytes: int = DEFAULT_MAX_SPOOL_BYTES,
         spool: Spool | None = None,
         memory: MemoryBudget | None = None,
+        rates: Rates | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self._connection: Final = connection
@@ -97,6 +104,7 @@ class UploadReceiver:
         self._directory: Final = directory
         self._spool: Final = spool or Spool(None, max_spool_bytes)
         self._memory: Final = memory or MemoryBudget(DEFAULT_MEMORY_BYTES)
+        self._rates: Final = rates or Rates(DEFAULT_REQUESTS_PER_SECOND)
         self._on_refused: Final = on_refused
         self._slots: Final = slots
         self._window: Final = window
@@ -139,9 +147,13 @@ class UploadReceiver:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _answer_offer(self, subject: str, payload: bytes) -> bytes:
+        peer = subject.rpartition(".")[2]
+        if (wait_seconds := self._rates.take(peer)[1]) > 0:
+            self._count("rate")
+            return OpenAnswer(wait_seconds=max(wait_seconds, WAIT_SECONDS)).to_bytes()
         try:
             offer = UploadOffer.from_bytes(payload)
-            answer = await self._open(subject.rpartition(".")[2], offer)
+            answer = await self._open(peer, offer)
         except RemoteProtocolError as error:
             _logger.info("upload refused: %s", error)
             self._count(error.reason)

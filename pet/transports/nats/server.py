@@ -25,6 +25,7 @@ from pet.crypto import PUBLIC_KEY_BYTES, hash_sha256
 from pet.errors import MissingError, TransportError
 from pet.model_formats import NPY, npy_header
 from pet.transports.base import PublishedModel
+from pet.transports.line_limit import LineLimit
 from pet.transports.nats.answers import (
     ASK_SEEDS,
     ASK_STATUS,
@@ -39,10 +40,12 @@ from pet.transports.nats.answers import (
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
-from pet.transports.nats.receiver import DEFAULT_SLOTS, UploadReceiver
+from pet.transports.nats.receiver import DEFAULT_REQUESTS_PER_SECOND, DEFAULT_SLOTS, UploadReceiver
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Reply, Subscription
+from pet.transports.rates import Rates
+from pet.transports.refusal_counts import RefusalReason
 from pet.transports.service import Service
 from pet.transports.signed_answers import SIGNATURE_HEADER, AnswerSigner, read_in_round
 
@@ -72,6 +75,8 @@ class NatsServer:
             says that there is none.
         directory: for uploads that go on after a restart of the coordinator; None forgets them then.
         slots: large uploads received at the same time, and small ones besides.
+        requests_per_second: questions and offers of one participant, on average over ten seconds; beyond that an offer has to
+            wait, and a question is not answered. A participant is a name that the broker lets it use alone (docs/nats.md).
         signer: signs events and answers in the header `Pet-Signature`; None signs nothing.
     """
 
@@ -85,6 +90,7 @@ class NatsServer:
         publishes_model: bool = True,
         directory: Path | None = None,
         slots: int = DEFAULT_SLOTS,
+        requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND,
         signer: AnswerSigner | None = None,
     ) -> None:
         self._service: Final = service
@@ -94,6 +100,8 @@ class NatsServer:
         self._broadcasts: Final = Broadcasts(connection, subjects)
         self._creates_streams: Final = creates_streams
         self._publishes_model: Final = publishes_model
+        self._rates: Final = Rates(requests_per_second)
+        self._lines: Final = LineLimit()
         handler = _UploadHandler(service, self._wait_until_published)
         spool, memory = service.spool, service.memory
         self._receiver: Final = UploadReceiver(
@@ -104,6 +112,7 @@ class NatsServer:
             slots=slots,
             spool=spool,
             memory=memory,
+            rates=self._rates,
             on_refused=service.note_refused_upload,
         )
         self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory, spool=spool, memory=memory)
@@ -250,8 +259,13 @@ class NatsServer:
             self._stored_model = model, reference
         return self._stored_model[1]
 
-    async def _answer(self, _subject: str, payload: bytes) -> bytes | Reply:
-        """Answer what is for one participant, its seed dictionary, and how the round goes."""
+    async def _answer(self, subject: str, payload: bytes) -> bytes | Reply | None:
+        """Answer what is for one participant, its seed dictionary, and how the round goes; None beyond its rate."""
+        peer = subject.rpartition(".")[2]
+        if self._rates.take(peer)[1] > 0:
+            self._service.refusals.count(RefusalReason.RATE)
+            self._lines.log(_logger, logging.INFO, peer, "questions not answered: %s asked too many in a second", peer)
+            return None
         if payload == ASK_STATUS:
             return encode_answer(json.dumps(self._endpoint.status()).encode())
         key = payload.removeprefix(ASK_SEEDS)

@@ -39,7 +39,7 @@ class Reply:
     headers: Mapping[str, str]
 
 
-RequestHandler = Callable[[str, bytes], Awaitable[bytes | Reply]]
+RequestHandler = Callable[[str, bytes], Awaitable[bytes | Reply | None]]
 
 
 class Publish(Protocol):
@@ -107,7 +107,7 @@ def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]], publish: 
     """Return a handler of messages that answers each with what `handler` returns.
 
     Args:
-        handler: gets subject and payload. What it raises is logged, and the request not answered.
+        handler: gets subject and payload. What it raises is logged, and the request not answered; nor is it for None.
         tasks: where the answers that are being made are kept.
         publish: sends an answer that has headers.
     """
@@ -118,7 +118,7 @@ def answering(handler: RequestHandler, tasks: set[asyncio.Task[None]], publish: 
             reply = await handler(message.subject, bytes(message.data))
             if isinstance(reply, Reply):
                 await _respond_with_headers(message, reply, publish)
-            else:
+            elif reply is not None:
                 await respond(message, reply)
         except Exception:
             _logger.exception("%s: a request could not be handled", message.subject)
