@@ -1,4 +1,4 @@
-"""`pet key new` and `pet key show`: the key that a coordinator signs its answers with; only its public key is ever shown."""
+"""`pet key new` and `pet key show`: the key of a coordinator, or of who is enrolled; only its public key is ever shown."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pet.coordinator.key_file import create_key_file, read_key_file
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the key; only its owner can read it.")],
 ) -> None:
-    """Make a key for a coordinator. Its public key is printed: participants are given it, by another way than the coordinator.
+    """Make a key for a coordinator, or for a member, a participant or the authority of pet/1. Its public key is printed.
 
-    The coordinator gets the file as service.coordinator_key. Each coordinator has a key of its own.
+    A coordinator gets the file as service.coordinator_key; participants are given the public key, by another way than the
+    coordinator. Each has a key of its own.
 
     Example: pet key new coordinator.key
     """

@@ -1,6 +1,7 @@
-"""The file that holds a coordinator's signing key; only its owner can read it, and its content is shown nowhere.
+"""The file that holds a signing key; only its owner can read it, and its content is shown nowhere.
 
-One line: `pet-coordinator-key-1` and the seed of an Ed25519 key, 64 hexadecimal digits. Participants get the public key.
+One line: `pet-coordinator-key-1` and the seed of an Ed25519 key, 64 hexadecimal digits. The public key of a coordinator is
+given to participants; that of a member, a participant or an authority of pet/1 to who writes or checks enrolments.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def read_key_file(path: Path) -> SigningKeyPair:
     try:
         found = _LINE.fullmatch(read_private(path, _MAX_BYTES))
     except OSError as error:
-        raise ConfigError(shown_fault(error, path, "the key file of a coordinator")) from None
+        raise ConfigError(shown_fault(error, path, "a key file")) from None
     if found is None:
         raise ConfigError(f"{path}: expected a key file as 'pet key new' writes it, got something else")
     return SigningKeyPair.from_seed(bytes.fromhex(found[1].decode()))
