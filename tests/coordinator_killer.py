@@ -3,7 +3,7 @@
     python tests/coordinator_killer.py --kills 200 --storage sqlite
     python tests/coordinator_killer.py --kills 200 --storage redis
     python tests/coordinator_killer.py --kills 20 --storage sqlite --participants xaynet
-    python tests/coordinator_killer.py --kills 200 --storage redis --participants pet/1 --members processes
+    python tests/coordinator_killer.py --kills 200 --storage redis --participants pet/1 --members processes --longest 5
 
 The process gets SIGKILL and is started again at once, from the first instant of its life on: while it starts, while it
 restores, in every phase. Update i is 0 but for its own place i, so a global model tells whose updates are in it, and how often.
@@ -459,6 +459,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=int, default=LENGTH, help="weights of a model; from 180000 on bodies are spooled")
     parser.add_argument("--longest", type=float, default=1.5, help="longest life in seconds")
+    parser.add_argument("--patience", type=float, default=300.0, help="longest wait for the end of a round in seconds")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
@@ -471,6 +472,7 @@ def main() -> None:
             seed=arguments.seed,
             length=arguments.length,
             longest_seconds=arguments.longest,
+            patience_seconds=arguments.patience,
         )
     print(json.dumps(result | {"seconds": round(time.monotonic() - began)}, indent=1))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from pet1_parties import CONFIG, MODEL_LENGTH, Parties
 from pet1_players import Players, read
 
 from pet.coordinator.event_log import EventLog
+from pet.coordinator.leaf_folder import FolderLeafStore
 from pet.coordinator.observation import Observation
 from pet.coordinator.pet1_engine import Pet1Engine
 from pet.coordinator.service import CoordinatorService
@@ -230,6 +233,38 @@ def test_leaves_that_are_written_when_their_phase_is_over_go_again() -> None:
     late.join(60)
     assert answers == [UpdateRefused("wrong_phase")]
     assert store.leaves == {}
+
+
+def test_leaves_in_any_order_twice_in_parallel_and_a_strangers_between_them(tmp_path: Path) -> None:
+    """Whatever threads bring, each update is counted once, and its vector is the one that was signed."""
+    players = Players()
+    store = FolderLeafStore(tmp_path)
+    engine = make_engine(players, model_length=LONG, leaf_store=store)
+    players.send_members(engine)
+    jobs: list[tuple[bytes, int, bytes]] = []
+    for player in players.updates:
+        sent = player.mask(engine)
+        assert sent is not None
+        engine.open_update(sent.sealed)
+        for index in (0, 1, 2, 0, 1, 2):
+            name, first, leaf = read_piece(b"".join(build_piece(sent.header.digest, range(index, index + 1), sent.vector)))
+            jobs += [(name, first, bytes(leaf)), (name, (first + 1) % 3, bytes(leaf)), (name, first, bytes(len(leaf)))]
+    players.parties.random.shuffle(jobs)
+    with ThreadPoolExecutor(4) as threads:
+        answers = set(threads.map(lambda job: engine.take_leaves(*job)[:12], jobs))
+    assert answers <= {b"\x01", *(b"\0\x08\0" + bytes([bits]) for bits in range(8)), b"\x02wrong_leaf", b"\x02length_mism"} | {
+        b"\x02wrong_phase"
+    }
+    assert (engine.status()["phase"], len(engine.headers(0).headers)) == ("check", 4)
+    record = RoundRecord.from_bytes(read(engine, Pet1Document.ROUND) or b"")
+    for player in players.updates:
+        player.accepted.add(record.number)
+    players.send_members(engine)
+    players.send_members(engine)
+    totals = np.frombuffer(read(engine, Pet1Document.MODEL) or b"", dtype="<u4")
+    assert (*map(int, totals[:MODEL_LENGTH]), int(totals[-1])) == players.sum_of(record.number)
+    assert store.uploads() == ()
+    store.close()
 
 
 class FullStore(MemoryLeafStore):
