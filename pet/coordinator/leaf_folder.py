@@ -6,7 +6,8 @@ counted only once an entry of its round says that all its leaves were synced, an
 with the digests that were signed, when its sender opens it again.
 
 A file is never larger than a vector and 4 KiB for each leaf of it. There is at most one for each participant that the enrolment
-lists and the round selects, and in a round that a coordinator was restarted in, one more for each restart.
+lists and the round selects, and in a round that a coordinator was restarted in, one more for each restart. To give the room of
+large files back takes the system a while, which nobody waits for: dropped ones are renamed, and removed in a thread.
 
 Any thread may call this, several at a time. It knows no round.
 
@@ -20,7 +21,8 @@ import struct
 import threading
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +36,8 @@ _STRIDE: Final = LEAF_BYTES + 4096
 _MARK: Final = struct.Struct("<4sII")
 _MARK_MAGIC: Final = b"leaf"
 _SUFFIX: Final = ".leaves"
+#: Of files that are dropped, and not removed yet.
+_DROPPED_SUFFIX: Final = ".dropped"
 _LOCK_NAME: Final = "lock"
 
 
@@ -53,12 +57,15 @@ class FolderLeafStore:
         self._mutex: Final = threading.Lock()
         #: The leaves of each upload, as far as somebody asked for them: of what an earlier process left, only names are read.
         self._held: Final[dict[bytes, set[int] | None]] = {}
+        self._remover: Final = ThreadPoolExecutor(1, thread_name_prefix="pet-leaves")
         try:
             make_private_folder(folder)
             self._lock: Final = FileLock(folder / _LOCK_NAME)
             for path in folder.glob(f"*{_SUFFIX}"):
                 if len(path.stem) == 2 * DIGEST_BYTES:
                     self._held[bytes.fromhex(path.stem)] = None
+            for path in folder.glob(f"*{_DROPPED_SUFFIX}"):
+                self._remover.submit(_remove, path)
         except BlockingIOError:
             raise StorageError(f"{folder}: another coordinator keeps leaves of updates there") from None
         except (OSError, ValueError) as error:
@@ -113,14 +120,15 @@ class FolderLeafStore:
 
     def drop(self, upload: bytes) -> None:
         """Forget all leaves of an upload."""
-        path = self._path_of(upload)
-        with self._mutex:
+        path, dropped = self._path_of(upload), self._folder / f"{upload.hex()}{_DROPPED_SUFFIX}"
+        with self._mutex, self._reporting(path, "to remove leaves of an update"), suppress(FileNotFoundError):
             self._held.pop(upload, None)
-            with self._reporting(path, "to remove leaves of an update"):
-                path.unlink(missing_ok=True)
+            path.replace(dropped)
+            self._remover.submit(_remove, dropped)
 
     def close(self) -> None:
-        """Let others use the folder; calling it twice does no harm."""
+        """Let others use the folder, who remove what is dropped and still there; calling it twice does no harm."""
+        self._remover.shutdown(wait=True, cancel_futures=True)
         self._lock.close()
 
     def _path_of(self, upload: bytes) -> Path:
@@ -150,6 +158,11 @@ class FolderLeafStore:
             yield
         except OSError as error:
             raise StorageError(shown_fault(error, path, expected)) from None
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # it is tried again at the next start
+        path.unlink()
 
 
 @contextmanager

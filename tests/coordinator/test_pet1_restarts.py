@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asgi_server import wait_until
 from pet1_parties import NOW, Parties, spoil_box
 from pet1_players import Players, read
 from redis_server import redis_server
@@ -200,8 +201,21 @@ def test_a_damaged_leaf_of_a_complete_update_is_named(tmp_path: Path) -> None:
     store.drop(bytes(32))
     store.drop(bytes(32))
     assert store.uploads() == ()
+    store.put(bytes(32), 0, memoryview(b"late"))  # as a thread does that had begun before
+    assert store.get(bytes(32), 0) == b"late"
+    store.drop(bytes(32))
     with pytest.raises(StorageError, match="expected a leaf of an update"):
         store.get(bytes(32), 1)
+    store.close()
+
+
+def test_what_was_dropped_is_removed_in_the_end(tmp_path: Path) -> None:
+    (tmp_path / f"{bytes(32).hex()}.dropped").write_bytes(b"by a process that was killed")
+    store = FolderLeafStore(tmp_path)
+    store.put(bytes([1]) * 32, 0, memoryview(b"leaf"))
+    store.drop(bytes([1]) * 32)
+    wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["lock"], 60)
+    store.close()
     store.close()
 
 
