@@ -31,6 +31,7 @@ from typing import Final
 TESTS: Final = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "hostile")]
 
+from hostile_pet1 import pet1_target  # noqa: E402
 from hostile_targets import AnyAttack, Target, coordinator_target, federation_target, refusals  # noqa: E402
 
 MAX_HEALTH_SECONDS: Final = 1.0
@@ -39,10 +40,13 @@ MAX_REST_SECONDS: Final = 10.0
 #: Updates of 1.75 MB: they go through the spool.
 _LENGTH: Final = 250_000
 _HONEST: Final = 20
+#: As many as are enrolled there.
+_HONEST_PET1: Final = 6
 TARGETS: Final[dict[str, Callable[[], AbstractContextManager[Target]]]] = {
     "HTTP": lambda: coordinator_target(_HONEST, 0, _LENGTH),
     "TLS": lambda: coordinator_target(_HONEST, 0, _LENGTH, has_tls=True),
     "NATS": lambda: coordinator_target(0, _HONEST, _LENGTH),
+    "pet/1": lambda: pet1_target(_HONEST_PET1, _LENGTH),
     "federation": federation_target,
 }
 

@@ -116,9 +116,8 @@ class UpdatePlayer:
         if self.machine.join(record, enrolment, NOW) is None:
             return None
         self.record = RoundRecord.from_bytes(record)
-        values = np.array(
-            [self.parties.random.randrange(1000) for _ in range(self.record.model_length)], dtype=self.record.config.dtype
-        )
+        drawn = self.parties.random.randbytes(self.record.model_length)
+        values = np.frombuffer(drawn, dtype=np.uint8).astype(self.record.config.dtype)
         weight = self.parties.random.randrange(1, 100)
         self.sent = self.machine.mask(committee, values, weight)
         self.numbers[self.record.number] = (*map(int, values[:MODEL_LENGTH]), weight)

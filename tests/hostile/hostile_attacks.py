@@ -54,18 +54,18 @@ class Attack:
     addresses: int = 1
 
 
-def _post(size: int, sent: int, path: str = "/message", more: str = "") -> bytes:
+def post(size: int, sent: int, path: str = "/message", more: str = "") -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {size}\r\n\r\n".encode() + bytes(sent)
 
 
-def _get(path: str, more: str = "") -> bytes:
+def get(path: str, more: str = "") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode()
 
 
 def _forwarded(_: int) -> bytes:
     senders = [".".join(str(random.randrange(256)) for _ in range(4)) for _ in range(20)]
-    asked = b"".join(_get("/params", f"X-Forwarded-For: {sender}\r\n") for sender in senders)
-    return asked + _get("/params", "Connection: close\r\n")
+    asked = b"".join(get("/params", f"X-Forwarded-For: {sender}\r\n") for sender in senders)
+    return asked + get("/params", "Connection: close\r\n")
 
 
 ATTACKS: Final = (
@@ -73,18 +73,16 @@ ATTACKS: Final = (
     Attack("slow headers", 100, lambda _: b"GET / HTTP/1.1\r\n", b"a: b\r\n", reasons=("header_time",)),
     Attack("large headers", 100, lambda _: b"GET / HTTP/1.1\r\n" + b"a: " + b"x" * 66_000, reasons=("headers",)),
     Attack("no HTTP", 50, lambda _: b"\x16\x03\x01" + bytes(200), reads=True, reasons=("no_http",)),
-    Attack("pipelining", 30, lambda _: _get("/events"), _get("/params") * 3000, 0.0),
-    Attack("small bodies", 150, lambda _: _post(60_000, 50_000), b"x", reasons=("no_room", "body_evicted", "body_stalled")),
-    Attack("large bodies", 50, lambda most: _post(most, 1_100_000), b"x", reasons=("no_room", "body_evicted", "body_stalled")),
-    Attack("endless bodies", 50, lambda most: _post(most, 1), bytes(1 << 16), 0.0),
-    Attack("too large", 20, lambda most: _post(2 * most, 1), reads=True, reasons=("body_size",)),
-    Attack("no reading", 100, lambda _: _get("/model") * 30, reasons=("reader_stalled", "answers")),
-    Attack(
-        "flood", 20, lambda _: _get("/status") * 20 + _get("/status", "Connection: close\r\n"), reads=True, reasons=("rate",)
-    ),
-    Attack("new connections", 60, lambda _: _get("/params", "Connection: close\r\n"), reads=True, reasons=("connection_rate",)),
+    Attack("pipelining", 30, lambda _: get("/events"), get("/params") * 3000, 0.0),
+    Attack("small bodies", 150, lambda _: post(60_000, 50_000), b"x", reasons=("no_room", "body_evicted", "body_stalled")),
+    Attack("large bodies", 50, lambda most: post(most, 1_100_000), b"x", reasons=("no_room", "body_evicted", "body_stalled")),
+    Attack("endless bodies", 50, lambda most: post(most, 1), bytes(1 << 16), 0.0),
+    Attack("too large", 20, lambda most: post(2 * most, 1), reads=True, reasons=("body_size",)),
+    Attack("no reading", 100, lambda _: get("/model") * 30, reasons=("reader_stalled", "answers")),
+    Attack("flood", 20, lambda _: get("/status") * 20 + get("/status", "Connection: close\r\n"), reads=True, reasons=("rate",)),
+    Attack("new connections", 60, lambda _: get("/params", "Connection: close\r\n"), reads=True, reasons=("connection_rate",)),
     Attack("another sender each time", 20, _forwarded, reads=True, reasons=("rate",)),
-    Attack("junk messages", 20, lambda _: _post(300, 300), _post(300, 300), 0.0, reads=True, reasons=("rate",)),
+    Attack("junk messages", 20, lambda _: post(300, 300), post(300, 300), 0.0, reads=True, reasons=("rate",)),
 )
 
 
@@ -112,13 +110,13 @@ def _signed(method: str, path: str, body_digest: str | None = None) -> str:
 
 def _signed_gets(_: int) -> bytes:
     path = "/symetry/rest/c2/fedml"
-    last = _get(path, _signed("GET", path) + "Connection: close\r\n")
-    return b"".join(_get(path, _signed("GET", path)) for _ in range(10)) + last
+    last = get(path, _signed("GET", path) + "Connection: close\r\n")
+    return b"".join(get(path, _signed("GET", path)) for _ in range(10)) + last
 
 
 def _signed_body(most: int) -> bytes:
     path = "/symetry/rest/c2/fedml/p/learn"
-    return _post(most, 100_000, path, _signed("POST", path, "0" * 64))
+    return post(most, 100_000, path, _signed("POST", path, "0" * 64))
 
 
 #: Those of `ATTACKS` that mean the same to a federation server, and bodies that nobody signed.
@@ -127,21 +125,21 @@ ON_FEDERATIONS: Final = (
     Attack(
         "unsigned bodies",
         100,
-        lambda _: _post(60_000, 50_000, _LEARN, _UNSIGNED),
+        lambda _: post(60_000, 50_000, _LEARN, _UNSIGNED),
         b"x",
         reasons=("body_evicted", "body_stalled"),
     ),
-    Attack("unsigned flood", 20, lambda _: _post(10, 10, _LEARN, _UNSIGNED), reads=True, reasons=("rate", "signature")),
+    Attack("unsigned flood", 20, lambda _: post(10, 10, _LEARN, _UNSIGNED), reads=True, reasons=("rate", "signature")),
     Attack(
         "announced bodies",
         50,
-        lambda most: _post(most, 1, _LEARN, f"{_UNSIGNED}{secure.DIGEST_HEADER}: {'0' * 64}\r\n"),
+        lambda most: post(most, 1, _LEARN, f"{_UNSIGNED}{secure.DIGEST_HEADER}: {'0' * 64}\r\n"),
         bytes(1 << 16),
         0.0,
         reads=True,
         reasons=("signature", "rate"),
     ),
-    Attack("unannounced bodies", 50, lambda most: _post(most, 1, _LEARN, _UNSIGNED), reads=True, reasons=("body_size", "rate")),
+    Attack("unannounced bodies", 50, lambda most: post(most, 1, _LEARN, _UNSIGNED), reads=True, reasons=("body_size", "rate")),
 )
 #: What one user does whose signature is right, from many addresses.
 OF_USERS: Final = (

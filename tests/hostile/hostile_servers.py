@@ -57,6 +57,35 @@ max_spool_bytes = 16000000
 max_requests_per_second = 50
 {nats}
 """
+#: Those of a coordinator of pet/1.
+_PET1_SETTINGS: Final = """
+[api]
+bind_address = "127.0.0.1:0"
+[pet.profile]
+name = "pet/1"
+enrolment = "enrolment"
+data_type = "int"
+max_updates = 15
+[pet.sum.time]
+min = 0
+[pet.update]
+count = {{ min = {updates}, max = {updates} }}
+time = {{ min = 0, max = 3600 }}
+[pet.check.time]
+min = 0
+[pet.sum2.time]
+min = 0
+[model]
+length = {length}
+[service]
+max_connections = 300
+max_connections_per_second = 30
+header_seconds = {header_seconds}
+stall_seconds = {stall_seconds}
+max_bytes_in_flight = 8388608
+max_spool_bytes = 16000000
+max_requests_per_second = 50
+"""
 _TLS: Final = f"""
 tls_certificate = "{TLS_FILES / "server.pem"}"
 tls_key = "{TLS_FILES / "server.pem"}"
@@ -165,6 +194,21 @@ def coordinator(
         (folder / "hostile.toml").write_text(text, encoding="utf-8")
         context = ssl.create_default_context(cafile=str(TLS_FILES / "authority.pem")) if has_tls else None
         server = Server(["coordinator", "-c", "hostile.toml"], folder, broker=broker, context=context)
+        stack.callback(server.stop)
+        yield server
+
+
+@contextlib.contextmanager
+def pet1_coordinator(
+    enrolment: bytes, *, updates: int, length: int, header_seconds: float = 2, stall_seconds: float = 3
+) -> Iterator[Server]:
+    """Run `pet coordinator` for rounds of pet/1, over HTTP."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        text = _PET1_SETTINGS.format(updates=updates, length=length, header_seconds=header_seconds, stall_seconds=stall_seconds)
+        (folder / "hostile.toml").write_text(text, encoding="utf-8")
+        (folder / "enrolment").write_bytes(enrolment)
+        server = Server(["coordinator", "-c", "hostile.toml"], folder)
         stack.callback(server.stop)
         yield server
 

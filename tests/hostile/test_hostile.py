@@ -15,8 +15,10 @@ import pytest
 from asgi_server import wait_until
 from hostile_attacks import ATTACKS
 from hostile_member import MEMBER_ATTACKS
+from hostile_pet1 import pet1_target
 from hostile_round import HttpParticipant
 from hostile_targets import coordinator_target, federation_target, refusals
+from pet1_world import LEAF_ELEMENTS
 
 #: What a server may need beyond what it has when nobody attacks it.
 MAX_MORE_MEGABYTES = 150
@@ -106,6 +108,18 @@ def test_rounds_go_on_under_each_attack_and_three():
         withstand(target, [(attack,) for attack in MEMBER_ATTACKS])
         withstand(target, [drawn(target.attacks)])
         target.play()
+
+
+def test_rounds_of_pet1_go_on_under_attacks():
+    with pet1_target(updates=3, length=LEAF_ELEMENTS, **QUICK) as target:
+        named = {attack.name: attack for attack in target.attacks}
+        groups = [
+            ("slow leaves",),
+            ("slow updates", "models not read"),
+            ("wrong leaves",),
+            ("junk openings", "headers not read"),
+        ]
+        withstand(target, [tuple(named[name] for name in group) for group in groups], 0.3)
 
 
 def test_a_federation_server_answers_under_each_attack_and_three():
