@@ -1,5 +1,6 @@
 """What an operator sees of a federation server, and that one user has one share, from however many addresses."""
 
+import itertools
 import re
 import sys
 
@@ -36,9 +37,11 @@ def ask(url, source="127.0.0.1", **options):
 
 
 def test_a_user_has_one_rate_from_all_addresses(url):
-    asked = [ask(url, f"127.0.4.{number + 1}")[0] for number in range(int(BURST_SECONDS) + 3)]
-    assert asked[: int(BURST_SECONDS)] == [200] * int(BURST_SECONDS)
-    assert 429 in asked
+    numbers, statuses = itertools.count(1), list[int]()
+    while 429 not in statuses:  # on a busy machine it takes longer to ask for more
+        statuses.append(ask(url, f"127.0.4.{next(numbers)}")[0])
+        assert len(statuses) < 100
+    assert statuses[: int(BURST_SECONDS)] == [200] * int(BURST_SECONDS)
     before = figures(url)['pet_refusals_total{reason="rate"}']
     assert before >= 1
     status, again = ask(url, "127.0.4.200")
