@@ -5,6 +5,8 @@ This file knows uvicorn, and nothing of what is served.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 from typing import Final
@@ -13,6 +15,7 @@ import uvicorn
 from rich.console import Console
 
 from pet.coordinator.setting_sections import split_bind_address
+from pet.coordinator.worker_threads import start_threads
 from pet.errors import TransportError
 
 #: Connections that the system holds until they are accepted: participants come all at once.
@@ -22,8 +25,12 @@ _MAX_WAITING: Final = 2048
 ACCEPTED_AT_ONCE: Final = 64
 
 
+#: For what the event loop gives to any thread (`asyncio.to_thread`): as many as asyncio would start when they are needed.
+_HELPER_THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
+
+
 class Server(uvicorn.Server):
-    """Says on standard output when it listens."""
+    """Says on standard output when it listens, and has all its threads by then."""
 
     def __init__(self, config: uvicorn.Config, announcement: str, console: Console) -> None:
         super().__init__(config)
@@ -31,7 +38,12 @@ class Server(uvicorn.Server):
         self._console = console
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, then say so."""
+        """Start as uvicorn does, then say so.
+
+        Raises:
+            ThreadStartError: the system does not start the threads of the event loop.
+        """
+        asyncio.get_running_loop().set_default_executor(start_threads(_HELPER_THREADS, "pet-helper"))
         await super().startup(sockets=sockets)
         for listener in sockets or ():
             listener.listen(_MAX_WAITING)  # asyncio has set it to what it accepts at once
@@ -69,6 +81,7 @@ def serve_until_a_signal(server: Server, listener: socket.socket, url: str) -> N
 
     Raises:
         TransportError: the server did not start.
+        ThreadStartError: the system does not start its threads.
     """
     # uvicorn takes these signals while it serves and sends them again when it has ended; then there is nothing left to end.
     earlier = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}

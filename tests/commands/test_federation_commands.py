@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import typer
 from federation_rest_server import KEY, OTHER_KEY, federation_server
 from federation_runtime_in_memory import InMemoryRuntime
+from few_threads import NO_MORE_THREADS
 from nats_broker import running_broker
 from starlette.responses import PlainTextResponse
 
@@ -322,6 +324,16 @@ def serving_process(*words):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are kept by Linux")
+def test_a_server_ends_where_the_system_starts_no_threads_for_it(tmp_path):
+    words = ("federation", "serve", "--bind", "127.0.0.1:0")
+    done = fork_server.run(f"{NO_MORE_THREADS}\n{fork_server.PET}", *words, folder=tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"expected the system to start \d+ threads \(pet-helper\), got: can't start new thread", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert "Listening" not in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
