@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pet1_parties import NOW, THREE_OF_FIVE, Parties
-from pet1_world import MemoryEngine
+from pet1_world import WatchedEngine
 
 import pet
 from pet.crypto import open_sealed
@@ -20,6 +20,7 @@ from pet.pet1.committee import Committee
 from pet.pet1.header_batch import HeaderBatch
 from pet.pet1.round_record import RoundRecord
 from pet.pet1.share_header import ShareHeader
+from pet.protocol.pet1_coordinator import Pet1Coordinator
 from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import Phase
@@ -131,15 +132,16 @@ class AsyncDirectTransport:
         """Nothing is open."""
 
 
-class MovedEngine(MemoryEngine):
+class MovedEngine(WatchedEngine):
     """An endpoint whose clock the test moves."""
 
     def __init__(self, settings: Pet1Settings) -> None:
         self.seconds = 0.0
-        super().__init__(settings)
+        super().__init__(settings, clock=lambda: self.seconds, first_number=NOW)
 
-    def now(self) -> float:
-        return self.seconds
+    @property
+    def machine(self) -> Pet1Coordinator:
+        return self._coordinator
 
     def pass_phase(self, seconds: float = 6) -> None:
         """Let the shortest time of a phase pass, so that those who came suffice."""
@@ -197,7 +199,7 @@ class DrivenRound:
 
     def headers(self) -> list[ShareHeader]:
         """Return the headers of the round's updates, in order of acceptance."""
-        current = self.engine.protocol.state.round
+        current = self.engine.machine.state.round
         assert current is not None
         return [current.uploads[participant].header for participant in current.updates]
 
@@ -214,7 +216,7 @@ class DrivenRound:
 
     def opened(self, body: bytes) -> bytes:
         """Return the signed message in a sealed one of this round."""
-        keys = self.engine.protocol.encryption_keys
+        keys = self.engine.machine.encryption_keys
         assert keys is not None
         return open_sealed(body, keys)
 

@@ -44,11 +44,13 @@ class MemberFile:
         self._changes = 0
         try:
             data = self._file.load()
-            self._require(data is not None, is_new)
+            had_note = self._note_path.exists()
+            self._require(data is not None, is_new, had_note)
             with StateError.reading(f"state file: {self._file.path}"):
                 self._guard: Final = Guard(self._note_path)
             try:
                 if data is None:
+                    self._require_nothing_lost()
                     self.save(PeerState(role=ROLE).encode())
                 else:
                     self._read(data)
@@ -79,22 +81,28 @@ class MemberFile:
         self._guard.close()
         self._file.close()
 
-    def _require(self, is_there: bool, is_new: bool) -> None:
+    def _require(self, is_there: bool, is_new: bool, had_note: bool) -> None:
         path = self._file.path
-        if is_new and (is_there or self._note_path.exists()):
-            raise StateError(
-                f"state file: expected none at {path} for a member that begins anew, got one: start it without --new"
-            )
+        if is_new and is_there:
+            raise StateError(f"state file: expected none at {path} for a member that begins, got one: start it without --new")
         if not is_new and not is_there:
             raise StateError(
                 f"state file: expected the member's state at {path}, got none. A member that never ran begins with --new"
                 " (new=True). If the file was lost, do so only after the round is over: until then the member counts as a"
                 " colluder"
             )
-        if is_there and not self._note_path.exists():
+        if is_there and not had_note:
             raise StateError(
                 f"state file: expected {self._note_path.name} beside {path}, got none: the state was copied from somewhere, and"
                 " may be older than what the member sent. Remove it after the round is over, and begin with --new (new=True)"
+            )
+
+    def _require_nothing_lost(self) -> None:
+        """Refuse to begin where a state was; a kill before the first one leaves the note, and has lost nothing."""
+        if self._guard.sequence:
+            raise StateError(
+                f"state file: expected none that was before, got {self._note_path}, the note of {self._guard.sequence} changes"
+                " to a state that is gone. Remove it after the round is over, and begin with --new (new=True)"
             )
 
     def _read(self, data: bytes) -> None:

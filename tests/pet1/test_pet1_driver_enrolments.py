@@ -182,7 +182,7 @@ def test_secrets_of_a_round_are_erased_when_another_one_is_announced(world: Driv
     assert has_secrets()
     others = tuple(world.parties.new_key().public_key for _ in range(5))
     without = with_more(world.parties.enrolment, members=others)
-    later = LooseCoordinator(world.parties, world.engine.protocol.round_id + 1, without, config=FLOATS, model_length=5)
+    later = LooseCoordinator(world.parties, world.engine.machine.round_id + 1, without, config=FLOATS, model_length=5)
     attack.lie(Pet1Document.ROUND, later.record.to_bytes())
     attack.lie(Pet1Document.ENROLMENT, later.served)
     tick_all([member])

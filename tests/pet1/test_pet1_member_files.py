@@ -50,13 +50,25 @@ def test_a_copy_from_a_backup_is_refused(world: DrivenRound, tmp_path: Path) -> 
         world.member(0)
     file.unlink()
     shutil.move(tmp_path / "elsewhere", note)  # what was lost is not begun anew by mistake
-    with pytest.raises(StateError, match="without --new"):
+    with pytest.raises(StateError, match="a state that is gone"):
         world.member(0, new=True)
     file.write_bytes(newest)
     file.chmod(0o600)
     member = world.member(0)
     tick_all([member])
     assert member.status.phase == "committee"
+
+
+def test_a_kill_before_the_first_state_has_lost_nothing(world: DrivenRound, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pet.participant.state_file.replace_file", fail)
+        with pytest.raises(StateError, match="No space left"):
+            world.member(0, new=True)
+    assert (world.folder / "member-0.state.changes").exists()
+    tick_all([world.member(0, new=True)])
 
 
 @pytest.mark.parametrize("damage", ["cut", "format", "changes", "peer"])
