@@ -24,6 +24,8 @@ from pet.coordinator.settings import Settings
 from pet.errors import MissingExtraError
 from pet.messages import decode_seed_dictionary, decode_sum_dictionary
 from pet.protocol.coordinator import FAILURE_REASONS
+from pet.protocol.pet1_rules import PET_1
+from pet.protocol.phases import PET1_PHASES
 from pet.transports import asgi, live_page
 from pet.transports.live_page import live_routes
 
@@ -257,6 +259,7 @@ def test_every_documented_reason_has_its_words_on_the_page():
         for names, meaning in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (.*?) \|$", table, re.MULTILINE):
             documented.update(dict.fromkeys(re.findall(r"`(\w+)`", names), meaning.replace("`", "")))
     assert set(FAILURE_REASONS) < documented.keys()
+    assert {PET_1.rules.time_out(phase)[0] for phase in PET1_PHASES.accepted_tags} < documented.keys()
     assert dict(re.findall(r'^  (\w+): "(.*)",$', PAGE, re.MULTILINE)) == documented
 
 
