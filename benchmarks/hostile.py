@@ -3,8 +3,9 @@
     python benchmarks/hostile.py --seconds 20 --triples 20
     python benchmarks/hostile.py --server NATS --triples -1     # all of them
 
-Servers: a coordinator over HTTP, one over TLS, one over NATS with a user for each participant, and a federation server; each
-under a memory limit. Honest are twenty participants with an address or a user each, who play rounds, or a user who learns rows.
+Servers: a coordinator over HTTP, one over TLS, one over NATS with a user for each participant, one of pet/1 over HTTP, and a
+federation server; each under a memory limit. Honest are twenty participants with an address or a user each (pet/1: six with
+one address), who play rounds, or a user who learns rows.
 
 Prints, for each: what honest users got done, how many of their requests were refused, /healthz (99 of 100, and the slowest),
 memory beyond the idle service's, whether the server counted the attacker by a reason, and how long after the attack something

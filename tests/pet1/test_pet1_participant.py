@@ -20,7 +20,7 @@ from pet.pet1.federation import FederationPolicy
 from pet.pet1.hashes import digest
 from pet.pet1.leaves import LEAF_BYTES
 from pet.pet1.round_record import RoundRecord
-from pet.protocol.pet1_participant import OutgoingUpdate, RoundTerms, UpdateParticipant
+from pet.protocol.pet1_participant import OutgoingUpdate, RoundTerms, UpdateParticipant, _remember
 
 ROUND = vector_round("3of5")
 UPDATE = ROUND.entry["updates"][0]
@@ -247,3 +247,19 @@ def test_weights_that_clip_can_be_refused() -> None:
     participant.join(record.to_bytes(), enrolment, NOW)
     with pytest.raises(pet.ModelError, match="within the bound"):
         participant.mask(committee, np.full(7, 2.0), 1, on_clip="raise")
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u4"])
+@pytest.mark.parametrize("length", [1, 8191, 8192, 20_001])
+def test_any_other_weight_is_another_model(dtype: str, length: int) -> None:
+    """Rows that are summed, and the rest that is hashed: one weight makes a difference in both, wherever it stands."""
+    weights = np.random.default_rng(length).integers(0, 1000, length).astype(dtype)
+    known = {_remember(weights, bytes(32))}
+    for place in {0, length // 2, length - 1}:
+        changed = weights.copy()
+        changed[place] += 1
+        known.add(_remember(changed, bytes(32)))
+    assert len(known) == 1 + len({0, length // 2, length - 1})
+    assert _remember(np.repeat(weights, 2)[::2], bytes(32)) in known
+    assert _remember(np.roll(weights, 1), bytes(32)) not in known or length == 1
+    assert _remember(weights, bytes([1]) * 32) not in known
