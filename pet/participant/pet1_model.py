@@ -43,13 +43,17 @@ def fetch_round_model(record: RoundRecord | None) -> Generator[Pet1Request, Any,
     is_named = record.model_digest != bytes(DIGEST_BYTES)
     if not is_named and record.config.values is not FieldValues.INT:
         return None
+    expected = model_bytes(record)
     try:
-        data = yield GetDocument(document=Pet1Document.MODEL, max_bytes=model_bytes(record))
+        data = yield GetDocument(document=Pet1Document.MODEL, max_bytes=expected)
     except AnswerTooLargeError as error:
+        if not is_named:
+            return None
         raise RemoteProtocolError("wrong_model", str(error)) from None
-    if data is None and not is_named:
-        return None
-    return bytes(data or b""), _read_model(bytes(data or b""), record)
+    data = bytes(data or b"")
+    if not is_named and len(data) != expected:
+        return None  # of an earlier configuration of the coordinator, or there is none
+    return data, _read_model(data, record)
 
 
 def require_fit(model: NDArray[Any], record: RoundRecord) -> None:

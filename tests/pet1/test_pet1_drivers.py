@@ -23,6 +23,7 @@ from pet.pet1.messages import Pet1Tag
 from pet.protocol.participant_events import NewRound, TaskAbandoned
 from pet.protocol.pet1_publications import pack_model
 from pet.protocol.phases import Phase
+from pet.transports.pet1 import Pet1Document
 
 
 @pytest.fixture
@@ -79,6 +80,9 @@ def test_integers_are_summed_exactly(tmp_path: Path) -> None:
         play_round(world, participants, world.all_members(), models)
         # No record names them: who asks gets the totals of the last round.
         np.testing.assert_array_equal(participants[0].global_model(), np.sum(models, axis=0))
+        # What a coordinator has left over from rounds of another kind is no total of this one.
+        world.transport.lies[Pet1Document.MODEL] = lambda _: b"weights"
+        assert participants[0].global_model() is None
 
 
 def test_a_member_that_is_killed_before_and_after_each_message_signs_nothing_twice(world: DrivenRound) -> None:
