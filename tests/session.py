@@ -7,11 +7,14 @@ import contextlib
 import gc
 import importlib
 import os
+import shlex
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import forked_workers
 import pytest
 from collected import note_collected
 
@@ -43,16 +46,50 @@ def pytest_collection(session: pytest.Session) -> None:
     the same order all compile everything: twelve seconds of CPU for each. So they begin at different ends.
     """
     gc.disable()  # what is imported and collected stays; looking at it again and again takes a fifth of the time
-    worker = getattr(session.config, "workerinput", None)
-    if worker is None:
+    share = share_of(session.config)
+    if share is None:
         return
     places = [Path(argument.partition("::")[0]) for argument in session.config.args]
     files = sorted({path for place in places for path in (place.rglob("test_*.py") if place.is_dir() else [place])})
-    for path in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+    for path in files[share]:
         # An error appears once more, and is reported, when pytest imports the file.
         with contextlib.suppress(Exception, pytest.skip.Exception):
             sys.path.insert(0, str(path.parent))
             importlib.import_module(path.stem)
+
+
+def share_of(config: pytest.Config) -> slice | None:
+    """Return which of the files a process imports first, if it is one of several that import all of them."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        return slice(1, None, 2) if forked_workers.is_copied(config) else None
+    if forked_workers.HALVES not in os.environ:
+        return slice(int(worker["workerid"].removeprefix("gw")), None, worker["workercount"])
+    return slice(0, None, 2) if worker["workerid"] == "gw0" else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start all workers but the first as copies of a process that imports the tests, where processes can be copied.
+
+    Not under coverage, which measures what imports run.
+    """
+    workers = getattr(config.option, "tx", None) or []
+    is_usual = len(workers) > 2 and set(workers) == {"popen"} and not getattr(config.option, "cov_source", None)
+    if not is_usual or not sys.platform.startswith("linux") or config.option.collectonly:
+        return
+    folder = tempfile.TemporaryDirectory(prefix="pet-tests-", ignore_cleanup_errors=True)
+    place, invocation = Path(folder.name, "workers"), config.invocation_params
+    server = forked_workers.start_server(place, invocation.dir, [str(argument) for argument in invocation.args])
+    os.environ[forked_workers.HALVES] = "1"
+    python = shlex.join(forked_workers.command_of(place))
+    config.option.tx = ["popen", *(f"popen//python={python}" for _ in workers[1:])]
+
+    def end() -> None:
+        os.environ.pop(forked_workers.HALVES, None)
+        server.communicate(timeout=60)
+        folder.cleanup()
+
+    config.add_cleanup(end)
 
 
 def pytest_collection_finish() -> None:
@@ -66,13 +103,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which not every environment has
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Take two workers more than there are cores: many tests wait for a broker, a browser or a clock.
+    """Take three workers more than there are cores: many tests wait for a broker, a browser or a clock.
 
-    On two cores three workers left a quarter of the time unused; what another worker costs, imports and collection, is less.
+    On two cores four workers left a fifth of the time unused. Another one costs no more than that it collects the tests.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 2
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 3
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

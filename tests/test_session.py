@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 def run_tests(folder, code, *options):
     """Run a file of tests in a process of its own, with the hooks of this session."""
-    (folder / "conftest.py").write_text("from session import pytest_collection_modifyitems, pytest_terminal_summary\n")
+    (folder / "conftest.py").write_text(
+        "from session import pytest_collection_modifyitems, pytest_configure, pytest_terminal_summary\n"
+    )
     (folder / "test_it.py").write_text("import time\nimport pytest\n" + code)
     (folder / "pytest.ini").write_text(
         f"[pytest]\npythonpath = {REPOSITORY / 'tests'}\nmarkers =\n  long: x\n  very_long: x\n"
@@ -39,6 +42,20 @@ def test_skips_are_one_line_that_counts_them_by_reason(tmp_path, workers):
     assert "skipped 71: 70 without nats-server (Debian: nats-server); 1 no wheel" in lines
     assert sum("skipped" in line.lower() for line in lines) == 2, lines  # and the last line of pytest
     assert "left out: tests marked long or very_long (pytest -m long, pytest -m very_long)" in lines
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are copied on Linux alone")
+def test_all_workers_but_one_are_copies_of_a_process_that_imported_the_tests(tmp_path):
+    code = (
+        "import os\nfrom pathlib import Path\nIMPORTED_IN = os.getpid()\n"
+        "@pytest.mark.parametrize('number', range(30))\n"
+        "def test_where(number): Path(f'{os.getpid()}.worker').write_text(str(IMPORTED_IN))\n"
+    )
+    done = run_tests(tmp_path, code, "-n", "3")
+    assert "30 passed" in done.stdout, done.stdout + done.stderr
+    imported_in = {path.stem: path.read_text() for path in tmp_path.glob("*.worker")}
+    assert sorted(Counter(imported_in.values()).values()) == [1, 2]
+    assert len(imported_in.keys() & set(imported_in.values())) == 1
 
 
 def test_a_test_that_hangs_fails_and_shows_where(tmp_path):
