@@ -100,5 +100,6 @@ def test_the_asyncio_participant_of_its_docstring(coordinator):
     run_participants(code, coordinator)
 
 
+@pytest.mark.long
 def test_the_participant_in_a_thread_of_the_readme(coordinator):
     run_participants(readme_block("spawn_participant("), coordinator)

@@ -115,9 +115,11 @@ KINDS = {"thread": send_from_thread, "asyncio": send_from_task, "ticks": send_fr
 @pytest.mark.parametrize(
     ("served", "send"),
     [
-        *(("HTTP", kind) for kind in ("thread", "asyncio", "test-drive")),
+        ("HTTP", "thread"),
+        ("HTTP", "asyncio"),
+        pytest.param("HTTP", "test-drive", marks=pytest.mark.long),
         ("TLS", "ticks"),
-        ("NATS", "thread"),
+        pytest.param("NATS", "thread", marks=pytest.mark.long),
         ("NATS", "asyncio"),
     ],
     indirect=["served"],

@@ -130,9 +130,8 @@ def wait_for_models(coordinator, count):
 @pytest.mark.parametrize(
     "kinds",
     [
-        ["thread"],
         pytest.param(list(KINDS), marks=pytest.mark.long),
-        *(pytest.param([kind], marks=pytest.mark.very_long) for kind in ("asyncio", "ticks")),
+        *(pytest.param([kind], marks=pytest.mark.very_long) for kind in KINDS),
     ],
     ids="-".join,
 )
