@@ -39,13 +39,14 @@ class Page(HTMLParser):
             self.links.append(named["href"])
 
 
-def built(folder):
+def built(folder, theme):
     """Build the site; return its pages by path."""
     if importlib.util.find_spec("sphinx") is None and os.environ.get("CI") != "true":
         pytest.skip("without sphinx (the extra docs)")
     # Without the extension that shows the sources of modules, which no page links to by hand: a quarter of the time.
     extensions = "-Dextensions=myst_parser,sphinx.ext.autodoc,sphinx.ext.napoleon"
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", extensions, ROOT / "docs", folder]
+    options = ["-q", "-W", "--keep-going", "-b", "html", extensions, f"-Dhtml_theme={theme}"]
+    command = [sys.executable, "-m", "sphinx", *options, ROOT / "docs", folder]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return {path.resolve(): Page(path) for path in folder.rglob("*.html")}
@@ -63,10 +64,12 @@ def imported_names():
             yield from (name for name in found if not name.startswith(NEEDS_FRAMEWORK))
 
 
-@pytest.mark.long
-def test_it_builds_and_has_what_it_promises(tmp_path):
-    """One test, because one build takes half a minute of CPU."""
-    site = built(tmp_path)
+@pytest.mark.parametrize(
+    "theme", [pytest.param("basic", marks=pytest.mark.long), pytest.param("furo", marks=pytest.mark.very_long)]
+)
+def test_it_builds_and_has_what_it_promises(theme, tmp_path):
+    """One test, because one build takes half a minute of CPU; the site's own theme takes a quarter of it."""
+    site = built(tmp_path, theme)
     assert undescribed_names(site) == set()
     assert broken_links(site) == []
 

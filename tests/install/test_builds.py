@@ -94,8 +94,9 @@ def build_after_others(archive, folder, **environment):
 
 @pytest.fixture(scope="session")
 def wheel(archive, shared):
-    compiler = str(write_quick_compiler(shared / "compiler"))
-    return build_once(shared / "wheel", lambda: build_after_others(archive, shared / "wheel", CC=compiler))
+    # Without one of the variants: it takes half of the compiler's time, and is in what the tests run with.
+    tools = {"CC": str(write_quick_compiler(shared / "compiler")), "PET_WITHOUT": "avx512"}
+    return build_once(shared / "wheel", lambda: build_after_others(archive, shared / "wheel", **tools))
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +160,8 @@ def test_a_wheel_of_what_was_never_built_is_refused(unpacked, tmp_path):
 
 def test_an_installed_wheel_runs_its_kernels(site, tmp_path):
     done = python(SHOW, tmp_path, PYTHONPATH=str(site))
-    assert done.stdout.split() == [kernels.available_backends()[0], str(site / "pet" / "__init__.py")]
+    best = next(name for name in kernels.available_backends() if name != "avx512")
+    assert done.stdout.split() == [best, str(site / "pet" / "__init__.py")]
     assert done.stderr == ""
 
 
