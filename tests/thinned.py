@@ -1,6 +1,7 @@
 """A plugin of pytest that keeps one in THINNED_TO of the tests that differ in parameters alone, and one of each back-end.
 
-For the tests of kernels once more: with another compiler, and under sanitizers, where all of them take a minute of CPU.
+For the tests of kernels once more: with another compiler, and under sanitizers, where all of them take a minute of CPU; and for
+other versions of libraries, where up to THINNED_ABOVE such tests stay, because parameters that are few name libraries.
 """
 
 import os
@@ -18,6 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         name, _, parameters = item.nodeid.partition("[")
         backend = next((backend for backend in kernels.available_backends() if backend in parameters), "")
         groups[name, backend].append(item)
-    kept = {item for group in groups.values() for item in group[:: int(os.environ["THINNED_TO"])]}
+    step, few = int(os.environ["THINNED_TO"]), int(os.environ.get("THINNED_ABOVE", "0"))
+    kept = {item for group in groups.values() for item in group[:: step if len(group) > few else 1]}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
