@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -346,6 +347,32 @@ def test_what_cannot_be_stored_is_sent_again(coordinator: Served) -> None:
     assert coordinator.world.service.refusals.read()[RefusalReason.NO_ROOM] == 1
     coordinator.world.engine.is_storing = True
     assert coordinator.piece(0, range(3)) == UpdateAccepted()
+
+
+def test_leaves_wait_for_memory_and_more_of_them_come_again(coordinator: Served) -> None:
+    """Who has all that one sender may have waits for more, and what comes then is 503 before it is read."""
+    coordinator.open(0)
+    memory, body = coordinator.world.service.memory, piece_of(coordinator.update(0), range(1))
+    head = f"POST /pet/v1/update/leaves HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        # An eighth of the room is kept for others, and an eighth for small bodies.
+        held = [stack.enter_context(coordinator.connect()) for _ in range(BUDGET * 6 // 8 // LEAF_BYTES)]
+        for connection in held:
+            connection.sendall(head + body[:-1])
+        wait_until(lambda: memory.free_bytes == BUDGET - len(held) * (LEAF_BYTES - 1), 60)
+        waiting = threading.Thread(target=coordinator.piece, args=(0, range(1)))
+        waiting.start()
+        wait_until(lambda: memory._waiters, 60)
+        with httpx.Client() as another:
+            answer = another.post(f"{coordinator.url}/pet/v1/update/leaves", content=body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        for connection in held:
+            connection.sendall(body[-1:])
+            assert b"200 OK" in connection.recv(4096)
+        waiting.join(60)
+        assert not waiting.is_alive()
+    assert coordinator.world.service.refusals.read()[RefusalReason.NO_ROOM] == 1
+    assert coordinator.open(0) == have(0)
 
 
 def test_a_piece_that_stalls_is_given_up() -> None:
