@@ -270,7 +270,7 @@ class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication
         if packed is not None:
             self._publish_document(Pet1Document.MODEL, "pet-1 model", packed)
 
-    def _publish_document(self, document: Pet1Document, name: str, data: bytes) -> None:
+    def _publish_document(self, document: Pet1Document, name: str, data: Buffer) -> None:
         self._documents = self._documents | {document: PublishedDocument(data, digest(name, data))}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
+from pet.buffers import Buffer
 from pet.coordinator.model_store import ModelStore
 from pet.coordinator.open_rounds import WRITER_BYTES, load_model
 from pet.coordinator.pet1_durable import DurablePet1
@@ -111,11 +112,11 @@ def _starting_from(settings: Pet1Settings, model: RoundModel | None) -> Pet1Sett
     return replace(settings, model_digest=digest("pet-1 model", packed))
 
 
-def pack_last_model(model: GlobalModel) -> bytes | None:
+def pack_last_model(model: GlobalModel) -> Buffer | None:
     """Return a model as participants of pet/1 take it, whichever profile's round made it; None for integers of xaynet's."""
     config = model.config.vect
     if isinstance(model, FieldModel) and isinstance(config, FieldConfig):
         return pack_model(model, config)
     if model.dtype.kind != "f":
         return None
-    return model.to_array().astype(model.dtype.newbyteorder("<"), copy=False).tobytes()
+    return model.to_array().astype(model.dtype.newbyteorder("<"), copy=False).data.cast("B")

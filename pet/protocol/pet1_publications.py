@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pet.buffers import Buffer
 from pet.field_config import FieldConfig
 from pet.field_model import FieldModel
 from pet.mask_choices import FieldValues
@@ -99,7 +100,7 @@ Pet1Publication: TypeAlias = (
 )
 
 
-def pack_model(model: FieldModel, config: FieldConfig) -> bytes:
+def pack_model(model: FieldModel, config: FieldConfig) -> Buffer:
     """Return a model as it is served, and as the next record's digest covers it (docs/spec/profile.md 6.2, 15.1).
 
     Returns:
@@ -108,7 +109,7 @@ def pack_model(model: FieldModel, config: FieldConfig) -> bytes:
     if config.values is FieldValues.INT:
         unit = int(model.scalar_sum).to_bytes(config.element_bytes, "little")
         return b"".join([*(piece.tobytes() for piece in model.iter_elements()), unit])
-    return model.to_array().astype(config.dtype.newbyteorder("<"), copy=False).tobytes()
+    return model.to_array().astype(config.dtype.newbyteorder("<"), copy=False).data.cast("B")
 
 
 def publish_header(round_id: int, current: Pet1Round, number: int) -> HeaderPublished:

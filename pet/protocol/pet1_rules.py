@@ -199,17 +199,10 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
 
     def finish(self, round_id: int, current: Pet1Round) -> Pet1Publication | RoundFailure:
         """Add the agreed updates, take the mask off that the answers give, and decode (docs/spec/profile.md 11)."""
-        certificate, record = current.certificate, current.record
+        certificate, config = current.certificate, current.record.config
         assert certificate is not None, "the phase comes after Check"
-        config = record.config
         try:
-            # The random vectors of the fingerprints are drawn in there, after the last answer (K7).
-            recovered = recover_mask(current.enrolment.plan, current.answers, threads=self.threads)
-            total = self._add_up(current, certificate.agreed)
-            mask = np.frombuffer(recovered.mask.to_vector(), dtype=np.uint8).reshape(total.shape)
-            parallel_fields.subtract(total, mask, config.order, self.threads)
-            pair, unit = MaskConfigPair.of(config), int.from_bytes(total[-1].tobytes(), "little")
-            model = FieldModel(pair, len(certificate.agreed), total[:-1], unit, self.threads)
+            model, wrong_slots, unchecked_groups = self._unmask(current, certificate.agreed)
         except UnmaskError as error:
             return RoundFailure(error.reason, str(error))
         except StateError as error:
@@ -217,15 +210,32 @@ class Pet1Rules(RoundRules[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication])
             return RoundFailure("damaged_leaf", str(error))
         if config.values is not FieldValues.INT:
             current.next_model_digest = digest("pet-1 model", pack_model(model, config))
-        if recovered.wrong_slots:
-            self.evidence.keep(_evidence_of(round_id, current, certificate, recovered.wrong_slots))
+        if wrong_slots:
+            self.evidence.keep(_evidence_of(round_id, current, certificate, wrong_slots))
         return TotalPublished(
             round_id=round_id,
             model=model,
             update_count=len(certificate.agreed),
-            wrong_slots=recovered.wrong_slots,
-            unchecked_groups=recovered.unchecked_groups,
+            wrong_slots=wrong_slots,
+            unchecked_groups=unchecked_groups,
         )
+
+    def _unmask(self, current: Pet1Round, agreed: Sequence[bytes]) -> tuple[FieldModel, tuple[int, ...], tuple[int, ...]]:
+        """Return the model, the slots of wrong answers, and the groups of which none could be compared; no mask is left.
+
+        Raises:
+            UnmaskError: "wrong_share", "total_out_of_range", "no_weight".
+            StateError: a leaf is damaged.
+        """
+        config = current.record.config
+        # The random vectors of the fingerprints are drawn in there, after the last answer (K7).
+        recovered = recover_mask(current.enrolment.plan, current.answers, threads=self.threads)
+        total = self._add_up(current, agreed)
+        mask = np.frombuffer(recovered.mask.to_vector(), dtype=np.uint8).reshape(total.shape)
+        parallel_fields.subtract(total, mask, config.order, self.threads)
+        pair, unit = MaskConfigPair.of(config), int.from_bytes(total[-1].tobytes(), "little")
+        model = FieldModel(pair, len(agreed), total[:-1], unit, self.threads)
+        return model, recovered.wrong_slots, recovered.unchecked_groups
 
     def _add_up(self, current: Pet1Round, agreed: Sequence[bytes]) -> Any:
         """Add the vectors of the agreed set, leaf by leaf: later than as they arrive, and none is ever taken off again."""
