@@ -97,6 +97,7 @@ NOT_SECRET = {
     ("MachineState", "seed"): "as above",
     ("RoundModel", "round_seed"): "as above",
     ("JournalPosition", "round_seed"): "as above",
+    ("RoundPosition", "round_seed"): "as above",
     ("_Round", "seed"): "as above",
     ("Recording", "seed"): "as above",
 }

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pet.errors import MissingExtraError
+
+with MissingExtraError.naming("http"):  # first: the module below needs pydantic too
+    from pydantic import Field
 
 from pet.coordinator.setting_field import (
     Count,
