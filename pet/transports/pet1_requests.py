@@ -55,13 +55,13 @@ class SendPiece:
 Pet1Request: TypeAlias = GetDocument | GetHeaders | OpenUpdate | SendPiece | SendMessage
 
 
-def carry_out_pet1(transport: Pet1Transport | AsyncPet1Transport, request: Pet1Request, **options: Any) -> Any:
+def carry_out_pet1(transport: Pet1Transport | AsyncPet1Transport, request: Pet1Request) -> Any:
     """Make the call that a request stands for; returns what it returns, which of an `AsyncPet1Transport` is to be awaited."""
     match request:
         case GetDocument():
-            return transport.get_document(request.document, request.max_bytes, **options)
+            return transport.get_document(request.document, request.max_bytes)
         case GetHeaders():
-            return transport.get_headers(request.after, **options)
+            return transport.get_headers(request.after)
         case OpenUpdate():
             return transport.open_update(request.sealed)
         case SendPiece():
