@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from pathlib import Path
 
@@ -91,6 +92,26 @@ def test_one_participant_asks_no_faster_than_its_rate(broker):
             assert service.refusals.read()[RefusalReason.RATE] == 1
 
     run(use())
+
+
+def test_no_participant_fills_the_log(broker, caplog):
+    caplog.set_level(logging.INFO, "pet.transports.nats")
+
+    async def use():
+        service, subjects = CoordinatorService(CoordinatorEngine(live_settings())), Subjects(FEDERATION)
+        async with (
+            service,
+            await connect(settings_for(broker), "coordinator") as connection,
+            NatsServer(service, connection, subjects),
+            await connect(settings_for(broker), "peer") as peer,
+        ):
+            for _ in range(20):
+                await peer.request(subjects.open("busy"), b"nonsense")
+                await peer.request(subjects.ask("busy"), b"nonsense")
+
+    run(use())
+    lines = [record.getMessage() for record in caplog.records if "busy" in record.getMessage()]
+    assert sorted(line.partition(":")[0] for line in lines) == ["question of busy ignored", "upload of busy refused"]
 
 
 @pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])

@@ -21,6 +21,7 @@ from pet.bodies.memory_budget import MemoryBudget
 from pet.bodies.spool import Spool
 from pet.bodies.upload_folder import UploadFolder
 from pet.errors import NoRoomError, RemoteProtocolError, TransportError
+from pet.transports.line_limit import LineLimit
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import HEADER_BYTES, OpenAnswer, UploadOffer, Verdict
 from pet.transports.nats.incoming_upload import WAIT_SECONDS, IncomingUpload
@@ -104,6 +105,7 @@ class UploadReceiver:
         self._directory: Final = directory
         self._spool: Final = spool or Spool(None, max_spool_bytes)
         self._memory: Final = memory or MemoryBudget(DEFAULT_MEMORY_BYTES)
+        self._lines: Final = LineLimit()
         self._rates: Final = rates or Rates(DEFAULT_REQUESTS_PER_SECOND)
         self._on_refused: Final = on_refused
         self._slots: Final = slots
@@ -155,7 +157,7 @@ class UploadReceiver:
             offer = UploadOffer.from_bytes(payload)
             answer = await self._open(peer, offer)
         except RemoteProtocolError as error:
-            _logger.info("upload refused: %s", error)
+            self._lines.log(_logger, logging.INFO, peer, "upload of %s refused: %s", peer, error)
             self._count(error.reason)
             answer = OpenAnswer(verdict=Verdict(is_accepted=False, reason=error.reason))
         return answer.to_bytes()

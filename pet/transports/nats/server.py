@@ -270,7 +270,8 @@ class NatsServer:
             return encode_answer(json.dumps(self._endpoint.status()).encode())
         key = payload.removeprefix(ASK_SEEDS)
         if not payload.startswith(ASK_SEEDS) or len(key) != PUBLIC_KEY_BYTES:
-            _logger.info("question ignored: expected %r, or %r and a key, got %d bytes", ASK_STATUS, ASK_SEEDS, len(payload))
+            text = "question of %s ignored: expected %r, or %r and a key, got %d bytes"
+            self._lines.log(_logger, logging.INFO, peer, text, peer, ASK_STATUS, ASK_SEEDS, len(payload))
             return encode_answer(None)
         # Encoding ten thousand entries takes long enough to do it elsewhere.
         parameters, seeds = await self._service.run(read_in_round, self._endpoint, lambda: self._endpoint.seeds(key))
