@@ -259,30 +259,32 @@ def main() -> None:
 
 
 def compare(length: int, uploads: int, count_at_once: int) -> None:
-    xaynet, own = CoordinatorProcess(length, max(3, uploads + 1)), Pet1CoordinatorProcess(length)
+    xaynet, own = CoordinatorProcess(length, max(3, uploads + 2)), Pet1CoordinatorProcess(length)
     try:
         parameters = RoundParameters.from_bytes(httpx.get(f"{xaynet.url}/params").content)
         (sum_key,) = find_keys(parameters, is_sum=True, count=1)
         upload(xaynet.address, sum_body(parameters, sum_key))
         while httpx.get(f"{xaynet.url}/sums").status_code != 200:
             time.sleep(0.05)
-        keys = find_keys(parameters, is_sum=False, count=uploads)
+        keys = find_keys(parameters, is_sum=False, count=uploads + 1)
         print(f"kernels: {kernels.active_backend()}; pet/1 before the first update: {own.peak_megabytes():.0f} MB")
         ratios = []
         for number, signing_key in enumerate(keys):
             before, now = send_by_xaynet(xaynet, signing_key, length), send_by_pet1(own, PARTICIPANTS[number], length)
+            if number == 0:
+                continue  # with what both sides import and allocate once
             ratios.append((now.participant + now.coordinator) / (before.participant + before.coordinator))
             for name, cost in (("xaynet", before), ("pet/1", now)):
                 print(
-                    f"update {number + 1}, {name}: CPU {cost.participant + cost.coordinator:.3f} s (participant"
+                    f"update {number}, {name}: CPU {cost.participant + cost.coordinator:.3f} s (participant"
                     f" {cost.participant:.3f}, coordinator {cost.coordinator:.3f}), wall {cost.wall:.3f} s"
                 )
         middle = statistics.median(ratios)
         print(f"CPU of both sides, pet/1 to xaynet's profile: {middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-        for number in PARTICIPANTS[uploads : 2 * uploads]:
+        for number in PARTICIPANTS[uploads + 1 : 2 * uploads + 1]:
             seconds, libsodium = last_byte_seconds(own, number, length)
             print(f"last byte to answer: {seconds:.4f} s = {seconds / libsodium:.3f} x libsodium's {libsodium:.3f} s")
-        seconds = at_once(own, list(PARTICIPANTS[2 * uploads : 2 * uploads + count_at_once]), length)
+        seconds = at_once(own, list(PARTICIPANTS[2 * uploads + 1 : 2 * uploads + 1 + count_at_once]), length)
         megabytes = 4e-6 * length * count_at_once
         print(
             f"{count_at_once} at once: {seconds:.2f} s, {megabytes / seconds:.0f} MB/s;"
