@@ -27,7 +27,8 @@ _Answer = TypeVar("_Answer")
 #: How long an honest peer goes on asking.
 _PATIENCE_SECONDS: Final = 120.0
 _UPDATE: Final = "/pet/v1/update"
-_BODY_REASONS: Final = ("no_room", "body_evicted", "body_stalled")
+#: What a body counts as that does not go on; between two Update phases it is answered before it is read.
+_BODY_REASONS: Final = ("no_room", "body_evicted", "body_stalled", "rate", "connection_rate", "wrong_phase", "length_mismatch")
 
 
 class PatientEndpoint:

@@ -71,11 +71,7 @@ class Target:
 
 def refusals(figures: dict[str, float], attack: AnyAttack) -> float:
     """Return how often the server has counted one of the reasons of an attack."""
-    names = (
-        ("pet_refusals_total",)
-        if isinstance(attack, Attack)
-        else ("pet_nats_uploads_refused_total", "pet_messages_refused_total")
-    )
+    names = ("pet_refusals_total", "pet_nats_uploads_refused_total", "pet_messages_refused_total")
     return sum(figures.get(f'{name}{{reason="{reason}"}}', 0.0) for name in names for reason in attack.reasons)
 
 
