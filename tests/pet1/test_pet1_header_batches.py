@@ -16,6 +16,7 @@ _HEADERS = st.lists(st.binary(max_size=40), max_size=5)
 def test_headers_are_read_as_they_were_written(headers: list[bytes], first: int) -> None:
     batch = HeaderBatch(tuple(headers), first + len(headers))
     assert HeaderBatch.decode(batch.encode(), first) == batch
+    assert batch.size_bytes == len(batch.encode())
 
 
 @given(headers=_HEADERS, data=st.data())

@@ -43,6 +43,7 @@ from pet.messages import (
 from pet.protocol.participant import ParticipantMachine
 from pet.protocol.participant_events import (
     AnswerRefused,
+    FollowedRound,
     GetParameters,
     GetSeeds,
     GetSums,
@@ -178,9 +179,14 @@ def test_clipped_weights_are_counted():
 
 def test_a_participant_that_is_not_selected_waits():
     machine, script = make_machine(), Script(round_parameters("none"))
+    assert machine.round is None
     steps(machine, script, 3)
     assert machine.state is ParticipantState.AWAITING
     assert take_events(machine)[1:] == [NotSelected()]
+    parameters = script.parameters
+    assert machine.round == FollowedRound(
+        digest=parameters.digest(), config=parameters.mask_config.vect, model_length=parameters.model_length
+    )
 
 
 def test_a_held_model_is_not_asked_for_and_survives_a_new_round():
