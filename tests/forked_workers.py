@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 HALVES = "PET_TESTS_IMPORTED_IN_HALVES"
 
 
+def can_copy() -> bool:
+    """Return whether this system copies processes, and lets their end be waited for beside other things."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # another system than Linux; an older one, or a sandbox
+        return False
+    return True
+
+
 def start_server(place: Path, folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
     """Start the process that is copied; it ends when its standard input does, and the last copy.
 

@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     workers = getattr(config.option, "tx", None) or []
     is_usual = len(workers) > 2 and set(workers) == {"popen"} and not getattr(config.option, "cov_source", None)
-    if not is_usual or not sys.platform.startswith("linux") or config.option.collectonly:
+    if not is_usual or not forked_workers.can_copy() or config.option.collectonly:
         return
     folder = tempfile.TemporaryDirectory(prefix="pet-tests-", ignore_cleanup_errors=True)
     place, invocation = Path(folder.name, "workers"), config.invocation_params

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import forked_workers
 import pytest
 import session
 from programs import DEBIAN_PACKAGES, require_program
@@ -44,7 +45,7 @@ def test_skips_are_one_line_that_counts_them_by_reason(tmp_path, workers):
     assert "left out: tests marked long or very_long (pytest -m long, pytest -m very_long)" in lines
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are copied on Linux alone")
+@pytest.mark.skipif(not forked_workers.can_copy(), reason="without copies of processes, which Linux has")
 def test_all_workers_but_one_are_copies_of_a_process_that_imported_the_tests(tmp_path):
     code = (
         "import os\nfrom pathlib import Path\nIMPORTED_IN = os.getpid()\n"
