@@ -7,6 +7,7 @@ import pytest
 
 from pet import MaskConfig, cli
 from pet.commands.demo_server import open_listener, running_coordinator, url_of
+from pet.coordinator.engine import CoordinatorEngine
 from pet.model_formats import decode_bincode, decode_npy, decode_safetensors
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
@@ -29,7 +30,7 @@ def url():
         update=window(3),
         sum2=window(1),
     )
-    with open_listener() as listener, running_coordinator(listener, settings, lambda event: None):
+    with open_listener() as listener, running_coordinator(listener, CoordinatorEngine(settings), lambda event: None):
         yield url_of(listener)
 
 

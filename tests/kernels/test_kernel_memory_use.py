@@ -9,6 +9,7 @@ from pathlib import Path
 import emulated
 import pytest
 import setuptools
+import setuptools.command.bdist_wheel  # before somebody takes its libraries off the path of a copied worker
 from programs import require_program
 
 from pet.kernels import _native
