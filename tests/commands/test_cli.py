@@ -214,7 +214,7 @@ sys.meta_path.insert(0, Finder)
 
 @pytest.mark.parametrize(("begins", "seconds"), [(IMPORTING, 0), ("print('up', flush=True); ", 1)], ids=["imports", "works"])
 def test_ctrl_c_ends_in_one_line(begins, seconds):
-    words = ["bench", "--sizes", "1e6", "--backends", "reference"]
+    words = ["bench", "--sizes", "1e5", "--backends", "reference"]
     with fork_server.start(begins + fork_server.PET, *words, imports=fork_server.WITHOUT_EXTRAS) as process:
         process.stdout.readline()
         with suppress(subprocess.TimeoutExpired):
