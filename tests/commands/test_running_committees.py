@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shlex
 import shutil
@@ -97,11 +98,12 @@ def check_services(folder: Path, member_words: list[str], code: str, port: int) 
             finally:
                 for each in threads:
                     each.stop()
+            # The participant may know of the certificate before the member, without whom the round does not end.
+            lines = list(itertools.takewhile(lambda line: "sent SUM2" not in line, process.stderr))
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=60)
-        assert "Stopped. Rounds answered: " in output
-        assert "sent SUM2" in errors
-        assert "any 2 of" in errors
+            output, _ = process.communicate(timeout=60)
+        assert "Stopped. Rounds answered: 1" in output
+        assert "any 2 of" in "".join(lines)
 
 
 @contextlib.contextmanager
