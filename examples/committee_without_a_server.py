@@ -4,7 +4,7 @@
 
 Each clinic sends an update and is a member of the committee. Whatever would travel over a network is bytes in this file: the
 coordinator passes them on, and sees masked vectors, sealed boxes and signatures. One clinic vanishes before it answers; the
-rest suffices. docs/spec/profile.md says what each step protects from; machines, not programs: nothing offers such rounds yet.
+rest suffices. docs/spec/profile.md says what each step protects from; docs/running-committees.md runs the same over HTTP.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ _NPY_START_BYTES: Final = 10
 _MAX_NPY_HEADER_BYTES: Final = 4096
 #: The header of a vector. numpy evaluates a header as a Python literal and warns about some that it repairs; here everything
 #: but a plain one is refused, whatever filters of warnings are set.
-_NPY_ENTRY: Final = rb" *'(descr|fortran_order|shape)' *: *('<[fi][48]'|False|\( *(?:0|[1-9][0-9]{0,18}) *, *\)) *"
+_NPY_ENTRY: Final = rb" *'(descr|fortran_order|shape)' *: *('<[fiu][48]'|False|\( *(?:0|[1-9][0-9]{0,18}) *, *\)) *"
 _NPY_HEADER: Final = re.compile(rb"\{(?:" + _NPY_ENTRY + rb"(?:,|(?=\})))* *\}[ \n]*")
-_SAFETENSORS_NAMES: Final = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64"}
-_DTYPES: Final = {np.dtype(name).str: np.dtype(name) for name in ("<f4", "<f8", "<i4", "<i8")}
+_SAFETENSORS_NAMES: Final = {"<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "<u4": "U32", "<u8": "U64"}
+_DTYPES: Final = {np.dtype(name).str: np.dtype(name) for name in _SAFETENSORS_NAMES}
 
 
 def npy_header(length: int, dtype: np.dtype[Any]) -> bytes:
@@ -54,7 +54,7 @@ def encode_npy(array: NDArray[Any]) -> bytes:
 
 
 def decode_npy(data: Buffer) -> NDArray[Any]:
-    """Read a .npy file that holds one vector of float32, float64, int32 or int64, little-endian.
+    """Read a .npy file that holds one vector of floats or integers of 4 or 8 bytes, little-endian.
 
     Returns:
         A view of the data; read-only where the data is.
@@ -106,7 +106,7 @@ def encode_safetensors(array: NDArray[Any]) -> bytes:
     """
     weights = np.ascontiguousarray(array)
     if weights.dtype.newbyteorder("<").str not in _DTYPES:
-        raise ModelError(f"model: expected float32, float64, int32 or int64, got {weights.dtype}")
+        raise ModelError(f"model: expected floats or integers of 4 or 8 bytes, got {weights.dtype}")
     return bytes(_safetensors().save({TENSOR_NAME: weights}))
 
 

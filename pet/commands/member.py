@@ -6,10 +6,9 @@ What it signs, and when, is in pet/participant/committee_member.py; this file pa
 from __future__ import annotations
 
 import logging
-import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,10 +18,9 @@ from pet.commands.stop_signals import call_on_stop
 from pet.coordinator.key_file import read_key_file
 from pet.log_lines import log_to_standard_error
 from pet.participant.back_off import BackOff
-from pet.participant.committee_member import CommitteeMember
+from pet.participant.committee_member import CommitteeMember, end_requests_later
+from pet.transports.base import Transport
 from pet.urls import shown_url
-
-_GRACE_SECONDS: Final = 0.5
 
 
 def command(
@@ -101,14 +99,10 @@ def command(
         console.print(f"Stopped. Rounds answered: {member.status.answered}.")
 
 
-def _stop(member: CommitteeMember, transport: object) -> None:
+def _stop(member: CommitteeMember, transport: Transport) -> None:
     """Have a member end; a request that takes longer than half a second is given up."""
     member.stop()
-    end_requests = getattr(transport, "end_requests", None)
-    if end_requests is not None:
-        timer = threading.Timer(_GRACE_SECONDS, end_requests)
-        timer.daemon = True
-        timer.start()
+    end_requests_later(transport)
 
 
 def _set_up_logging() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from pet.commands._coordinator_url import AllowInsecureOption, CoordinatorKeyOption, open_coordinator
 from pet.commands.terminal_progress import shown_progress
-from pet.errors import OtherRoundError, TransportError
+from pet.errors import OtherRoundError, TransportError, TransportRefusedError, UnknownProfileError
 from pet.messages import RoundParameters
 from pet.model_formats import encode_npy, encode_safetensors
 from pet.participant.model_answer import decode_global_model, max_model_bytes
+from pet.pet1.round_record import RECORD_BYTES, RoundRecord
 from pet.transports.base import Transport
+from pet.transports.pet1 import Pet1Document, Pet1Transport
 from pet.urls import shown_url
 
 _ENCODERS: Final = {".npy": encode_npy, ".safetensors": encode_safetensors}
@@ -68,7 +70,7 @@ def command(
 
 
 def _fetch(transport: Transport, url: str) -> NDArray[np.generic]:
-    """Return the model in the data type of the round parameters.
+    """Return the model in the data type of the round.
 
     Raises:
         TransportError: the coordinator cannot be reached, or has no model yet.
@@ -77,7 +79,17 @@ def _fetch(transport: Transport, url: str) -> NDArray[np.generic]:
     parameters, answer = _fetch_in_round(transport)
     if answer is None:
         raise TransportError(f"{url}: expected a global model, got none: no round has finished yet")
-    return decode_global_model(answer, parameters)
+    return decode_global_model(answer, parameters, _dtype_of_pet1(transport))
+
+
+def _dtype_of_pet1(transport: Transport) -> np.dtype[Any] | None:
+    """Return the data type of rounds of pet/1, whose parameters are made for clients that idle; None under xaynet's profile."""
+    if not isinstance(transport, Pet1Transport):
+        return None
+    with contextlib.suppress(UnknownProfileError, TransportRefusedError):
+        record = transport.get_document(Pet1Document.ROUND, RECORD_BYTES)
+        return None if record is None else RoundRecord.from_bytes(record).config.dtype
+    return None
 
 
 def _fetch_in_round(transport: Transport) -> tuple[RoundParameters, tuple[str, bytes] | None]:

@@ -244,11 +244,8 @@ class CommitteeMember:
         a handler of signals.
         """
         self._stop_requested.set()
-        end_requests = getattr(self._transport, "end_requests", None)
-        if self._owns_transport and end_requests is not None:
-            timer = threading.Timer(_GRACE_SECONDS, end_requests)
-            timer.daemon = True
-            timer.start()
+        if self._owns_transport:
+            end_requests_later(self._transport)
 
     def close(self) -> None:
         """Let others use the state file, and close connections of its own; call it once `run` has returned."""
@@ -304,3 +301,12 @@ def _open(url: str, key: bytes | None, allow_insecure: bool | None) -> Transport
     from pet.transports.http import HttpTransport  # needs an extra that other transports do without
 
     return HttpTransport(url, coordinator_key=key, allow_insecure=allow_insecure)
+
+
+def end_requests_later(transport: Transport) -> None:
+    """Give up the requests under way on a transport that can do so, once they had half a second more."""
+    end_requests = getattr(transport, "end_requests", None)
+    if end_requests is not None:
+        timer = threading.Timer(_GRACE_SECONDS, end_requests)
+        timer.daemon = True
+        timer.start()

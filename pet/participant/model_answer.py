@@ -38,15 +38,23 @@ def fetch_model(machine: ParticipantMachine) -> Generator[GetParameters | GetMod
     return None if answer is None else decode_global_model(answer, parameters)
 
 
-def decode_global_model(answer: tuple[str, bytes], parameters: RoundParameters) -> NDArray[Any]:
+def decode_global_model(
+    answer: tuple[str, bytes], parameters: RoundParameters, dtype: np.dtype[Any] | None = None
+) -> NDArray[Any]:
     """Read a global model, from whichever format its media type names; anything unknown is bincode, as xaynet names none.
+
+    Args:
+        answer: media type and bytes.
+        parameters: of the round.
+        dtype: of the weights; None means that of the parameters, which under pet/1 say nothing about it.
 
     Raises:
         RemoteProtocolError: no model (reason "malformed_model", "out_of_range"), or not one of the round (reason
             "model_mismatch"): a coordinator may go on serving the model of an earlier configuration.
     """
     media_type, data = answer
-    dtype = parameters.mask_config.vect.data_type.dtype
+    if dtype is None:
+        dtype = parameters.mask_config.vect.data_type.dtype
     if media_type == NPY:
         model = decode_npy(data)
     elif media_type == SAFETENSORS:

@@ -260,7 +260,9 @@ def windows_of(settings: Pet1Settings, current: Pet1Round) -> dict[Phase, Collec
             expected=lambda: [plan.members] * plan.groups,
             present=lambda: current.counts(current.sums),
         ),
-        Phase.UPDATE: UpdateWindow(times=settings.update, min_count=settings.min_count, max_count=most, least=least),
+        Phase.UPDATE: UpdateWindow(
+            times=settings.update, min_count=max(settings.min_count, least), max_count=most, least=least
+        ),
         Phase.CHECK: SlotWindow(
             times=settings.check,
             min_count=plan.quorum,

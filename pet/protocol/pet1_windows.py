@@ -106,7 +106,7 @@ class UpdateWindow:
 
     Attributes:
         times: of the phase.
-        min_count: updates that it waits for until its longest time is over.
+        min_count: updates that it waits for until its longest time is over, `least` or more.
         max_count: updates that end it.
         least: updates without which the round fails.
     """
@@ -131,11 +131,11 @@ class UpdateWindow:
             return WindowState.COMPLETE
         if now_seconds >= started_seconds + self.times.max_seconds:
             return WindowState.COMPLETE if accepted >= self.least else WindowState.TIMED_OUT
-        is_enough = accepted >= max(self.min_count, self.least)
+        is_enough = accepted >= self.min_count
         is_late_enough = now_seconds >= started_seconds + self.times.min_seconds
         return WindowState.COMPLETE if is_enough and is_late_enough else WindowState.OPEN
 
     def deadline_seconds(self, started_seconds: float, accepted: int) -> float:
         """Return when time alone would next end the phase."""
-        is_enough = accepted >= max(self.min_count, self.least)
+        is_enough = accepted >= self.min_count
         return started_seconds + (self.times.min_seconds if is_enough else self.times.max_seconds)

@@ -4,13 +4,19 @@ import urllib.request
 
 import numpy as np
 import pytest
+from pet1_parties import MODEL_LENGTH, NOW, Parties
+from pet1_players import Players, read
 
 from pet import MaskConfig, cli
 from pet.commands.demo_server import open_listener, running_coordinator, url_of
 from pet.coordinator.engine import CoordinatorEngine
+from pet.coordinator.pet1_engine import Pet1Engine
 from pet.model_formats import decode_bincode, decode_npy, decode_safetensors
+from pet.pet1.answers import read_piece
+from pet.protocol.pet1_participant import RoundTerms
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
+from pet.transports.pet1 import Pet1Document
 
 LENGTH = 4
 
@@ -70,3 +76,45 @@ def test_nobody_there(capsys, tmp_path):
         nowhere = url_of(listener)
     assert cli.run(["model", "get", "-u", nowhere, "-o", str(tmp_path / "model.npy")]) == 1
     assert capsys.readouterr().err.startswith(f"error: {nowhere}: expected an answer, got ")
+
+
+def play_round(config):
+    """Return an engine of pet/1 with the model of a round, in which four participants send ones."""
+    players = Players(Parties(min_updates=4), update_count=0)
+    parties, record = players.parties, Pet1Document.ROUND
+    engine = Pet1Engine(players.settings(config=config, min_updates=4, min_count=2), threads=1)
+    engine.tick()
+    players.send_members(engine)
+    assert engine.status()["waiting"]["needed"] == 4  # of the enrolment, which asks for more than the settings
+    for number in range(4):
+        participant = parties.participant(number, terms=RoundTerms(values=None))
+        participant.join(read(engine, record), read(engine, Pet1Document.ENROLMENT), NOW)
+        sent = participant.mask(read(engine, Pet1Document.COMMITTEE), np.ones(MODEL_LENGTH, config.dtype))
+        opened = sent.read_answer(engine.open_update(sent.sealed).answer)
+        for piece in sent.pieces(opened):
+            engine.take_leaves(*read_piece(b"".join(piece)))
+    players.send_members(engine)
+    players.send_members(engine)
+    assert engine.status()["rounds_completed"] == 1
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "weight"),
+    [
+        ("pet-1/z64,f64,bound=1,models=15", "f8", 1),
+        ("pet-1/z64,int,models=15", "u8", 4),
+        ("pet-1/z32,int,models=15", "u4", 4),
+    ],
+)
+def test_models_of_pet1_have_the_type_of_their_rounds(tmp_path, config, dtype, weight):
+    """Its parameters are made for clients that idle, and say float32 of all of them."""
+    engine = play_round(MaskConfig.parse(config))
+    with open_listener() as listener, running_coordinator(listener, engine, lambda event: None):
+        for name, decode in (("model.npy", decode_npy), ("model.safetensors", decode_safetensors)):
+            assert cli.run(["model", "get", "-u", url_of(listener), "-o", str(tmp_path / name)]) == 0
+            model = decode((tmp_path / name).read_bytes())
+            assert (model.dtype, model.tolist()) == (np.dtype(dtype), [weight] * MODEL_LENGTH)
+        asked = urllib.request.Request(f"{url_of(listener)}/model", headers={"Accept": "application/vnd.safetensors"})
+        with urllib.request.urlopen(asked) as answer:
+            assert answer.status == 200
