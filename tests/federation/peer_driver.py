@@ -194,8 +194,10 @@ async def federation(url: str, folder: Path, peers: int = 3, **options: Any) -> 
 
 
 async def pulse(started: Federation) -> None:
+    """Let all peers pulse; returns when each has caught up, so that none asks for what the test does next."""
     for node in started.nodes:
         await node.peer.start_pulse()
+    await until(lambda: not any(node.peer._syncs._tasks for node in started.nodes))
 
 
 async def synchronise(started: Federation, *, nodes: list[Node] | None = None) -> None:
