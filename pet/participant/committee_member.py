@@ -33,6 +33,7 @@ from pet.participant.member_state import MemberFile
 from pet.participant.status import Contact
 from pet.pet1.messages import Pet1Tag
 from pet.protocol.participant_events import AnswerRefused, EnrolmentUsed
+from pet.protocol.pet1_member import MemberMachine
 from pet.transports.base import Transport
 from pet.transports.pet1 import Pet1Transport
 from pet.transports.pet1_requests import carry_out_pet1
@@ -148,16 +149,22 @@ class CommitteeMember:
         self._stop_requested: Final = threading.Event()
         self._is_running = threading.Lock()
         try:
+            member = MemberMachine(
+                signing_key=signing_key,
+                policy=trust.policy,
+                entropy=entropy,
+                store=self._file.save,
+                saved=self._file.saved,
+                threads=threads,
+            )
             self._steps: Final = MemberSteps(
+                member,
                 signing_key=signing_key,
                 trust=trust,
                 entropy=entropy,
                 clock=clock,
-                store=self._file.save,
-                saved=self._file.saved,
                 max_message_size=max_message_size,
                 max_vector_bytes=max_vector_bytes,
-                threads=threads,
                 coordinator_key=key,
             )
         except BaseException:

@@ -14,6 +14,7 @@ from pet.crypto import PUBLIC_KEY_BYTES, decode_public_key
 from pet.errors import ConfigError, RemoteProtocolError
 from pet.files import shown_fault
 from pet.pet1.enrolment import MIN_UPDATES, NAME, Enrolment, EnrolmentPolicy, split_signed
+from pet.pet1.federation import FederationPolicy
 from pet.pet1.hashes import magic
 
 #: What says which enrolments count: a file, an enrolment, its digest, or the public key of the authority that signs it.
@@ -33,7 +34,7 @@ class EnrolmentTrust:
         names: of keys, for people.
     """
 
-    policy: EnrolmentPolicy
+    policy: EnrolmentPolicy | FederationPolicy
     pinned: Enrolment | None = None
     names: Mapping[bytes, str] = field(default_factory=dict)
 

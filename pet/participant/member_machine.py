@@ -38,7 +38,6 @@ from pet.pet1.refusing import require
 from pet.protocol.participant_checks import MAX_VECTOR_BYTES
 from pet.protocol.participant_events import SendMessage
 from pet.protocol.pet1_member import MemberMachine
-from pet.protocol.pet1_peer import Store
 from pet.transports.pet1 import Pet1Document
 from pet.transports.pet1_requests import GetHeaders, Pet1Request
 
@@ -103,42 +102,33 @@ class MemberSteps(RoundFollower[MemberEvent]):
 
     def __init__(
         self,
+        member: MemberMachine,
         *,
         signing_key: SigningKeyPair,
         trust: EnrolmentTrust,
         entropy: Callable[[int], bytes],
         clock: Callable[[], float],
-        store: Store,
-        saved: bytes | None = None,
         max_message_size: int | None = None,
         max_vector_bytes: int = MAX_VECTOR_BYTES,
-        threads: int | None = None,
         coordinator_key: bytes | None = None,
     ) -> None:
-        """Start outside any round, or where a saved state was.
+        """Start outside any round, or where the member was.
 
         Args:
+            member: what signs, and judges what it is shown.
             signing_key: its identity, that of a slot.
             trust: which enrolments count.
             entropy: gives as many unpredictable bytes as asked for, from the operating system.
             clock: the time, Unix seconds.
-            store: makes its state durable before it returns.
-            saved: the state stored last; None before the first.
             max_message_size: largest sealed message in bytes, 194 or more; a larger Sum2 goes out in chunks. None is unlimited.
             max_vector_bytes: the longest vector that it answers with.
-            threads: how many threads summing masks may use; None means PET_THREADS, else all cores.
             coordinator_key: of the coordinator, where it is pinned.
-
-        Raises:
-            StateError: `saved` is no state of a member.
         """
         super().__init__(trust, clock, coordinator_key)
         self.state = _State.AWAITING
         self._key, self._entropy = signing_key, entropy
         self._max_message_size, self._max_vector_bytes = max_message_size, max_vector_bytes
-        self._peer: Final = MemberMachine(
-            signing_key=signing_key, policy=trust.policy, entropy=entropy, store=store, saved=saved, threads=threads
-        )
+        self._peer: Final = member
         self._clear()
 
     def _clear(self) -> None:
@@ -267,13 +257,17 @@ class MemberSteps(RoundFollower[MemberEvent]):
     def _receive_certificate(self, answer: bytes) -> Pet1Request | None:
         if not names_digest(answer, self._root):
             return self._miss_document(Pet1Document.CERTIFICATE)
-        message = self._peer.answer(answer)
+        message = self._answer(answer)
         if message is None:
             self._fall_silent("it lacks a good seed of an update that was agreed on")
             return None
         self._outbox = None
         self._move(_State.ANSWER)
         return self._send(Pet1Tag.SUM2, lambda: message)
+
+    def _answer(self, certificate: bytes) -> bytes | None:
+        """Return the Sum2 message, durable before it is sent; None if the member is silent."""
+        return self._peer.answer(certificate)
 
     def _send(self, tag: Pet1Tag, sign: Callable[[], bytes]) -> Pet1Request:
         """Return the request that sends a message; one that is on its way already goes on."""

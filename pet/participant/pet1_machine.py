@@ -212,7 +212,7 @@ class Pet1Machine(RoundFollower[Event]):
         """Hold what `UpdateParticipant` has to have durable: its owner stores it before the next step."""
         self._saved_peer = state
 
-    def _first_request(self) -> Pet1Request:
+    def _first_request(self) -> Pet1Request | None:
         upload = self._upload
         is_begun = upload is not None and upload.is_open and self.has_fresh_parameters
         return upload.next_request() if upload is not None and is_begun else super()._first_request()

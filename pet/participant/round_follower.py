@@ -128,8 +128,13 @@ class RoundFollower(ABC, Generic[_Event]):
         """Return the oldest event not returned yet, or None."""
         return self._events.popleft() if self._events else None
 
-    def _first_request(self) -> Pet1Request:
-        """Return what a step begins with."""
+    @property
+    def refusal(self) -> RemoteProtocolError | None:
+        """Why nothing more is done in this round; None while something may be."""
+        return self._refusal
+
+    def _first_request(self) -> Pet1Request | None:
+        """Return what a step begins with; None if there is nothing to do."""
         return GET_ROUND
 
     @abstractmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,11 +79,16 @@ class FederationPolicy(StrengthPolicy):
 
     Attributes:
         admin: key of the federation's admin, from the peer's invitation.
-        confirmed: keys of the members that the peer has confirmed in its own list.
+        confirmed: keys of the members that the peer has confirmed in its own list; may change with the list.
     """
 
     admin: bytes
-    confirmed: frozenset[bytes]
+    confirmed: AbstractSet[bytes]
+
+    @property
+    def authority(self) -> bytes:
+        """Who signs enrolments."""
+        return self.admin
 
     def accept(self, data: Buffer, *, now: int, seen: SeenEnrolment | None = None) -> Enrolment:
         """Read an enrolment with the signature behind it: 6.5 in place of E1 and E2, then E3.

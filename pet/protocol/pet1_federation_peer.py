@@ -2,7 +2,7 @@
 
     answer = peer.call(number, version)                                 # signed, to the call of a round
     message = peer.join(record, enrolment, calls, now)                  # Sum; None: no member of this round, or not listed
-    update = peer.mask(committee, integers, weight)
+    update = peer.mask(committee, values, weight)
     peer.member.receive_committee(committee), ...                       # as for every member, until
     message = peer.answer(certificate)                                  # Sum2; None: it is silent
     peer.note_result(enrolment, calls)                                  # of any round of which it sees a result
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pet.buffers import Buffer
 from pet.crypto import SigningKeyPair
 from pet.errors import ConfigError, LocalProtocolError, StateError
+from pet.masking import Scalar
 from pet.pet1.enrolment import split_signed
 from pet.pet1.federation import FederationPolicy, read_calls
 from pet.pet1.ledger import MIN_CHANGED, LedgerEntry, RoundLedger
@@ -45,6 +46,7 @@ class Pet1Peer:
     Attributes:
         member: what it is as a member, if it is one; its committee, headers, manifest and Check are as everywhere.
         ledger: the rounds that count for F5.
+        least_changed: peers that every combination of sums must be of, from the next round on.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Pet1Peer:
         if least_changed < MIN_CHANGED:
             raise ConfigError(f"least_changed: expected {MIN_CHANGED} or more, got {least_changed}")
         saved = saved or {}
-        self._key, self._policy, self._store, self._least_changed = signing_key, policy, store, least_changed
+        self._key, self._policy, self._store, self.least_changed = signing_key, policy, store, least_changed
         self.ledger = RoundLedger.decode(saved[LEDGER]) if LEDGER in saved else RoundLedger(signing_key.public_key)
         if self.ledger.own != signing_key.public_key:
             raise StateError("saved ledger: expected that of this peer, got another one's")
@@ -141,26 +143,26 @@ class Pet1Peer:
         own = next(call for call in answers if call.peer == self._key.public_key)
         is_last = (own.number, own.version) == (self.ledger.last_called, self.ledger.called_version)
         require(is_last, "wrong_round", f"call: expected the one that was answered last, got that of round {own.number}")
-        self.ledger.strike(answers, self._least_changed)
+        self.ledger.strike(answers, self.least_changed)
         entry = LedgerEntry.of(accepted.version, answers, accepted.plan, accepted.members)
-        self.ledger.require_hidden(entry.versions, self._least_changed)
+        self.ledger.require_hidden(entry.versions, self.least_changed)
         message = self.member.join(record, enrolment, now)
         if not self._participant.has_sent(opened):
             self._participant.join(record, enrolment, now)
         self._joined = entry
         return message
 
-    def mask(self, committee: Buffer, integers: NDArray[Any], weight: int = 1) -> OutgoingUpdate:
+    def mask(self, committee: Buffer, values: NDArray[Any], weight: Scalar = 1) -> OutgoingUpdate:
         """Mask the statistics of the version that it has called; that the round is entered is durable when it returns (F1).
 
         Raises:
             RemoteProtocolError: as `UpdateParticipant.mask`.
             LocalProtocolError: the same; no round was joined.
-            ModelError: integers that do not fit.
+            ModelError: values that do not fit: none is clipped, as a sum of clipped ones would be another one.
         """
         self.ledger.enter(self._require_joined())
         self._save_ledger()
-        return self._participant.mask(committee, integers, weight)
+        return self._participant.mask(committee, values, weight, on_clip="raise")
 
     def answer(self, certificate: Buffer) -> bytes | None:
         """Answer a certificate; that the round is answered is durable when it returns (F1).

@@ -1,0 +1,56 @@
+"""Rounds of pet/1 in a federation, without a broker: sums, rounds in a row, and what vanishing peers cost."""
+
+import numpy as np
+import pytest
+from nats_broker import run
+from rounds_in_process import LENGTH, FederationInProcess, numbers
+
+from pet.errors import RoundError
+from pet.pet1.ledger import RoundLedger
+from pet.protocol.pet1_federation_peer import LEDGER
+
+
+def test_three_peers_sum_exactly_in_several_rounds():
+    async def work():
+        federation = FederationInProcess.of(3)
+        for number in range(7, 10):
+            values = [numbers(10 * number + place) for place in range(3)]
+            result, announced = await federation.lead(number, values)
+            totals = result.model.to_array()
+            assert [int(total) for total in totals] == [sum(int(one[place]) for one in values) for place in range(LENGTH)]
+            assert result.wrong == ()
+            for peer in federation.peers:
+                peer.machine.note_result(announced.enrolment, announced.calls)
+                entry = RoundLedger.decode(peer.disk[LEDGER]).entries[number]
+                assert (entry.answered, entry.published) == (True, True)
+                assert peer.notes == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("count", [4, 33])
+def test_other_numbers_of_peers_have_sums_too(count):
+    async def work():
+        federation = FederationInProcess.of(count)
+        values = [np.full(LENGTH, place, dtype=np.uint64) for place in range(count)]
+        result, _ = await federation.lead(1, values)
+        assert set(result.model.to_array().tolist()) == {sum(range(count))}
+
+    run(work())
+
+
+def test_a_peer_that_is_gone_is_named_and_the_same_statistics_go_into_the_next_round():
+    async def work():
+        federation = FederationInProcess.of(4, phase_seconds=1)
+        values, gone = [numbers(place) for place in range(4)], federation.peers[3]
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await federation.lead(1, values, versions=[1] * 4, gone=[gone])
+        (error,) = caught.value.exceptions
+        assert isinstance(error, RoundError)
+        assert str(error) == "too_few_members: did not begin"
+        assert error.without == {gone.key.public_key.hex()}
+        federation.peers.remove(gone)
+        result, _ = await federation.lead(2, values[:3], versions=[1] * 3)
+        assert int(result.model.to_array()[0]) == sum(int(one[0]) for one in values[:3])
+
+    run(work())
