@@ -1,4 +1,4 @@
-"""A coordinator of pet/1 over HTTP, with keys and enrolments as files: what tests of whole processes and threads share."""
+"""A coordinator of pet/1 over HTTP or NATS, with keys and enrolments as files: what tests of processes and threads share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asgi_server import serving
+from nats_broker import FEDERATION, serving_nats
 from pet1_parties import THREE_OF_FIVE, Parties
 
 import pet
@@ -22,6 +23,7 @@ from pet.participant import BackOff, CommitteeMember
 from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.transports.asgi import create_app
+from pet.transports.nats import NatsSettings, NatsTransport
 from pet.transports.pet1 import Pet1Document
 
 FLOATS = pet.MaskConfig.parse("pet-1/z32,f32,bound=1,models=100")
@@ -53,6 +55,7 @@ class ServedRounds:
 
     Attributes:
         url: where it is.
+        way: what members get: the URL, or a transport that they share.
         engine: what is behind it.
         parties: keys, and the enrolment.
         folder: with the enrolment's file, and keys and states of members.
@@ -62,6 +65,7 @@ class ServedRounds:
     engine: RecordingEngine
     parties: Parties
     folder: Path
+    way: Any = None
 
     @property
     def enrolment(self) -> Path:
@@ -87,7 +91,7 @@ class ServedRounds:
         """Run members in threads of this process; an error of theirs is the test's."""
         made = [
             CommitteeMember(
-                self.url,
+                self.way or self.url,
                 self.parties.member_keys[slot],
                 self.enrolment,
                 state_file=self.folder / f"member-{slot}.state",
@@ -123,7 +127,29 @@ class ServedRounds:
 
 @contextlib.contextmanager
 def served_rounds(folder: Path, participant_count: int = 3, model_length: int = 5, **changes: Any) -> Iterator[ServedRounds]:
-    """Serve a coordinator of pet/1 with five members, three of whom recover a sum."""
+    """Serve a coordinator of pet/1 over HTTP."""
+    engine, parties = make_engine(folder, participant_count, model_length, **changes)
+    with serving(create_app(CoordinatorService(engine))) as url:
+        yield ServedRounds(url, engine, parties, folder)
+
+
+@contextlib.contextmanager
+def served_over_nats(
+    folder: Path, settings: NatsSettings, participant_count: int = 3, **changes: Any
+) -> Iterator[ServedRounds]:
+    """Serve a coordinator of pet/1 over a broker; members share a transport."""
+    engine, parties = make_engine(folder, participant_count, **changes)
+    with (
+        serving_nats(CoordinatorService(engine), settings),
+        contextlib.closing(NatsTransport(settings, FEDERATION, peer="members")) as way,
+    ):
+        yield ServedRounds(settings.hosts[0], engine, parties, folder, way)
+
+
+def make_engine(
+    folder: Path, participant_count: int = 3, model_length: int = 5, **changes: Any
+) -> tuple[RecordingEngine, Parties]:
+    """Return a coordinator with five members, three of whom recover a sum, and who they are; writes their enrolment."""
     parties = Parties(THREE_OF_FIVE, participant_count)
     signed = parties.enrolment.sign(parties.authority)
     settings = Pet1Settings(
@@ -135,9 +161,7 @@ def served_rounds(folder: Path, participant_count: int = 3, model_length: int = 
         **{"sum": _TIMES, "update": _TIMES, "check": _TIMES, "sum2": _TIMES, **changes},
     )
     (folder / "trial.enrolment").write_bytes(signed)
-    engine = RecordingEngine(settings)
-    with serving(create_app(CoordinatorService(engine))) as url:
-        yield ServedRounds(url, engine, parties, folder)
+    return RecordingEngine(settings), parties
 
 
 def write_key(path: Path, key: SigningKeyPair) -> None:

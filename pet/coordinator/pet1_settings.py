@@ -109,8 +109,6 @@ def find_pet1_contradictions(settings: SettingsTree) -> Iterator[tuple[str, str]
             yield f"pet.{name}.time.max", f"expected whole seconds below 2^32 {_BESIDE}, got {times.max:g}"
     if settings.service.allowed_participants is not None:
         yield "service.allowed_participants", f"expected none {_BESIDE}, got one: the enrolment says who may take part"
-    if settings.nats.hosts is not None:
-        yield "nats.hosts", f"expected none {_BESIDE}, got some: rounds of pet/1 are served over HTTP only"
 
 
 def find_enrolment_faults(settings: SettingsTree) -> Iterator[tuple[str, str]]:

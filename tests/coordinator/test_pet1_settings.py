@@ -117,7 +117,6 @@ def test_what_rounds_of_pet1_do_not_use_is_said(tmp_path: Path) -> None:
             f"{PROFILE}ENROLMENT\n[pet.check.time]\nmin = 9\nmax = 8\n",
             r"pet\.check\.time\.max: expected at least pet\.check",
         ),
-        (f'{PROFILE}ENROLMENT\n[nats]\nhosts = "nats://127.0.0.1:1"\n', r"nats\.hosts: expected none beside .*over HTTP only"),
         (
             f'{PROFILE}ENROLMENT\n[service]\nallowed_participants = "/dev/null"\n',
             r"service\.allowed_participants: expected none beside .*the enrolment says who may take part",

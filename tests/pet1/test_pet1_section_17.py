@@ -10,6 +10,7 @@ MEMBERS, RECORDS, SUMS = (f"pet1/test_pet1_attacks_on_{what}.py" for what in ("m
 RULES, COORDINATOR = "pet1/test_pet1_needs_its_rules.py", "pet1/test_pet1_coordinator.py"
 SIMULATION = "simulation/test_pet1_simulation.py"
 #: The same against the drivers of participants and members, as far as a peer of the network can play it.
+OVER_NATS = "participant/test_pet1_over_nats.py"
 DRIVERS, ENROLMENTS, OVER_HTTP = (
     "pet1/test_pet1_driver_attacks.py",
     "pet1/test_pet1_driver_enrolments.py",
@@ -141,7 +142,10 @@ CLAIMS: dict[str, list[tuple[str, str]] | str] = {
     "attacks, one test each": [("pet1/test_pet1_section_17.py", "test_every_attack_has_a_test")],
     "oracle": [(MEMBERS, "test_a_member_is_asked_twice_for_its_check")],
     "real clients": "no program serves a round of pet/1 yet, so that no client can meet one",
-    "transports": [(OVER_HTTP, "test_a_round_of_every_kind_of_participant_is_the_same_as_in_process")],
+    "transports": [
+        (OVER_HTTP, "test_a_round_of_every_kind_of_participant_is_the_same_as_in_process"),
+        (OVER_NATS, "test_a_round_of_every_kind_of_participant_is_the_same_as_over_http"),
+    ],
 }
 
 

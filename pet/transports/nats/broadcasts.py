@@ -221,12 +221,19 @@ class Broadcasts:
                     raise MissingError(f"{reference.subject}.{index}: expected {expected} bytes, got {len(chunk)}")
                 blob[start : start + expected] = chunk
 
-        async with _first_error(), asyncio.TaskGroup() as group:
+        async with first_error(), asyncio.TaskGroup() as group:
             for _ in range(_WINDOW):
                 group.create_task(fetch_some())
         if (await asyncio.to_thread(hashlib.sha256, blob)).hexdigest() != reference.sha256:
             raise MissingError(f"{reference.subject}: expected the digest that was announced, got another")
         return blob
+
+    async def last_broadcast(self, subject: str) -> bytes | None:
+        """Return what was stored last on a subject of the broadcast stream, or None if there is nothing."""
+        try:
+            return await self._get(self.subjects.broadcast_stream, subject)
+        except MissingError:
+            return None
 
     async def _get(self, stream: str, subject: str) -> bytes:
         """Ask for the last message on a subject.
@@ -244,7 +251,7 @@ class Broadcasts:
         return bytes(message.data)
 
 
-class _first_error:  # noqa: N801 - reads as a statement
+class first_error:  # noqa: N801 - reads as a statement
     """Raise the first error of a task group, instead of the group."""
 
     async def __aenter__(self) -> None:

@@ -40,10 +40,12 @@ from pet.transports.nats.answers import (
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
+from pet.transports.nats.pet1_server import Pet1Server
 from pet.transports.nats.receiver import DEFAULT_REQUESTS_PER_SECOND, DEFAULT_SLOTS, UploadReceiver
 from pet.transports.nats.stored_uploads import StoredUploads
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Reply, Subscription
+from pet.transports.pet1 import Pet1Endpoint
 from pet.transports.rates import Rates
 from pet.transports.refusal_counts import RefusalReason
 from pet.transports.service import Service
@@ -116,6 +118,11 @@ class NatsServer:
             on_refused=service.note_refused_upload,
         )
         self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory, spool=spool, memory=memory)
+        self._pet1: Final = (
+            Pet1Server(service, service.endpoint, connection, subjects, self._rates, publishes_model=publishes_model)
+            if isinstance(service.endpoint, Pet1Endpoint)
+            else None
+        )
         self._asking: Subscription | None = None
         self._publishing: asyncio.Task[None] | None = None
         #: Event -> what it was made of, and the parameters of the round that it was published in.
@@ -137,6 +144,8 @@ class NatsServer:
         await self._publish_changes()
         self._connection.on_restored(self._start_anew)
         await self._receiver.start()
+        if self._pet1 is not None:
+            await self._pet1.start()
         self._asking = await self._connection.serve(self._subjects.ask_all, self._answer)
         if self._connection.settings.mode == "stream":
             await self._stored.start()
@@ -151,6 +160,8 @@ class NatsServer:
         async with AsyncExitStack() as parts:  # each is stopped, also when this is cancelled meanwhile
             parts.push_async_callback(self._receiver.stop)
             parts.push_async_callback(self._stored.stop)
+            if self._pet1 is not None:
+                parts.push_async_callback(self._pet1.stop)
             if self._asking is not None:
                 parts.push_async_callback(self._connection.unsubscribe, self._asking)
             if self._publishing is not None:
@@ -200,6 +211,8 @@ class NatsServer:
                 await self._broadcasts.create_streams()
             self._published.clear()
             self._stored_model = None
+            if self._pet1 is not None:
+                self._pet1.forget()
             self._has_streams = True
         endpoint = self._endpoint
         parameters, sums = endpoint.parameters(), endpoint.sums()
@@ -211,6 +224,8 @@ class NatsServer:
         await self._publish(MODEL, model, None if model is None else await self._store_model(model), parameters)
         await self._publish(PARAMETERS, parameters, parameters, parameters)
         await self._publish(SUMS, sums, sums, parameters)
+        if self._pet1 is not None:
+            await self._pet1.publish()
 
     async def _wait_until_published(self) -> None:
         """Wait until the broker has the round and the sum dictionary that the coordinator announces; not for long.
@@ -226,7 +241,8 @@ class NatsServer:
 
     def _is_published(self) -> bool:
         announced = {PARAMETERS: self._endpoint.parameters(), SUMS: self._endpoint.sums()}
-        return all(name in self._published and self._published[name][0] is source for name, source in announced.items())
+        is_published = all(name in self._published and self._published[name][0] is source for name, source in announced.items())
+        return is_published and (self._pet1 is None or self._pet1.is_published())
 
     def _published_in(self, name: str) -> object:
         """Return the parameters of the round in which an event was published last."""

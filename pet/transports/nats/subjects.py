@@ -92,6 +92,24 @@ class Subjects:
         """Request: all chunks of an upload are sent."""
         return f"{self.prefix}done.{require_token(slot, 'slot')}"
 
+    def open_update(self, peer: str) -> str:
+        """Request, peer to coordinator: the sealed part of an update of pet/1."""
+        return f"{self.prefix}pet1.open.{require_token(peer)}"
+
+    @property
+    def open_update_all(self) -> str:
+        """What a coordinator listens on."""
+        return self.prefix + "pet1.open.*"
+
+    def leaves(self, peer: str) -> str:
+        """Request, peer to coordinator: a leaf of an open update of pet/1."""
+        return f"{self.prefix}pet1.leaves.{require_token(peer)}"
+
+    @property
+    def leaves_all(self) -> str:
+        """What a coordinator listens on."""
+        return self.prefix + "pet1.leaves.*"
+
     def event(self, name: str) -> str:
         """Stored, last value only: round parameters, phases, schedules, and what there is to fetch."""
         return f"{self.prefix}evt.{require_token(name, 'event')}"

@@ -32,13 +32,16 @@ from pet.transports.nats.answers import (
 )
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection, connect
+from pet.transports.nats.pet1_client import Pet1Client
 from pet.transports.nats.sender import require_accepted, send_upload
 from pet.transports.nats.server import PET_MESSAGE
 from pet.transports.nats.storing import store_upload
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats_settings import NatsSettings
+from pet.transports.pet1_calls import AsyncPet1Calls, BlockingPet1Calls
+from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, Pet1Request, SendPiece
 from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
-from pet.transports.requests import AsyncCalls, BlockingCalls, GetModel, TransportRequest
+from pet.transports.requests import GetModel, TransportRequest
 from pet.transports.signed_answers import SIGNATURE_HEADER
 from pet.transports.status import MAX_STATUS_BYTES, parse_status
 
@@ -53,8 +56,8 @@ _MAX_SUMS_BYTES: Final = 1 << 27
 _CLEAN_UP_SECONDS: Final = 5.0
 
 
-class AsyncNatsTransport(AsyncCalls):
-    """`AsyncTransport` over NATS.
+class AsyncNatsTransport(AsyncPet1Calls):
+    """`AsyncTransport` and `AsyncPet1Transport` over NATS.
 
     Args:
         connection: to the broker; stays open at `aclose`.
@@ -87,13 +90,14 @@ class AsyncNatsTransport(AsyncCalls):
         self._patience_seconds: Final = settings.request_timeout_seconds if patience_seconds is None else patience_seconds
         self._max_answer_bytes: Final = max_answer_bytes
         self._verifier: Final = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
+        self._pet1: Final = Pet1Client(connection, subjects, self._peer, self._patience_seconds, max_answer_bytes)
 
     @property
     def coordinator_key(self) -> bytes | None:
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return None if self._verifier is None else self._verifier.public_key
 
-    async def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+    async def carry_out(self, request: TransportRequest | Pet1Request, *, verifier: AnswerVerifier | None = None) -> Any:
         """Do what a request says.
 
         Once a message is delivered, in mode `direct` the coordinator has it, in mode `stream` the broker keeps it for it.
@@ -112,6 +116,8 @@ class AsyncNatsTransport(AsyncCalls):
                 return await self._fetch_model(request.max_bytes, verifier)
             case SendMessage():
                 return await self._deliver(request.body)
+            case GetDocument() | GetHeaders() | OpenUpdate() | SendPiece():
+                return await self._pet1.carry_out(request)
             case _:
                 assert_never(request)
 
@@ -197,8 +203,8 @@ def _finish(check: AnswerCheck | None, data: bytes, headers: Mapping[str, str]) 
         check.finish(headers.get(SIGNATURE_HEADER))
 
 
-class NatsTransport(BlockingCalls):
-    """`Transport` over NATS, for callers that block. Calls may come from several threads at once.
+class NatsTransport(BlockingPet1Calls):
+    """`Transport` and `Pet1Transport` over NATS, for callers that block. Calls may come from several threads at once.
 
     Connects with the first call, and again with the next one if that fails.
 
@@ -251,7 +257,7 @@ class NatsTransport(BlockingCalls):
         """The coordinator's public key that answers must be signed with; None takes them unsigned."""
         return self._coordinator_key
 
-    def carry_out(self, request: TransportRequest, *, verifier: AnswerVerifier | None = None) -> Any:
+    def carry_out(self, request: TransportRequest | Pet1Request, *, verifier: AnswerVerifier | None = None) -> Any:
         """Do what a request says; see `AsyncNatsTransport.carry_out`."""
         return self._call(lambda transport: transport.carry_out(request, verifier=verifier))
 
