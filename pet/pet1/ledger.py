@@ -11,13 +11,14 @@ Source: docs/spec/profile.md 6.5 (F1 to F5).
 
 from __future__ import annotations
 
-import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pet.errors import StateError
+from pet.pet1.combinations import connected, shows_few
 from pet.pet1.federation import Called
 from pet.pet1.refusing import require
 from pet.plan import Plan
@@ -26,8 +27,8 @@ from pet.plan import Plan
 MIN_CHANGED: Final = 2
 #: Silent members that prove that a round has no sum: two of them are honest and of one group.
 _MIN_SILENT: Final = 3
-#: Ranks are computed modulo this prime.
-_PRIME: Final = 2**61 - 1
+#: Rounds this far behind a call are not struck out any longer, so that their numbers need not be named for ever.
+MAX_NAMED_ROUNDS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +62,13 @@ class LedgerEntry:
 
         Of its members enough have not answered it, and never will, that two honest ones of one group are among them.
         """
-        # A call says nothing of its own round, nor of later ones: those may still be answered (F4).
+        # A call says nothing of its own round, nor of later ones: those may still be answered (F4). Of rounds long ago it need
+        # not say that they were answered.
         silent = sum(
-            call.peer in self.members and self.number < call.number and self.number not in call.answered for call in calls
+            call.peer in self.members
+            and call.number - MAX_NAMED_ROUNDS <= self.number < call.number
+            and self.number not in call.answered
+            for call in calls
         )
         return not self.published and silent >= max(least_changed, _MIN_SILENT) + self.groups - 1
 
@@ -74,6 +79,7 @@ class RoundLedger:
     Attributes:
         own: the peer's identity key.
         entries: by number, ascending.
+        newest: the newest version of each peer's statistics in any round that was entered, by key.
         last_called: highest number of a call that it has answered; None before the first.
         called_version: of its statistics in that answer.
     """
@@ -84,10 +90,17 @@ class RoundLedger:
         entries: Iterable[LedgerEntry] = (),
         last_called: int | None = None,
         called_version: int | None = None,
+        settled: Iterable[int] = (),
+        newest: Mapping[bytes, int] | None = None,
     ) -> None:
         self.own = own
         self.entries = {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
         self.last_called, self.called_version = last_called, called_version
+        self.newest = dict(newest or {})
+        for entry in self.entries.values():
+            self._note_versions(entry)
+        #: Rounds that were answered and whose entries have gone.
+        self._settled = set(settled)
 
     def call(self, number: int, version: int) -> Called:
         """Return this peer's answer to a call, which names all rounds that it has answered (F2); signed once it is durable.
@@ -103,8 +116,11 @@ class RoundLedger:
         is_same = number != self.last_called or version == self.called_version
         require(is_same, "wrong_round", f"call: expected version {self.called_version} in round {number} again, got {version}")
         self.last_called, self.called_version = number, version
-        answered = tuple(entry.number for entry in self.entries.values() if entry.answered and entry.number < number)
-        return Called(peer=self.own, number=number, version=version, answered=answered)
+        self._settled = {each for each in self._settled if each >= number - MAX_NAMED_ROUNDS}
+        answered = self._settled | {entry.number for entry in self.entries.values() if entry.answered}
+        return Called(
+            peer=self.own, number=number, version=version, answered=tuple(sorted(each for each in answered if each < number))
+        )
 
     def strike(self, calls: Sequence[Called], least_changed: int = MIN_CHANGED) -> list[int]:
         """Strike out the rounds that the answers to one call prove dead (F3); return their numbers."""
@@ -127,14 +143,9 @@ class RoundLedger:
                 require(
                     is_hidden, "answered_before", f"set: expected that of round {entry.number}, or new statistics of this peer"
                 )
-        sets = _connected(versions, [entry.versions for entry in self.entries.values()])
-        columns = sorted({pair for each in sets for pair in each.items()})
-        rows = [[int(each.get(peer) == version) for peer, version in columns] for each in sets]
-        full = _rank(rows)
-        for few in itertools.combinations(sorted({peer for peer, _ in columns}), least_changed - 1):
-            kept = [index for index, (peer, _) in enumerate(columns) if peer not in few]
-            is_hidden = _rank([[row[index] for index in kept] for row in rows]) == full
-            require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change, got fewer")
+        sets = connected(versions, [entry.versions for entry in self.entries.values()])
+        is_hidden = not shows_few(sets, least_changed - 1)
+        require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change together, got fewer")
 
     def enter(self, entry: LedgerEntry) -> None:
         """Note a round before the Update is sent, or with its result (F1); what is known of it already stays so."""
@@ -143,6 +154,46 @@ class RoundLedger:
         if known is not None:
             self.mark(entry.number, answered=known.answered, published=known.published)
         self.entries = dict(sorted(self.entries.items()))
+        self._note_versions(entry)
+
+    def settle(self, least_changed: int = MIN_CHANGED) -> None:
+        """Drop the entries that no later set can be combined with (F5).
+
+        Statistics are never again of an older version than the newest: a set with one is to be refused. So a round with such
+        pairs of `least_changed` peers that no other round here has is in no combination of fewer: those remain. One that hangs
+        together with no pair that can come again, directly or through others, is in no combination with a later one. What was
+        answered is still named (F2), and what was answered without a result stays while the own version is the same.
+        """
+        while (gone := self._next_settled(least_changed)) is not None:
+            if self.entries.pop(gone).answered:
+                self._settled.add(gone)
+
+    def _next_settled(self, least_changed: int) -> int | None:
+        may_go = [entry for entry in self.entries.values() if not self._is_waiting(entry)]
+        holders = Counter(pair for entry in self.entries.values() for pair in entry.versions.items())
+        reached = {pair for pair in holders if pair[1] >= self.newest[pair[0]]}
+        while near := {
+            pair
+            for entry in self.entries.values()
+            if reached & entry.versions.items()
+            for pair in entry.versions.items()
+            if pair not in reached
+        }:
+            reached |= near
+        for entry in may_go:
+            over = sum(holders[pair] == 1 and pair[1] < self.newest[pair[0]] for pair in entry.versions.items())
+            if over >= least_changed or not reached & entry.versions.items():
+                return entry.number
+        return None
+
+    def _is_waiting(self, entry: LedgerEntry) -> bool:
+        """Return whether the same set has to come again, or other statistics of this peer."""
+        own = entry.versions.get(self.own)
+        return entry.answered and not entry.published and own is not None and own >= self.newest[self.own]
+
+    def _note_versions(self, entry: LedgerEntry) -> None:
+        for peer, version in entry.versions.items():
+            self.newest[peer] = max(version, self.newest.get(peer, 0))
 
     def mark(self, number: int, *, answered: bool = False, published: bool = False) -> None:
         """Note that a round that was entered is answered, before Sum2 is sent, or has a result (F1)."""
@@ -162,8 +213,16 @@ class RoundLedger:
             }
             for entry in self.entries.values()
         ]
-        record = {"format": 1, "own": self.own.hex(), "last_called": self.last_called, "called_version": self.called_version}
-        return json.dumps(record | {"entries": entries}).encode()
+        record = {
+            "format": 1,
+            "own": self.own.hex(),
+            "last_called": self.last_called,
+            "called_version": self.called_version,
+            "entries": entries,
+            "settled": sorted(self._settled),
+            "newest": {peer.hex(): version for peer, version in self.newest.items()},
+        }
+        return json.dumps(record).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> RoundLedger:
@@ -188,32 +247,11 @@ class RoundLedger:
                 for entry in record["entries"]
             ]
             last, version = record["last_called"], record["called_version"]
-            if last is None:
-                return cls(bytes.fromhex(record["own"]), entries)
-            return cls(bytes.fromhex(record["own"]), entries, int(last), int(version))
-
-
-def _connected(own: Mapping[bytes, int], others: Sequence[Mapping[bytes, int]]) -> list[Mapping[bytes, int]]:
-    """Return a set and those that hang together with it by shared pairs of peer and version; others cannot matter."""
-    found, reached, left = [own], set(own.items()), list(others)
-    while near := [each for each in left if reached & each.items()]:
-        found += near
-        left = [each for each in left if not reached & each.items()]
-        reached |= {pair for each in near for pair in each.items()}
-    return found
-
-
-def _rank(rows: Sequence[Sequence[int]]) -> int:
-    """Return the rank of a matrix modulo a prime."""
-    work, rank = [list(row) for row in rows], 0
-    for column in range(len(work[0])):
-        pivot = next((index for index in range(rank, len(work)) if work[index][column]), None)
-        if pivot is None:
-            continue
-        work[rank], work[pivot] = work[pivot], work[rank]
-        inverse = pow(work[rank][column], -1, _PRIME)
-        for index in range(rank + 1, len(work)):
-            factor = work[index][column] * inverse
-            work[index] = [(a - factor * b) % _PRIME for a, b in zip(work[index], work[rank], strict=True)]
-        rank += 1
-    return rank
+            return cls(
+                bytes.fromhex(record["own"]),
+                entries,
+                None if last is None else int(last),
+                None if version is None else int(version),
+                map(int, record["settled"]),
+                {bytes.fromhex(peer): int(newest) for peer, newest in record["newest"].items()},
+            )

@@ -1,0 +1,111 @@
+"""Whether the sums of some rounds, added and subtracted, give away a few peers: linear algebra over who was in what.
+
+A round is a row over the pairs (peer, version of its statistics), 1 where the pair is in its sum. A combination of rows that is
+zero everywhere but at the pairs of a few peers is the sum of their statistics, or of their changes. Comparing rounds in twos is
+not enough: {A, B, C} + {C, D, E} - {A, B, C, D, E} is C alone.
+
+This file knows no statistics, no message and no time.
+
+Source: docs/spec/profile.md 6.5 (F5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+#: Who was in a round: the version of its statistics by peer's key.
+Versions: TypeAlias = Mapping[bytes, int]
+#: A column of the matrix, as the numbers of the rows in which it is 1, and all peers that have such a pair.
+_Columns: TypeAlias = list[tuple[tuple[int, ...], frozenset[bytes]]]
+
+#: Ranks are computed modulo this prime, in exact integers. Nobody who only chooses sets finds one whose rank differs over the
+#: rationals: a determinant would have to be a multiple of it.
+_PRIME: Final = 2**61 - 1
+
+
+def shows_few(rows: Sequence[Versions], count: int) -> bool:
+    """Return whether some combination of sums that is not zero is of at most `count` peers.
+
+    That is so iff the rank falls without the pairs of some `count` peers. Columns that are alike count once, and stay while any
+    of their peers does. Peers of which no column is in a basis can be left out of a choice, so few choices have to be tried: it
+    takes no search through all sets of `count` peers.
+    """
+    columns = _columns(rows)
+    return _falls(columns, len(rows), _rank(columns, len(rows)), frozenset(), count)
+
+
+def connected(own: Versions, others: Iterable[Versions]) -> list[Versions]:
+    """Return a set and those that hang together with it by shared pairs of peer and version; others cannot matter."""
+    found, reached, left = [own], set(own.items()), list(others)
+    while near := [each for each in left if reached & each.items()]:
+        found += near
+        left = [each for each in left if not reached & each.items()]
+        reached |= {pair for each in near for pair in each.items()}
+    return found
+
+
+def _columns(rows: Sequence[Versions]) -> _Columns:
+    """Return the columns, each once, those of most peers first."""
+    places: dict[tuple[bytes, int], list[int]] = {}
+    for place, row in enumerate(rows):
+        for pair in row.items():
+            places.setdefault(pair, []).append(place)
+    owners: dict[tuple[int, ...], set[bytes]] = {}
+    for (peer, _), ones in places.items():
+        owners.setdefault(tuple(ones), set()).add(peer)
+    return sorted(((ones, frozenset(peers)) for ones, peers in owners.items()), key=lambda each: -len(each[1]))
+
+
+def _falls(columns: _Columns, length: int, full: int, removed: frozenset[bytes], count: int) -> bool:
+    """Return whether the rank is below `full` without the columns of `removed`, or of at most `count` peers more."""
+    left = [(ones, peers) for ones, peers in columns if not peers <= removed]
+    span, basis = _Span(length), []
+    for ones, peers in left:
+        if len(span) == full:
+            break
+        if span.add(ones):
+            basis.append(peers - removed)
+    if len(span) < full:
+        return True
+    if count == 0:
+        return False
+    # To take the rank away, a choice must take away a column of this basis, so all of its peers.
+    near = {peer for peers in basis if len(peers) <= count for peer in peers}
+    return any(_falls(columns, length, full, removed | {peer}, count - 1) for peer in sorted(near))
+
+
+def _rank(columns: _Columns, length: int) -> int:
+    span = _Span(length)
+    for ones, _ in columns:
+        span.add(ones)
+        if len(span) == length:
+            break
+    return len(span)
+
+
+class _Span:
+    """The space that some vectors of zeros and ones span, as a basis in echelon form; its length is the dimension."""
+
+    def __init__(self, length: int) -> None:
+        self._length: Final = length
+        self._basis: Final[dict[int, list[int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._basis)
+
+    def add(self, ones: Iterable[int]) -> bool:
+        """Add a vector that is 1 at some places; returns whether it was not in the space yet."""
+        vector = [0] * self._length
+        for place in ones:
+            vector[place] = 1
+        for place in range(self._length):
+            if not (factor := vector[place]):
+                continue
+            base = self._basis.get(place)
+            if base is None:
+                inverse = pow(factor, -1, _PRIME)
+                self._basis[place] = [value * inverse % _PRIME for value in vector]
+                return True
+            vector = [(value - factor * other) % _PRIME for value, other in zip(vector, base, strict=True)]
+        return False

@@ -1,0 +1,107 @@
+"""The linear algebra that keeps sums of rounds from showing a few peers, and which rounds may be forgotten."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from pet1_rounds import reason_of
+
+from pet.pet1.combinations import shows_few
+from pet.pet1.ledger import MAX_NAMED_ROUNDS, LedgerEntry, RoundLedger
+
+PEERS = [bytes([letter]) * 32 for letter in b"abcdef"]
+
+
+def a_round(text: str) -> dict[bytes, int]:
+    """'a1 b1 c2' as versions by peer."""
+    return {pair[0].encode() * 32: int(pair[1:]) for pair in text.split()}
+
+
+def entry_of(number: int, versions: dict[bytes, int], **changes: bool) -> LedgerEntry:
+    return LedgerEntry(number=number, versions=versions, groups=1, members=frozenset(versions), **changes)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "fewest"),
+    [
+        (["a1 b1 c1"], 3),
+        (["a1 b1 c1", "a1 b1 c1"], 3),
+        (["a1 b1 c1", "a2 b1 c1"], 1),
+        (["a1 b1 c1", "a2 b2 c1"], 2),
+        (["a1 b1 c1", "a1 b1 c1 d1"], 1),
+        (["a1 b1 c1 d1", "a2 b1 c1"], 2),
+        # No two of these differ by one peer; together they are c alone.
+        (["a1 b1 c1", "c1 d1 e1", "a1 b1 c1 d1 e1"], 1),
+        (["a1 b1 c1 d1", "c1 d1 e1 f1", "a1 b1 c2 d2", "c2 d2 e1 f1"], 2),
+        # No two of these differ by fewer than three; together they are a and b.
+        (["a1 b1 c1 d1 e1", "c1 d1 e1 f1", "f1 a2 b2"], 2),
+        (["a1 b1 c1 d1 e1", "a1 f1 d2 e2", "b1 c1 f1"], 3),
+    ],
+)
+def test_how_few_peers_a_combination_is_of(rounds: list[str], fewest: int) -> None:
+    rows = [a_round(text) for text in rounds]
+    assert [shows_few(rows, count) for count in range(1, 5)] == [count >= fewest for count in range(1, 5)]
+
+
+@pytest.mark.parametrize("least", [2, 3])
+def test_rounds_that_no_longer_matter_may_go_and_no_others(least: int) -> None:
+    """A ledger whose rounds were dropped as they settled refuses what the whole one refuses."""
+    draw, dropped, refused = random.Random(least), 0, 0
+    for _ in range(40):
+        whole, kept, versions = RoundLedger(PEERS[0]), RoundLedger(PEERS[0]), dict.fromkeys(PEERS, 1)
+        for number in range(1, 9):
+            for peer in versions:
+                versions[peer] += draw.random() < 0.3
+            now = {peer: versions[peer] for peer in draw.sample(PEERS, draw.randint(3, 6))}
+            reason = reason_of(whole.require_hidden, now, least)
+            assert reason_of(kept.require_hidden, now, least) == reason, (whole.entries, kept.entries, now)
+            refused += reason is not None
+            if reason is None:
+                for ledger in (whole, kept):
+                    ledger.enter(entry_of(number, now, published=True))
+                kept.settle(least)
+        dropped += len(whole.entries) - len(kept.entries)
+    assert dropped > 20
+    assert refused > 10
+
+
+def test_a_ledger_of_a_year_of_rounds_is_short_and_what_was_answered_is_named() -> None:
+    ledger = RoundLedger(PEERS[0])
+    for number in range(1, 200):
+        now = {PEERS[0]: number, PEERS[1]: number // 3, PEERS[2]: 1, PEERS[3]: number}
+        assert reason_of(ledger.require_hidden, now) is None
+        ledger.enter(entry_of(number, now, answered=True, published=True))
+        ledger.settle()
+        assert len(ledger.entries) < 6
+    named = ledger.call(200, 1).answered
+    assert named == tuple(range(200 - MAX_NAMED_ROUNDS, 200))
+    assert RoundLedger.decode(ledger.encode()).call(200, 1).answered == named
+
+
+def test_what_was_answered_without_a_result_stays_until_the_own_statistics_are_new() -> None:
+    ledger = RoundLedger(PEERS[0])
+    ledger.enter(entry_of(1, a_round("a1 b1 c1"), answered=True))
+    ledger.enter(entry_of(2, a_round("b2 c2 d2 e2")))
+    ledger.settle()
+    assert 1 in ledger.entries
+    ledger.enter(entry_of(3, a_round("a2 b3 c3"), published=True))
+    ledger.settle()
+    assert 1 not in ledger.entries
+
+
+def test_a_round_long_ago_is_struck_out_by_nobodys_silence() -> None:
+    """A peer need not name for ever what it answered, so that it does not says nothing."""
+    for behind, is_dead in ((1, True), (MAX_NAMED_ROUNDS, True), (MAX_NAMED_ROUNDS + 1, False)):
+        ledger = RoundLedger(PEERS[0])
+        ledger.enter(entry_of(7, a_round("a1 b1 c1 d1")))
+        calls = [RoundLedger(peer).call(7 + behind, 1) for peer in PEERS[:4]]
+        assert ledger.strike(calls) == ([7] if is_dead else [])
+
+
+def test_many_rounds_of_many_peers_are_quick_to_judge() -> None:
+    """A leader that calls different sets of the same thousand peers makes the largest matrices; it stalls nobody."""
+    draw = random.Random(7)
+    peers = [number.to_bytes(32, "big") for number in range(1000)]
+    rows = [dict.fromkeys(draw.sample(peers, 900), 1) for _ in range(12)]
+    assert not any(shows_few(rows, count) for count in (1, 2))
