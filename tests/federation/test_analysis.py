@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pet import Aggregation, mask_model, sum_masks
 from pet.errors import FederationValueError, StatisticsError
 from pet.federation.peer.local_project import LocalProject
 from pet.federation.statistics.analysis import correlation, covariance, linear_regression, univariate
 from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.round_integers import RoundIntegers
 from pet.federation.statistics.schema import Schema
-from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
+from pet.federation.statistics.statistics import Statistics
 
 
 def diabetes():
@@ -31,15 +31,9 @@ def schema_of(names, rows):
 
 
 def merged_in_a_round(parts, schema):
-    """Statistics of several parts as a PET round adds them up, masks and all."""
-    total, seeds = Aggregation(STATISTICS_MASK_CONFIG, schema.layout.length), []
-    for part in parts:
-        vector, scalar = Statistics.of(part, schema).to_round()
-        seed, masked = mask_model(vector, STATISTICS_MASK_CONFIG, scalar, on_clip="raise")
-        seeds.append(seed)
-        total.add(masked)
-    model = total.unmask(sum_masks(seeds, STATISTICS_MASK_CONFIG, schema.layout.length))
-    return Statistics.from_round(model.to_array(), model.scalar_sum, schema)
+    """Statistics of several parts as a round adds them up; masks cancel exactly (test_round_integers.py)."""
+    form = RoundIntegers(schema, len(parts))
+    return form.decode(sum(form.encode(Statistics.of(part, schema)) for part in parts))
 
 
 def relative(value, expected):

@@ -40,7 +40,7 @@ def require_pooled(started, parts):
         merged = node.peer.federated_project.snapshot()
         assert merged.rows == expected.rows
         assert merged == started.admin.peer.federated_project.snapshot(), "to the last bit, at who led as at who was sent it"
-        assert merged.masked_peers == len(started.nodes)
+        assert merged.decimal_peers == len(started.nodes)
         np.testing.assert_allclose(merged.values, expected.values, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(covariance(merged), covariance(expected), rtol=1e-9)
         fit, pooled_fit = (linear_regression(one, "weight") for one in (merged, expected))

@@ -256,11 +256,20 @@ def change(data, at, new):
 
 def test_bytes_keep_what_the_numbers_went_through():
     statistics = Statistics.of(some_rows(50), SCHEMA)
-    for peers, kept, forgotten, version in ((0, 0, 0, 1), (7, 7, 0, 2), (0, 0, 5, 2), (10**6, 65535, 2**40, 2)):
-        statistics.masked_peers, statistics.forgotten_rows = peers, forgotten
+    none = (0, 0, 0)
+    for peers, decimal, forgotten, version in (
+        (*none, 1),
+        (0, 7, 0, 2),
+        (0, 0, 5, 2),
+        (0, 10**6, 2**40, 2),
+        (3, 0, 0, 3),
+        (10**6, 5, 1, 3),
+    ):
+        statistics.masked_peers, statistics.decimal_peers, statistics.forgotten_rows = peers, decimal, forgotten
         assert statistics.to_bytes()[4] == version
         again = Statistics.from_bytes(statistics.to_bytes(), SCHEMA)
-        assert (again.masked_peers, again.forgotten_rows, again) == (kept, forgotten, statistics)
+        assert (again.masked_peers, again.decimal_peers) == (min(peers, 65535), min(decimal, 65535))
+        assert (again.forgotten_rows, again) == (forgotten, statistics)
 
 
 def test_rows_that_were_forgotten_are_counted_until_nothing_is_left():
@@ -294,7 +303,7 @@ def test_foreign_bytes_are_refused():
     data = Statistics.of(some_rows(50), SCHEMA).to_bytes()
     cases = {
         "malformed_statistics": [b"", data[:51], data[:-1], data + b"\0", change(data, 0, b"X"), change(data, 5, b"\4")],
-        "unknown_version": [change(data, 4, b"\0"), change(data, 4, b"\3")],
+        "unknown_version": [change(data, 4, b"\0"), change(data, 4, b"\4")],
         "schema_mismatch": [change(data, 8, b"\0"), change(data, 48, b"\0\0\1")],
         "impossible_statistics": [change(data, 40, b"\xff"), change(data, 52, np.array([51.0]).tobytes())],
     }

@@ -1,33 +1,50 @@
-"""What a peer brings to a round and takes from it, for either kind of project.
+"""What a peer brings to a round and takes from it, for either kind of project; and what it is with statistics.
 
-Two small classes with the same methods. They keep the rule of minimum rows, check the contract on aggregates, and note what
-was offered and shared; rounds and messages are not known here. The contract is never checked on what a peer contributes: taking
-part or not would tell the others what it says of that peer's own rows.
+Two small classes with the same methods, that of models in model_contributor.py. They keep the rule of minimum rows, check the
+contract on aggregates, and note what was offered and shared; rounds and messages are not known here. The contract is never
+checked on what a peer contributes: taking part or not would tell the others what it says of that peer's own rows.
 
 Source: docs/spec/federation.md 1.5 - 1.7, 1.9.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.crypto import hash_sha256
-from pet.errors import NothingNewError, RemoteProtocolError
+from pet.errors import NothingNewError
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.local_project import LocalProject
-from pet.federation.peer.project import FederatedProject, ModelProject
+from pet.federation.peer.project import FederatedProject
 from pet.federation.peer.row_guard import Offered
 from pet.federation.peer.sharing_rules import Contribution
 from pet.federation.records import FailureAction, Mode
 from pet.federation.statistics.contract import Contract
+from pet.federation.statistics.round_integers import RoundIntegers
+from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
+from pet.mask_config import MaskConfig
 
 _Aggregate = TypeVar("_Aggregate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundVector:
+    """What is masked for a round of pet/1, under `Contributor.round_config`.
+
+    Attributes:
+        numbers: uint64 of statistics, which are added up as they are; float64 of a model, of which a round makes a weighted
+            mean.
+        scalar: the weight; 1 for statistics.
+    """
+
+    numbers: NDArray[Any]
+    scalar: Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +52,15 @@ class Offer:
     """What a peer brings to a round.
 
     Attributes:
+        for_round: returns the vector for a round of a number of peers, in a tenth of a second for millions of numbers;
+            StatisticsError where this peer has more rows than such a round takes.
         vector: float64.
         scalar: its weight.
         contribution: what the sharing rules need to know of it.
         offered: the statistics; None for a model.
     """
 
+    for_round: Callable[[int], RoundVector]
     vector: NDArray[np.float64]
     scalar: Fraction
     contribution: Contribution
@@ -56,6 +76,23 @@ class Contributor(Protocol[_Aggregate]):
 
         Raises:
             FederationStateError: not known yet.
+        """
+        ...
+
+    @property
+    def element_count(self) -> int:
+        """Elements of a vector of pet/1, the unit not counted; the same for any number of peers.
+
+        Raises:
+            FederationStateError: not known yet.
+        """
+        ...
+
+    def round_config(self, peer_count: int) -> MaskConfig:
+        """Return how vectors are masked in a round of that number of peers.
+
+        Raises:
+            FederationStateError: not known yet; or more peers than there may be.
         """
         ...
 
@@ -83,6 +120,18 @@ class Contributor(Protocol[_Aggregate]):
 
     def agree(self, offer: Offer) -> None:
         """Note durably that an offer is about to leave this peer."""
+        ...
+
+    def from_totals(self, totals: NDArray[Any], peer_count: int) -> _Aggregate:
+        """Return the aggregate from what the model of a round of pet/1 decodes to.
+
+        Args:
+            totals: uint64 totals under a config of integers, float64 means under one of weights; `element_count` of them.
+            peer_count: how many contributed.
+
+        Raises:
+            FederationStateError: it cannot be a true result.
+        """
         ...
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> _Aggregate:
@@ -116,6 +165,18 @@ def check_contract(context: PeerContext, statistics: Statistics) -> str | None:
     return f"Contract validation failed: {'; '.join(failures)}" if failures else None
 
 
+def note_shared(context: PeerContext, contributors: dict[str, int]) -> None:
+    """Note what of this peer is in the aggregate that was taken."""
+    counters = context.counters
+    counters.aggregate_contributors = contributors
+    version = contributors.get(context.uuid)
+    if version is None:
+        counters.shared_version, counters.shared_rows = 0, 0
+    elif version == counters.offered_version:
+        counters.shared_version, counters.shared_rows = version, counters.offered_rows
+    context.save()
+
+
 class StatisticsContributor:
     """A project of the statistics kind."""
 
@@ -130,9 +191,22 @@ class StatisticsContributor:
         return self._local.snapshot().schema.layout.length
 
     @property
+    def element_count(self) -> int:
+        """Elements of a vector of pet/1, the unit not counted."""
+        return RoundIntegers(self._schema, 1).length
+
+    def round_config(self, peer_count: int) -> MaskConfig:
+        """Return how statistics are masked: integers in z64."""
+        return RoundIntegers(self._schema, peer_count).config
+
+    @property
+    def _schema(self) -> Schema:
+        return self._local.snapshot().schema
+
+    @property
     def schema_digest(self) -> bytes:
         """The digest of the schema that this peer's rows are of."""
-        return self._local.snapshot().schema.digest
+        return self._schema.digest
 
     @property
     def least_rows(self) -> int:
@@ -154,12 +228,20 @@ class StatisticsContributor:
         counters.offered_version, counters.offered_rows = offered.version, statistics.rows
         context.count(send_count=1)
         vector, scalar = statistics.to_round()
-        return Offer(vector=vector, scalar=scalar, contribution=contribution, offered=offered)
+
+        def for_round(peer_count: int) -> RoundVector:
+            return RoundVector(numbers=RoundIntegers(statistics.schema, peer_count).encode(statistics), scalar=Fraction(1))
+
+        return Offer(vector=vector, scalar=scalar, contribution=contribution, offered=offered, for_round=for_round)
 
     def agree(self, offer: Offer) -> None:
         """Note durably which version is about to leave this peer."""
         assert offer.offered is not None, "an offer of statistics"
         self._local.note_shared(offer.offered)
+
+    def from_totals(self, totals: NDArray[Any], peer_count: int) -> Statistics:
+        """Return the merged statistics, exactly."""
+        return RoundIntegers(self._schema, peer_count).decode(totals)
 
     def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> Statistics:
         """Return the merged statistics."""
@@ -177,7 +259,8 @@ class StatisticsContributor:
     def take(self, aggregate: Statistics, round_id: int, contributors: dict[str, int], sender: str) -> bool:
         """Make merged statistics the federated project."""
         context, counters, statistics = self._context, self._context.counters, aggregate.copy()
-        statistics.masked_peers = len(contributors)
+        if not statistics.masked_peers:
+            statistics.decimal_peers = len(contributors)
         counters.aggregate_round = round_id
         context.count(receive_count=1)
         if (problem := check_contract(context, statistics)) is not None:
@@ -186,80 +269,5 @@ class StatisticsContributor:
             if context.record.receive_failure_action is FailureAction.BLOCK:
                 return False
         self._federated.set_aggregate(statistics)
-        _note_shared(context, contributors)
+        note_shared(context, contributors)
         return True
-
-
-class ModelContributor:
-    """A project of the model kind."""
-
-    def __init__(self, context: PeerContext, project: ModelProject) -> None:
-        self._context: Final = context
-        self._project: Final = project
-        self.least_rows: Final = 0
-
-    @property
-    def vector_length(self) -> int:
-        """Numbers in a vector."""
-        return self._project.length
-
-    @property
-    def schema_digest(self) -> bytes:
-        """A digest of the number of weights, which is all that models have to agree in."""
-        return hash_sha256(f"model {self._project.length}".encode())
-
-    def offer(self) -> Offer:
-        """Return the model, if it was not in the last average."""
-        counters, version = self._context.counters, self._project.version
-        if version <= counters.shared_version:
-            raise NothingNewError("model: expected a new one, got none since the last round")
-        vector, scalar = self._project.to_round()
-        counters.offered_version, counters.offered_rows = version, 0
-        self._context.count(send_count=1)
-        return Offer(vector=vector, scalar=scalar, contribution=Contribution(version=version, rows=0, changed_rows=0))
-
-    def agree(self, offer: Offer) -> None:
-        """Note nothing: versions of models are compared by the ledger alone."""
-
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> NDArray[np.float64]:  # noqa: ARG002 - the interface's
-        """Return the average."""
-        return means
-
-    def encode(self, aggregate: NDArray[np.float64]) -> bytes:
-        """Return an average as the other peers get it: little-endian float64."""
-        return aggregate.astype("<f8").tobytes()
-
-    def decode(self, data: bytes) -> NDArray[np.float64]:
-        """Read an average."""
-        if len(data) != 8 * self._project.length:
-            raise RemoteProtocolError("malformed_model", f"model: expected {self._project.length} weights, got others")
-        model = np.frombuffer(data, dtype="<f8").astype(np.float64)
-        if not np.isfinite(model).all():
-            raise RemoteProtocolError("malformed_model", "model: expected finite weights")
-        return model
-
-    def take(
-        self,
-        aggregate: NDArray[np.float64],
-        round_id: int,
-        contributors: dict[str, int],
-        sender: str,  # noqa: ARG002 - the interface's
-    ) -> bool:
-        """Make an average the global model."""
-        self._context.counters.aggregate_round = round_id
-        self._context.count(receive_count=1)
-        self._project.set_average(aggregate)
-        _note_shared(self._context, contributors)
-        return True
-
-
-def _note_shared(context: PeerContext, contributors: dict[str, int]) -> None:
-    """Note what of this peer is in the aggregate that was taken."""
-    counters = context.counters
-    counters.aggregate_contributors = contributors
-    version = contributors.get(context.uuid)
-    if version is None:
-        counters.shared_version, counters.shared_rows = 0, 0
-    elif version == counters.offered_version:
-        counters.shared_version, counters.shared_rows = version, counters.offered_rows
-    context.save()

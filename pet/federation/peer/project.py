@@ -26,8 +26,11 @@ from pet.federation.peer_store import PeerStore
 from pet.federation.runtime import MAX_WEIGHT, Regression
 from pet.federation.statistics import analysis
 from pet.federation.statistics.figures import Figure, Figures
+from pet.federation.statistics.possibility import MAX_PEERS
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
+from pet.field_config import FieldConfig
+from pet.mask_choices import Derivation, FieldValues
 
 _VERSION: Final = struct.Struct(">Q")
 _FEDERATED: Final = "federated"
@@ -112,7 +115,8 @@ class FederatedProject(StatisticsView):
             if (saved := self._store.load_state(_FEDERATED)) is not None:
                 self._aggregate = Statistics.from_bytes(saved, schema)
                 # Earlier versions did not keep how many peers a round had; at most as many as there are rows.
-                self._aggregate.masked_peers = self._aggregate.masked_peers or self._aggregate.rows
+                if not self._aggregate.masked_peers:
+                    self._aggregate.decimal_peers = self._aggregate.decimal_peers or self._aggregate.rows
             for peer in self._peers:
                 if (saved := self._store.load_state(f"{_FEDERATED}.{peer}")) is not None:
                     self._latest[peer] = Statistics.from_bytes(saved, schema)
@@ -244,6 +248,32 @@ class ModelProject:
         if self._model is None:
             raise FederationStateError("model: expected one to contribute, got none yet")
         return self._model, Fraction(self._weight) / MAX_WEIGHT
+
+    @staticmethod
+    def round_config(peer_count: int) -> FieldConfig:
+        """Return how models are masked: weights in z64, for twice as many models, so that totals of rubbish are noticed.
+
+        Raises:
+            FederationStateError: more peers than a round may have.
+        """
+        if not 1 <= peer_count <= MAX_PEERS:
+            raise FederationStateError(f"peers of a round: expected 1 to {MAX_PEERS}, got {peer_count}")
+        return FieldConfig(Derivation.Z64, FieldValues.F64, 2 * peer_count, MAX_MODEL_VALUE)
+
+    def checked_average(self, means: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the means of a round, if models can have them.
+
+        Raises:
+            FederationStateError: another length, or values that are not finite or beyond those of models.
+        """
+        if means.shape != (self.length,) or means.dtype != np.float64:
+            raise FederationStateError(f"average: expected {self.length} float64, got {means.dtype} of shape {means.shape}")
+        # What encoding loses may lift a mean over the bound; a leader that made one up could as well have stayed below.
+        if not (np.abs(means) <= 2 * MAX_MODEL_VALUE).all():
+            raise FederationStateError(
+                f"average: expected weights from {-MAX_MODEL_VALUE:g} to {MAX_MODEL_VALUE:g}, got others"
+            )
+        return means
 
     def set_average(self, model: NDArray[np.float64]) -> None:
         """Take the result of a round."""

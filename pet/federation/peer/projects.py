@@ -13,8 +13,9 @@ import numpy as np
 from pet.errors import FederationStateError, FederationValueError
 from pet.federation.formats.tables import read_columns
 from pet.federation.peer.context import PeerContext
-from pet.federation.peer.contributions import Contributor, ModelContributor, StatisticsContributor
+from pet.federation.peer.contributions import Contributor, StatisticsContributor
 from pet.federation.peer.local_project import LocalProject, SharedProject, ShownProject
+from pet.federation.peer.model_contributor import ModelContributor
 from pet.federation.peer.project import FederatedProject, ModelProject
 from pet.federation.peer.row_guard import RowGuard
 from pet.federation.records import Mode, ProjectKind

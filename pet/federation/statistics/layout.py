@@ -53,6 +53,12 @@ class StatisticsLayout:
         sums, squares = (self.pair_first_sums, self.pair_second_sums), (self.pair_first_squares, self.pair_second_squares)
         return (self.products, self.pair_counts, *sums, *squares)
 
+    @property
+    def even_blocks(self) -> tuple[slice, ...]:
+        """Sums of even powers, which are never negative."""
+        pairs = (self.pair_first_squares, self.pair_second_squares)
+        return (self.squares, self.fourths, *pairs, self.conditional_squares)
+
     @classmethod
     def of(cls, features: int, continuous: int, *, bins: Iterable[int], has_missing: bool) -> Self:
         """Lay out a vector.

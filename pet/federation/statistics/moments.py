@@ -7,8 +7,9 @@ of N rows (docs/statistics.md, "How exact"):
   terms themselves; n is at most `BLOCK_ROWS`, and sums of blocks lose nothing that matters;
 - rows that were forgotten may have been summed in other blocks when they were learned: twice the same of theirs, with terms
   as large as the schema allows;
-- a round keeps 20 decimal places of each peer's vector and scalar: 2 * 10^-20 * peers * max_rows in the sum, each for values
-  up to 1.
+- a round rounds each peer's numbers once, to steps of round_integers.py, and adds them up exactly: half a step for each peer;
+- a round of release 0.2 or before kept 20 decimal places of each peer's vector and scalar: 2 * 10^-20 * peers * max_rows in the
+  sum, each for values up to 1.
 
 Sums of absolute terms are not kept; Cauchy and Schwarz bound them by what is. Sums that only binary features make are counts,
 and exact.
@@ -25,12 +26,13 @@ from numpy.typing import NDArray
 from pet.federation.formats.tables import BLOCK_ROWS
 from pet.federation.statistics.bounded import SMALLEST, UNIT_ROUNDOFF, Bounded
 from pet.federation.statistics.feature import Kind
+from pet.federation.statistics.round_integers import step_exponents
 from pet.federation.statistics.statistics import Statistics
 
 #: Unit roundoffs of one term (z, its powers and products: at most 12) and of the few additions and conversions of sums.
 _TERM_ROUNDOFFS: Final = 32
-#: What a round loses of each peer's numbers, of the vector and of the scalar together.
-_ROUND_RESOLUTION: Final = 2e-20
+#: What a round of release 0.2 or before lost of each peer's numbers, of the vector and of the scalar together.
+_DECIMAL_RESOLUTION: Final = 2e-20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +121,15 @@ class Moments:
         forgotten = max(statistics.forgotten_rows, 0)
         self._relative: Final = (min(abs(self.rows) + forgotten, BLOCK_ROWS) + _TERM_ROUNDOFFS) * UNIT_ROUNDOFF
         self._of_forgotten: Final = 2 * forgotten * self._relative
-        self._absolute: Final = _ROUND_RESOLUTION * statistics.masked_peers * self.schema.max_rows
+        self._of_decimals: Final = _DECIMAL_RESOLUTION * statistics.decimal_peers * self.schema.max_rows
         self._is_binary: Final = np.array([feature.kind is Kind.BINARY for feature in self.schema.features])
+        self._largest: Final = np.where(self._is_binary, 1.0, self.schema.z_max)
 
     def feature(self, place: int) -> Sums:
         """Return the sums over all rows where a feature was seen."""
         layout, is_binary = self.schema.layout, self._is_binary[place]
         count, first, second = (self._values[block][place] for block in (layout.counts, layout.sums, layout.squares))
-        return self._sums(count, first, second, np.asarray(is_binary))
+        return self._sums(count, first, second, np.asarray(is_binary), self._largest[place])
 
     def higher(self, place: int) -> tuple[Bounded, Bounded]:
         """Return the sums of z^3 and z^4 of a continuous feature."""
@@ -134,7 +137,11 @@ class Moments:
         squares = self._at_least(self._values[layout.squares][place], self._values[layout.sums][place])
         third, fourth = self._values[layout.cubes][at], self._values[layout.fourths][at]
         fourths, none = self._at_least(fourth, squares), np.zeros((), dtype=np.bool_)
-        return self._sum(third, np.sqrt(squares) * np.sqrt(fourths), none, 3), self._sum(fourth, fourths, none, 4)
+        largest = self.schema.z_max
+        return (
+            self._sum(third, np.sqrt(squares) * np.sqrt(fourths), none, np.asarray(largest**3)),
+            self._sum(fourth, fourths, none, np.asarray(largest**4)),
+        )
 
     def pairs(self, places: NDArray[np.intp]) -> Pairs:
         """Return the moments of all pairs of some features, in their order."""
@@ -143,6 +150,7 @@ class Moments:
         at = self.schema.pair_index(rows, columns)
         at = np.where(is_own, 0, at)
         layout, values, is_binary = self.schema.layout, self._values, self._is_binary[rows]
+        largest = self._largest[rows]
 
         def chosen(own: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
             if not first.size:  # no pairs at all, or none with rows of their own
@@ -156,8 +164,8 @@ class Moments:
         product = chosen(own_squares, values[layout.products], values[layout.products])
         left_out = chosen(np.zeros(len(own_counts)), values[layout.pairs_left_out], values[layout.pairs_left_out])
         roots = np.sqrt(self._at_least(second, first))
-        products = self._sum(product, roots * roots.T, is_binary & is_binary.T, 2)
-        sums = self._sums(counts, first, second, is_binary)
+        products = self._sum(product, roots * roots.T, is_binary & is_binary.T, largest * largest.T)
+        sums = self._sums(counts, first, second, is_binary, largest)
         return Pairs(sums, products, left_out.astype(np.int64))
 
     def where(self, place: int, binary: int, *, is_one: bool) -> Sums:
@@ -171,7 +179,8 @@ class Moments:
             row = int(np.searchsorted(self.schema.continuous, place))
             column = int(np.searchsorted(self.schema.binary, binary))
             found = self._values[self.schema.layout.conditional_squares][row * len(self.schema.binary) + column]
-            squares = self._sum(found, self._at_least(found, products.value), is_binary, 2)
+            largest = np.asarray(self.schema.z_max**2)
+            squares = self._sum(found, self._at_least(found, products.value), is_binary, largest)
         if is_one:
             return Sums(ones, products, squares, is_binary)
         return Sums(count - ones, first - products, second - squares, is_binary)
@@ -182,12 +191,13 @@ class Moments:
         first: NDArray[np.float64],
         second: NDArray[np.float64],
         is_binary: NDArray[np.bool_],
+        largest: NDArray[np.float64],
     ) -> Sums:
         squares = self._at_least(second, first)
         return Sums(
             Bounded.exact(count),
-            self._sum(first, np.sqrt(np.abs(count)) * np.sqrt(squares), is_binary, 1),
-            self._sum(second, squares, is_binary, 2),
+            self._sum(first, np.sqrt(np.abs(count)) * np.sqrt(squares), is_binary, largest),
+            self._sum(second, squares, is_binary, largest**2),
             is_binary,
         )
 
@@ -197,7 +207,11 @@ class Moments:
         return np.asarray(np.abs(powers) + np.where(is_nothing, 0.0, abs(self.rows) * SMALLEST))
 
     def _sum(
-        self, value: NDArray[np.float64], absolute: NDArray[np.float64], is_exact: NDArray[np.bool_], power: int
+        self,
+        value: NDArray[np.float64],
+        absolute: NDArray[np.float64],
+        is_exact: NDArray[np.bool_],
+        largest: NDArray[np.float64],
     ) -> Bounded:
         """Return sums with their bounds.
 
@@ -205,10 +219,10 @@ class Moments:
             value: the sums.
             absolute: bounds of the sums of the absolute terms.
             is_exact: which are counts.
-            power: of z in a term.
+            largest: absolute value of one term.
         """
         share = np.abs(value) / max(abs(self.rows), 1)
-        error = self._relative * np.abs(absolute) + self._absolute * (1 + share)
-        error = error + self._of_forgotten * max(self.schema.z_max**power, 1.0)
+        error = self._relative * np.abs(absolute) + self._of_decimals * (1 + share) + self._of_forgotten * largest
+        error = error + self.statistics.masked_peers * np.ldexp(0.5, step_exponents(largest))
         error = error + np.where((value == 0) & (absolute == 0), 0.0, abs(self.rows) * SMALLEST)  # terms that underflowed
         return Bounded(np.asarray(value), np.where(is_exact, 0.0, error))

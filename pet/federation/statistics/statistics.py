@@ -19,7 +19,9 @@ from pet.errors import FederationValueError, RemoteProtocolError, StatisticsErro
 from pet.federation.formats.tables import BLOCK_ROWS
 from pet.federation.statistics.block_sums import block_sums
 from pet.federation.statistics.devices import NUMPY, Device
+from pet.federation.statistics.double_double import added
 from pet.federation.statistics.header import StatisticsHeader
+from pet.federation.statistics.possibility import impossibility
 from pet.federation.statistics.rows import read_blocks
 from pet.federation.statistics.schema import Schema
 from pet.mask_config import MaskConfig, MaskConfigPair
@@ -45,8 +47,9 @@ class Statistics:
         schema: the features.
         device: as given. Numbers are always kept and added up on the CPU.
         rows: how many rows were learned; below 0 only in a difference.
-        masked_peers: of how many peers a round merged these numbers, which cost the digits beyond the 20th decimal place of
-            each; 0 if no round did.
+        masked_peers: of how many peers a round merged these numbers, each of which was rounded once
+            (pet/federation/statistics/round_integers.py); 0 if no round did.
+        decimal_peers: of how many peers a round of release 0.2 or before merged them, which kept 20 decimal places of means.
         forgotten_rows: how many rows were taken off again, which leaves the rounding of the blocks that they were in.
     """
 
@@ -58,6 +61,7 @@ class Statistics:
             self.device = device
         self.rows = 0
         self.masked_peers = 0
+        self.decimal_peers = 0
         self.forgotten_rows = 0
         self._high = np.zeros(schema.layout.length)
         self._low = np.zeros(schema.layout.length)
@@ -71,10 +75,10 @@ class Statistics:
         Raises:
             DeviceError: the device is missing or failed.
         """
-        statistics = cls(schema, device=device)
+        statistics, none = cls(schema, device=device), np.zeros(schema.layout.length)
         for block in read_blocks(source, schema, block_rows=min(block_rows, BLOCK_ROWS)):
             # The bounds of errors (pet/federation/statistics/moments.py) rely on blocks of at most this size.
-            statistics._add(block_sums(block, schema, statistics.device), np.zeros(0), len(block))
+            statistics._add(block_sums(block, schema, statistics.device), none, len(block))
         if statistics.rows > schema.max_rows:
             raise StatisticsError(f"rows: expected at most {schema.max_rows}, got {statistics.rows}")
         return statistics
@@ -116,12 +120,7 @@ class Statistics:
         return forgotten.rows
 
     def exclude(self, forgotten: Statistics) -> None:
-        """Take off the statistics of rows that were learned before.
-
-        Raises:
-            StatisticsError: what would remain cannot be the statistics of rows; nothing changed.
-            FederationValueError: they are of another schema.
-        """
+        """Take off the statistics of rows that were learned before; raises as `include`, with nothing changed."""
         rest = self - forgotten
         rest.forgotten_rows = self.forgotten_rows + forgotten.rows
         rest._settle(forgotten.rows)
@@ -134,6 +133,7 @@ class Statistics:
         total = self.copy()
         total._add(other._high, other._low, other.rows)
         total.masked_peers += other.masked_peers
+        total.decimal_peers += other.decimal_peers
         total.forgotten_rows += other.forgotten_rows
         return total
 
@@ -142,6 +142,7 @@ class Statistics:
         difference = self.copy()
         difference._add(-other._high, -other._low, -other.rows)
         difference.masked_peers += other.masked_peers
+        difference.decimal_peers += other.decimal_peers
         difference.forgotten_rows -= other.forgotten_rows  # what is added to the other again comes to the same
         return difference
 
@@ -182,28 +183,19 @@ class Statistics:
         """The numbers, float64, laid out as `schema.layout` says; a new array."""
         return self._high + self._low
 
+    @property
+    def halves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The numbers without rounding, normalised (double_double.py); the statistics' own arrays, not to be written to."""
+        return self._high, self._low
+
     def validate(self) -> None:
         """Check that some rows could have these statistics: whole counts from 0 to the rows, sums within their bounds.
 
         Raises:
             StatisticsError: none could.
         """
-        values, integral = self.values, self.schema.integral
-        if not 0 <= self.rows <= self.schema.max_rows * STATISTICS_MASK_CONFIG.max_model_count:
-            raise StatisticsError(f"statistics: expected 0 or more rows, got {self.rows}")
-        if not np.isfinite(values).all():
-            raise StatisticsError("statistics: expected finite numbers")
-        counts = values[integral]
-        if (counts != np.rint(counts)).any() or (counts < 0).any():
-            raise StatisticsError("statistics: expected counts that are whole numbers from 0 on")
-        layout = self.schema.layout
-        if self.schema.has_missing:
-            first, second = (values[layout.counts][places] for places in self.schema.pairs)
-            if (values[layout.pair_counts] > np.minimum(first, second)).any():
-                raise StatisticsError("statistics: expected no more rows with two features than with one, got more")
-        # Rounding may lift a sum over its bound by a few units in the last place.
-        if (np.abs(values) > self.schema.bounds * self.rows * (1 + 1e-9)).any():
-            raise StatisticsError("statistics: expected sums that rows in range can have, got larger ones")
+        if (problem := impossibility(self.schema, self.rows, self.values, max(self.forgotten_rows, 0))) is not None:
+            raise StatisticsError(f"statistics: expected {problem}")
 
     # ---- a PET round --------------------------------------------------------------------------------------------------
 
@@ -216,6 +208,15 @@ class Statistics:
         if self.rows < 1:
             raise StatisticsError(f"statistics: expected at least one row to contribute, got {self.rows}")
         return self.values / self.rows, Fraction(self.rows, self.schema.max_rows)
+
+    @classmethod
+    def of_round(cls, schema: Schema, rows: int, high: NDArray[np.float64], low: NDArray[np.float64], *, peers: int) -> Self:
+        """Return what a round came to, from `halves`, which become its own; StatisticsError where no rows could have it."""
+        statistics = cls(schema)
+        statistics.rows, statistics.masked_peers = rows, peers
+        statistics._high, statistics._low = high, low
+        statistics.validate()
+        return statistics
 
     @classmethod
     def from_round(cls, means: NDArray[np.float64], scalar_sum: Fraction, schema: Schema, *, peers: int | None = None) -> Self:
@@ -236,7 +237,7 @@ class Statistics:
         statistics.rows = round(scalar_sum * schema.max_rows)
         values = means * statistics.rows
         statistics._high = np.where(schema.integral, np.rint(values), values)
-        statistics.masked_peers = statistics.rows if peers is None else peers
+        statistics.decimal_peers = statistics.rows if peers is None else peers
         statistics.validate()
         return statistics
 
@@ -247,10 +248,14 @@ class Statistics:
 
         Args:
             with_residues: also the lower halves of the numbers, for storage at this peer; others need only the upper ones.
+                What a round merged is exact, and always has the lower halves of all that are no counts.
         """
-        numbers = [self._high, self._low] if with_residues else [self.values]
-        header = self._header(has_residues=with_residues).to_bytes()
-        return b"".join([header, *(part.astype("<f8").tobytes() for part in numbers)])
+        header = self._header(has_residues=with_residues or self.masked_peers > 0)
+        if self.masked_peers:
+            numbers = [self._high, self._low[~self.schema.integral]]
+        else:
+            numbers = [self._high, self._low] if with_residues else [self.values]
+        return b"".join([header.to_bytes(), *(part.astype("<f8").tobytes() for part in numbers)])
 
     @classmethod
     def from_bytes(cls, data: bytes, schema: Schema, *, is_difference: bool = False, device: Device | None = None) -> Self:
@@ -270,17 +275,17 @@ class Statistics:
         header, length = StatisticsHeader.from_bytes(data), schema.layout.length
         if header.digest != schema.digest or header.length != length:
             raise RemoteProtocolError("schema_mismatch", "statistics: expected those of this federation's schema, got others")
-        parts, start = 2 if header.has_residues else 1, header.size_bytes
-        expected = start + 8 * length * parts
+        # Of totals of a round, counts are whole float64, and have no lower half.
+        has_low = ~schema.integral if header.masked_peers else np.full(length, header.has_residues)
+        start, expected = header.size_bytes, header.size_bytes + 8 * (length + int(has_low.sum()))
         if len(data) != expected:
             raise RemoteProtocolError("malformed_statistics", f"statistics: expected {expected} bytes, got {len(data)}")
-        numbers = np.frombuffer(data, dtype="<f8", offset=start).reshape(parts, length).astype(np.float64)
+        numbers = np.frombuffer(data, dtype="<f8", offset=start)
         statistics = cls(schema, device=device)
         statistics.rows, statistics.masked_peers = header.rows, header.masked_peers
-        statistics.forgotten_rows = header.forgotten_rows
-        statistics._high = numbers[0]
-        if parts == 2:
-            statistics._low = numbers[1]
+        statistics.decimal_peers, statistics.forgotten_rows = header.decimal_peers, header.forgotten_rows
+        statistics._high = numbers[:length].astype(np.float64)
+        statistics._low[has_low] = numbers[length:]
         statistics.require_possible(is_difference=is_difference)
         return statistics
 
@@ -291,6 +296,7 @@ class Statistics:
             length=self.schema.layout.length,
             has_residues=has_residues,
             masked_peers=self.masked_peers,
+            decimal_peers=self.decimal_peers,
             forgotten_rows=self.forgotten_rows,
         )
 
@@ -314,19 +320,12 @@ class Statistics:
     # ---- inside -------------------------------------------------------------------------------------------------------
 
     def _add(self, high: NDArray[np.float64], low: NDArray[np.float64], rows: int) -> None:
-        """Add a sum of two parts; the error of the large addition goes to the small one (Knuth's TwoSum)."""
-        total = self._high + high
-        part = total - self._high
-        error = (self._high - (total - part)) + (high - part)
-        residue = self._low + error
-        if low.size:
-            residue += low
-        self._high = total + residue
-        self._low = residue - (self._high - total)
+        self._high, self._low = added((self._high, self._low), (high, low))
         self.rows += rows
 
     def _become(self, other: Statistics) -> None:
-        self.rows, self.masked_peers, self.forgotten_rows = other.rows, other.masked_peers, other.forgotten_rows
+        self.rows, self.forgotten_rows = other.rows, other.forgotten_rows
+        self.masked_peers, self.decimal_peers = other.masked_peers, other.decimal_peers
         self._high, self._low = other._high.copy(), other._low.copy()
 
     def _settle(self, forgotten_rows: int) -> None:

@@ -1,0 +1,101 @@
+"""What a peer brings to a round and takes from it, where the project is of the model kind.
+
+Source: docs/spec/federation.md 1.5 - 1.7.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.crypto import hash_sha256
+from pet.errors import NothingNewError, RemoteProtocolError
+from pet.federation.peer.context import PeerContext
+from pet.federation.peer.contributions import Offer, RoundVector, note_shared
+from pet.federation.peer.project import ModelProject
+from pet.federation.peer.sharing_rules import Contribution
+from pet.mask_config import MaskConfig
+
+
+class ModelContributor:
+    """A project of the model kind."""
+
+    def __init__(self, context: PeerContext, project: ModelProject) -> None:
+        self._context: Final = context
+        self._project: Final = project
+        self.least_rows: Final = 0
+
+    @property
+    def vector_length(self) -> int:
+        """Numbers in a vector."""
+        return self._project.length
+
+    @property
+    def element_count(self) -> int:
+        """Weights of a model."""
+        return self._project.length
+
+    def round_config(self, peer_count: int) -> MaskConfig:
+        """Return how models are masked: weights in z64."""
+        return self._project.round_config(peer_count)
+
+    @property
+    def schema_digest(self) -> bytes:
+        """A digest of the number of weights, which is all that models have to agree in."""
+        return hash_sha256(f"model {self._project.length}".encode())
+
+    def offer(self) -> Offer:
+        """Return the model, if it was not in the last average."""
+        counters, version = self._context.counters, self._project.version
+        if version <= counters.shared_version:
+            raise NothingNewError("model: expected a new one, got none since the last round")
+        vector, scalar = self._project.to_round()
+        counters.offered_version, counters.offered_rows = version, 0
+        self._context.count(send_count=1)
+        return Offer(
+            for_round=lambda _peer_count: RoundVector(numbers=vector, scalar=scalar),
+            vector=vector,
+            scalar=scalar,
+            contribution=Contribution(version=version, rows=0, changed_rows=0),
+        )
+
+    def agree(self, offer: Offer) -> None:
+        """Note nothing: versions of models are compared by the ledger alone."""
+
+    def from_totals(self, totals: NDArray[Any], peer_count: int) -> NDArray[np.float64]:  # noqa: ARG002 - the interface's
+        """Return the average, which the round has computed."""
+        return self._project.checked_average(totals)
+
+    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> NDArray[np.float64]:  # noqa: ARG002 - the interface's
+        """Return the average."""
+        return means
+
+    def encode(self, aggregate: NDArray[np.float64]) -> bytes:
+        """Return an average as the other peers get it: little-endian float64."""
+        return aggregate.astype("<f8").tobytes()
+
+    def decode(self, data: bytes) -> NDArray[np.float64]:
+        """Read an average."""
+        if len(data) != 8 * self._project.length:
+            raise RemoteProtocolError("malformed_model", f"model: expected {self._project.length} weights, got others")
+        model = np.frombuffer(data, dtype="<f8").astype(np.float64)
+        if not np.isfinite(model).all():
+            raise RemoteProtocolError("malformed_model", "model: expected finite weights")
+        return model
+
+    def take(
+        self,
+        aggregate: NDArray[np.float64],
+        round_id: int,
+        contributors: dict[str, int],
+        sender: str,  # noqa: ARG002 - the interface's
+    ) -> bool:
+        """Make an average the global model."""
+        self._context.counters.aggregate_round = round_id
+        self._context.count(receive_count=1)
+        self._project.set_average(aggregate)
+        note_shared(self._context, contributors)
+        return True
