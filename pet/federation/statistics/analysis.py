@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,9 @@ def location_and_spread(sums: Sums, feature: Feature) -> dict[str, Figure]:
     variance, unbiased = sums.variance, sums.variance_unbiased
     deviation = variance.root().times(feature.scale)
     mean = sums.mean.times(feature.scale) + Bounded.exact(feature.centre)
+    if none is None:  # rounded once: near 0 the two terms cancel
+        share = sums.first.fraction / sums.count.fraction
+        mean = mean.with_value(Fraction(feature.centre) + Fraction(feature.scale) * share)
 
     def squared(quantity: Bounded) -> Bounded:
         return quantity.times(feature.scale).times(feature.scale)
@@ -119,14 +123,17 @@ def _shape(moments: Moments, place: int, sums: Sums) -> dict[str, Figure]:
     if moments.schema.features[place].kind is Kind.BINARY:
         skewness = (one - sums.mean.times(2.0)) / variance.root()
         kurtosis = (one - variance.times(3.0)) / variance
+        totals = [sums.first] * 4
     else:
-        third, fourth = (total / sums.count for total in moments.higher(place))
-        first, second = sums.mean, sums.second / sums.count
+        totals = [sums.first, sums.second, *moments.higher(place)]
+        first, second, third, fourth = (total / sums.count for total in totals)
         square = first * first
         central_third = third - (first * second).times(3.0) + (square * first).times(2.0)
         central_fourth = fourth - (first * third).times(4.0) + (square * second).times(6.0) - (square * square).times(3.0)
         skewness = central_third / (variance * variance.root())
         kurtosis = central_fourth / (variance * variance)
+    if variance.value > 0:
+        skewness, kurtosis = map(Bounded.with_value, (skewness, kurtosis), _standardised(sums.count, totals))
     undefined = NO_ROWS if not sums.count.value > 0 else None
     if undefined is None and variance.value == 0 and variance.error == 0:
         undefined = CONSTANT
@@ -135,6 +142,17 @@ def _shape(moments: Moments, place: int, sums: Sums) -> dict[str, Figure]:
         "skewness": figure(skewness, is_known and bool(skewness.is_within(np.asarray(1.0))), undefined),
         "kurtosis": figure(kurtosis, is_known and bool(kurtosis.is_resolved), undefined),
     }
+
+
+def _standardised(count: Bounded, totals: Sequence[Bounded]) -> tuple[float, Fraction | float]:
+    """Return skewness and kurtosis of what varies, from the sums of z to z^4 exactly: their terms cancel."""
+    first, second, third, fourth = (total.fraction / count.fraction for total in totals)
+    square = second - first**2
+    central_third = third - 3 * first * second + 2 * first**3
+    central_fourth = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
+    if square <= 0:
+        return math.nan, math.nan
+    return math.copysign(math.sqrt(central_third**2 / square**3), central_third), central_fourth / square**2
 
 
 def covariance(statistics: Statistics, names: Sequence[str] | None = None, *, unbiased: bool = False) -> PairMatrix:

@@ -9,10 +9,13 @@ Source: docs/statistics.md, "How exact".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pet.federation.statistics.double_double import Halves, added
 
 #: The largest relative error of one rounded operation in float64.
 UNIT_ROUNDOFF: Final = 2.0**-53
@@ -30,10 +33,12 @@ class Bounded:
     Attributes:
         value: float64.
         error: at least the absolute difference from what exact arithmetic on the rows gives; infinite or NaN if unknown.
+        low: the lower half of each value, of totals and of their sums and differences; None where it is 0, or no longer known.
     """
 
     value: NDArray[np.float64]
     error: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
 
     @classmethod
     def exact(cls, value: Any) -> Bounded:
@@ -42,15 +47,35 @@ class Bounded:
         return cls(values, np.zeros_like(values))
 
     def __getitem__(self, place: Any) -> Bounded:
-        return Bounded(np.asarray(self.value[place]), np.asarray(self.error[place]))
+        low = None if self.low is None else np.asarray(self.low[place])
+        return Bounded(np.asarray(self.value[place]), np.asarray(self.error[place]), low)
 
     def __add__(self, other: Bounded) -> Bounded:
         with np.errstate(all="ignore"):
-            return _rounded(self.value + other.value, self.error + other.error)
+            if self.low is None and other.low is None:
+                return _rounded(self.value + other.value, self.error + other.error)
+            value, low = added(self.halves, other.halves)
+            return Bounded(value, self.error + other.error + UNIT_ROUNDOFF * np.abs(value), low)
+
+    def __neg__(self) -> Bounded:
+        return Bounded(-self.value, self.error, None if self.low is None else -self.low)
 
     def __sub__(self, other: Bounded) -> Bounded:
-        with np.errstate(all="ignore"):
-            return _rounded(self.value - other.value, self.error + other.error)
+        return self + -other
+
+    @property
+    def halves(self) -> Halves:
+        """The values as pairs of float64."""
+        return self.value, np.zeros_like(self.value) if self.low is None else self.low
+
+    @property
+    def fraction(self) -> Fraction:
+        """The value of a scalar, finite, exactly."""
+        return sum((Fraction(float(half)) for half in self.halves), start=Fraction(0))
+
+    def with_value(self, value: float | Fraction) -> Bounded:
+        """Return a scalar that was computed in another way, with the same bound."""
+        return Bounded(np.asarray(float(value)), self.error)
 
     def __mul__(self, other: Bounded) -> Bounded:
         with np.errstate(all="ignore"):
@@ -92,7 +117,7 @@ class Bounded:
     @property
     def transposed(self) -> Bounded:
         """The transpose."""
-        return Bounded(self.value.T, self.error.T)
+        return Bounded(self.value.T, self.error.T, None if self.low is None else self.low.T)
 
     @property
     def is_resolved(self) -> NDArray[np.bool_]:

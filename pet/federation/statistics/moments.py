@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pet.federation.formats.tables import BLOCK_ROWS
 from pet.federation.statistics.bounded import SMALLEST, UNIT_ROUNDOFF, Bounded
+from pet.federation.statistics.double_double import Halves, central_moments
 from pet.federation.statistics.feature import Kind
 from pet.federation.statistics.round_integers import step_exponents
 from pet.federation.statistics.statistics import Statistics
@@ -64,7 +65,9 @@ class Sums:
         # p (1 - p) from two counts has every digit, and is 0 exactly where only one level was seen.
         binary = mean * ((self.count - self.first) / self.count)
         is_single = self.count.value == 1  # of which the mean square less the squared mean would show rounding only
-        value = np.where(self.is_binary, binary.value, np.maximum(general.value, 0.0))
+        # The two terms of the general one cancel where the mean is far from the centre.
+        central = central_moments(self.count.value, self.second.halves, self.first.halves, self.first.halves)
+        value = np.where(self.is_binary, binary.value, np.maximum(central, 0.0))
         error = np.where(self.is_binary, binary.error, general.error)
         return Bounded(np.where(is_single, 0.0, value), np.where(is_single, 0.0, error))
 
@@ -91,8 +94,12 @@ class Pairs:
     @property
     def covariance(self) -> Bounded:
         """Population covariance of z; symmetric, variances on the diagonal."""
-        mean, variance = self.sums.mean, self.sums.variance
-        matrix = self.product / self.sums.count - mean * mean.transposed
+        mean, variance, totals = self.sums.mean, self.sums.variance, self.sums.first
+        general = self.product / self.sums.count - mean * mean.transposed
+        others = totals.transposed
+        matrix = Bounded(
+            central_moments(self.sums.count.value, self.product.halves, totals.halves, others.halves), general.error
+        )
         is_constant = (variance.value == 0) & (variance.error == 0)  # known, and not only for want of digits
         is_constant = is_constant | is_constant.T
         matrix.value[is_constant], matrix.error[is_constant] = 0.0, 0.0
@@ -117,7 +124,8 @@ class Moments:
         self.statistics: Final = statistics
         self.schema: Final = statistics.schema
         self.rows: Final = statistics.rows
-        self._values: Final = statistics.values
+        self._halves: Final = statistics.halves
+        self._values: Final = self._halves[0]
         forgotten = max(statistics.forgotten_rows, 0)
         self._relative: Final = (min(abs(self.rows) + forgotten, BLOCK_ROWS) + _TERM_ROUNDOFFS) * UNIT_ROUNDOFF
         self._of_forgotten: Final = 2 * forgotten * self._relative
@@ -128,15 +136,15 @@ class Moments:
     def feature(self, place: int) -> Sums:
         """Return the sums over all rows where a feature was seen."""
         layout, is_binary = self.schema.layout, self._is_binary[place]
-        count, first, second = (self._values[block][place] for block in (layout.counts, layout.sums, layout.squares))
-        return self._sums(count, first, second, np.asarray(is_binary), self._largest[place])
+        first, second = self._at(layout.sums, place), self._at(layout.squares, place)
+        return self._sums(self._values[layout.counts][place], first, second, np.asarray(is_binary), self._largest[place])
 
     def higher(self, place: int) -> tuple[Bounded, Bounded]:
         """Return the sums of z^3 and z^4 of a continuous feature."""
         layout, at = self.schema.layout, int(np.searchsorted(self.schema.continuous, place))
         squares = self._at_least(self._values[layout.squares][place], self._values[layout.sums][place])
-        third, fourth = self._values[layout.cubes][at], self._values[layout.fourths][at]
-        fourths, none = self._at_least(fourth, squares), np.zeros((), dtype=np.bool_)
+        third, fourth = self._at(layout.cubes, at), self._at(layout.fourths, at)
+        fourths, none = self._at_least(fourth[0], squares), np.zeros((), dtype=np.bool_)
         largest = self.schema.z_max
         return (
             self._sum(third, np.sqrt(squares) * np.sqrt(fourths), none, np.asarray(largest**3)),
@@ -149,21 +157,25 @@ class Moments:
         is_own, is_first = rows == columns, rows < columns
         at = self.schema.pair_index(rows, columns)
         at = np.where(is_own, 0, at)
-        layout, values, is_binary = self.schema.layout, self._values, self._is_binary[rows]
-        largest = self._largest[rows]
+        layout, is_binary, largest = self.schema.layout, self._is_binary[rows], self._largest[rows]
 
-        def chosen(own: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-            if not first.size:  # no pairs at all, or none with rows of their own
-                return own[rows]
-            return np.where(is_own, own[rows], np.where(is_first, first[at], second[at]))
+        def chosen(numbers: NDArray[np.float64], own: slice, first: slice, second: slice) -> NDArray[np.float64]:
+            if first.stop == first.start:  # no pairs at all, or none with rows of their own
+                return numbers[own][rows]
+            return np.where(is_own, numbers[own][rows], np.where(is_first, numbers[first][at], numbers[second][at]))
 
-        own_counts, own_squares = values[layout.counts], values[layout.squares]
-        counts = chosen(own_counts, values[layout.pair_counts], values[layout.pair_counts])
-        first = chosen(values[layout.sums], values[layout.pair_first_sums], values[layout.pair_second_sums])
-        second = chosen(own_squares, values[layout.pair_first_squares], values[layout.pair_second_squares])
-        product = chosen(own_squares, values[layout.products], values[layout.products])
-        left_out = chosen(np.zeros(len(own_counts)), values[layout.pairs_left_out], values[layout.pairs_left_out])
-        roots = np.sqrt(self._at_least(second, first))
+        counts = chosen(self._values, layout.counts, layout.pair_counts, layout.pair_counts)
+        first, second, product = (
+            (chosen(self._values, *blocks), chosen(self._halves[1], *blocks))
+            for blocks in (
+                (layout.sums, layout.pair_first_sums, layout.pair_second_sums),
+                (layout.squares, layout.pair_first_squares, layout.pair_second_squares),
+                (layout.squares, layout.products, layout.products),
+            )
+        )
+        left = self._values[layout.pairs_left_out]
+        left_out = np.where(is_own, 0.0, left[at]) if left.size else np.zeros(rows.shape)
+        roots = np.sqrt(self._at_least(second[0], first[0]))
         products = self._sum(product, roots * roots.T, is_binary & is_binary.T, largest * largest.T)
         sums = self._sums(counts, first, second, is_binary, largest)
         return Pairs(sums, products, left_out.astype(np.int64))
@@ -178,22 +190,27 @@ class Moments:
         else:
             row = int(np.searchsorted(self.schema.continuous, place))
             column = int(np.searchsorted(self.schema.binary, binary))
-            found = self._values[self.schema.layout.conditional_squares][row * len(self.schema.binary) + column]
-            largest = np.asarray(self.schema.z_max**2)
-            squares = self._sum(found, self._at_least(found, products.value), is_binary, largest)
+            found = self._at(self.schema.layout.conditional_squares, row * len(self.schema.binary) + column)
+            absolute = self._at_least(found[0], products.value)
+            squares = self._sum(found, absolute, is_binary, np.asarray(self.schema.z_max**2))
         if is_one:
             return Sums(ones, products, squares, is_binary)
         return Sums(count - ones, first - products, second - squares, is_binary)
 
+    def _at(self, block: slice, place: int) -> Halves:
+        """Return one number of a block, as two."""
+        values, lows = (np.asarray(half[block][place]) for half in self._halves)
+        return values, lows
+
     def _sums(
         self,
         count: NDArray[np.float64],
-        first: NDArray[np.float64],
-        second: NDArray[np.float64],
+        first: Halves,
+        second: Halves,
         is_binary: NDArray[np.bool_],
         largest: NDArray[np.float64],
     ) -> Sums:
-        squares = self._at_least(second, first)
+        squares = self._at_least(second[0], first[0])
         return Sums(
             Bounded.exact(count),
             self._sum(first, np.sqrt(np.abs(count)) * np.sqrt(squares), is_binary, largest),
@@ -208,7 +225,7 @@ class Moments:
 
     def _sum(
         self,
-        value: NDArray[np.float64],
+        halves: Halves,
         absolute: NDArray[np.float64],
         is_exact: NDArray[np.bool_],
         largest: NDArray[np.float64],
@@ -216,13 +233,14 @@ class Moments:
         """Return sums with their bounds.
 
         Args:
-            value: the sums.
+            halves: the sums.
             absolute: bounds of the sums of the absolute terms.
             is_exact: which are counts.
             largest: absolute value of one term.
         """
+        value, low = halves
         share = np.abs(value) / max(abs(self.rows), 1)
         error = self._relative * np.abs(absolute) + self._of_decimals * (1 + share) + self._of_forgotten * largest
         error = error + self.statistics.masked_peers * np.ldexp(0.5, step_exponents(largest))
         error = error + np.where((value == 0) & (absolute == 0), 0.0, abs(self.rows) * SMALLEST)  # terms that underflowed
-        return Bounded(np.asarray(value), np.where(is_exact, 0.0, error))
+        return Bounded(value, np.where(is_exact, 0.0, error), low)
