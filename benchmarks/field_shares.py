@@ -8,7 +8,8 @@ kernel on the next of several vectors, which together no cache holds. Times are 
 
 Printed are, by order and length, ns per element (best) and two shares: of the best times, and the median over the passes of the
 ratio within a pass. A share of 1 is the ceiling; for encode, multiply_add and dot the figure is how many times the keystream of
-an element they take (of a narrow one for encode).
+an element they take (of a narrow one for encode). `two_threads` is how many times as fast two threads add the expansions of one
+key and of eight, in wall time of turns beside one thread: that alone needs a second core that is free.
 """
 
 import argparse
@@ -110,9 +111,21 @@ def timed(call: Callable[[], Any]) -> int:
     return time.thread_time_ns() - start
 
 
+def time_threads(data: Vectors, key_count: int) -> float:
+    """Return by how much two threads add expansions faster than one; a first turn wakes the second core and its wide units."""
+    times = []
+    for threads in (2, 1, 2):
+        total, _, _, _ = data.turn()
+        start = time.perf_counter_ns()
+        parallel_fields.expand_add(total, 0, data.keys[: 32 * key_count], data.order, threads)
+        times.append(time.perf_counter_ns() - start)
+    return times[1] / times[2]
+
+
 def measure(data: Vectors, probe: ctypes.CDLL, memory: np.ndarray, passes: int) -> dict[str, dict[str, float]]:
     ceilings: dict[str, list[float]] = {"keystream": [], "memory": []}  # ns per byte
     times: dict[str, list[float]] = {}  # ns per element
+    gains: dict[int, list[float]] = {1: [], KEY_COUNT: []}
     for number in range(passes + 1):
         array_bytes = memory.nbytes // 3 // 64 * 64
         triad = timed(lambda size=array_bytes: probe.triad(memory.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(size)))
@@ -125,6 +138,8 @@ def measure(data: Vectors, probe: ctypes.CDLL, memory: np.ndarray, passes: int) 
         ceilings["memory"].append(triad / (3 * array_bytes))
         for name, value in results.items():
             times.setdefault(name, []).append(value)
+        for key_count, gained in gains.items():
+            gained.append(time_threads(data, key_count))
     report = {}
     for name, (limit, limit_bytes, _) in kernels_of(data).items():
         floors = [limit_bytes * value for value in ceilings[limit]]
@@ -133,6 +148,7 @@ def measure(data: Vectors, probe: ctypes.CDLL, memory: np.ndarray, passes: int) 
         if name.startswith(("encode", "multiply_add", "dot")):
             best, median = 1 / best, 1 / median
         report[name] = {"ns": round(min(times[name]), 3), "of_best": round(best, 3), "median": round(median, 3)}
+    report["two_threads"] = {f"{key_count}_keys": round(statistics.median(gained), 3) for key_count, gained in gains.items()}
     report["ceilings"] = {
         "keystream_ns_per_kib": round(1024 * min(ceilings["keystream"]), 1),
         "memory_gb_per_s": round(1 / min(ceilings["memory"]), 2),
