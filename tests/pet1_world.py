@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -19,12 +20,27 @@ from pet.protocol.pet1_publications import TotalPublished
 from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import Phase
-from pet.transports.pet1 import Pet1Document
+from pet.transports.pet1 import IncomingPiece, Pet1Document
 
 #: Elements of a leaf.
 LEAF_ELEMENTS = LEAF_BYTES // 4
 #: No phase ends because time passes.
 _LONG = PhaseTimes(min_seconds=3000, max_seconds=3600)
+
+
+@dataclass
+class _WatchedPiece:
+    """A piece that a `WatchedEngine` is given leaf by leaf."""
+
+    engine: WatchedEngine
+    piece: IncomingPiece
+
+    def take(self, first: int, leaves: Buffer, *, is_last: bool) -> bytes | None:
+        self.engine.note_leaves(first, leaves)
+        return self.piece.take(first, leaves, is_last=is_last)
+
+    def finish(self) -> bytes | None:
+        return self.piece.finish()
 
 
 class WatchedEngine(Pet1Engine):
@@ -47,11 +63,18 @@ class WatchedEngine(Pet1Engine):
         status = self.status()
         return status["rejected"] | ({"wrong_phase": status["discarded"]} if status["discarded"] else {})
 
-    def take_leaves(self, upload: bytes, first: int, leaves: Buffer) -> bytes:
+    def note_leaves(self, first: int, leaves: Buffer) -> None:
+        """Note leaves that come.
+
+        Raises:
+            StorageError: there is no storage for them.
+        """
         self.taken.append((first, len(leaves)))
         if not self.is_storing:
             raise StorageError("leaves: expected a storage that takes them, got none")
-        return super().take_leaves(upload, first, leaves)
+
+    def begin_piece(self, upload: bytes) -> IncomingPiece:
+        return _WatchedPiece(self, super().begin_piece(upload))
 
     def publish_document(self, kind: Pet1Document, data: bytes) -> None:
         """Publish a document that no round made."""

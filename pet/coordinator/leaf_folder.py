@@ -1,9 +1,9 @@
 """Leaves of updates of pet/1 in files: one for each upload, in a folder of their own.
 
-A leaf lies at its place in the file, and behind it a mark: its size and a checksum. Both are written before the one sync that
-makes them durable, so after a loss of power a mark may be there without its leaf. Nobody relies on such a leaf: an update is
-counted only once an entry of its round says that all its leaves were synced, and what is found of other updates is compared
-with the digests that were signed, when its sender opens it again.
+A leaf lies at its place in the file, and behind it a mark: its size and a checksum. One sync makes both durable, of all leaves
+of a piece, so after a loss of power a mark may be there without its leaf. Nobody relies on such a leaf: an update is counted
+only once an entry of its round says that all its leaves were synced, and what is found of other updates is compared with the
+digests that were signed, when its sender opens it again.
 
 A file is never larger than a vector and 4 KiB for each leaf of it. There is at most one for each participant that the enrolment
 lists and the round selects, and in a round that a coordinator was restarted in, one more for each restart. To give the room of
@@ -57,6 +57,8 @@ class FolderLeafStore:
         self._mutex: Final = threading.Lock()
         #: The leaves of each upload, as far as somebody asked for them: of what an earlier process left, only names are read.
         self._held: Final[dict[bytes, set[int] | None]] = {}
+        #: The uploads whose files have durable names.
+        self._named: Final[set[bytes]] = set()
         self._remover: Final = ThreadPoolExecutor(1, thread_name_prefix="pet-leaves")
         try:
             make_private_folder(folder)
@@ -73,24 +75,28 @@ class FolderLeafStore:
             raise StorageError(shown_fault(fault, folder, "a folder to keep leaves of updates in")) from None
 
     def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
-        """Keep a leaf; it is durable when this returns."""
+        """Keep a leaf; it is durable once `sync` has returned."""
         path = self._path_of(upload)
         start, mark = index * _STRIDE, _MARK.pack(_MARK_MAGIC, len(leaf), zlib.crc32(leaf))
-        with self._reporting(path, "room for a leaf of an update"):
-            with _open(path, os.O_RDWR | os.O_CREAT) as descriptor:
-                _write_at(descriptor, start, leaf)
-                _write_at(descriptor, start + LEAF_BYTES, memoryview(mark))
-                sync_data(descriptor)
-            with self._mutex:
-                is_new = upload not in self._held
-            if is_new:
-                sync_folder(self._folder)
+        with self._reporting(path, "room for a leaf of an update"), _open(path, os.O_RDWR | os.O_CREAT) as descriptor:
+            _write_at(descriptor, start, leaf)
+            _write_at(descriptor, start + LEAF_BYTES, memoryview(mark))
         self._read_marks(upload)
         with self._mutex:
             held = self._held.get(upload)
             if held is None:
                 held = self._held[upload] = set()
             held.add(index)
+
+    def sync(self, upload: bytes) -> None:
+        """Make durable what was put of an upload, by this process or an earlier one."""
+        path = self._path_of(upload)
+        with self._reporting(path, "leaves of an update"), suppress(FileNotFoundError):  # dropped meanwhile: nobody needs them
+            with _open(path, os.O_RDWR) as descriptor:
+                sync_data(descriptor)
+            if upload not in self._named:
+                sync_folder(self._folder)
+                self._named.add(upload)
 
     def get(self, upload: bytes, index: int) -> bytes:
         """Return a leaf that was put.
@@ -123,6 +129,7 @@ class FolderLeafStore:
         path, dropped = self._path_of(upload), self._folder / f"{upload.hex()}{_DROPPED_SUFFIX}"
         with self._mutex, self._reporting(path, "to remove leaves of an update"), suppress(FileNotFoundError):
             self._held.pop(upload, None)
+            self._named.discard(upload)
             path.replace(dropped)
             self._remover.submit(_remove, dropped)
 

@@ -34,6 +34,7 @@ from pet.pet1.header_batch import MAX_HEADER_BATCH_BYTES, HeaderBatch
 from pet.pet1.leaves import sealed_update_bytes
 from pet.pet1.round_record import RoundRecord
 from pet.protocol.events import MachineEvent
+from pet.protocol.pet1_coordinator import Pet1Coordinator
 from pet.protocol.pet1_entries import Pet1Entry
 from pet.protocol.pet1_publications import (
     CertificatePublished,
@@ -96,6 +97,29 @@ class _UpdateTurn:
 
     def take(self, now_seconds: float) -> None:
         self.answer = self.rounds.take_update(self.work, now_seconds)
+
+
+@dataclass(slots=True)
+class _IncomingPiece:
+    """Leaves of an update that are made durable together; implements `pet.transports.pet1.IncomingPiece`."""
+
+    coordinator: Pet1Coordinator
+    upload: bytes
+    take_update: Callable[[UploadWork], UpdateAnswer]
+    work: UploadWork | None = None
+
+    def take(self, first: int, leaves: Buffer, *, is_last: bool) -> bytes | None:
+        with occupy():
+            self.work = self.coordinator.keep_leaves(self.upload, first, leaves, self.work)
+        return self.finish() if is_last or self.work.must_be_taken else None
+
+    def finish(self) -> bytes | None:
+        work, self.work = self.work, None
+        if work is None:
+            return None
+        with occupy():
+            self.coordinator.sync_leaves(work)
+        return self.take_update(work).encode()
 
 
 class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication]):
@@ -178,6 +202,7 @@ class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication
         """
         with occupy(), as_sealed_body(sealed).open() as buffer:
             work = self._coordinator.judge_update(buffer)
+            self._coordinator.sync_leaves(work)
         answer = self._take_update(work)
         is_open = isinstance(answer, UpdateOpen) and work.opened is not None
         return OpenedUpdate(answer.encode(), work.opened.name if is_open and work.opened is not None else None)
@@ -196,9 +221,13 @@ class Pet1Engine(RoundEngine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publication
         Raises:
             StorageError: they cannot be stored; their sender should try again.
         """
-        with occupy():
-            work = self._coordinator.keep_leaves(upload, first, leaves)
-        return self._take_update(work).encode()
+        answer = self.begin_piece(upload).take(first, leaves, is_last=True)
+        assert answer is not None, "nothing comes behind them"
+        return answer
+
+    def begin_piece(self, upload: bytes) -> _IncomingPiece:
+        """Begin to take a piece leaf by leaf; see `pet.transports.pet1.IncomingPiece`."""
+        return _IncomingPiece(self._coordinator, upload, self._take_update)
 
     def _take_update(self, work: UploadWork) -> UpdateAnswer:
         turn = _UpdateTurn(self._durable, work)

@@ -112,19 +112,21 @@ def read_update(message: Buffer, committee: Committee) -> tuple[ShareHeader, lis
 class Upload:
     """Which leaves of a vector have come; they may come in any order, twice, and from anybody.
 
-    It keeps no leaf: `check_piece` judges one, and `mark` notes it once its owner has it durably.
+    It keeps no leaf: `check_piece` judges one, `note_kept` notes that its owner has it, and `mark` that it has it durably.
 
     Attributes:
         record: of the round.
         context: of the update.
         leaf_digests: of all leaves.
         have: for each leaf whether it is there.
+        kept: numbers of leaves that are right, and will be there once they are durable.
     """
 
     record: RoundRecord
     context: bytes
     leaf_digests: Sequence[bytes] = field(repr=False)
     have: list[bool] = field(init=False, repr=False)
+    kept: set[int] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.have = [False] * len(self.leaf_digests)
@@ -161,9 +163,14 @@ class Upload:
         )
         check_elements(leaf, self.record.config)
 
+    def note_kept(self, index: int) -> None:
+        """Note that a leaf was written, and is not durable yet."""
+        self.kept.add(index)
+
     def mark(self, index: int) -> None:
         """Note that a leaf is there."""
         self.have[index] = True
+        self.kept.discard(index)
 
     @property
     def is_complete(self) -> bool:

@@ -150,7 +150,9 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
     def open_update(self, sealed: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take the sealed part of an update, or the same again after a break."""
         self.advance_time(now_seconds)
-        return self.take_update(self.judge_update(sealed), now_seconds)
+        work = self.judge_update(sealed)
+        self.sync_leaves(work)
+        return self.take_update(work, now_seconds)
 
     def take_piece(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take a piece of an open update's vector."""
@@ -159,7 +161,9 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
             self._intake.keep(current, *read_piece(body), work)
 
         self.advance_time(now_seconds)
-        return self.take_update(self._do_work(keep), now_seconds)
+        work = self._do_work(keep)
+        self.sync_leaves(work)
+        return self.take_update(work, now_seconds)
 
     def take_whole_update(self, body: Buffer, now_seconds: float) -> UpdateAnswer:
         """Take an update in one: the size of the sealed part, that part, and the vector."""
@@ -177,38 +181,47 @@ class Pet1Coordinator(RoundMachine[Pet1Settings, Pet1Round, Pet1Entry, Pet1Publi
 
         self.advance_time(now_seconds)
         work = self._do_work(judge)
+        self.sync_leaves(work)
         answer = self.take_update(work, now_seconds)
         opened, end = work.opened, len(view) - (0 if work.current is None else work.current.record.vector_bytes)
         for first, start in enumerate(range(end, len(view), _PIECE_BYTES)):
             if not isinstance(answer, UpdateOpen) or opened is None:
                 break
             piece = view[start : start + _PIECE_BYTES]
-            answer = self.take_update(self.keep_leaves(opened.name, first * MAX_PIECE_LEAVES, piece), now_seconds)
+            work = self.keep_leaves(opened.name, first * MAX_PIECE_LEAVES, piece)
+            self.sync_leaves(work)
+            answer = self.take_update(work, now_seconds)
         return answer
 
     def judge_update(self, sealed: Buffer) -> UploadWork:
-        """Judge the sealed part of an update, for `take_update`; changes nothing of the round.
+        """Judge the sealed part of an update, for `sync_leaves` and `take_update`; changes nothing of the round.
 
-        This and `keep_leaves` are most of the work, and may overlap with each other and with all other calls, in any thread.
+        This, `keep_leaves` and `sync_leaves` are most of the work, and may overlap with each other and with all other calls,
+        in any thread.
         """
         return self._do_work(lambda current, work: self._intake.judge(current, sealed, work))
 
-    def keep_leaves(self, upload: bytes, first: int, leaves: Buffer) -> UploadWork:
-        """Judge whole leaves of an open update in a row and make them durable, for `take_update`; see `judge_update`.
+    def keep_leaves(self, upload: bytes, first: int, leaves: Buffer, work: UploadWork | None = None) -> UploadWork:
+        """Judge whole leaves of an open update in a row and keep them, for `sync_leaves` and `take_update`.
 
         Args:
             upload: the header digest.
             first: number of the first of them.
             leaves: their bytes.
+            work: what was done for the leaves before them, to be added to, unless it must be taken; None begins another.
         """
-        return self._do_work(lambda current, work: self._intake.keep(current, upload, first, leaves, work))
+        return self._do_work(lambda current, work: self._intake.keep(current, upload, first, leaves, work), work)
 
-    def _do_work(self, do: Callable[[Pet1Round, UploadWork], None]) -> UploadWork:
+    def sync_leaves(self, work: UploadWork) -> None:
+        """Make leaves durable that were kept: before `take_update`, which lets the round know of them."""
+        self._intake.sync(work)
+
+    def _do_work(self, do: Callable[[Pet1Round, UploadWork], None], work: UploadWork | None = None) -> UploadWork:
         """Do what needs nothing of the round that changes; why something is refused stands in the result."""
         current = self.state.round  # before the phase: in that phase it has a committee
-        work = UploadWork(current=current)
+        work = UploadWork(current=current) if work is None else work
         try:
-            _require_update_phase(self.phase)
+            _require_update_phase(self.phase, is_same_round=current is work.current)
             assert current is not None, "the phase is one of a round"
             do(current, work)
         except RemoteProtocolError as error:

@@ -16,11 +16,15 @@ from typing import Protocol
 class LeafStore(Protocol):
     """Keeps leaves by the header digest of their update and their number; what it holds outlives the process.
 
-    Any thread may call this, several at a time. A store that cannot be used raises StorageError.
+    What is put is durable once `sync` has returned. Any thread may call this, several at a time. A store that cannot be used
+    raises StorageError.
     """
 
     def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
-        """Keep a leaf; it is durable when this returns."""
+        """Keep a leaf."""
+
+    def sync(self, upload: bytes) -> None:
+        """Make durable what was put of an upload: one call for many leaves takes little longer than for one."""
 
     def get(self, upload: bytes, index: int) -> bytes:
         """Return a leaf that was put.
@@ -52,6 +56,9 @@ class MemoryLeafStore:
     def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
         """Keep a leaf of an upload."""
         self.leaves.setdefault(upload, {})[index] = bytes(leaf)
+
+    def sync(self, upload: bytes) -> None:
+        """Do nothing: there is no disk."""
 
     def get(self, upload: bytes, index: int) -> bytes:
         """Return a leaf that was put."""

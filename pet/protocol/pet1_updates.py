@@ -18,7 +18,7 @@ from pet.buffers import Buffer
 from pet.crypto import open_sealed
 from pet.errors import CryptoError, RemoteProtocolError, StateError
 from pet.pet1.answers import UpdateOpen
-from pet.pet1.leaves import Upload, read_update, sealed_update_bytes
+from pet.pet1.leaves import MAX_PIECE_LEAVES, Upload, read_update, sealed_update_bytes
 from pet.pet1.refusing import require
 from pet.protocol.pet1_leaf_store import LeafStore
 from pet.protocol.pet1_round import OpenUpload, Pet1Round
@@ -31,7 +31,7 @@ class UploadWork:
     Attributes:
         current: the round.
         opened: the update: one of the round's, or one that its sealed part has yet to open.
-        kept: numbers of its leaves that are right, and durable.
+        kept: numbers of its leaves that are right, and kept: durable after `UpdateIntake.sync`.
         refusal: why the sealed part is refused, or the rest of a piece behind these leaves; None if it is not.
     """
 
@@ -39,6 +39,15 @@ class UploadWork:
     opened: OpenUpload | None = None
     kept: list[int] = field(default_factory=list)
     refusal: RemoteProtocolError | None = None
+
+    @property
+    def must_be_taken(self) -> bool:
+        """Whether nothing may be added to it: it is refused, or has a piece's leaves or all that were missing."""
+        if self.refusal is not None:
+            return True
+        assert self.opened is not None, "what is not refused is about an update"
+        have = self.opened.upload.have
+        return len(self.kept) >= min(MAX_PIECE_LEAVES, len(have) - sum(have))
 
 
 @dataclass(slots=True)
@@ -72,8 +81,11 @@ class UpdateIntake:
         header, leaf_digests = read_update(message, committee)
         upload = Upload(record=current.record, context=header.context, leaf_digests=leaf_digests)
         work.opened = OpenUpload(header=header, message=message, upload=upload)
-        if header.participant not in current.uploads:
+        known = current.uploads.get(header.participant)
+        if known is None:
             self._find_kept(work.opened, work)
+        elif known.name == work.opened.name:
+            work.kept.extend(list(known.upload.kept))  # of a piece that is still on its way, or whose sender has gone
 
     def _find_kept(self, opened: OpenUpload, work: UploadWork) -> None:
         """Find leaves that came before the coordinator was killed: they need not be sent again."""
@@ -83,7 +95,7 @@ class UpdateIntake:
                 work.kept.append(index)
 
     def keep(self, current: Pet1Round, name: bytes, first: int, data: Buffer, work: UploadWork) -> None:
-        """Judge whole leaves of an open update and make them durable, up to the first wrong one; any thread may call this.
+        """Judge whole leaves of an open update and keep them, up to the first wrong one; any thread may call this.
 
         Raises:
             RemoteProtocolError: "unknown_upload", "length_mismatch", "wrong_leaf", "invalid_element".
@@ -96,7 +108,16 @@ class UpdateIntake:
             if not opened.upload.have[index]:
                 opened.upload.check_leaf(index, leaf)
                 self.store.put(name, index, leaf)
+                opened.upload.note_kept(index)
                 work.kept.append(index)
+
+    def sync(self, work: UploadWork) -> None:
+        """Make the leaves durable that were kept; any thread may call this.
+
+        Those that were found as well: a coordinator that was killed may have written them and no more.
+        """
+        if work.opened is not None and work.kept:
+            self.store.sync(work.opened.name)
 
     def take(self, current: Pet1Round, work: UploadWork) -> OpenUpload:
         """Let the round know what was done for one of its updates, or for a new one.

@@ -124,6 +124,29 @@ class AsyncPet1Transport(AsyncTransport, Protocol):
         ...
 
 
+class IncomingPiece(Protocol):
+    """Leaves of one update as they come from one sender, in order, and one call at a time.
+
+    What was taken and has no answer yet is durable, and in the round, only after `finish`: call it whatever happens.
+    """
+
+    def take(self, first: int, leaves: Buffer, *, is_last: bool) -> bytes | None:
+        """Take whole leaves.
+
+        Args:
+            first: number of the first of them.
+            leaves: their bytes; only the vector's last one is shorter.
+            is_last: whether none comes behind them, so that all are to be answered now.
+
+        Returns:
+            The answer for the sender, once there is one: after `is_last`, a refusal, the last leaf that was missing, or as many
+            leaves as a piece has. None while more of them are wanted.
+        """
+
+    def finish(self) -> bytes | None:
+        """Return the answer to what was taken since the last one; None if nothing was."""
+
+
 @runtime_checkable
 class Pet1Endpoint(Endpoint, Protocol):
     """What a transport on the coordinator's side calls under pet/1: thread-safe and synchronous.
@@ -158,4 +181,8 @@ class Pet1Endpoint(Endpoint, Protocol):
         Returns:
             The answer for the sender, as pet.pet1.answers reads it: after a refusal nothing behind these leaves is wanted.
         """
+        ...
+
+    def begin_piece(self, upload: bytes) -> IncomingPiece:
+        """Begin to take leaves of an open update as they come; raises nothing, whatever `upload` is."""
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, TypeAlias
 
 from pet.errors import BodyError, MissingExtraError, ServiceBusyError
@@ -22,7 +22,7 @@ from pet.transports.body_reader import body_pieces, declared_length
 from pet.transports.line_limit import LineLimit
 from pet.transports.message_route import refuse_body
 from pet.transports.peers import peer_of
-from pet.transports.pet1 import OpenedUpdate, Pet1Endpoint
+from pet.transports.pet1 import IncomingPiece, OpenedUpdate, Pet1Endpoint
 from pet.transports.refusal import Refusal
 from pet.transports.refusal_counts import RefusalReason
 from pet.transports.service import Service
@@ -79,10 +79,14 @@ class UpdateRoutes:
         if len(head) < PIECE_HEAD.size:
             return await self._refuse_length()
         upload, first = PIECE_HEAD.unpack(head)
-        end = min(first + MAX_PIECE_LEAVES, leaf_count(sizes.vector_bytes))
-        if declared_bytes is not None and not _is_whole_leaves(first, declared_bytes - PIECE_HEAD.size, sizes.vector_bytes):
-            return await self._take_leaf(upload, first, b"", holder)
-        return await self._take_leaves(body, upload, range(first, end), sizes.vector_bytes, holder, may_end=True)
+        if declared_bytes is None:
+            leaves = range(first, min(first + MAX_PIECE_LEAVES, leaf_count(sizes.vector_bytes)))
+        else:
+            size_bytes = declared_bytes - PIECE_HEAD.size
+            leaves = range(first, first + leaf_count(size_bytes))
+            if not _is_whole_leaves(first, size_bytes, sizes.vector_bytes):
+                leaves = range(first, first)
+        return await self._take_leaves(body, upload, leaves, sizes.vector_bytes, holder, may_end=declared_bytes is None)
 
     async def _take_update(self, body: BodyParts, declared_bytes: int | None, holder: str) -> bytes:
         """Take an update in one."""
@@ -130,19 +134,31 @@ class UpdateRoutes:
             holder: who sends them.
             may_end: whether they may be over before the last of these.
         """
-        answer = b""
-        for number in leaves:
-            if may_end and answer and await body.is_at_end():
-                return answer
-            size_bytes = min(LEAF_BYTES, vector_bytes - number * LEAF_BYTES)
-            answer = await self._read_leaf(body, upload, number, size_bytes, holder)
-            if answer[0] != OPEN:
-                return answer
-        if answer and await body.is_at_end():
-            return answer
-        return await self._take_leaf(upload, leaves.start, b"", holder)
+        piece = self._endpoint.begin_piece(upload)
+        try:
+            answer: bytes | None = None
+            for number in leaves:
+                if may_end and number > leaves.start and await body.is_at_end():
+                    break
+                size_bytes = min(LEAF_BYTES, vector_bytes - number * LEAF_BYTES)
+                answer = await self._read_leaf(body, piece, number, size_bytes, holder, is_last=number == leaves[-1])
+                if answer is not None and answer[0] != OPEN:
+                    return answer
+            if not leaves or not await body.is_at_end():
+                answer = await self._take_leaf(piece, leaves.start, b"", holder, is_last=True)
+        except BodyError:
+            # Leaves that came whole stay, as for a sender that ends after them.
+            with suppress(ServiceBusyError):
+                await self._service.work(piece.finish)
+            raise
+        if answer is None:
+            answer = await self._service.work(piece.finish)
+        assert answer is not None, "a leaf was taken, of which nothing was answered"
+        return answer
 
-    async def _read_leaf(self, body: BodyParts, upload: bytes, number: int, size_bytes: int, holder: str) -> bytes:
+    async def _read_leaf(
+        self, body: BodyParts, piece: IncomingPiece, number: int, size_bytes: int, holder: str, *, is_last: bool
+    ) -> bytes | None:
         if self._service.memory.is_short_for(holder, size_bytes):
             raise ServiceBusyError("leaf: expected free memory, got others that wait for some")
         async with self._service.memory.reserve(size_bytes, holder) as reservation:
@@ -151,10 +167,12 @@ class UpdateRoutes:
                 await reservation.grow(len(leaf) + len(part))
                 leaf += part
             reservation.finish()
-            return await self._take_leaf(upload, number, leaf, holder)
+            return await self._take_leaf(piece, number, leaf, holder, is_last=is_last)
 
-    async def _take_leaf(self, upload: bytes, number: int, leaf: bytes | bytearray, holder: str) -> bytes:
-        answer = await self._service.work(self._endpoint.take_leaves, upload, number, leaf)
+    async def _take_leaf(
+        self, piece: IncomingPiece, number: int, leaf: bytes | bytearray, holder: str, *, is_last: bool
+    ) -> bytes | None:
+        answer = await self._service.work(piece.take, number, leaf, is_last=is_last)
         if answer == _WRONG_LEAF:
             self._service.refusals.count(RefusalReason.WRONG_LEAF)
             self._lines.log(_logger, logging.WARNING, holder, "a wrong leaf of an update came from %s", holder)

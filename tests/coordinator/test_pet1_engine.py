@@ -267,6 +267,44 @@ def test_leaves_in_any_order_twice_in_parallel_and_a_strangers_between_them(tmp_
     store.close()
 
 
+class NotingStore(MemoryLeafStore):
+    """Notes the order of what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int | str] = []
+
+    def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
+        self.calls.append(index)
+        super().put(upload, index, leaf)
+
+    def sync(self, upload: bytes) -> None:
+        self.calls.append("sync")
+
+
+def test_leaves_of_a_piece_are_durable_together_before_any_of_them_is_in_an_answer() -> None:
+    players, store = Players(), NotingStore()
+    engine = make_engine(players, model_length=LONG, leaf_store=store)
+    players.send_members(engine)
+    sent = players.updates[0].mask(engine)
+    assert sent is not None
+    upload = engine.open_update(sent.sealed).upload
+    assert upload is not None
+    leaves = [sent.vector[start : start + LEAF_BYTES] for start in range(0, len(sent.vector), LEAF_BYTES)]
+    piece = engine.begin_piece(upload)
+    assert piece.finish() is None
+    assert piece.take(0, leaves[0], is_last=False) is None
+    again = sent.read_answer(engine.open_update(sent.sealed).answer)
+    assert isinstance(again, UpdateOpen)
+    assert (again.have, store.calls) == ((True, False, False), [0, "sync"])
+    assert sent.read_answer(piece.finish() or b"") == again
+    assert piece.take(2, leaves[2], is_last=False) is None
+    assert sent.read_answer(piece.take(1, leaves[0], is_last=False) or b"") == UpdateRefused("wrong_leaf")
+    assert sent.read_answer(piece.take(1, leaves[1], is_last=False) or b"") == UpdateAccepted()
+    assert store.calls == [0, "sync", "sync", 2, "sync", 1, "sync"]
+    assert piece.finish() is None
+
+
 class FullStore(MemoryLeafStore):
     is_full = False
 
