@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from pet.federation.peer_store import PeerStore
 from pet.federation.records import ContractRecord, FederationRecord, MemberList, SyncStatistics
 from pet.federation.statistics.figures import Figure, Figures
 from pet.secret import Secret
-
-#: The largest weight of a model: the scalar of a round is the weight over this, which keeps it within the mask config.
-MAX_WEIGHT: Final = 10**6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,15 @@
 import json
 import os
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from peer_driver import SCHEMA, pooled, some_rows
 
-from pet.errors import FederationStateError
+from pet import Aggregation, mask_model, sum_masks
+from pet.errors import FederationStateError, FederationValueError
 from pet.federation.formats.encoding import encode_base64
+from pet.federation.formats.model_shape import ModelShape
 from pet.federation.peer.clock import SystemClock
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.projects import PeerProjects
@@ -94,19 +95,46 @@ def test_an_offer_is_of_the_rows_when_it_was_made(peers):
     assert before.numbers[0] == 40
 
 
-def test_models_are_weighted(peers):
-    projects = peers(kind=ProjectKind.MODEL, schema=json.dumps({"length": 5}))
-    for weight, one in enumerate(projects, 1):
-        one.model.set_model(np.arange(5.0) * weight, weight)
-    vectors = round_of(projects)
+@pytest.mark.parametrize(("bounds", "error"), [({}, 1.4e-5), ({"bound": 8, "max_weight": 3}, 4e-14)])
+def test_models_are_averaged_by_weight_within_the_stated_error(peers, bounds, error):
+    projects = peers(kind=ProjectKind.MODEL, schema=json.dumps({"length": 5, **bounds}))
+    models = [np.array([0.0, 1.0, -2.5, 1e-3, 8.0]) / weight for weight in (1, 2, 3)]
+    for weight, (one, model) in enumerate(zip(projects, models, strict=True), 1):
+        one.model.set_model(model, weight)
     contributor = projects[0].contributor
-    assert str(contributor.round_config(3)) == "pet-1/z64,f64,bound=10000,models=6"
-    assert [vector.scalar for vector in vectors] == [Fraction(weight, 10**6) for weight in (1, 2, 3)]
-    assert {len(vector.numbers) for vector in vectors} == {contributor.element_count} == {5}
-    means = np.average([vector.numbers for vector in vectors], axis=0, weights=[float(v.scalar) for v in vectors])
+    config = contributor.round_config(3)
+    total, seeds = Aggregation(config, contributor.element_count), []
+    for vector in round_of(projects):
+        seed, masked = mask_model(vector.numbers, config, vector.scalar, on_clip="raise")
+        total.add(masked)
+        seeds.append(seed)
+    model = total.unmask(sum_masks(seeds, config, contributor.element_count))
+    means = contributor.from_totals(model.to_array(), 3)
+    np.testing.assert_allclose(means, np.average(models, axis=0, weights=[1, 2, 3]), rtol=0, atol=error)
+    # docs/statistics.md, "Models"
+    bound, most, weights = bounds.get("bound", 1e4), bounds.get("max_weight", 1e6), 6
+    assert error >= 3 / 2**52 * (6 * bound + 3 * 8) / (weights / most)
+
+
+def test_an_average_that_models_cannot_have_is_refused(peers):
+    contributor = peers(kind=ProjectKind.MODEL, schema=json.dumps({"length": 3, "bound": 2}))[0].contributor
+    assert str(contributor.round_config(3)) == "pet-1/z64,f64,bound=2,models=6"
+    means = np.array([2.0, -2.0, 0.0])
     np.testing.assert_array_equal(contributor.from_totals(means, 3), means)
-    for wrong in (means[1:], means.astype(np.float32), means * np.nan, means + 1e5):
+    for wrong in (means[1:], means.astype(np.float32), means * np.nan, means * 3):
         with pytest.raises(FederationStateError, match="average: expected"):
             contributor.from_totals(wrong, 3)
     with pytest.raises(FederationStateError, match="expected 1 to 1000, got 1001"):
         contributor.round_config(1001)
+
+
+def test_what_models_agree_in_is_in_their_digest():
+    texts = ['{"length":5}', '{"length":6}', '{"bound":2.0,"length":5}', '{"length":5,"max_weight":2.0}']
+    assert [ModelShape.from_json(text).to_json() for text in texts] == texts
+    assert len({ModelShape.from_json(text).digest for text in texts}) == 4
+    assert ModelShape.from_json('{"length":5,"bound":10000}') == ModelShape(5)
+    wrong = [None, "", "[]", "{}", '{"length":0}', '{"length":1.5}', '{"length":true}', '{"length":5,"more":1}']
+    bounds = ['"bound":0', '"bound":1e5', '"max_weight":"1"', '"max_weight":1e7']
+    for text in [*wrong, *(f'{{"length":5,{bound}}}' for bound in bounds)]:
+        with pytest.raises(FederationValueError, match="expected"):
+            ModelShape.from_json(text)

@@ -195,7 +195,7 @@ def test_ticks_come_by_the_schedule(broker, tmp_path):
 
 def test_models_are_averaged_by_weight(broker, tmp_path):
     async def work():
-        options = {"kind": ProjectKind.MODEL, "schema": '{"length":5}'}
+        options = {"kind": ProjectKind.MODEL, "schema": '{"length":5,"bound":10,"max_weight":3}'}
         async with federation(broker.url, tmp_path, **options) as started:
             with pytest.raises(FederationStateError, match="statistics"):
                 assert started.admin.peer.federated_project

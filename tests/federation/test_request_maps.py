@@ -126,6 +126,16 @@ def test_a_model_needs_its_length():
         with pytest.raises(FederationValueError, match="fed_model_length"):
             created_record(entries | {"fed_model_length": length}, NATIVE)
     assert created_record(entries | {"fed_model_length": "5"}, NATIVE).terms.schema == '{"length":5}'
+    bounds = {"fed_model_length": "5", "fed_model_bound": "8", "fed_max_weight": "1e3"}
+    assert created_record(entries | bounds, NATIVE).terms.schema == '{"bound":8.0,"length":5,"max_weight":1000.0}'
+    for key, value in (
+        ("fed_model_bound", "1e5"),
+        ("fed_model_bound", "nan"),
+        ("fed_max_weight", "0"),
+        ("fed_max_weight", "x"),
+    ):
+        with pytest.raises(FederationValueError, match=key):
+            created_record(entries | bounds | {key: value}, NATIVE)
 
 
 @pytest.mark.parametrize("context", [NATIVE, COMPAT], ids=["native", "compat"])

@@ -23,6 +23,7 @@ from pet.coordinator.storage.memory import MemoryStorage
 from pet.coordinator.storage.sqlite import DATABASE_NAME, SqliteStorage
 from pet.crypto import EncryptionKeyPair
 from pet.errors import StateError
+from pet.federation.formats.model_shape import ModelShape
 from pet.federation.formats.record_codec import decode_record, encode_record
 from pet.federation.peer.context import Counters
 from pet.federation.peer.local_project import LocalProject
@@ -277,9 +278,9 @@ def test_statistics_of_peers():
 
 def test_models_of_peers():
     store = Store(None)
-    ModelProject(store, 3).set_model(np.arange(3.0), 0.5)
+    ModelProject(store, ModelShape(3)).set_model(np.arange(3.0), 0.5)
     for changed in damaged_bytes(store.data):
-        check(lambda data: ModelProject(Store(data), 3), changed)
+        check(lambda data: ModelProject(Store(data), ModelShape(3)), changed)
 
 
 def test_the_database_of_a_federation_server(tmp_path):

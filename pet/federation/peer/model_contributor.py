@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.crypto import hash_sha256
 from pet.errors import NothingNewError, RemoteProtocolError
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Offer, RoundVector, note_shared
@@ -31,12 +30,12 @@ class ModelContributor:
     @property
     def vector_length(self) -> int:
         """Numbers in a vector."""
-        return self._project.length
+        return self._project.shape.length
 
     @property
     def element_count(self) -> int:
         """Weights of a model."""
-        return self._project.length
+        return self._project.shape.length
 
     def round_config(self, peer_count: int) -> MaskConfig:
         """Return how models are masked: weights in z64."""
@@ -44,8 +43,8 @@ class ModelContributor:
 
     @property
     def schema_digest(self) -> bytes:
-        """A digest of the number of weights, which is all that models have to agree in."""
-        return hash_sha256(f"model {self._project.length}".encode())
+        """A digest of what models have to agree in."""
+        return self._project.shape.digest
 
     def offer(self) -> Offer:
         """Return the model, if it was not in the last average."""
@@ -79,8 +78,8 @@ class ModelContributor:
 
     def decode(self, data: bytes) -> NDArray[np.float64]:
         """Read an average."""
-        if len(data) != 8 * self._project.length:
-            raise RemoteProtocolError("malformed_model", f"model: expected {self._project.length} weights, got others")
+        if len(data) != 8 * self._project.shape.length:
+            raise RemoteProtocolError("malformed_model", f"model: expected {self._project.shape.length} weights, got others")
         model = np.frombuffer(data, dtype="<f8").astype(np.float64)
         if not np.isfinite(model).all():
             raise RemoteProtocolError("malformed_model", "model: expected finite weights")

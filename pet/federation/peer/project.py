@@ -8,7 +8,6 @@ Source: docs/spec/federation.md 1.1, 1.5 (receive rule 4), 1.9.
 
 from __future__ import annotations
 
-import json
 import struct
 import threading
 from abc import ABC, abstractmethod
@@ -21,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import FederationStateError, FederationValueError, StateError
+from pet.federation.formats.model_shape import ModelShape
 from pet.federation.formats.numbers import to_floats
 from pet.federation.peer_store import PeerStore
-from pet.federation.runtime import MAX_WEIGHT, Regression
+from pet.federation.runtime import Regression
 from pet.federation.statistics import analysis
 from pet.federation.statistics.figures import Figure, Figures
 from pet.federation.statistics.possibility import MAX_PEERS
 from pet.federation.statistics.schema import Schema
-from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
+from pet.federation.statistics.statistics import Statistics
 from pet.field_config import FieldConfig
 from pet.mask_choices import Derivation, FieldValues
 
@@ -36,9 +36,6 @@ _VERSION: Final = struct.Struct(">Q")
 _FEDERATED: Final = "federated"
 _MODEL: Final = "model"
 _AVERAGE: Final = "average"
-
-#: The largest absolute value of a model's weight that the mask config holds.
-MAX_MODEL_VALUE: Final = float(STATISTICS_MASK_CONFIG.vect.add_shift)
 
 
 class StatisticsView(ABC):
@@ -175,15 +172,15 @@ class ModelProject:
 
     Args:
         store: where they are kept.
-        length: number of weights.
+        shape: of the federation's models.
 
     Attributes:
         version: grows with every model that is set.
         average: the last average; None before the first.
     """
 
-    def __init__(self, store: PeerStore, length: int) -> None:
-        self.length: Final = length
+    def __init__(self, store: PeerStore, shape: ModelShape) -> None:
+        self.shape: Final = shape
         self._store: Final = store
         self.version = 0
         self._model: NDArray[np.float64] | None = None
@@ -193,64 +190,50 @@ class ModelProject:
             if (saved := store.load_state(_MODEL)) is not None:
                 self.version, self._weight = struct.unpack_from(">Qd", saved)
                 self._model = self._read_weights(saved, 16)
-                if not 0 < self._weight <= MAX_WEIGHT:
-                    raise StateError(f"expected a weight above 0 and at most {MAX_WEIGHT}, got {self._weight}")
+                if not 0 < self._weight <= shape.max_weight:
+                    raise StateError(f"expected a weight above 0 and at most {shape.max_weight:g}, got {self._weight}")
             if (saved := store.load_state(_AVERAGE)) is not None:
                 model = self._read_weights(saved, _VERSION.size)
                 self.average = GlobalAverage(model=model, rounds=_VERSION.unpack_from(saved)[0])
 
     def _read_weights(self, saved: bytes, start: int) -> NDArray[np.float64]:
-        if len(saved) != start + 8 * self.length:
-            raise StateError(f"expected {self.length} weights, got {len(saved)} bytes")
+        if len(saved) != start + 8 * self.shape.length:
+            raise StateError(f"expected {self.shape.length} weights, got {len(saved)} bytes")
         weights = np.frombuffer(saved, dtype="<f8", offset=start).astype(np.float64)
         if not np.isfinite(weights).all():
             raise StateError("expected finite weights, got others")
         return weights
 
-    @staticmethod
-    def length_of(schema: str | None) -> int:
-        """Read the length of the model from the schema text of a federation of this kind.
-
-        Raises:
-            FederationValueError: it is not there.
-        """
-        try:
-            length = json.loads(schema or "")["length"]
-        except (ValueError, KeyError, TypeError):
-            length = None
-        if type(length) is not int or length < 1:
-            raise FederationValueError('schema: expected {"length": weights} for a project of the model kind')
-        return length
-
     def set_model(self, model: NDArray[Any], weight: float) -> None:
         """Take a model for the next round.
 
         Raises:
-            FederationValueError: another length, values that are not finite or beyond 10^4, or a weight outside (0, 10^6].
+            FederationValueError: another length, values that are not finite or beyond the bound, or a weight that is not
+                above 0 or beyond the largest.
         """
+        shape = self.shape
         values = to_floats(model, "model")
-        if values.shape != (self.length,):
-            raise FederationValueError(f"model: expected {self.length} weights, got an array of shape {values.shape}")
-        if not (np.abs(values) <= MAX_MODEL_VALUE).all():
-            raise FederationValueError(f"model: expected weights from {-MAX_MODEL_VALUE:g} to {MAX_MODEL_VALUE:g}")
-        if not 0 < weight <= MAX_WEIGHT:
-            raise FederationValueError(f"weight: expected above 0 and at most {MAX_WEIGHT}, got {weight}")
+        if values.shape != (self.shape.length,):
+            raise FederationValueError(f"model: expected {self.shape.length} weights, got an array of shape {values.shape}")
+        if not (np.abs(values) <= shape.bound).all():
+            raise FederationValueError(f"model: expected weights from {-shape.bound:g} to {shape.bound:g}")
+        if not 0 < weight <= shape.max_weight:
+            raise FederationValueError(f"weight: expected above 0 and at most {shape.max_weight:g}, got {weight}")
         data = struct.pack(">Qd", self.version + 1, weight) + values.astype("<f8").tobytes()
         self._store.save_state(_MODEL, data)
         self._model, self._weight, self.version = values.copy(), float(weight), self.version + 1
 
     def to_round(self) -> tuple[NDArray[np.float64], Fraction]:
-        """Return what goes into a PET round: the model, and weight / 10^6 as the scalar.
+        """Return what goes into a PET round: the model, and weight / max_weight as the scalar.
 
         Raises:
             FederationStateError: no model was set.
         """
         if self._model is None:
             raise FederationStateError("model: expected one to contribute, got none yet")
-        return self._model, Fraction(self._weight) / MAX_WEIGHT
+        return self._model, Fraction(self._weight) / Fraction(self.shape.max_weight)
 
-    @staticmethod
-    def round_config(peer_count: int) -> FieldConfig:
+    def round_config(self, peer_count: int) -> FieldConfig:
         """Return how models are masked: weights in z64, for twice as many models, so that totals of rubbish are noticed.
 
         Raises:
@@ -258,7 +241,7 @@ class ModelProject:
         """
         if not 1 <= peer_count <= MAX_PEERS:
             raise FederationStateError(f"peers of a round: expected 1 to {MAX_PEERS}, got {peer_count}")
-        return FieldConfig(Derivation.Z64, FieldValues.F64, 2 * peer_count, MAX_MODEL_VALUE)
+        return FieldConfig(Derivation.Z64, FieldValues.F64, 2 * peer_count, self.shape.bound)
 
     def checked_average(self, means: NDArray[Any]) -> NDArray[np.float64]:
         """Return the means of a round, if models can have them.
@@ -266,13 +249,14 @@ class ModelProject:
         Raises:
             FederationStateError: another length, or values that are not finite or beyond those of models.
         """
-        if means.shape != (self.length,) or means.dtype != np.float64:
-            raise FederationStateError(f"average: expected {self.length} float64, got {means.dtype} of shape {means.shape}")
-        # What encoding loses may lift a mean over the bound; a leader that made one up could as well have stayed below.
-        if not (np.abs(means) <= 2 * MAX_MODEL_VALUE).all():
+        if means.shape != (self.shape.length,) or means.dtype != np.float64:
             raise FederationStateError(
-                f"average: expected weights from {-MAX_MODEL_VALUE:g} to {MAX_MODEL_VALUE:g}, got others"
+                f"average: expected {self.shape.length} float64, got {means.dtype} of shape {means.shape}"
             )
+        # What encoding loses may lift a mean over the bound; a leader that made one up could as well have stayed below.
+        bound = self.shape.bound
+        if not (np.abs(means) <= 2 * bound).all():
+            raise FederationStateError(f"average: expected weights from {-bound:g} to {bound:g}, got others")
         return means
 
     def set_average(self, model: NDArray[np.float64]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from pet.errors import FederationStateError, FederationValueError
+from pet.federation.formats.model_shape import ModelShape
 from pet.federation.formats.tables import read_columns
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor, StatisticsContributor
@@ -45,7 +46,7 @@ class PeerProjects:
     def _open(self) -> tuple[LocalProject | None, FederatedProject | None, ModelProject | None]:
         context, terms = self._context, self._context.terms
         if terms.kind is ProjectKind.MODEL:
-            return None, None, ModelProject(context.store, ModelProject.length_of(terms.schema))
+            return None, None, ModelProject(context.store, ModelShape.from_json(terms.schema))
         schema = None if terms.schema is None else Schema.from_json(terms.schema, is_agreed=True)
         propose, device = self._propose if context.record.is_admin else None, device_of(context.record.local_type)
         local = LocalProject(context.store, schema, propose, device=device, is_masked=terms.uses_smpc, guard=self._make_guard())

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from pet.errors import FederationValueError
 from pet.federation.formats.encoding import parse_json_object
+from pet.federation.formats.model_shape import MAX_WEIGHT
 from pet.federation.formats.numbers import to_floats
 from pet.federation.formats.users import NAME
 from pet.federation.records import OwnChoices
-from pet.federation.runtime import MAX_WEIGHT
 from pet.federation.server.answers import refuse
 from pet.federation.server.authentication import Caller
 from pet.federation.server.parameters import flag, integer, invalid_key, required

@@ -19,13 +19,13 @@ from pet.crypto import hash_sha256
 from pet.errors import ConfigError, FederationValueError
 from pet.federation.formats.compat import SECRET_KEY_BYTES
 from pet.federation.formats.encoding import (
-    canonical_json,
     decode_base64,
     encode_base64,
     parse_json_object,
 )
 from pet.federation.formats.identities import decode_identity, encode_identity
 from pet.federation.formats.member_list import check_name, is_digest
+from pet.federation.formats.model_shape import MAX_BOUND, MAX_MODEL_LENGTH, MAX_WEIGHT, MIN_BOUND, ModelShape
 from pet.federation.formats.schedule import Schedule
 from pet.federation.records import (
     FailureAction,
@@ -55,8 +55,6 @@ from pet.transports.nats_settings import NatsSettings
 FEDERATION_ID_LENGTH: Final = 16
 _ID_LETTERS: Final = string.ascii_lowercase + string.digits
 _MAX_NAME_LENGTH: Final = 256
-#: 2^28 weights are 1.6 GB in a message, more than a peer can be expected to hold.
-MAX_MODEL_LENGTH: Final = 2**28
 _ACCESS_KEYS: Final = frozenset({"nats_hosts", "nats_sec_user", "nats_sec_passwd", "nats_sec_token", "nats_sec_nkey_seed"})
 #: What the map calls the fields of the admin's identity.
 _ADMIN_KEYS: Final = {
@@ -308,9 +306,22 @@ def _schema(entries: Mapping[str, str], kind: ProjectKind) -> str | None:
         length = integer(entries, "fed_model_length", 0)
         if not 1 <= length <= MAX_MODEL_LENGTH:
             raise invalid_key("fed_model_length", f"expected 1 to {MAX_MODEL_LENGTH} weights")
-        return canonical_json({"length": length})
+        bounds = {"bound": ("fed_model_bound", MAX_BOUND), "max_weight": ("fed_max_weight", MAX_WEIGHT)}
+        given = {name: _bound(entries, key, most) for name, (key, most) in bounds.items() if key in entries}
+        return ModelShape(length, **given).to_json()
     text = entries.get("fed_schema")
     return None if not text else checked("fed_schema", Schema.from_json, text).to_json()
+
+
+def _bound(entries: Mapping[str, str], key: str, most: float) -> float:
+    expected = f"expected a number from {MIN_BOUND:g} to {most:g}"
+    try:
+        bound = float(entries[key])
+    except ValueError:
+        raise invalid_key(key, expected) from None
+    if not MIN_BOUND <= bound <= most:
+        raise invalid_key(key, expected)
+    return bound
 
 
 def _action(entries: Mapping[str, str], key: str) -> FailureAction:
