@@ -236,7 +236,7 @@ setup(
             for name, flags in VARIANT_FLAGS.items()
             if name not in LEFT_OUT
         ),
-        library("portable", ["portable", "masking", "unmasking", "fractions", "fields", "portable_fields"]),
+        library("portable", ["portable", "masking", "unmasking", "fractions", "fields", "portable_fields", "sodium"]),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

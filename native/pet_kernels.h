@@ -226,6 +226,30 @@ int pet_field_dot(int variant, uint64_t *result, const uint8_t *left, const uint
 /* The index of the first element above `highest`, or length. */
 size_t pet_field_find_above(int variant, const uint8_t *elements, size_t length, uint64_t highest, uint64_t order);
 
+/* ---- calls of another library, many at a time ------------------------------------------------------------------------ */
+
+/* Python gives its lock away, and waits to have it back, once for many calls. What a box or a signature is worth is decided by
+ * libsodium alone, whose functions the caller brings: crypto_box_seal_open and crypto_sign_open, with their types. */
+typedef int (*pet_box_open)(unsigned char *, unsigned char *, unsigned long long, unsigned char *, unsigned char *);
+typedef int (*pet_sign_open)(unsigned char *, unsigned long long *, unsigned char *, unsigned long long, unsigned char *);
+
+enum { PET_SEAL_BYTES = 48, PET_PUBLIC_KEY_BYTES = 32 };
+
+/* The outcome of a box: it does not open; it holds something else than expected; the signature is not valid; it is. */
+enum pet_opened { PET_CLOSED = 0, PET_UNEXPECTED = 1, PET_FORGED = 2, PET_SIGNED = 3 };
+
+/* Decrypt each box in its place, from byte PET_SEAL_BYTES on; then, where the plain text holds the expected bytes at
+ * expected_place, verify that it is a signature and what was signed, with the key at key_place of the plain text.
+ * states: for each box one of pet_opened. expected: expected_bytes for each box. The content of a closed box is undefined. */
+void pet_open_signed(pet_box_open open_box, pet_sign_open verify, uint8_t *states, uint8_t **boxes, const size_t *sizes,
+                     size_t count, uint8_t *public_key, uint8_t *secret_key, const uint8_t *expected, size_t expected_bytes,
+                     size_t expected_place, size_t key_place);
+
+/* Verify groups of signatures, each in its order up to the first that is not valid. items: a signature and what was signed, of
+ * sizes bytes; keys: the public key of each. valid: for each group the number of those before the first that is not. */
+void pet_verify_groups(pet_sign_open verify, size_t *valid, const size_t *group_sizes, size_t group_count, uint8_t **items,
+                       const size_t *sizes, uint8_t **keys);
+
 /* cffi: end */
 
 #endif

@@ -19,7 +19,7 @@ LAYERS = [
     ["pet.field_config"],
     ["pet.array_tree"],
     ["pet.kernels", "pet.crypto", "pet.edwards", "pet.layout", "pet.packing", "pet.updates"],
-    ["pet.pet1.hashes", "pet.pet1.refusing", "pet.pet1.enrolment_file"],
+    ["pet.crypto_batches", "pet.pet1.hashes", "pet.pet1.refusing", "pet.pet1.enrolment_file"],
     ["pet.pet1.enrolment"],
     ["pet.parallel_draws"],
     ["pet.parallel"],

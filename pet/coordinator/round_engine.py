@@ -238,7 +238,7 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
         batch = _Batch()
         with ExitStack() as lent:
             with occupy():  # so that the threads of other calls leave this one its core
-                batch.items.extend(self._open(body, lent) for body in bodies)
+                batch.items.extend(self._open_all(bodies, lent))
             self._wait_for_turn(batch)
             outcomes = [None if isinstance(item, str) else batch.error for item in batch.items]
             batch.items.clear()  # with the views of what is lent
@@ -262,25 +262,37 @@ class RoundEngine(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             if not batch.is_done:
                 self._process_queue()
 
-    def _open(self, body: SealedBody, lent: ExitStack) -> Turn | str:
-        """Decrypt a message in a buffer that is lent, and verify it; return the reason if it is refused.
+    def _open_all(self, bodies: Sequence[SealedBody], lent: ExitStack) -> Sequence[Turn | str]:
+        """Decrypt messages in buffers that are lent, and verify them; of each that is refused, the reason.
 
-        No view of the buffer is left when the loan ends, unless the round keeps one.
+        No view of a buffer is left when its loan ends, unless the round keeps one.
         """
-        gate = self._gate
         try:
-            buffer = lent.enter_context(body.open())
-            if gate.keys is None:
-                raise RemoteProtocolError("unexpected_message", "message: expected the first round to have begun")
-            message = self._protocol.profile.open_message(buffer, gate.keys, gate.accepted_tag)
-            return _OpenedMessage(self._rounds, message, body, self._protocol.check_sender(message))
-        except RemoteProtocolError as error:
-            _logger.debug("message refused: %s", error)
-            return error.reason
+            return self._open_together(bodies, lent)
         except Exception:
             # Memory may have run out. The sender is not to blame, and an error would only make it send the same again.
-            _logger.exception("a message could not be handled")
-            return INTERNAL_ERROR
+            if len(bodies) == 1:
+                _logger.exception("a message could not be handled")
+                return [INTERNAL_ERROR]
+        # One of them fails: the others need not.
+        return [self._open_all([body], lent)[0] for body in bodies]
+
+    def _open_together(self, bodies: Sequence[SealedBody], lent: ExitStack) -> Sequence[Turn | str]:
+        gate, profile = self._gate, self._protocol.profile
+        if gate.keys is None:
+            _logger.debug("%d messages refused: expected the first round to have begun", len(bodies))
+            return ["unexpected_message"] * len(bodies)
+        buffers = [lent.enter_context(body.open()) for body in bodies]
+        opened = profile.open_messages(buffers, gate.keys, gate.accepted_tag)
+        checks = iter(self._protocol.check_senders([each for each in opened if isinstance(each, Message)]))
+        items: list[Turn | str] = []
+        for body, each in zip(bodies, opened, strict=True):
+            if isinstance(each, Message):
+                items.append(_OpenedMessage(self._rounds, each, body, next(checks)))
+            else:
+                _logger.debug("message refused: %s", each.description)
+                items.append(each.reason)
+        return items
 
     def _process_queue(self) -> None:
         """Take all that waits, and store what it changes in one go."""

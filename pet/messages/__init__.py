@@ -1,5 +1,6 @@
 """Messages of the protocol and their bytes, as docs/messages.md lists them: no keys are kept here and no phase is known."""
 
+from pet.messages.batch import Refused, open_messages
 from pet.messages.chunk_collector import ChunkCollector, ChunkLimits, HeadCheck
 from pet.messages.chunk_store import ChunkPile, ChunkStore, MemoryChunkStore
 from pet.messages.chunks import MIN_MAX_MESSAGE_SIZE, Chunk, max_payload_bytes, split_payload
@@ -54,6 +55,7 @@ __all__ = [
     "MessageTag",
     "Payload",
     "PayloadCodec",
+    "Refused",
     "RoundParameters",
     "SeedDictionary",
     "Sum2Payload",
@@ -69,6 +71,7 @@ __all__ = [
     "encode_sum_dictionary",
     "max_payload_bytes",
     "open_message",
+    "open_messages",
     "seal_message",
     "split_message",
     "split_payload",

@@ -37,6 +37,11 @@ _LAYOUT: Final = struct.Struct(f">{SIGNATURE_BYTES}x {PUBLIC_KEY_BYTES}s {PUBLIC
 _MULTIPART_FLAG: Final = 0x01
 
 HEADER_BYTES: Final[int] = _LAYOUT.size
+#: Where the sender's key lies.
+PUBLIC_KEY_PLACE: Final = SIGNATURE_BYTES
+#: Length and tag, which who has a message can know before it is open, and where they lie.
+EXPECTED: Final = struct.Struct(">I B")
+EXPECTED_PLACE: Final = SIGNATURE_BYTES + 2 * PUBLIC_KEY_BYTES
 #: What the length field can say.
 MAX_MESSAGE_BYTES: Final = 2**32 - 1
 

@@ -151,16 +151,39 @@ def open_message(
         signed = open_sealed_in_place(box, keys).toreadonly()
     except CryptoError as error:
         raise RemoteProtocolError("decryption", str(error)) from None
+    return read_opened(signed, keys.public_key, accepted_tag, codec)
+
+
+def read_opened(
+    signed: memoryview,
+    coordinator_public_key: bytes,
+    accepted_tag: MessageTag | None,
+    codec: PayloadCodec,
+    *,
+    is_valid: bool | None = None,
+) -> Message:
+    """Check and read a message that was decrypted.
+
+    Args:
+        signed: the message, signature first; its payload is a view of it.
+        coordinator_public_key: the coordinator's key of this round.
+        accepted_tag: as for `open_message`.
+        codec: as for `open_message`.
+        is_valid: whether its signature is; None if that was not found out yet.
+
+    Raises:
+        RemoteProtocolError: as `open_message`, but for "decryption".
+    """
     header = Header.decode(signed, codec.tags)
     if header.tag is not accepted_tag:
         expected = "no message" if accepted_tag is None else accepted_tag.name
         raise RemoteProtocolError("unexpected_message", f"message: expected {expected} in this phase, got {header.tag.name}")
-    if not verify_signed(signed, header.participant_public_key):
+    if not (verify_signed(signed, header.participant_public_key) if is_valid is None else is_valid):
         raise RemoteProtocolError("invalid_signature", "message: not signed with the key that it names as its sender's")
-    if header.coordinator_public_key != keys.public_key:
+    if header.coordinator_public_key != coordinator_public_key:
         raise RemoteProtocolError(
             "wrong_coordinator_key",
-            f"message: expected coordinator key {keys.public_key.hex()}, got {header.coordinator_public_key.hex()}",
+            f"message: expected coordinator key {coordinator_public_key.hex()}, got {header.coordinator_public_key.hex()}",
         )
     payload = decode_payload(header.tag, header.is_multipart, signed[HEADER_BYTES:], codec)
     return Message(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pet.errors import RemoteProtocolError
-from pet.messages import Message, MessageTag
+from pet.messages import Message, MessageTag, Refused
 from pet.protocol.phases import Phase
 from pet.protocol.profile import CollectingWindow, RoundT
 from pet.protocol.round_state import MachineState
@@ -20,17 +20,15 @@ DISCARDED: Final = "discarded"
 
 @dataclass(frozen=True, slots=True)
 class SenderCheck:
-    """What `RoundMachine.check_sender` found out about a message beforehand.
+    """What `RoundMachine.check_senders` found out about a message beforehand.
 
     Attributes:
         current: the round that it was found out for; it says nothing about others.
-        reason: why the sender may not say this; None if it may.
-        description: the same for people. Not the error itself, whose traceback would keep the message in memory.
+        refused: why the sender may not say this; None if it may.
     """
 
     current: object
-    reason: str | None = None
-    description: str = ""
+    refused: Refused | None
 
 
 def require_round(

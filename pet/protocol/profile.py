@@ -12,11 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from pet.buffers import Buffer
 from pet.crypto import EncryptionKeyPair
-from pet.messages import ChunkCollector, ChunkStore, HeadCheck, Message, MessageTag, PayloadCodec
+from pet.errors import RemoteProtocolError
+from pet.messages import ChunkCollector, ChunkStore, HeadCheck, Message, MessageTag, PayloadCodec, Refused
 from pet.protocol.phases import Phase, PhaseTable
 from pet.protocol.windows import WindowState
 
@@ -53,6 +54,8 @@ class CollectingWindow(Protocol):
     def deadline_seconds(self, started_seconds: float, accepted: int) -> float:
         """Return when time alone would next end the phase, if no further message came."""
 
+
+OpenTogether: TypeAlias = Callable[[Sequence[memoryview], EncryptionKeyPair, MessageTag | None], Sequence[Message | Refused]]
 
 SettingsT = TypeVar("SettingsT")
 RoundT = TypeVar("RoundT", bound=OpenRound)
@@ -164,6 +167,21 @@ class RoundRules(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             RemoteProtocolError: the message is refused, the round is as before.
         """
 
+    def check_senders(self, current: RoundT, messages: Sequence[Message]) -> list[Refused | None]:
+        """Check who sent messages that came whole, as `check_sender` does with each; a profile may know a faster way for many.
+
+        Returns:
+            For each message, why its sender may not say this; None if it may.
+        """
+        return [self._sender_refusal(current, message) for message in messages]
+
+    def _sender_refusal(self, current: RoundT, message: Message) -> Refused | None:
+        try:
+            self.check_sender(current, message, message.payload)
+        except RemoteProtocolError as error:
+            return Refused.of(error)
+        return None
+
     def unfinished(self, current: RoundT, phase: Phase, /) -> Sequence[str]:  # noqa: ARG002 - what an override needs
         """Return why what is not whole when a phase ends is refused, one reason for each message; none in most variants."""
         return ()
@@ -200,6 +218,7 @@ class Profile(Generic[SettingsT, RoundT, EntryT, EventT]):
             RemoteProtocolError.
         phases: phases and transitions.
         rules: windows, tasks, what messages do, what is published, and the derivation of masks: a round's settings say it.
+        open_together: does the same as `open_message` with many bodies in writable buffers, faster; None where nothing does.
     """
 
     name: str
@@ -207,3 +226,18 @@ class Profile(Generic[SettingsT, RoundT, EntryT, EventT]):
     open_message: Callable[[Buffer, EncryptionKeyPair, MessageTag | None], Message]
     phases: PhaseTable
     rules: RoundRules[SettingsT, RoundT, EntryT, EventT]
+    open_together: OpenTogether | None = None
+
+    def open_messages(
+        self, bodies: Sequence[memoryview], keys: EncryptionKeyPair, accepted_tag: MessageTag | None
+    ) -> Sequence[Message | Refused]:
+        """Open bodies, each as `open_message` does; or say why one is refused."""
+        if self.open_together is not None:
+            return self.open_together(bodies, keys, accepted_tag)
+        return [self._open(body, keys, accepted_tag) for body in bodies]
+
+    def _open(self, body: memoryview, keys: EncryptionKeyPair, accepted_tag: MessageTag | None) -> Message | Refused:
+        try:
+            return self.open_message(body, keys, accepted_tag)
+        except RemoteProtocolError as error:
+            return Refused.of(error)

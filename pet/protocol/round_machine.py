@@ -14,7 +14,7 @@ Source: docs/spec/pet.md 1.3, 1.8, 6.3, 9.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
@@ -162,29 +162,28 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
         self.advance_time(now_seconds)
         return entry
 
-    def check_sender(self, message: Message) -> SenderCheck | None:
-        """Find out whether the sender of a message may send it, which takes longer than most of the rest; changes nothing.
+    def check_senders(self, messages: Sequence[Message]) -> list[SenderCheck | None]:
+        """Find out whether senders may send their messages, which takes longer than most of the rest; changes nothing.
 
         Unlike all other calls, this may overlap with them, in any thread.
 
         Returns:
-            What `take` need not find out again; None where the whole message has to be known, or there is no round.
+            For each message what `take` need not find out again; None where the whole message has to be known, or there is no
+            round.
         """
         current = self.state.round
-        if current is None or isinstance(message.payload, Chunk):
-            return None
-        try:
-            self.profile.rules.check_sender(current, message, message.payload)
-        except RemoteProtocolError as error:
-            return SenderCheck(current, error.reason, str(error))
-        return SenderCheck(current)
+        if current is None:
+            return [None] * len(messages)
+        whole = [message for message in messages if not message.is_multipart]
+        refusals = iter(self.profile.rules.check_senders(current, whole))
+        return [None if message.is_multipart else SenderCheck(current, next(refusals)) for message in messages]
 
     def take(self, message: Message, checked: SenderCheck | None = None) -> EntryT | None:
         """Take a message as `receive` does, but let no time pass, for an owner that has more to do in between.
 
         Args:
             message: what to take.
-            checked: what `check_sender` said of it, if it was asked. In another round by now, it is not used.
+            checked: what `check_senders` said of it, if it was asked. In another round by now, it is not used.
         """
         try:
             return self._take(message, checked)
@@ -223,8 +222,8 @@ class RoundMachine(Generic[SettingsT, RoundT, EntryT, EventT]):
             return None
         if checked is None or checked.current is not current:
             self.profile.rules.check_sender(current, message, payload)
-        elif checked.reason is not None:
-            raise RemoteProtocolError(checked.reason, checked.description)
+        elif checked.refused is not None:
+            raise RemoteProtocolError(checked.refused.reason, checked.refused.description)
         entry = self.profile.rules.take(current, message, payload)
         if entry is None:
             return None

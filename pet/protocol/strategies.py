@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from pet.crypto import SIGNATURE_BYTES, SUM_TASK, UPDATE_TASK, is_eligible, verify_task
+from pet.crypto_batches import Claim, task_claim, verify_groups
 from pet.errors import ConfigError, RemoteProtocolError
 from pet.mask_object import Mask
 from pet.messages import Payload, RoundParameters, Tag, UpdatePayload
@@ -83,20 +84,38 @@ def check_task_by_signature(participant_public_key: bytes, payload: Payload | Ta
         RemoteProtocolError: "not_sum_eligible", "not_update_eligible"; "invalid_sum_signature" in an update (xaynet lets that
             pass, which would free a participant from its sum task).
     """
-    has_sum_signature = verify_task(payload.sum_signature, participant_public_key, parameters.seed, SUM_TASK)
-    is_sum_participant = has_sum_signature and is_eligible(payload.sum_signature, parameters.sum_probability)
+    (valid,) = verify_groups([task_claims(participant_public_key, payload, parameters)])
+    require_task(payload, parameters, valid)
+
+
+def task_claims(participant_public_key: bytes, payload: Payload | TaskClaim, parameters: RoundParameters) -> list[Claim]:
+    """Return the signatures that a task rests on: the one of the sum task, then that of an update who may make one."""
+    claims = [task_claim(payload.sum_signature, participant_public_key, parameters.seed, SUM_TASK)]
+    if _is_update(payload) and not is_eligible(payload.sum_signature, parameters.sum_probability):
+        claims.append(task_claim(payload.update_signature, participant_public_key, parameters.seed, UPDATE_TASK))
+    return claims
+
+
+def require_task(payload: Payload | TaskClaim, parameters: RoundParameters, valid: int) -> None:
+    """Check that a participant has the task it claims, as `check_task_by_signature`.
+
+    Args:
+        payload: what it claims.
+        parameters: of the round.
+        valid: how many of the first of its `task_claims` are.
+
+    Raises:
+        RemoteProtocolError: as `check_task_by_signature`.
+    """
+    is_sum_participant = valid > 0 and is_eligible(payload.sum_signature, parameters.sum_probability)
     if not _is_update(payload):
         if not is_sum_participant:
             raise RemoteProtocolError("not_sum_eligible", "expected a sum participant of this round, got another participant")
         return
-    if not has_sum_signature:
+    if not valid:
         raise RemoteProtocolError("invalid_sum_signature", "expected a valid sum signature in an update, got an invalid one")
-    has_update_task = (
-        not is_sum_participant
-        and verify_task(payload.update_signature, participant_public_key, parameters.seed, UPDATE_TASK)
-        and is_eligible(payload.update_signature, parameters.update_probability)
-    )
-    if not has_update_task:
+    # Who is a sum participant has no second claim.
+    if valid < 2 or not is_eligible(payload.update_signature, parameters.update_probability):
         raise RemoteProtocolError(
             "not_update_eligible", "expected an update participant of this round, got another participant"
         )

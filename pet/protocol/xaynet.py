@@ -7,13 +7,25 @@ Source: docs/spec/pet.md 1.3 to 1.8, 6.3, 9.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Final, ParamSpec, TypeAlias, cast
 
 from pet.crypto import EncryptionKeyPair, derive_round_seed
-from pet.errors import UnmaskError
-from pet.messages import XAYNET_PAYLOADS, HeadCheck, Message, MessageTag, Payload, RoundParameters, Tag, open_message
+from pet.crypto_batches import verify_groups
+from pet.errors import RemoteProtocolError, UnmaskError
+from pet.messages import (
+    XAYNET_PAYLOADS,
+    HeadCheck,
+    Message,
+    MessageTag,
+    Payload,
+    Refused,
+    RoundParameters,
+    Tag,
+    open_message,
+    open_messages,
+)
 from pet.protocol import events
 from pet.protocol.announcements import announcements_of, publish_seed_dictionary, publish_sum_dictionary
 from pet.protocol.entries import Entry
@@ -23,7 +35,16 @@ from pet.protocol.phases import XAYNET_PHASES, Phase
 from pet.protocol.profile import CollectingWindow, Profile, RoundFailure, RoundRules, RoundStart
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.round_state import RoundState
-from pet.protocol.strategies import DEFAULT_STRATEGIES, Strategies, TaskClaim
+from pet.protocol.strategies import (
+    DEFAULT_STRATEGIES,
+    Strategies,
+    TaskClaim,
+    check_task_by_signature,
+    require_task,
+    task_claims,
+)
+
+_Arguments = ParamSpec("_Arguments")
 
 #: Why a round can fail. "unmasking" stands for everything else that UnmaskError can say; the description has it.
 FAILURE_REASONS: Final = ("timeout", "no_mask", "ambiguous_masks", "zero_scalar_sum", "unmasking")
@@ -86,6 +107,25 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
         self.strategies.admit(public_key)
         self.strategies.check_task(public_key, cast("Payload", payload), current.parameters)
 
+    def check_senders(self, current: RoundState, messages: Sequence[Message]) -> list[Refused | None]:
+        """Check who takes part, then the tasks, whose signatures are verified together first."""
+        if self.strategies.check_task is not check_task_by_signature:
+            return super(XaynetRules, self).check_senders(current, messages)
+        parameters, refusals, groups = current.parameters, [], []
+        for message in messages:
+            refused = _refused_by(self.strategies.admit, message.participant_public_key)
+            refusals.append(refused)
+            groups.append(
+                task_claims(message.participant_public_key, cast("Payload", message.payload), parameters)
+                if refused is None
+                else []
+            )
+        valid = verify_groups(groups)
+        return [
+            refused or _refused_by(require_task, cast("Payload", message.payload), parameters, count)
+            for message, refused, count in zip(messages, refusals, valid, strict=True)
+        ]
+
     def take(self, current: RoundState, message: Message, payload: object) -> Entry:
         """Check the content, in the order of docs/protocol.md, then take the message into the round."""
         return take_payload(current, message, cast("Payload", payload))  # the codec of the profile decodes nothing else
@@ -123,13 +163,29 @@ class XaynetRules(RoundRules[RoundSettings, RoundState, Entry, Publication]):
         return announcements_of(round_id, current, phase)
 
 
+def _refused_by(
+    check: Callable[_Arguments, None], *arguments: _Arguments.args, **keywords: _Arguments.kwargs
+) -> Refused | None:
+    """Return why a check refuses something; None if it does not."""
+    try:
+        check(*arguments, **keywords)
+    except RemoteProtocolError as error:
+        return Refused.of(error)
+    return None
+
+
 XaynetProfile: TypeAlias = Profile[RoundSettings, RoundState, Entry, Publication]
 
 
 def xaynet_profile(strategies: Strategies = DEFAULT_STRATEGIES) -> XaynetProfile:
     """Return xaynet's profile with some decisions made differently."""
     return Profile(
-        name="xaynet", codec=XAYNET_PAYLOADS, open_message=open_message, phases=XAYNET_PHASES, rules=XaynetRules(strategies)
+        name="xaynet",
+        codec=XAYNET_PAYLOADS,
+        open_message=open_message,
+        open_together=open_messages,
+        phases=XAYNET_PHASES,
+        rules=XaynetRules(strategies),
     )
 
 

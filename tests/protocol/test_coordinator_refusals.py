@@ -9,8 +9,10 @@ from coordinator_messages import BAD, GOOD, Builder, chunk_of, contradicting_chu
 from pet.aggregation import Aggregation
 from pet.errors import RemoteProtocolError
 from pet.mask_config import MaskConfig, MaskConfigPair
-from pet.messages import CHUNK_OVERHEAD_BYTES, Chunk, Message, Tag, UpdatePayload, split_message
+from pet.messages import CHUNK_OVERHEAD_BYTES, Chunk, Message, Refused, Tag, UpdatePayload, split_message
 from pet.protocol import MessageRefused, Phase, Strategies
+from pet.protocol.strategies import ParticipantAllowList, TaskAllowList
+from pet.protocol.xaynet import XaynetRules
 
 START = {Tag.SUM: Session.to_sum, Tag.UPDATE: Session.to_update, Tag.SUM2: Session.to_sum2}
 
@@ -238,7 +240,7 @@ def test_a_sender_that_was_checked_beforehand_is_not_checked_again() -> None:
     calls: list[bytes] = []
     session = Session(strategies=Strategies(admit=calls.append)).to_sum()
     message = GOOD[Tag.SUM](session, 0)
-    checked = session.coordinator.check_sender(message)
+    (checked,) = session.coordinator.check_senders([message])
     session.coordinator.take(message, checked)
     assert calls == [message.participant_public_key]
     assert session.coordinator.status(session.now).accepted == 1
@@ -247,7 +249,7 @@ def test_a_sender_that_was_checked_beforehand_is_not_checked_again() -> None:
 def test_a_sender_that_was_refused_beforehand_is_refused_and_counted_when_its_turn_comes() -> None:
     session = Session().to_update()
     message = BAD["update by a sum participant"][1](session, 0)
-    checked = session.coordinator.check_sender(message)
+    (checked,) = session.coordinator.check_senders([message])
     assert session.coordinator.status(session.now).rejected == {}
     with pytest.raises(RemoteProtocolError) as caught:
         session.coordinator.take(message, checked)
@@ -258,7 +260,9 @@ def test_a_sender_that_was_refused_beforehand_is_refused_and_counted_when_its_tu
 def test_what_was_found_out_for_another_round_says_nothing() -> None:
     session, other = Session().to_sum(), Session().to_sum()
     message = GOOD[Tag.SUM](session, 0)
-    refused = replace(other.coordinator.check_sender(message), reason="not_sum_eligible")
+    (checked,) = other.coordinator.check_senders([message])
+    assert checked is not None
+    refused = replace(checked, refused=Refused("not_sum_eligible", ""))
     session.coordinator.take(message, refused)
     assert session.coordinator.status(session.now).accepted == 1
 
@@ -267,4 +271,43 @@ def test_the_sender_of_a_chunk_is_known_when_its_message_is_whole() -> None:
     session = Session().to_sum()
     message = GOOD[Tag.SUM](session, 0)
     (first, *_) = split_message(message, 194, 1)
-    assert session.coordinator.check_sender(first) is None
+    assert session.coordinator.check_senders([first]) == [None]
+
+
+@pytest.mark.parametrize(
+    "strategies",
+    [
+        Strategies(),
+        Strategies(admit=ParticipantAllowList(frozenset())),
+        Strategies(check_task=TaskAllowList(sum_keys=frozenset(), update_keys=frozenset())),
+    ],
+    ids=["by signature", "nobody may take part", "by list"],
+)
+def test_senders_that_are_checked_together_are_judged_as_each_alone(strategies: Strategies) -> None:
+    session, rules = Session().to_update(), XaynetRules(strategies)
+    bad = [builder(session, 0) for tag, builder, _ in BAD.values() if tag is Tag.UPDATE]
+    messages = [GOOD[Tag.UPDATE](session, 0), *bad, GOOD[Tag.UPDATE](session, 1), sum_by(session, 0)]
+    current = session.coordinator.state.round
+    assert current is not None
+    together = rules.check_senders(current, messages)
+    assert together == [rules.check_senders(current, [message])[0] for message in messages]
+    for message, refused in zip(messages, together, strict=True):
+        if refused is None:
+            rules.check_sender(current, message, message.payload)
+        else:
+            with pytest.raises(RemoteProtocolError) as caught:
+                rules.check_sender(current, message, message.payload)
+            assert (caught.value.reason, str(caught.value)) == (refused.reason, refused.description)
+
+
+def test_of_messages_in_chunks_nothing_is_found_out_beforehand() -> None:
+    session = Session().to_update()
+    good, bad = GOOD[Tag.UPDATE](session, 0), BAD["update by a sum participant"][1](session, 0)
+    chunk = next(iter(split_message(GOOD[Tag.UPDATE](session, 1), 194, 1)))
+    first, second, third = session.coordinator.check_senders([chunk, bad, good])
+    assert first is None
+    assert second is not None
+    assert second.refused is not None
+    assert third is not None
+    assert third.refused is None
+    assert Session().coordinator.check_senders([good]) == [None]
