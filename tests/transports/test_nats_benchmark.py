@@ -16,5 +16,6 @@ def test_the_benchmark_runs():
     command = [sys.executable, str(BENCHMARK), "--megabytes", "3", "--senders", "1", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    ways = [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]]
-    assert ways == ["bare", "direct", "stream", "http"]
+    ways = [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:] if line.startswith("|")]
+    assert ways == ["bare", "hashed", "pet1", "direct", "stream", "http"]
+    assert "pet1 to hashed, 1 senders: " in done.stdout

@@ -33,8 +33,8 @@ from pet.transports.nats.subjects import Subjects
 from pet.transports.pet1 import Pet1Document
 from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, SendPiece
 
-#: Leaves under way to the coordinator.
-WINDOW: Final = 4
+#: Leaves under way to the coordinator: as many bytes as chunks of an upload.
+WINDOW: Final = 8
 #: Messages with share headers that one call reads; where there are more, the next one goes on.
 _MAX_HEADER_READS: Final = 64
 

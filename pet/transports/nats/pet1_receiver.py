@@ -2,7 +2,8 @@
 
 The answer is that of the endpoint. Where there is no room now, or the sender asks too often, it is empty: the sender tries
 again. A leaf is never copied: it stays where it was received until it is durable, and so few senders have their turn
-(pet1_senders.py) that all of them together stay below what the broker and this process hold.
+(pet1_senders.py) that all of them together stay below what the broker and this process hold. What has come of an update while
+leaves of it were written is made durable together.
 
 What a refusal is for, only the endpoint knows; it is asked with nothing where the length alone is wrong.
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from pet.bodies.body import MemoryBody
 from pet.buffers import Buffer
 from pet.errors import BodyError, MissingExtraError, ServiceBusyError
 from pet.pet1.answers import OPEN, PIECE_HEAD, UpdateRefused
+from pet.pet1.hashes import DIGEST_BYTES
 from pet.pet1.leaves import LEAF_BYTES, leaf_count
 from pet.transports.line_limit import LineLimit
 from pet.transports.nats.connection import NatsConnection
@@ -26,7 +29,7 @@ from pet.transports.nats.pet1_frames import NO_ROOM
 from pet.transports.nats.pet1_senders import DEFAULT_SENDERS, Pet1Senders
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Subscription, respond
-from pet.transports.pet1 import Pet1Endpoint
+from pet.transports.pet1 import IncomingPiece, Pet1Endpoint
 from pet.transports.rates import Rates
 from pet.transports.refusal_counts import RefusalReason
 from pet.transports.service import Service
@@ -67,6 +70,8 @@ class Pet1Receiver:
         self._senders: Final = Pet1Senders(DEFAULT_SENDERS, service.stall_seconds)
         self._lines: Final = LineLimit()
         self._subscriptions: Final[list[Subscription]] = []
+        #: Leaves that wait until those before them are durable, by sender and header digest.
+        self._waiting: Final[dict[tuple[str, bytes], list[Msg]]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
     async def start(self) -> None:
@@ -110,47 +115,63 @@ class Pet1Receiver:
         """Take a leaf in the moment it comes, or say at once that there is no room for it."""
         peer, sizes = message.subject.rpartition(".")[2], self._endpoint.update_sizes()
         leaves = 1 if sizes is None else leaf_count(sizes.vector_bytes)
-        if self._senders.take_leaf(peer, leaves, _now_seconds()):
-            task = asyncio.create_task(self._answer_leaf(peer, message), name="pet-nats-leaf")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if not self._senders.take_leaf(peer, leaves, _now_seconds()):
+            self._service.note_refused_upload("no_slot")
+            self._connection.answer(message)
+            self._recycle(message)
             return
-        self._service.note_refused_upload("no_slot")
-        self._connection.answer(message)
-        self._recycle(message)
+        key = peer, bytes(message.data[:DIGEST_BYTES])
+        if (waiting := self._waiting.get(key)) is not None:
+            waiting.append(message)
+            return
+        self._waiting[key] = [message]
+        task = asyncio.create_task(self._take_all(key), name="pet-nats-leaves")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _answer_leaf(self, peer: str, message: Msg) -> None:
-        try:
-            answer = await self._judge(peer, message.data)
-            if answer and answer[0] != OPEN:
-                self._note_end(peer, answer)
-        except BodyError as error:
-            _logger.info("leaf of %s: %s", peer, error)
-            answer = NO_ROOM
-        except Exception:
-            _logger.exception("a leaf of %s could not be taken", peer)
-            return
-        finally:
-            self._senders.end_leaf(peer, _now_seconds())
+    async def _take_all(self, key: tuple[str, bytes]) -> None:
+        """Take leaves that one sender brings of one update: what has come meanwhile together, until there is nothing."""
+        peer, upload = key
+        while messages := self._waiting[key]:
+            self._waiting[key] = []
+            answers: list[bytes | None] = [None] * len(messages)
+            try:
+                answers[:] = await self._judge(peer, upload, [memoryview(message.data) for message in messages])
+            except BodyError as error:
+                _logger.info("leaves of %s: %s", peer, error)
+                answers[:] = [NO_ROOM] * len(messages)
+            except Exception:
+                _logger.exception("leaves of %s could not be taken", peer)
+            for message, answer in zip(messages, answers, strict=True):
+                self._senders.end_leaf(peer, _now_seconds())
+                if answer is not None:
+                    await self._answer(peer, message, answer)
+        del self._waiting[key]
+
+    async def _answer(self, peer: str, message: Msg, answer: bytes) -> None:
+        if answer and answer[0] != OPEN:
+            self._note_end(peer, answer)
         await respond(message, answer)
         self._recycle(message)
 
-    async def _judge(self, peer: str, piece: bytes | memoryview) -> bytes:
-        """Have the endpoint take a leaf."""
-        sizes, view = self._endpoint.update_sizes(), memoryview(piece)
-        if sizes is None or len(view) <= PIECE_HEAD.size:
-            return await self._refuse_length()
-        upload, first = PIECE_HEAD.unpack_from(view)
-        leaf = view[PIECE_HEAD.size :]
-        if len(leaf) != min(LEAF_BYTES, sizes.vector_bytes - first * LEAF_BYTES):
-            leaf = leaf[:0]
-        memory = self._service.memory
-        if memory.is_short_for(peer, len(leaf)):
-            raise ServiceBusyError("leaf: expected free memory, got others that wait for some")
-        async with memory.reserve(len(leaf), peer) as reservation:
-            await reservation.grow(len(leaf))
+    async def _judge(self, peer: str, upload: bytes, pieces: Sequence[memoryview]) -> list[bytes]:
+        """Have the endpoint take leaves of one update; returns their answers."""
+        sizes = self._endpoint.update_sizes()
+        if sizes is None or any(len(piece) <= PIECE_HEAD.size for piece in pieces):
+            return [await self._refuse_length()] * len(pieces)
+        leaves = list[tuple[int, memoryview]]()
+        for piece in pieces:
+            _, first = PIECE_HEAD.unpack_from(piece)
+            leaf = piece[PIECE_HEAD.size :]
+            is_whole = len(leaf) == min(LEAF_BYTES, sizes.vector_bytes - first * LEAF_BYTES)
+            leaves.append((first, leaf if is_whole else leaf[:0]))
+        memory, size_bytes = self._service.memory, sum(len(leaf) for _, leaf in leaves)
+        if memory.is_short_for(peer, size_bytes):
+            raise ServiceBusyError("leaves: expected free memory, got others that wait for some")
+        async with memory.reserve(size_bytes, peer) as reservation:
+            await reservation.grow(size_bytes)
             reservation.finish()
-            return await self._service.work(self._endpoint.take_leaves, upload, first, leaf)
+            return await self._service.work(_take_leaves, self._endpoint.begin_piece(upload), leaves)
 
     async def _refuse_length(self) -> bytes:
         """Return the refusal of what has another length than this round's: that of nothing at all."""
@@ -173,6 +194,23 @@ class Pet1Receiver:
         data: Buffer = message.data
         if isinstance(data, memoryview):
             self._connection.recycle(data)
+
+
+def _take_leaves(piece: IncomingPiece, leaves: Sequence[tuple[int, memoryview]]) -> list[bytes]:
+    """Take leaves, in a worker thread; those behind a refusal are not looked at, and get the same answer.
+
+    Raises:
+        StorageError: they cannot be stored now.
+    """
+    answers = list[bytes]()
+    for index, (first, leaf) in enumerate(leaves):
+        answer = piece.take(first, leaf, is_last=index == len(leaves) - 1)
+        if answer is not None:
+            is_over = answer[0] != OPEN
+            answers += [answer] * ((len(leaves) if is_over else index + 1) - len(answers))
+            if is_over:
+                break
+    return answers
 
 
 def _now_seconds() -> float:

@@ -17,11 +17,11 @@ from typing import Final
 
 from pet.bodies.memory_budget import PROGRESS_SHARE
 
-#: Senders at the same time. With a window of four leaves of half a MiB each they are 32 MiB, half of what a broker holds
+#: Senders at the same time. With a window of eight leaves of half a MiB each they are 32 MiB, half of what a broker holds
 #: (docs/spec/federation.md 5.1, fact 2).
-DEFAULT_SENDERS: Final = 16
-#: Leaves that one sender may have under way: those of its window, and as many that were sent again after a break.
-MAX_LEAVES: Final = 8
+DEFAULT_SENDERS: Final = 8
+#: Leaves that one sender may have under way: those of its window, and some that were sent again after a break.
+MAX_LEAVES: Final = 12
 #: How long a turn is kept without a leaf.
 SILENT_SECONDS: Final = 2.0
 #: How long somebody who found no turn keeps its place.
