@@ -207,6 +207,8 @@ class InMemoryPeer:
 
     broker_state = "connected"
 
+    waits_for_admin = None
+
     @property
     def terms(self):
         return self.record.terms

@@ -26,6 +26,7 @@ from pet.federation.server.rest import RestOptions, create_app
 from pet.federation.server.service import FederationService
 from pet.federation.server.store import FederationStore
 from pet.log_lines import log_to_standard_error
+from pet.pet1.ledger import MIN_CHANGED
 from pet.transports.forwarded import ForwardedPeers
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, serving_context
@@ -63,6 +64,17 @@ _Confirming = Annotated[
         show_default="person; admin in federations that speak the vendor's formats",
     ),
 ]
+_LeastChanged = Annotated[
+    int | None,
+    typer.Option(
+        "--least-changed",
+        envvar="PET_FEDERATION_LEAST_CHANGED",
+        min=MIN_CHANGED,
+        metavar="PEERS",
+        help="How many peers every combination of sums must be of; 3 bears one that colludes over several rounds.",
+        show_default="2; 3 once a peer's own list has five confirmed members",
+    ),
+]
 _Metrics = Annotated[
     bool | None,
     typer.Option(
@@ -95,6 +107,7 @@ def command(
     ] = None,
     trusted_proxy: _TrustedProxies = None,
     confirm: _Confirming = None,
+    least_changed: _LeastChanged = None,
     compat: Annotated[
         bool, typer.Option("--compat", help="Also speak the vendor's formats. Insecure; refused off loopback without TLS.")
     ] = False,
@@ -117,7 +130,7 @@ def command(
         url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         with contextlib.closing(FederationStore(state)) as store:
             directory = UserDirectory(users)
-            runtime = NatsFederationRuntime(confirm=confirm, allows_plaintext=compat)
+            runtime = NatsFederationRuntime(confirm=confirm, least_changed=least_changed, allows_plaintext=compat)
             service = _service(runtime, store, nats_authority, compat=compat)
             options = RestOptions(
                 allows_state_changing_gets=changing_gets,

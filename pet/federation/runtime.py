@@ -161,6 +161,11 @@ class FederationPeer(Protocol):
         ...
 
     @property
+    def waits_for_admin(self) -> str | None:
+        """That rounds wait for the admin, for people; None while it answers, or where there are no rounds."""
+        ...
+
+    @property
     def local_project(self) -> LocalProjectView:
         """This peer's rows.
 

@@ -24,20 +24,26 @@ _Columns: TypeAlias = list[tuple[tuple[int, ...], frozenset[bytes]]]
 _PRIME: Final = 2**61 - 1
 
 
-def shows_few(rows: Sequence[Versions], count: int) -> bool:
-    """Return whether some combination of sums that is not zero is of at most `count` peers.
+def shows_few(now: Versions, earlier: Sequence[Versions], count: int) -> bool:
+    """Return whether a round's sum, with those of earlier ones, gives a combination of at most `count` peers.
 
-    That is so iff the rank falls without the pairs of some `count` peers. Columns that are alike count once, and stay while any
-    of their peers does. Peers of which no column is in a basis can be left out of a choice, so few choices have to be tried: it
-    takes no search through all sets of `count` peers.
+    What the earlier sums give by themselves is known already, and a sum that follows from them tells nothing new.
+
+    In terms of the matrix: a combination with the row of this round that is zero outside of some peers' columns exists iff the
+    unit vector of that row is not in the space that all other columns span. Columns that are alike count once, and stay while
+    any of their peers does. Where the space contains the vector, few columns of it suffice; a choice of peers has to take one
+    of these away, so few choices have to be tried.
     """
+    rows = [now, *earlier]
     columns = _columns(rows)
-    return _falls(columns, len(rows), _rank(columns, len(rows)), frozenset(), count)
+    if _reaching(columns, len(rows)) is None:
+        return False
+    return _shows(columns, len(rows), frozenset(), count)
 
 
 def connected(own: Versions, others: Iterable[Versions]) -> list[Versions]:
-    """Return a set and those that hang together with it by shared pairs of peer and version; others cannot matter."""
-    found, reached, left = [own], set(own.items()), list(others)
+    """Return the sets that hang together with one by shared pairs of peer and version; others cannot matter."""
+    found, reached, left = list[Versions](), set(own.items()), list(others)
     while near := [each for each in left if reached & each.items()]:
         found += near
         left = [each for each in left if not reached & each.items()]
@@ -57,49 +63,42 @@ def _columns(rows: Sequence[Versions]) -> _Columns:
     return sorted(((ones, frozenset(peers)) for ones, peers in owners.items()), key=lambda each: -len(each[1]))
 
 
-def _falls(columns: _Columns, length: int, full: int, removed: frozenset[bytes], count: int) -> bool:
-    """Return whether the rank is below `full` without the columns of `removed`, or of at most `count` peers more."""
-    left = [(ones, peers) for ones, peers in columns if not peers <= removed]
-    span, basis = _Span(length), []
-    for ones, peers in left:
-        if len(span) == full:
-            break
-        if span.add(ones):
-            basis.append(peers - removed)
-    if len(span) < full:
+def _shows(columns: _Columns, length: int, removed: frozenset[bytes], count: int) -> bool:
+    """Return whether the first row is shown without the columns of `removed`, or of at most `count` peers more."""
+    basis = _reaching([(ones, peers) for ones, peers in columns if not peers <= removed], length)
+    if basis is None:
         return True
     if count == 0:
         return False
-    # To take the rank away, a choice must take away a column of this basis, so all of its peers.
-    near = {peer for peers in basis if len(peers) <= count for peer in peers}
-    return any(_falls(columns, length, full, removed | {peer}, count - 1) for peer in sorted(near))
+    owners = [peers - removed for peers in basis]
+    near = {peer for peers in owners if len(peers) <= count for peer in peers}
+    return any(_shows(columns, length, removed | {peer}, count - 1) for peer in sorted(near))
 
 
-def _rank(columns: _Columns, length: int) -> int:
-    span = _Span(length)
-    for ones, _ in columns:
-        span.add(ones)
-        if len(span) == length:
-            break
-    return len(span)
+def _reaching(columns: _Columns, length: int) -> list[frozenset[bytes]] | None:
+    """Return the peers of each of some columns that span the unit vector of the first row; None if all columns do not."""
+    span, basis = _Span(length), []
+    for ones, peers in columns:
+        if span.add(ones):
+            basis.append(peers)
+            if span.has_first():
+                return basis
+    return None
 
 
 class _Span:
-    """The space that some vectors of zeros and ones span, as a basis in echelon form; its length is the dimension."""
+    """The space that some vectors of zeros and ones span, as a basis in echelon form from the last place on."""
 
     def __init__(self, length: int) -> None:
         self._length: Final = length
         self._basis: Final[dict[int, list[int]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._basis)
 
     def add(self, ones: Iterable[int]) -> bool:
         """Add a vector that is 1 at some places; returns whether it was not in the space yet."""
         vector = [0] * self._length
         for place in ones:
             vector[place] = 1
-        for place in range(self._length):
+        for place in reversed(range(self._length)):
             if not (factor := vector[place]):
                 continue
             base = self._basis.get(place)
@@ -109,3 +108,7 @@ class _Span:
                 return True
             vector = [(value - factor * other) % _PRIME for value, other in zip(vector, base, strict=True)]
         return False
+
+    def has_first(self) -> bool:
+        """Return whether the vector that is 1 at the first place alone is in the space."""
+        return 0 in self._basis  # its pivot is the last place that is not 0

@@ -28,7 +28,7 @@ MIN_CHANGED: Final = 2
 #: Silent members that prove that a round has no sum: two of them are honest and of one group.
 _MIN_SILENT: Final = 3
 #: Rounds this far behind a call are not struck out any longer, so that their numbers need not be named for ever.
-MAX_NAMED_ROUNDS: Final = 64
+MAX_NAMED_ROUNDS: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +143,8 @@ class RoundLedger:
                 require(
                     is_hidden, "answered_before", f"set: expected that of round {entry.number}, or new statistics of this peer"
                 )
-        sets = connected(versions, [entry.versions for entry in self.entries.values()])
-        is_hidden = not shows_few(sets, least_changed - 1)
+        earlier = connected(versions, [entry.versions for entry in self.entries.values()])
+        is_hidden = not shows_few(versions, earlier, least_changed - 1)
         require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change together, got fewer")
 
     def enter(self, entry: LedgerEntry) -> None:

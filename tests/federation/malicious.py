@@ -6,23 +6,26 @@ code. What an attack learned is returned, so that a test can compare it with wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peer_driver import Federation, Node
 
+from pet.crypto import EncryptionKeyPair
 from pet.errors import FederationError, PetError
-from pet.federation.peer.aggregates import AGGREGATE
-from pet.federation.peer.enrolment import ENROLMENT, Manifest, PeerEnrolment, choose_sum_peers
+from pet.federation.peer.aggregates import SummedRound
+from pet.federation.peer.calling import ANSWER, Announcement, Contribution, PeerAnswer
 from pet.federation.peer.joining import Admission
 from pet.federation.peer.membership import TERMS
 from pet.federation.peer.messages import PeerMessage
-from pet.federation.peer.rounds import CALL, GO
+from pet.federation.peer.rounds import CALL, GO, PROFILE
 from pet.federation.peer.terms_update import TermsUpdate
-from pet.federation.records import Confirm, PeerIdentity
+from pet.federation.records import Confirm, PeerIdentity, PeerKeys
 from pet.federation.statistics.statistics import Statistics
+from pet.pet1.federation import Called, enrol_federation
+from pet.pet1.round_record import RoundRecord
 
 
 @dataclass
@@ -55,80 +58,121 @@ class MaliciousAdmin:
 
         Args:
             without: whom it does not call.
-            check: whether it applies its own rules, as an honest leader does before it announces a round.
+            check: whether its own peer keeps the rules, as an honest leader's does before it announces a round.
         """
-        leading, context = self._leadership, self._context
-        manifest = await leading._called(context.counters.round_id + 1, without)
+        leading = self._leadership
+        if not check:
+            self.forget_rounds()
         try:
-            if check:
-                context.counters.ledger.require_aggregate(manifest.contributions, 0)
-            context.counters.round_id = manifest.round_id
-            result = await leading._run(manifest)
+            answers = await leading._called(without)
+            total, _ = await leading._run(answers)
         except PetError as error:
             return str(error)
-        self.withheld.append(leading._contributor.from_round(result.means, result.scalar_sum))
+        self.withheld.append(leading._contributor.from_totals(total.model.to_array(), len(answers)))
         return ""
+
+    def forget_rounds(self) -> None:
+        """Let its own peer agree to any set."""
+        ledger = self.node.peer._syncs.rounds.peer._peer.ledger
+        ledger.entries.clear()
+        ledger.newest.clear()
 
     def own_statistics(self) -> Statistics:
         """What it contributes itself, and so can subtract."""
         return self.node.peer.local_project.snapshot().copy()
 
-    async def call(self, peer: Node, round_id: int) -> PeerEnrolment | None:
-        """Call one peer to a round of any number; returns its enrolment, or None for a refusal."""
-        identity, fields = self._context.members[peer.uuid], {"round": round_id, "terms": 0}
+    async def call(self, peer: Node, number: int) -> PeerAnswer | None:
+        """Call one peer to a round of any number; returns its answer, or None for a refusal."""
+        identity = self._context.members[peer.uuid]
         try:
-            answer = await self._ask(identity, CALL, fields)
+            answer = await self._ask(identity, CALL, self._call_fields(number))
         except FederationError:
             return None
-        return ENROLMENT.read(answer.fields["enrolment"])
+        return ANSWER.read(answer.fields["answer"]) if "answer" in answer.fields else None
 
-    async def refusal_of(self, peer: Node, round_id: int) -> str:
-        """What a peer says, word for word, when it does not enrol."""
-        identity, fields = self._context.members[peer.uuid], {"round": round_id, "terms": 0}
+    def _call_fields(self, number: int) -> dict[str, Any]:
+        return {"round": number, "terms": 0, "profile": PROFILE}
+
+    async def refusal_of(self, peer: Node, number: int) -> str:
+        """What a peer says, word for word, when it does not answer."""
+        identity = self._context.members[peer.uuid]
         try:
-            await self._ask(identity, CALL, fields)
+            await self._ask(identity, CALL, self._call_fields(number))
         except FederationError as error:
             return str(error)
         return ""
 
-    def next_round_that_draws(self, peer: Node, among: list[Node]) -> int:
-        """The first number above the last whose lottery gives a peer the sum role."""
-        number = self._context.counters.round_id + 2  # the very next one would be no choice
-        while peer.uuid not in choose_sum_peers(number, [one.uuid for one in among]):
-            number += 1
-        return number
+    def announcement(self, answers: Sequence[PeerAnswer], number: int, **changes: Any) -> Announcement:
+        """Return the announcement of a round of these peers, whose coordinator nobody has to run."""
+        keys = [self._context.members[answer.peer].signing_key for answer in answers]
+        enrolment = enrol_federation(number, int(self._context.clock.now_seconds()) + 60, keys)
+        contributor = self._leadership._contributor
+        record = RoundRecord(
+            config=contributor.round_config(len(answers)),
+            model_length=contributor.element_count,
+            min_updates=len(answers),
+            number=number,
+            update_seconds=60,
+            check_seconds=60,
+            sum2_seconds=60,
+            coordinator_key=EncryptionKeyPair.generate().public_key,
+            seed=bytes(32),
+            enrolment_digest=enrolment.digest,
+        )
+        signed = enrolment.sign(self._context.record.keys.signing)
+        return Announcement(record=replace(record, **changes).to_bytes(), enrolment=signed, answers=tuple(answers))
 
-    async def announce(self, manifest: Manifest, peer: Node) -> str:
+    async def forged_answers(self, number: int, count: int) -> list[PeerAnswer]:
+        """Return answers to a call of members that the admin invented, whom nobody has confirmed."""
+        context, schema = self._context, self._leadership._contributor.schema_digest
+        answers = []
+        for _ in range(count):
+            keys = PeerKeys.generate()
+            called = Called(peer=keys.signing.public_key, number=number, version=1).sign(keys.signing)
+            contribution = Contribution(version=1, rows=8, changed_rows=8)
+            answer = PeerAnswer(peer=keys.uuid, called=called, contribution=contribution, schema=schema)
+            answers.append(answer.sign(context.terms.federation_id, keys.signing))
+            context.record = replace(context.record, peers=(*context.record.peers, keys.identity(keys.uuid[:8])))
+        return answers
+
+    async def announce(self, announcement: Announcement, peer: Node) -> str:
         """Announce a round as it likes to one peer; returns the refusal, or nothing."""
         identity = self._context.members[peer.uuid]
         try:
-            await self._ask(identity, GO, manifest.to_fields() | {"parameters": ""})
+            await self._ask(identity, GO, announcement.to_fields())
         except FederationError as error:
             return str(error)
         return ""
 
-    async def publish_as_result(self, statistics: Statistics, round_id: int, contributors: Mapping[str, int]) -> None:
-        """Publish any statistics as the result of a round."""
+    async def publish_as_result(self, statistics: Statistics, number: int) -> None:
+        """Publish any statistics as the result of a round that it has called and never ran."""
+        answers = [await self.call(node, number) for node in self.started.nodes[1:]]
+        answers = [await self.node.peer._syncs.rounds._answer(number), *answers]
         context = self._context
-        context.counters.aggregate_round, context.counters.aggregate_contributors = round_id, dict(contributors)
-        context.store.save_state(AGGREGATE, statistics.to_bytes())
-        await self.node.peer._syncs.aggregates.publish_again()
+        announced = self.announcement(answers, number).verify(context.terms.federation_id, context.members)
+        context.counters.aggregate_round = context.counters.round_id = number
+        summed = SummedRound(enrolment=announced.enrolment, calls=announced.calls)
+        await self.node.peer._syncs.aggregates.publish(statistics.to_bytes(), summed)
 
     @contextmanager
     def showing_without(self, peer: Node, hidden: Node) -> Any:
         """Announce rounds to one peer as if another one did not take part."""
-        leading, announce = self._leadership, self._leadership._announce
+        leading, announce_to = self._leadership, self._leadership._announce_to
 
-        async def announce_shorter(identity: PeerIdentity, fields: dict[str, Any]) -> None:
+        async def announce_shorter(identity: PeerIdentity, fields: dict[str, Any]) -> Any:
             if identity.uuid == peer.uuid:
-                fields = fields | {"enrolments": [one for one in fields["enrolments"] if one["peer"] != hidden.uuid]}
-            await announce(identity, fields)
+                whole = Announcement.from_fields(fields)
+                answers = [answer for answer in whole.answers if answer.peer != hidden.uuid]
+                record = RoundRecord.from_bytes(whole.record)
+                shown = {"coordinator_key": record.coordinator_key, "seed": record.seed}
+                fields = self.announcement(answers, record.number, **shown).to_fields()
+            return await announce_to(identity, fields)
 
-        leading._announce = announce_shorter
+        leading._announce_to = announce_shorter
         try:
             yield
         finally:
-            del leading._announce
+            del leading._announce_to
 
     async def push_terms(self, peer: Node, **changes: Any) -> str:
         """Send a peer newer terms with some fields as it likes; returns the refusal, or nothing."""
@@ -169,8 +213,8 @@ class MaliciousAdmin:
             self.started.confirm = confirm
 
     def lead_with_everybody(self) -> None:
-        """Form rounds of all who enrol, whomever they have confirmed."""
-        self._leadership._confirmed_together = lambda called: [one.enrolment for one in called]
+        """Form rounds of all who answer, no matter whom they have confirmed."""
+        self._leadership._confirmed_together = lambda answered: [one.answer for one in answered]
 
     async def show_members(self, victim: Node, members: tuple[PeerIdentity, ...]) -> None:
         """Send one peer a list of members that nobody else gets."""
@@ -211,10 +255,6 @@ class MaliciousMember:
         """Say that its statistics are new when they are the same, to be one of the peers that changed."""
         self.node.peer.local_project.version += 1
         self.node.peer.local_project._guard = None  # it keeps no rule for itself
-
-    def claim_last_round(self, round_id: int) -> None:
-        """Say that a round of this number was the last that it took part in."""
-        self.node.peer._context.counters.round_id = round_id
 
 
 @dataclass

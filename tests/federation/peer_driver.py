@@ -21,6 +21,7 @@ from pet.federation.records import Confirm, FederationRecord, FederationTerms, L
 from pet.federation.server.store import FederationStore, PeerStorage
 from pet.federation.statistics.feature import Feature, Kind
 from pet.federation.statistics.schema import Schema
+from pet.pet1.ledger import RoundLedger
 from pet.secret import Secret
 from pet.transports.nats import NatsSettings, generate_federation_id
 
@@ -48,7 +49,7 @@ def pooled(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -96,9 +97,12 @@ class Federation:
     broker_options: dict[str, Any] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    least_changed: int | None = None
 
     def runtime(self, clock: FixedClock) -> NatsFederationRuntime:
-        return NatsFederationRuntime(clock, phase_seconds=self.phase_seconds, confirm=self.confirm)
+        return NatsFederationRuntime(
+            clock, phase_seconds=self.phase_seconds, confirm=self.confirm, least_changed=self.least_changed
+        )
 
     @property
     def admin(self) -> Node:
@@ -191,6 +195,12 @@ async def federation(url: str, folder: Path, peers: int = 3, **options: Any) -> 
         yield started
     finally:
         await started.close()
+
+
+def entries_of(node: Node) -> dict[int, Any]:
+    """The rounds in a peer's ledger, by number."""
+    state = node.storage.load_state("pet1.ledger")
+    return {} if state is None else RoundLedger.decode(state).entries
 
 
 async def pulse(started: Federation) -> None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from malicious import MaliciousAdmin, MaliciousMember
 from nats_broker import run
-from peer_driver import SCHEMA, federation, pulse, some_rows, synchronise, until
+from peer_driver import SCHEMA, entries_of, federation, pulse, some_rows, synchronise, until
 
-from pet.federation.peer.enrolment import Manifest, choose_sum_peers
 from pet.federation.peer.rounds import Rounds
 from pet.federation.peer.row_guard import RowGuard
 from pet.federation.records import LogKind
@@ -44,10 +43,9 @@ def test_peers_that_were_shown_different_schemas_do_not_come_together(broker, tm
             )
             assert (others < 1e-6).all()
             await pulse(started)
-            enrolments = tuple([await admin.call(node, 1) for node in started.nodes[1:]])
-            manifest = Manifest(round_id=1, leader=started.admin.uuid, enrolments=enrolments)
+            announcement = admin.announcement([await admin.call(node, 1) for node in started.nodes[1:]], 1)
             for node in started.nodes[1:]:
-                assert "expected statistics of one schema, got several" in await admin.announce(manifest, node)
+                assert "expected statistics of one schema, got several" in await admin.announce(announcement, node)
                 assert not node.peer.is_in_round
             # An honest leader goes on without the one that differs, and says so.
             await synchronise(started, nodes=started.nodes[:3])
@@ -116,9 +114,8 @@ def test_what_a_refusal_waits_for_does_not_depend_on_rows(broker, tmp_path, monk
             for number, more in enumerate((0, 0, 1, 6), 1):
                 if more:
                     shared.peer.local_project.learn(some_rows(more, 30 + more))
-                enrolment = await admin.call(shared, number)
-                manifest = Manifest(round_id=number, leader=started.admin.uuid, enrolments=(enrolment,) * 3)
-                assert "refused" not in await admin.announce(manifest, shared)
+                answers = [await admin.call(shared, number), *(await admin.forged_answers(number, 2))]
+                assert "refused" not in await admin.announce(admin.announcement(answers, number), shared)
             for name in ("answer_call", "answer_go"):
                 _, first, *rest = work_of(shared, name)  # with the very first one what a schema keeps is computed
                 assert rest == [first, first]
@@ -126,33 +123,28 @@ def test_what_a_refusal_waits_for_does_not_depend_on_rows(broker, tmp_path, monk
     run(work())
 
 
-def test_an_admin_with_a_confirmed_accomplice_reads_a_peer_whatever_the_number(broker, tmp_path):
-    """What is stated: three contributors suffice, two of which collude. So it gains nothing by choosing the round's number.
+def test_an_admin_with_a_confirmed_accomplice_reads_one_peer_and_of_more_the_sum(broker, tmp_path):
+    """What is stated: of n peers c that collude learn the sum of the other n - c, so of three peers one's numbers.
 
-    It can choose that too, as the accomplice may claim any number for the last one: of a round with more honest peers they
-    would then read all, since the accomplice plays the sum role.
+    With two honest peers and more there is nothing that they could choose: neither a number nor a role is drawn.
     """
 
     async def work():
         async with federation(broker.url, tmp_path, 5, phase_seconds=20) as started:
             learn(started, 50, 60, 70, 80, 90)
             await pulse(started)
-            admin, accomplice, victim = MaliciousAdmin(started), MaliciousMember(started.nodes[4]), started.nodes[1]
-            others = frozenset(node.uuid for node in started.nodes[2:4])
-            assert await admin.withhold_round(without=others) == ""
-            known = admin.own_statistics() + accomplice.node.peer.local_project.snapshot()
-            read = admin.withheld[0] - known
-            expected = victim.peer.local_project.snapshot()
-            assert read.rows == expected.rows
-            np.testing.assert_allclose(read.values, expected.values, atol=1e-6)
-            # The log of each peer says how many there were, and the accomplice chooses the next number.
-            chosen = admin.next_round_that_draws(accomplice.node, started.nodes[1:])
-            accomplice.claim_last_round(chosen - 1)
-            enrolments = [await admin.call(node, chosen) for node in started.nodes[1:]]
-            assert None not in enrolments
-            manifest = Manifest(round_id=chosen, leader=started.admin.uuid, enrolments=tuple(enrolments))
-            assert accomplice.node.uuid in manifest.sum_peers
-            manifest.verify(started.admin.peer.record.terms.federation_id, victim.peer._context.members)
+            admin, accomplice = MaliciousAdmin(started), MaliciousMember(started.nodes[4])
+            for left_out in (2, 1):
+                others = frozenset(node.uuid for node in started.nodes[2 : 2 + left_out])
+                for node in started.nodes:
+                    node.peer.local_project.learn(some_rows(20, 20 + left_out))
+                assert await admin.withhold_round(without=others) == ""
+                known = admin.own_statistics() + accomplice.node.peer.local_project.snapshot()
+                read = admin.withheld[-1] - known
+                honest = [node for node in started.nodes[1:4] if node.uuid not in others]
+                expected = sum((node.peer.local_project.snapshot() for node in honest), start=Statistics(SCHEMA))
+                assert (read.rows, len(honest)) == (expected.rows, 3 - left_out)
+                np.testing.assert_allclose(read.values, expected.values, atol=1e-6)
 
     run(work())
 
@@ -166,16 +158,15 @@ def test_an_admin_publishes_another_result_and_nobody_notices(broker, tmp_path):
             await pulse(started)
             await synchronise(started)
             admin, peer = MaliciousAdmin(started), started.nodes[1]
-            versions = peer.peer._context.counters.aggregate_contributors
             invented = Statistics.of(some_rows(180, 99), SCHEMA)
-            await admin.publish_as_result(invented, 2, versions)
+            await admin.publish_as_result(invented, 2)
             await until(lambda: peer.peer._context.counters.aggregate_round == 2)
             taken = peer.peer.federated_project.snapshot()
             np.testing.assert_array_equal(taken.values, invented.values)
             assert "round 2 with 3 peers" in peer.log(LogKind.SYNC)
             # What no rows could have is refused, and so is an older one.
             errors = peer.peer.statistics.receive_errors
-            await admin.publish_as_result(invented - Statistics.of(some_rows(200, 98), SCHEMA), 3, versions)
+            await admin.publish_as_result(invented - Statistics.of(some_rows(200, 98), SCHEMA), 3)
             await until(lambda: peer.peer.statistics.receive_errors > errors)
             assert peer.peer._context.counters.aggregate_round == 2
             assert "impossible_statistics" in peer.log() or "statistics: expected" in peer.log()
@@ -183,26 +174,20 @@ def test_an_admin_publishes_another_result_and_nobody_notices(broker, tmp_path):
     run(work())
 
 
-def test_a_leader_that_shows_one_peer_another_list_subtracts_nobody(broker, tmp_path):
-    """The update of a peer that was shown fewer fits the round of all. What protects it then is what the others agreed to."""
+def test_a_leader_that_shows_one_peer_another_list_gets_no_sum(broker, tmp_path):
+    """Each peer signs for the list that it was shown, so there is no committee, no certificate and no answer of all."""
 
     async def work():
-        async with federation(broker.url, tmp_path, 5, phase_seconds=20) as started:
+        async with federation(broker.url, tmp_path, 5, phase_seconds=1) as started:
             learn(started, 50, 60, 70, 80, 90)
             await pulse(started)
-            admin = MaliciousAdmin(started)
-            drawn = choose_sum_peers(1, [node.uuid for node in started.nodes[1:]])
-            misled, hidden = (node for node in started.nodes[1:] if node.uuid not in drawn)
+            admin, misled, hidden = MaliciousAdmin(started), started.nodes[1], started.nodes[2]
             with admin.showing_without(misled, hidden):
-                assert await admin.withhold_round() == ""
+                assert "too_few_members" in await admin.withhold_round()
+            assert admin.withheld == []
+            assert all(not entries_of(node) for node in started.nodes), "nobody has sent an update"
+            assert await admin.withhold_round() == ""
             assert [total.rows for total in admin.withheld] == [350]
-            (known,) = misled.peer._context.counters.ledger.aggregates
-            assert hidden.uuid not in known
-            for left_out in (misled, hidden):
-                assert "to change together" in await admin.withhold_round(without=frozenset({left_out.uuid}))
-            misled.peer.local_project.learn(some_rows(20, 9))
-            assert "to change together" in await admin.withhold_round()
-            assert len(admin.withheld) == 1
 
     run(work())
 

@@ -9,21 +9,15 @@ from pet.errors import (
     FederationStateError,
     FederationValueError,
     NotAdministratorError,
-    RoundError,
     TooSoonError,
 )
 from pet.federation.formats.csv_table import CsvTable
-from pet.federation.peer.enrolment import Manifest, RoundKeys
 from pet.federation.peer.link import Turns
 from pet.federation.peer.outcome import OutcomeKind
-from pet.federation.peer.round import RoundLeader
-from pet.federation.peer.sharing_rules import Contribution
-from pet.federation.records import FailureAction, LogKind, PeerKeys, ProjectKind
+from pet.federation.records import FailureAction, LogKind, ProjectKind
 from pet.federation.runtime import HeldBack
 from pet.federation.statistics.analysis import covariance, linear_regression
 from pet.federation.statistics.statistics import Statistics
-from pet.transports.nats import NatsSettings, Subjects, connect
-from pet.transports.nats.broadcasts import Broadcasts
 
 
 def learn(started, counts):
@@ -40,7 +34,7 @@ def require_pooled(started, parts):
         merged = node.peer.federated_project.snapshot()
         assert merged.rows == expected.rows
         assert merged == started.admin.peer.federated_project.snapshot(), "to the last bit, at who led as at who was sent it"
-        assert merged.decimal_peers == len(started.nodes)
+        assert merged.masked_peers == len(started.nodes)
         np.testing.assert_allclose(merged.values, expected.values, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(covariance(merged), covariance(expected), rtol=1e-9)
         fit, pooled_fit = (linear_regression(one, "weight") for one in (merged, expected))
@@ -96,10 +90,10 @@ def test_rounds_that_would_give_somebody_away_are_refused(broker, tmp_path):
             await synchronise(started)
             assert admin.peer.federated_project.row_count == 60
             bob.peer.local_project.learn(some_rows(30, 7))
-            await refused("expected at least 2 peers to change together")
+            await refused("expected 2 or more peers to change together")
             # One row more at another is no change that anybody may see, so the sum would still be bob's alone.
             carol.peer.local_project.learn(some_rows(1, 8))
-            await refused("expected at least 2 peers to change together")
+            await refused("expected 2 or more peers to change together")
             assert carol.peer.local_project.held_back == HeldBack(rows=1, least=8)
             carol.peer.local_project.learn(some_rows(7, 9))
             await synchronise(started)
@@ -219,7 +213,7 @@ def test_models_are_averaged_by_weight(broker, tmp_path):
                 for node in started.nodes:
                     average, rounds = node.peer.global_model()
                     assert rounds == number
-                    np.testing.assert_allclose(average, np.average(models, axis=0, weights=[1, 2, 3]), rtol=1e-9, atol=1e-12)
+                    np.testing.assert_allclose(average, np.average(models, axis=0, weights=[1, 2, 3]), atol=2e-6)
 
     run(work())
 
@@ -314,28 +308,5 @@ def test_rows_may_come_as_csv_and_go_again(broker, tmp_path):
                 local.learn(CsvTable(b"weight,age,ill\n70,50,1\n70,50,2"))
             assert local.forget({"age": [50.0, 60.0], "ill": [1.0, 0.0], "weight": [70.0, 80.0]}) == 2
             assert local.row_count == 0
-
-    run(work())
-
-
-def test_a_round_that_nobody_joins_ends_and_names_the_silent_peers(broker):
-    """A coordinator would open it anew; here the manifest names one round, and the leader calls again without the silent."""
-    peers = [PeerKeys.generate() for _ in range(4)]
-    enrolments = tuple(
-        RoundKeys.generate(is_leader=keys is peers[0]).enrol(
-            keys, "b" * 16, 7, Contribution(version=1, rows=8, changed_rows=8), 6, schema=bytes(32)
-        )
-        for keys in peers
-    )
-    manifest = Manifest(round_id=7, leader=peers[0].uuid, enrolments=enrolments)
-
-    async def work():
-        settings, subjects = NatsSettings(hosts=(broker.url,)), Subjects("b" * 16)
-        async with await connect(settings, "admin") as connection:
-            await Broadcasts(connection, subjects).create_streams()
-        async with RoundLeader(settings, subjects, manifest, 5, phase_seconds=0.5) as leader:
-            with pytest.raises(RoundError, match="nobody joined") as caught:
-                await leader.result()
-        assert caught.value.without == set(manifest.sum_peers)
 
     run(work())

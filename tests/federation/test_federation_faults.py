@@ -1,21 +1,22 @@
 """What goes wrong between peers, and what comes of it: each trouble with its stated outcome, and nothing lost."""
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from nats_broker import run, running_broker
-from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
+from peer_driver import SCHEMA, entries_of, federation, pooled, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
-from pet.federation.peer.enrolment import choose_sum_peers
+from pet.federation.peer import rounds
 from pet.federation.peer.messages import MessageCodec
-from pet.federation.peer.outcome import OutcomeKind
-from pet.federation.peer.round import RoundPart
 from pet.federation.records import LogKind, PeerKeys
+from pet.federation.server.federation_info import federation_info
 from pet.federation.statistics.statistics import Statistics
+from pet.pet1.ledger import LedgerEntry
 from pet.secret import Secret
 from pet.transports.nats import Subjects
 
@@ -79,126 +80,130 @@ def test_the_admin_may_die_and_return_too(broker, tmp_path):
     run(work())
 
 
-def test_a_peer_that_dies_before_vectors_left_costs_nobody_the_round(broker, tmp_path, monkeypatch):
-    """It was to play the sum role, so the round ends before anybody sent an update, and is called again without it."""
+@contextlib.contextmanager
+def playing_as(decide, monkeypatch):
+    """Let peers play their part in rounds through a transport that a test chooses, or None for not at all."""
 
-    async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
-            learn(started, 40, 50, 60, 70)
-            await pulse(started)
-            gone = choose_sum_peers(1, [node.uuid for node in started.nodes[1:]])[0]
-            (dead,) = (node for node in started.nodes if node.uuid == gone)
-            rest = [node for node in started.nodes if node is not dead]
+    async def play_or_not(steps, transport, before_update, note):
+        chosen = await decide(steps.record.number, steps._key.public_key, transport)
+        if chosen is not None:
+            await play(steps, chosen, before_update, note)
 
-            async def contribute_or_die(part, connection, subjects):
-                if part.peer == gone:
-                    await dead.peer._link.close()
-                else:
-                    await contribute(part, connection, subjects)
-
-            monkeypatch.setattr(RoundPart, "run", contribute_or_die)
-            await synchronise(started, nodes=rest)
-            assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
-            assert started.admin.peer.federated_project.row_count == 220 - dead.peer.local_project.row_count
-
-    contribute = RoundPart.run
-    run(work())
+    play = rounds.play
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "play", play_or_not)
+        yield
 
 
-def test_a_peer_that_dies_after_vectors_left_costs_the_others_a_wait(broker, tmp_path, monkeypatch):
-    """Who leads could hold the sum of all four: without a change of somebody else, the sum of three would give the fourth away.
+class VanishingTransport:
+    """A transport of a peer that goes silent after it has sent some messages: Sum, Check and Sum2 in this order.
 
-    So the others wait for it to come back, or for new rows of one of them.
+    Args:
+        inner: to the coordinator.
+        sent: how many of them leave.
     """
 
+    def __init__(self, inner, sent):
+        self._inner, self._left = inner, sent
+
+    async def send_message(self, body):
+        if self._left == 0:
+            await asyncio.sleep(600)
+        self._left -= 1
+        await self._inner.send_message(body)
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
+def key_of(node):
+    return node.peer.record.keys.signing.public_key
+
+
+@pytest.mark.parametrize(("sent", "reason"), [(0, "too_few_members: did not begin"), (1, "no_quorum: did not sign")])
+def test_a_peer_that_vanishes_before_it_answers_costs_nobody_the_aggregate(broker, tmp_path, monkeypatch, sent, reason):
+    """Before Sum, or after its update: nobody has answered, so the round is as if it had never been called."""
+
     async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+        async with federation(broker.url, tmp_path, 4, phase_seconds=4) as started:
             parts = learn(started, 40, 50, 60, 70)
             await pulse(started)
-            (uuid,) = {node.uuid for node in started.nodes[1:]} - set(choose_sum_peers(1, [n.uuid for n in started.nodes[1:]]))
-            (gone,) = (node for node in started.nodes if node.uuid == uuid)
-            rest = [node for node in started.nodes if node is not gone]
+            *rest, gone = started.nodes
 
-            async def contribute_or_die(part, connection, subjects):
-                if part.peer == gone.uuid:
-                    await gone.peer._link.close()
-                else:
-                    await contribute(part, connection, subjects)
+            async def decide(number, key, transport):
+                return transport if key != key_of(gone) else VanishingTransport(transport, sent)
 
-            monkeypatch.setattr(RoundPart, "run", contribute_or_die)
-            outcome = await started.admin.peer._syncs.leadership.lead()
-            assert outcome.kind is OutcomeKind.REFUSED
-            assert f"to change together, got peer {gone.uuid} alone" in outcome.text
-            for node in rest:
-                assert f"Sync refused: {outcome.text}" in node.log()
-            more = some_rows(20, 9)
-            rest[1].peer.local_project.learn(more)
-            await synchronise(started, nodes=rest)
-            del parts[started.nodes.index(gone)]
-            expected = Statistics.of(pooled(*parts, more), SCHEMA)
-            assert started.admin.peer.federated_project.row_count == expected.rows
-            monkeypatch.undo()
-            back = await started.restart(gone)
-            rest[0].peer.local_project.learn(some_rows(20, 10))
-            await until(lambda: back.peer.is_running)
-            await synchronise(started)
-            assert started.admin.peer.federated_project.row_count == 260
+            with playing_as(decide, monkeypatch):
+                await synchronise(started, nodes=rest)
+            for node in started.nodes:  # the one that is gone still listens
+                assert f"Sync failed: round 1, attempt 1 of 3: {reason}" in node.log()
+                assert gone.peer.record.keys.identity("peer3").name in node.log()
+            expected = Statistics.of(pooled(*parts[:3]), SCHEMA)
+            np.testing.assert_allclose(started.admin.peer.federated_project.snapshot().values, expected.values, atol=1e-9)
+            assert all(list(entries_of(node)) == [2] for node in rest), "the round that failed is struck out"
 
-    contribute = RoundPart.run
     run(work())
 
 
-def test_a_round_without_a_result_is_called_again_with_the_same_peers(broker, tmp_path, monkeypatch):
-    """One peer was too slow for a phase: the same statistics, masked afresh, go into the next attempt."""
-
+def test_a_peer_that_vanishes_after_it_has_signed_is_in_the_sum(broker, tmp_path, monkeypatch):
     async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+        async with federation(broker.url, tmp_path, 4, phase_seconds=20) as started:
             parts = learn(started, 40, 50, 60, 70)
             await pulse(started)
-            (uuid,) = {node.uuid for node in started.nodes[1:]} - set(choose_sum_peers(1, [n.uuid for n in started.nodes[1:]]))
-            slow = []
 
-            async def contribute_but_once(part, connection, subjects):
-                if part.peer == uuid and not slow:
-                    slow.append(part)
-                else:
-                    await contribute(part, connection, subjects)
+            async def decide(number, key, transport):
+                return transport if key != key_of(started.nodes[3]) else VanishingTransport(transport, 2)
 
-            monkeypatch.setattr(RoundPart, "run", contribute_but_once)
-            await synchronise(started)
-            assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
+            with playing_as(decide, monkeypatch):
+                await synchronise(started)
+            require_merged(started, *parts)
+            assert started.admin.log() == ""
+
+    run(work())
+
+
+def test_two_peers_that_vanish_after_they_have_signed_are_called_again(broker, tmp_path, monkeypatch):
+    """The others have answered, and their sum may be known to the leader: the same set comes together again, masked afresh."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4, phase_seconds=4) as started:
+            parts = learn(started, 40, 50, 60, 70)
+            await pulse(started)
+
+            async def decide(number, key, transport):
+                is_gone = number == 1 and key in map(key_of, started.nodes[2:])
+                return VanishingTransport(transport, 2) if is_gone else transport
+
+            with playing_as(decide, monkeypatch):
+                await synchronise(started)
+            assert "attempt 1 of 3: too_few_answers: sent no share of the mask" in started.admin.log()
             assert "all are called again" in started.admin.log()
             require_merged(started, *parts)
 
-    contribute = RoundPart.run
     run(work())
 
 
-def test_a_peer_that_only_pretends_to_take_part_is_left_out_of_the_next_attempt(broker, tmp_path, monkeypatch):
+def test_peers_that_only_pretend_to_take_part_or_refuse_are_left_out_of_the_next_attempts(broker, tmp_path, monkeypatch):
     async def work():
         async with federation(broker.url, tmp_path, 5, phase_seconds=3.0) as started:
             learn(started, 40, 50, 60, 70, 80)
             await pulse(started)
-            stubborn, uuids = started.nodes[4], [node.uuid for node in started.nodes[1:4]]
-            # One that is drawn for the sum role, so that no vectors leave, whether the second attempt is round 1 or 2.
-            uuid = (set(choose_sum_peers(1, uuids)) & set(choose_sum_peers(2, uuids))).pop()
-            (idle,) = (node for node in started.nodes if node.uuid == uuid)
-            rest = [node for node in started.nodes[:4] if node is not idle]
+            *rest, idle, stubborn = started.nodes
 
-            async def contribute_or_idle(part, connection, subjects):
-                if part.peer != idle.uuid:
-                    await contribute(part, connection, subjects)
+            async def decide(number, key, transport):
+                return transport if key != key_of(idle) else None
 
-            monkeypatch.setattr(RoundPart, "run", contribute_or_idle)
             # This one knows of an aggregate without it, so it refuses to be the only difference.
-            known = dict.fromkeys([node.uuid for node in started.nodes[:4]], 1)
-            stubborn.peer._context.counters.ledger.record_versions(known)
-            await synchronise(started, nodes=rest)
-            assert started.admin.peer.federated_project.row_count == sum(node.peer.local_project.row_count for node in rest)
-            assert "Round 1 failed, attempt 1 of 3" in started.admin.log()
-            assert "at least 2 peers to change together" in stubborn.log()
+            known = dict.fromkeys([key_of(node) for node in started.nodes[:4]], 1)
+            entry = LedgerEntry(number=0, versions=known, groups=1, members=frozenset(known), published=True)
+            stubborn.peer._syncs.rounds.peer._peer.ledger.enter(entry)
+            with playing_as(decide, monkeypatch):
+                await synchronise(started, nodes=rest)
+            assert started.admin.peer.federated_project.row_count == 150
+            assert "round 1, attempt 1 of 3: expected all to take part, got peer4" in started.admin.log()
+            assert "round 2, attempt 2 of 3: too_few_members: did not begin (peer3" in started.admin.log()
+            assert "peers to change together" in stubborn.log()
 
-    contribute = RoundPart.run
     run(work())
 
 
@@ -206,26 +211,25 @@ def test_a_peer_that_is_stopped_withdraws_at_once(broker, tmp_path, monkeypatch)
     """What has not left it stays there, also in a round that has begun."""
 
     async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=1.5) as started:
+        async with federation(broker.url, tmp_path, 4, phase_seconds=4) as started:
             learn(started, 40, 50, 60, 70)
             await pulse(started)
             gone, left = started.nodes[3], []
 
-            async def contribute_late(part, connection, subjects):
-                if part.peer == gone.uuid:
+            async def decide(number, key, transport):
+                if key == key_of(gone):
                     await gone.peer.stop_pulse()
                     await asyncio.sleep(0)
-                    left.append(part)
-                await contribute(part, connection, subjects)
+                    left.append(number)
+                return transport
 
-            monkeypatch.setattr(RoundPart, "run", contribute_late)
-            await started.admin.peer._syncs.leadership.lead()
+            with playing_as(decide, monkeypatch):
+                await started.admin.peer._syncs.leadership.lead()
             assert left == []
             assert not gone.peer.is_in_round
-            assert gone.peer._context.counters.ledger.aggregates == []
+            assert entries_of(gone) == {}
             assert gone.storage.load_state("shared_last") is None
 
-    contribute = RoundPart.run
     run(work())
 
 
@@ -352,9 +356,11 @@ def test_a_removed_peer_is_refused_and_the_rest_has_a_new_key(broker, tmp_path):
                 await started.join(used, keys=gone.peer.record.keys, project_id="back")
             assert "token used" in started.admin.log()
             assert gone.uuid not in started.admin.peer._context.members
-            rest[1].peer.local_project.learn(some_rows(20, 8))
+            # Of five members three have to change together, and it stays so when one is gone, which is a change as well.
+            for node in rest[1:3]:
+                node.peer.local_project.learn(some_rows(20, 8))
             await synchronise(started, nodes=rest)
-            assert rest[2].peer.federated_project.row_count == 240
+            assert rest[2].peer.federated_project.row_count == 260
             assert gone.peer.federated_project.row_count == 300, "what it knew it keeps; nothing is added"
 
     run(work())
@@ -422,6 +428,31 @@ def test_a_broker_or_an_admin_that_is_away_is_said_so(broker, tmp_path):
             nowhere = replace(started.access(), hosts=("nats://127.0.0.1:1",), request_timeout_seconds=1)
             with pytest.raises(FederationUnavailableError, match=r"127\.0\.0\.1:1"):
                 await started.join(token, nats=nowhere)
+
+    run(work())
+
+
+def test_a_federation_whose_admin_is_away_says_that_it_waits(broker, tmp_path):
+    """Nobody else leads: docs/decisions/0009-the-admin-leads.md."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 40, 50, 60)
+            await pulse(started)
+            peer = started.nodes[1]
+            await peer.peer._syncs._synchronise(is_manual=False)
+            assert peer.peer.waits_for_admin is None
+            await started.admin.peer.close()
+            with pytest.raises(FederationUnavailableError):
+                await peer.peer.request_full_sync()
+            await peer.peer._syncs._synchronise(is_manual=False)
+            (warning,) = federation_info(peer.peer)["fed_warnings"]
+            assert warning.startswith("the federation waits for its admin, admin (")
+            again = await started.restart(started.admin)
+            await until(lambda: again.peer.is_running)
+            await peer.peer._syncs._synchronise(is_manual=False)
+            assert "fed_warnings" not in federation_info(peer.peer)
+            await synchronise(started)
 
     run(work())
 

@@ -17,7 +17,6 @@ from pet.errors import FederationValueError, RemoteProtocolError, StateError
 from pet.federation.formats.json_form import Amount, AsGiven, AsList, Base64UrlText, Flag, JsonForm, Rules, Whole
 from pet.federation.formats.record_codec import decode_record, encode_record
 from pet.federation.peer.context import Counters
-from pet.federation.peer.sharing_rules import AggregateLedger
 from pet.federation.records import SyncStatistics
 from pet.secret import Secret
 
@@ -216,7 +215,7 @@ def test_stored_counters_are_strict_in_every_field():
     counters = Counters(
         applied={"a": 1},
         statistics=SyncStatistics(receive_contract_errors={"b": 1}),
-        ledger=AggregateLedger([{"a": 1}], {"a": 2}, {"a": 3}, {"a": 4}),
+        aggregate_rows={"a": 2},
         aggregate_contributors={"c": 1},
     )
     record = json.loads(counters.to_bytes())

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
 
 from pet.errors import FederationStateError, PetError, RemoteProtocolError
-from pet.federation.formats.json_form import JsonForm, Whole
+from pet.federation.formats.encoding import canonical_json, parse_json_object
+from pet.federation.formats.json_form import Base64UrlText, JsonForm
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor
 from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
+from pet.federation.peer.rounds import Rounds, versions_by_uuid
+from pet.pet1.enrolment import split_signed
 from pet.transports.nats import BlobReference
 
 _logger: Final = logging.getLogger(__name__)
@@ -25,19 +28,29 @@ _logger: Final = logging.getLogger(__name__)
 AGGREGATE: Final = "aggregate"
 #: Aggregates of this many rounds lie side by side, so that a slow reader finds the one that was announced to it.
 _KEPT_AGGREGATES: Final = 4
-#: Room for what surrounds the numbers of an aggregate.
-_SPARE_BYTES: Final = 1 << 20
+#: What the last aggregate was of, beside it.
+_ROUND: Final = "aggregate_round"
+#: Room for what surrounds the numbers of an aggregate: the answers of a thousand peers to its call.
+_SPARE_BYTES: Final = 2 << 20
+#: An element becomes at most two float64.
+_ELEMENT_BYTES: Final = 16
+_Bytes = Annotated[bytes, Base64UrlText()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Announced:
-    """What is said of an aggregate: its round, and the versions in it by peer."""
+class SummedRound:
+    """Which round an aggregate comes from, as those who were in it signed it.
 
-    round: Whole
-    contributors: dict[str, Whole]
+    Attributes:
+        enrolment: of its peers, with the admin's signature behind it.
+        calls: their answers, one behind the other.
+    """
+
+    enrolment: _Bytes = field(repr=False)
+    calls: _Bytes = field(repr=False)
 
 
-_ANNOUNCED: Final = JsonForm(_Announced)
+_SUMMED: Final = JsonForm(SummedRound)
 
 
 class Aggregates:
@@ -47,30 +60,37 @@ class Aggregates:
         context: of this peer.
         link: to the others.
         contributor: its project.
+        rounds: its own part in rounds.
     """
 
-    def __init__(self, context: PeerContext, link: PeerLink, contributor: Contributor[Any]) -> None:
+    def __init__(self, context: PeerContext, link: PeerLink, contributor: Contributor[Any], rounds: Rounds) -> None:
         self._context: Final = context
         self._link: Final = link
         self._contributor: Final = contributor
+        self._rounds: Final = rounds
         self._publishing: Final = asyncio.Lock()
 
-    async def publish(self, aggregate: bytes) -> None:
+    async def publish(self, aggregate: bytes, summed: SummedRound) -> None:
         """Keep an aggregate as the last one, and publish it."""
-        self._context.store.save_state(AGGREGATE, aggregate)
+        store = self._context.store
+        store.save_state(_ROUND, canonical_json(_SUMMED.fields(summed)).encode())
+        store.save_state(AGGREGATE, aggregate)
         await self.publish_again()
 
     async def publish_again(self) -> None:
-        """Publish the last aggregate, freshly signed; nothing happens before there is one."""
-        async with self._publishing:
-            if (aggregate := self._context.store.load_state(AGGREGATE)) is not None:
-                await self._publish(aggregate)
+        """Publish the last aggregate, freshly signed; nothing happens before there is one.
 
-    async def _publish(self, aggregate: bytes) -> None:
+        One of a release without rounds of pet/1 stays here: nobody could note what it is the sum of.
+        """
+        store = self._context.store
+        async with self._publishing:
+            aggregate, summed = store.load_state(AGGREGATE), store.load_state(_ROUND)
+            if aggregate is not None and summed is not None:
+                await self._publish(aggregate, parse_json_object(summed) or {})
+
+    async def _publish(self, aggregate: bytes, fields: dict[str, Any]) -> None:
         context = self._context
-        round_id = context.counters.aggregate_round
-        subject = self._link.subjects.model(f"aggregate-{round_id % _KEPT_AGGREGATES}")
-        fields = {"round": round_id, "contributors": context.counters.aggregate_contributors}
+        subject = self._link.subjects.model(f"aggregate-{context.counters.aggregate_round % _KEPT_AGGREGATES}")
         data, _ = context.codec.make(
             context.terms, AGGREGATE, subject, context.clock.now_seconds(), fields, attachment=aggregate
         )
@@ -82,26 +102,27 @@ class Aggregates:
         context = self._context
         try:
             reference = BlobReference.from_bytes(payload)
-            data = await self._link.broadcasts.fetch_blob(reference, 8 * self._contributor.vector_length + _SPARE_BYTES)
+            limit = _ELEMENT_BYTES * self._contributor.element_count + _SPARE_BYTES
+            data = await self._link.broadcasts.fetch_blob(reference, limit)
             message = context.codec.open(
                 bytes(data), context.terms, reference.subject, context.clock.now_seconds(), context.find_member
             )
-            self._take(message)
+            await self._take(message)
         except FederationStateError as error:
             _logger.debug("aggregate not taken: %s", error)
         except PetError as error:
             context.count(receive_errors=1)
             context.log_error(f"Message refused: {error}")
 
-    def _take(self, message: PeerMessage) -> None:
+    async def _take(self, message: PeerMessage) -> None:
         context = self._context
         if message.kind != AGGREGATE or message.sender != context.admin().uuid:
             raise RemoteProtocolError("bad_aggregate", "aggregate: expected one of the admin, got something else")
-        announced = _ANNOUNCED.receive(message.fields, "bad_aggregate", "aggregate")
-        round_id, contributors = announced.round, announced.contributors
-        if round_id <= context.counters.aggregate_round:
+        summed = _SUMMED.receive(message.fields, "bad_aggregate", "aggregate")
+        if split_signed(summed.enrolment)[0].version <= context.counters.aggregate_round:
             return
-        context.counters.ledger.record_versions(contributors)
+        round_id, versions = await asyncio.to_thread(self._rounds.peer.note_result, summed.enrolment, summed.calls)
+        contributors = versions_by_uuid(context, versions)
         aggregate = self._contributor.decode(message.attachment)
         if self._contributor.take(aggregate, round_id, contributors, message.sender):
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(contributors)} peers")

@@ -106,7 +106,7 @@ class Confirmations:
 
 
 def confirmed_together(
-    peers: Sequence[PeerIdentity], confirmed: Mapping[str, frozenset[str] | None]
+    peers: Sequence[PeerIdentity], confirmed: Mapping[str, frozenset[str]]
 ) -> tuple[list[PeerIdentity], dict[str, str]]:
     """Choose peers of which each has confirmed all others.
 
@@ -115,7 +115,7 @@ def confirmed_together(
 
     Args:
         peers: those that could take part, in the order in which they joined.
-        confirmed: whom each says that it has confirmed, as fingerprints by uuid; None for who does not say.
+        confirmed: whom each says that it has confirmed, as fingerprints by uuid.
 
     Returns:
         Those chosen, and for each that is left out, by uuid, who has not confirmed whom.
@@ -142,9 +142,7 @@ def confirmed_together(
     return chosen, reasons
 
 
-def _missing(uuid: str, fingerprints: Mapping[str, str], known: frozenset[str] | None) -> set[str]:
-    if known is None:
-        return set()
+def _missing(uuid: str, fingerprints: Mapping[str, str], known: frozenset[str]) -> set[str]:
     return {other for other, fingerprint in fingerprints.items() if other != uuid and fingerprint not in known}
 
 

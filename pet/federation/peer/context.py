@@ -16,11 +16,10 @@ from pet.federation.formats.json_form import Amount, JsonForm, Whole
 from pet.federation.formats.schedule import Schedule, ScheduleState
 from pet.federation.peer.clock import Clock
 from pet.federation.peer.messages import MAX_IDS, MessageCodec
-from pet.federation.peer.sharing_rules import AggregateLedger
 from pet.federation.peer_store import PeerStore
 from pet.federation.records import Confirm, FederationRecord, FederationTerms, LogKind, Mode, PeerIdentity, SyncStatistics
 
-_COUNTERS: Final = "counters"
+COUNTERS: Final = "counters"
 
 
 @dataclass(slots=True)
@@ -29,7 +28,7 @@ class Counters:
 
     Attributes:
         terms_version: of the terms it knows; the admin's grows with each change.
-        round_id: number of the last round that it led or agreed to take part in.
+        round_id: number of the last round that it called or joined.
         aggregate_round: round of the aggregate it has.
         shared_version: version of its statistics in that aggregate, or last sent; 0 for none.
         shared_rows: rows in it.
@@ -39,8 +38,9 @@ class Counters:
         applied: sequence of the last message taken from each other peer.
         done_until_seconds: Unix time up to which ticks are dealt with.
         statistics: the counts of `syncStats`.
-        ledger: of the aggregates that this peer led or saw.
         aggregate_contributors: versions in the last aggregate, by peer.
+        aggregate_rows: rows of each peer in it, cut off; known to who led its round.
+        least_changed: how many peers every combination of sums must be of, from the longest list of confirmed members so far.
     """
 
     terms_version: Whole = 0
@@ -54,8 +54,9 @@ class Counters:
     applied: dict[str, Whole] = field(default_factory=dict)
     done_until_seconds: Amount = 0.0
     statistics: SyncStatistics = field(default_factory=SyncStatistics)
-    ledger: AggregateLedger = field(default_factory=AggregateLedger)
     aggregate_contributors: dict[str, Whole] = field(default_factory=dict)
+    aggregate_rows: dict[str, Whole] = field(default_factory=dict)
+    least_changed: Whole = 0
 
     def to_bytes(self) -> bytes:
         """Return the counters for storage."""
@@ -70,7 +71,8 @@ class Counters:
         """
         with StateError.reading("counters of a peer"):
             record: dict[str, Any] = json.loads(data)
-            return _FORM.read(record | {"ledger": AggregateLedger.from_fields(record["ledger"])})
+            # Up to release 0.2 the ledger stood here, too (earlier_ledger.py takes over the rest of it).
+            return _FORM.read({"aggregate_rows": record.get("ledger", {}).get("rows", {})} | record)
 
 
 _FORM: Final = JsonForm(Counters)
@@ -85,19 +87,28 @@ class PeerContext:
         clock: the time of this peer.
         confirm: whose word is taken for who is a member; None means a person's in native mode, and the admin's in
             compatibility mode, whose clients know no confirmation.
+        least_changed: how many peers every combination of sums must be of; None lets the list of confirmed members decide.
 
     Attributes:
         record: the newest.
         counters: change them, then `save`.
     """
 
-    def __init__(self, record: FederationRecord, store: PeerStore, clock: Clock, confirm: Confirm | None = None) -> None:
+    def __init__(
+        self,
+        record: FederationRecord,
+        store: PeerStore,
+        clock: Clock,
+        confirm: Confirm | None = None,
+        least_changed: int | None = None,
+    ) -> None:
         self.record = record
         self.store: Final = store
         self.clock: Final = clock
         self.codec: Final = MessageCodec(record.keys, store.replay_guard(MAX_IDS))
         self.confirm: Final = confirm or (Confirm.ADMIN if record.terms.mode is Mode.COMPAT else Confirm.PERSON)
-        saved = store.load_state(_COUNTERS)
+        self.least_changed: Final = least_changed
+        saved = store.load_state(COUNTERS)
         self.counters: Final = Counters(done_until_seconds=clock.now_seconds()) if saved is None else Counters.from_bytes(saved)
 
     @property
@@ -149,7 +160,7 @@ class PeerContext:
 
     def save(self) -> None:
         """Save the counters."""
-        self.store.save_state(_COUNTERS, self.counters.to_bytes())
+        self.store.save_state(COUNTERS, self.counters.to_bytes())
 
     def set_record(self, record: FederationRecord) -> None:
         """Take a new record."""

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import NothingNewError
+from pet.federation.peer.calling import Contribution
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.local_project import LocalProject
 from pet.federation.peer.project import FederatedProject
 from pet.federation.peer.row_guard import Offered
-from pet.federation.peer.sharing_rules import Contribution
 from pet.federation.records import FailureAction, Mode
 from pet.federation.statistics.contract import Contract
 from pet.federation.statistics.round_integers import RoundIntegers

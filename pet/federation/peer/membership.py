@@ -33,8 +33,11 @@ from pet.federation.peer.link import PeerLink
 from pet.federation.peer.messages import PeerMessage
 from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import Confirm, FederationRecord, PeerIdentity
+from pet.pet1.answers import PIECE_HEAD
+from pet.pet1.leaves import LEAF_BYTES
 from pet.secret import Secret
 from pet.transports.nats import Subscription
+from pet.transports.nats.kept_session import SPARE_BYTES
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ REMOVED: Final = "removed"
 HELLO: Final = "hello"
 LEAVE: Final = "leave"
 _TELL_SECONDS: Final = 10.0
+#: A leaf of a vector travels in one message (docs/spec/profile.md 15.2).
+_MIN_ROUND_PAYLOAD_BYTES: Final = PIECE_HEAD.size + LEAF_BYTES + SPARE_BYTES
 #: Room for header, signature, seal and the few fields beside the terms.
 _ENVELOPE_BYTES: Final = 8192
 
@@ -82,11 +87,16 @@ class AdminRole:
         self._announce()
 
     def require_room(self, record: FederationRecord) -> None:
-        """Check that what all have to know fits into one message.
+        """Check that what all have to know fits into one message, and so does a leaf of a vector.
 
         Raises:
             FederationValueError: it does not.
         """
+        most = self._link.connection.max_payload_bytes
+        if record.terms.uses_smpc and most < _MIN_ROUND_PAYLOAD_BYTES:
+            raise FederationValueError(
+                f"rounds: expected a broker whose max_payload is {_MIN_ROUND_PAYLOAD_BYTES} or more, got one of {most}"
+            )
         size = len(canonical_json(TermsUpdate.of(record, self._context.counters.terms_version).to_fields()))
         connection = self._link.connection
         missing = size + _ENVELOPE_BYTES - connection.max_chunk_bytes

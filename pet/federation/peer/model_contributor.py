@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import NothingNewError, RemoteProtocolError
+from pet.federation.peer.calling import Contribution
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Offer, RoundVector, note_shared
 from pet.federation.peer.project import ModelProject
-from pet.federation.peer.sharing_rules import Contribution
 from pet.mask_config import MaskConfig
 
 

@@ -43,6 +43,7 @@ class NatsFederationRuntime:
         clock: the time of its peers.
         phase_seconds: how long each phase of a round waits for those who were announced.
         confirm: whose word peers take for who is a member; None means as `PeerContext` says.
+        least_changed: how many peers every combination of sums must be of, 2 or more; None means as `PeerContext` says.
         allows_plaintext: let brokers other than this machine be talked to without TLS, in compatibility mode.
     """
 
@@ -52,11 +53,13 @@ class NatsFederationRuntime:
         *,
         phase_seconds: float = DEFAULT_PHASE_SECONDS,
         confirm: Confirm | None = None,
+        least_changed: int | None = None,
         allows_plaintext: bool = False,
     ) -> None:
         self._clock: Final[Clock] = SystemClock() if clock is None else clock
         self._phase_seconds: Final = phase_seconds
         self._confirm: Final = confirm
+        self._least_changed: Final = least_changed
         self._allows_plaintext: Final = allows_plaintext
 
     async def create(self, record: FederationRecord, store: PeerStore) -> NatsPeer:
@@ -148,7 +151,7 @@ class NatsFederationRuntime:
             raise FederationUnavailableError(str(error)) from None
 
     def _context(self, record: FederationRecord, store: PeerStore) -> PeerContext:
-        context = PeerContext(record, store, self._clock, self._confirm)
+        context = PeerContext(record, store, self._clock, self._confirm, self._least_changed)
         if context.confirm is Confirm.ADMIN:
             _logger.warning(
                 "federation pid=%s takes its admin's word for who is a member (confirm = admin): an admin that cheats can "

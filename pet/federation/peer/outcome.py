@@ -6,6 +6,7 @@ Source: docs/spec/federation.md 1.5.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -19,7 +20,7 @@ OUTCOME: Final = "outcome"
 NOTHING_NEW: Final = "Nothing new to merge"
 _MAX_TEXT: Final = 500
 #: So that nobody pushes other lines out of the log.
-_MAX_REPORTS_PER_MINUTE: Final = 5
+_MAX_REPORTS_PER_MINUTE: Final = 20
 _MINUTE_SECONDS: Final = 60.0
 
 
@@ -65,10 +66,12 @@ class OutcomeLog:
 
     Args:
         context: of this peer.
+        on_end: called with the number of a round that is over.
     """
 
-    def __init__(self, context: PeerContext) -> None:
+    def __init__(self, context: PeerContext, on_end: Callable[[int], None]) -> None:
         self._context: Final = context
+        self._on_end: Final = on_end
         self._taken: Final[deque[float]] = deque(maxlen=_MAX_REPORTS_PER_MINUTE)
 
     async def take(self, message: PeerMessage) -> dict[str, Any]:
@@ -88,5 +91,6 @@ class OutcomeLog:
         except ValueError:
             raise RemoteProtocolError("malformed_outcome", "outcome: expected one that is known, got another") from None
         self._taken.append(now)
+        self._on_end(message.number("round"))
         log_outcome(context, Outcome(kind, message.text("text")[:_MAX_TEXT]))
         return {}

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -106,7 +107,7 @@ class NatsPeer:
             undo.push_async_callback(self._link.close)
             control: dict[str, Handler] = {CALL: self._syncs.rounds.answer_call, GO: self._syncs.rounds.answer_go}
             control |= {TERMS: self._member.take_terms, REMOVED: self._member.take_removal}
-            control[OUTCOME] = OutcomeLog(context).take
+            control[OUTCOME] = OutcomeLog(context, self._syncs.rounds.end).take
             await self._link.serve(self._link.subjects.control(context.uuid), control)
             await self._link.serve(self._link.subjects.want(context.uuid), self._request_handlers())
             await self._link.serve(self._link.subjects.explore(context.uuid), {EXPLORE: self._exploration.answer})
@@ -128,6 +129,15 @@ class NatsPeer:
         if trouble is None and self.is_running:
             return "connected"
         return f"not connected, trying again: {trouble or 'no answer yet'}"
+
+    @property
+    def waits_for_admin(self) -> str | None:
+        """That rounds wait for the admin, for people; None while it answers, or where everybody sends its own statistics."""
+        since = self._syncs.waits_since
+        if since is None:
+            return None
+        time = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"the federation waits for its admin, {self._context.admin().name}, which has not answered since {time}"
 
     async def close(self) -> None:
         """Disconnect; what is stored stays."""

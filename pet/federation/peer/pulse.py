@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pet.federation.peer.context import PeerContext
-from pet.federation.peer.round import end_task
+from pet.federation.peer.playing import end_task
 
 
 class Pulse:

@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import StateError
-from pet.federation.peer.sharing_rules import MAX_AGGREGATES
 from pet.federation.peer_store import PeerStore
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 
+#: How many versions that were shared are remembered.
+MAX_AGGREGATES: Final = 64
 #: How much of the versions that were shared is kept at most; with 250 features that is the last 42, with 64 or fewer all.
 MAX_HISTORY_BYTES: Final = 64 << 20
 #: The sets of a pair: the rows with both values, with the first alone, with the second alone.

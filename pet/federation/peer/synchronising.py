@@ -22,9 +22,9 @@ from pet.federation.peer.leading import Leadership
 from pet.federation.peer.link import MINUTE_SECONDS, Handler, PeerLink, RequestLimit, Turns
 from pet.federation.peer.membership import MemberRole
 from pet.federation.peer.messages import PeerMessage
+from pet.federation.peer.playing import end_task
 from pet.federation.peer.projects import PeerProjects
 from pet.federation.peer.pulse import Pulse
-from pet.federation.peer.round import end_task
 from pet.federation.peer.rounds import Rounds
 
 _logger: Final = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Synchronisation:
         self._contracts: Final = contracts
         contributor = projects.contributor
         self.rounds: Final = Rounds(context, link, contributor, self._catch_up_at_tick, phase_seconds=phase_seconds)
-        self.aggregates: Final = Aggregates(context, link, contributor)
+        self.aggregates: Final = Aggregates(context, link, contributor, self.rounds)
         self.leadership: Final = Leadership(context, link, contributor, self.rounds, self.aggregates)
         self.exchange: Final = (
             None if context.terms.uses_smpc else PlainExchange(context, link, projects.local, projects.federated)
@@ -75,6 +75,7 @@ class Synchronisation:
         self.pulse: Final = Pulse(context, self._synchronise)
         self._manual_syncs: Final = Turns(context.clock.now_seconds, "sync")
         self._tasks: Final[set[asyncio.Task[Any]]] = set()
+        self._waits_since: float | None = None
 
     async def close(self) -> None:
         """End all of it."""
@@ -82,6 +83,11 @@ class Synchronisation:
         for task in list(self._tasks):
             await end_task(task)
         await self.rounds.close()
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when rounds wait for an admin that does not answer, Unix seconds; None while it does."""
+        return None if self.exchange is not None else self._waits_since
 
     @property
     def _is_admin(self) -> bool:
@@ -177,9 +183,13 @@ class Synchronisation:
             await self._ask_what_was_missed()
         except PetError as error:
             self._context.log_error(f"The admin did not answer: {error}")
+            if self._waits_since is None:
+                self._waits_since = self._context.clock.now_seconds()
 
     async def _ask_what_was_missed(self) -> None:
-        if await self._member.say_hello():
+        is_behind = await self._member.say_hello()
+        self._waits_since = None
+        if is_behind:
             await self._ask_admin(AGGREGATE)
 
     async def _ask_admin(self, kind: str) -> None:

@@ -21,7 +21,7 @@ from pet.federation.statistics.contract import Contract
 from pet.federation.statistics.schema import Schema
 from pet.secret import Secret
 
-#: As many as a manifest of a round, with a few hundred bytes for each, leaves room for in one message of 1 MiB.
+#: As many as the announcement of a round, with some hundred bytes for each, leaves room for in one message of 1 MiB.
 MAX_PEERS: Final = 1000
 #: How much of an error that may quote the message is shown.
 _MAX_ERROR_LENGTH: Final = 256

@@ -38,7 +38,7 @@ def federation_info(peer: FederationPeer) -> dict[str, Any]:
         "is_pulsing": record.is_pulsing,
         "allow_peers_explore": record.allows_explore,
         "peersInfo": {member.uuid: member.label for member in record.peers},
-        **({"fed_warnings": found} if (found := warnings_of(record)) else {}),
+        **({"fed_warnings": found} if (found := [*warnings_of(record), *_waiting(peer)]) else {}),
         **({"fed_schema": terms.schema} if terms.schema is not None else {}),
     }
 
@@ -141,6 +141,11 @@ def warnings_of(record: FederationRecord) -> list[str]:
     if record.terms.uses_smpc and record.send_failure_action is FailureAction.ALLOW:
         found.append("fed_psr_contract_snd_fail_action has no effect with SMPC: contracts are evaluated on aggregates only")
     return found
+
+
+def _waiting(peer: FederationPeer) -> list[str]:
+    """Return what a synchronisation waits for: only the admin leads rounds (docs/decisions/0009-the-admin-leads.md)."""
+    return [] if peer.waits_for_admin is None else [peer.waits_for_admin]
 
 
 def _text(flag: bool) -> str:
