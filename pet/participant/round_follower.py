@@ -129,6 +129,11 @@ class RoundFollower(ABC, Generic[_Event]):
         return self._events.popleft() if self._events else None
 
     @property
+    def protection(self) -> str:
+        """Who must collude to read a single update; empty before an enrolment was accepted."""
+        return self._description
+
+    @property
     def refusal(self) -> RemoteProtocolError | None:
         """Why nothing more is done in this round; None while something may be."""
         return self._refusal

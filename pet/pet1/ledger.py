@@ -148,8 +148,15 @@ class RoundLedger:
         require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change together, got fewer")
 
     def enter(self, entry: LedgerEntry) -> None:
-        """Note a round before the Update is sent, or with its result (F1); what is known of it already stays so."""
+        """Note a round before the Update is sent, or with its result (F1); what is known of it already stays so.
+
+        Raises:
+            RemoteProtocolError: "wrong_round": the round is known with another set. Calls say nothing of the set, so a leader
+                could show several, and the one that gave a sum must not be forgotten.
+        """
         known = self.entries.get(entry.number)
+        is_same = known is None or known.versions == entry.versions
+        require(is_same, "wrong_round", f"round {entry.number}: expected the set that is known of it, got another")
         self.entries[entry.number] = entry
         if known is not None:
             self.mark(entry.number, answered=known.answered, published=known.published)

@@ -156,7 +156,7 @@ class Pet1Peer:
         """Mask the statistics of the version that it has called; that the round is entered is durable when it returns (F1).
 
         Raises:
-            RemoteProtocolError: as `UpdateParticipant.mask`.
+            RemoteProtocolError: as `UpdateParticipant.mask` and `RoundLedger.enter`.
             LocalProtocolError: the same; no round was joined.
             ModelError: values that do not fit: none is clipped, as a sum of clipped ones would be another one.
         """
@@ -190,7 +190,7 @@ class Pet1Peer:
             calls: the same.
 
         Raises:
-            RemoteProtocolError: as `split_signed` and `read_calls`.
+            RemoteProtocolError: as `split_signed`, `read_calls` and `RoundLedger.enter`.
         """
         accepted, _ = split_signed(enrolment)
         entry = LedgerEntry.of(accepted.version, read_calls(calls, accepted), accepted.plan, accepted.members)

@@ -245,6 +245,7 @@ def test_what_a_round_costs_no_peer_sees(broker, tmp_path):
                     await node.peer.explore(started.nodes[1].uuid, "univariate", {"feature": "age"})
                 assert node.storage.load_state("sent") is None
             assert "with 3 peers" in started.nodes[2].log(LogKind.SYNC)
+            assert started.nodes[2].log(LogKind.SYNC).count("A single update can be read by any 2 of ") == 1
 
     run(work())
 

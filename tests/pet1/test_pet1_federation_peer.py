@@ -121,6 +121,21 @@ def test_each_step_is_in_the_ledger_before_anything_is_sent() -> None:
     assert other.ledger(0).entries[5].published
 
 
+def test_a_round_is_known_with_one_set() -> None:
+    """A leader that keeps a sum shows another set as the result of the same round, to have the first one forgotten."""
+    federation = Federation(4)
+    everybody, federation.peers = federation.peers, federation.peers[:3]
+    announced, _, _, _, certificate = federation.play(5)
+    federation.peers[0].answer(certificate)
+    before = federation.ledger(0).entries
+    other = enrol_federation(5, NOW + 60, [key.public_key for key in federation.keys[1:]]).sign(federation.admin)
+    calls = b"".join(peer.call(5, 1) for peer in everybody[1:])
+    assert reason_of(federation.peers[0].note_result, other, calls) == "wrong_round"
+    assert federation.ledger(0).entries == before
+    federation.peers[0].note_result(announced[1], announced[2])
+    assert federation.ledger(0).entries[5].published
+
+
 def test_a_call_answered_kills_what_is_older_also_after_a_restart() -> None:
     federation = Federation()
     _, committee, headers, manifest, certificate = federation.play(5)

@@ -93,15 +93,19 @@ class RoundPeer:
         with self._lock:
             return self._peer.call(number, version)
 
-    def join(self, announced: AnnouncedRound, vector: RoundVector) -> PeerSteps:
+    def join(self, announced: AnnouncedRound, vector: RoundVector, least_changed: int) -> PeerSteps:
         """Join a round that was announced; see `Pet1Peer.join`.
+
+        Args:
+            announced: the round.
+            vector: what this peer contributes.
+            least_changed: as the property says it, which may save counters.
 
         Raises:
             SharingError: its sum could be combined with others to show a few peers, or a peer has older statistics again.
             RemoteProtocolError: anything else that is wrong with it.
         """
         context = self._context
-        least_changed = self.least_changed
         with self._lock:
             self._require_newest(announced)
             self._peer.least_changed = least_changed

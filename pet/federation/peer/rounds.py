@@ -200,18 +200,24 @@ class Rounds:
         count = len(announcement.answers)
         _require_record(announced, contributor, count)
         vector = await asyncio.to_thread(pending.offer.for_round, count)
-        steps = await asyncio.to_thread(self.peer.join, announced, vector)
+        steps = await asyncio.to_thread(self.peer.join, announced, vector, self.peer.least_changed)
+        if self._pending is not pending:
+            raise FederationStateError("round: expected a peer that takes part, got one that was stopped")
         assert steps.record is not None, "it was announced"
         context.counters.round_id = steps.record.number
         context.save()
         return steps
 
     def play(self, steps: PeerSteps) -> None:
-        """Take part, in a task."""
+        """Take part, in a task; a peer that was stopped since it joined does not."""
         pending, record = self._pending, steps.record
-        assert pending is not None, "the round was joined"
-        assert record is not None, "and is announced"
+        if pending is None:
+            return
+        assert record is not None, "it was announced"
         self._pending = None  # statistics that were called serve once
+        if steps.protection != self._protection:
+            self._protection = steps.protection
+            self._context.log_sync(f"Round {record.number}: {steps.protection}")
         self._playing_round = record.number
         self._playing = asyncio.create_task(self._play(steps, record.number, pending.offer))
 
