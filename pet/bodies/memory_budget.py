@@ -97,6 +97,15 @@ class Reservation:
         if self.size_bytes >= self._milestone_bytes:
             self._reset_milestone()
 
+    def grow_now(self, size_bytes: int) -> bool:
+        """Let the body hold this number of bytes as `grow` does, if it need not wait for them; returns whether it may."""
+        size_bytes = min(size_bytes, self.most_bytes)
+        if self._is_lost or not (size_bytes <= self.size_bytes or self._budget._take_now(self, size_bytes)):
+            return False
+        if self.size_bytes >= self._milestone_bytes:
+            self._reset_milestone()
+        return True
+
     def finish(self) -> None:
         """Say that the body is whole: it keeps its bytes until the end, but will need no more.
 
@@ -220,7 +229,7 @@ class MemoryBudget:
             return None
         reservation = self._begin(size_bytes, holder, end)
         size_bytes = reservation.most_bytes
-        if self._take_if_safe(reservation, size_bytes) or self._take_from_larger(reservation, size_bytes):
+        if self._take_now(reservation, size_bytes):
             return reservation
         self._take_back(reservation)
         return None
@@ -243,7 +252,7 @@ class MemoryBudget:
         return (self._all, whole, self._large, large) if is_large else (self._all, whole)
 
     async def _charge(self, reservation: Reservation, size_bytes: int) -> None:
-        if self._take_if_safe(reservation, size_bytes) or self._take_from_larger(reservation, size_bytes):
+        if self._take_now(reservation, size_bytes):
             return
         granted = asyncio.get_running_loop().create_future()
         self._waiters[granted] = reservation, size_bytes
@@ -254,6 +263,10 @@ class MemoryBudget:
             self._waiters.pop(granted, None)
         # The wait for memory was not the sender's fault.
         reservation._reset_milestone()
+
+    def _take_now(self, reservation: Reservation, size_bytes: int) -> bool:
+        """Charge a body up to `size_bytes`, if it need not wait for that."""
+        return self._take_if_safe(reservation, size_bytes) or self._take_from_larger(reservation, size_bytes)
 
     def _take_if_safe(self, reservation: Reservation, size_bytes: int) -> bool:
         """Charge a body up to `size_bytes`, unless bodies could then block each other."""

@@ -52,6 +52,8 @@ _THREADS_PER_WORKER: Final = 2
 _POLL_SECONDS: Final = 5.0
 #: How long to wait after an error that should not have happened, before time is tried again.
 _RETRY_SECONDS: Final = 1.0
+#: A phase that ends earlier by less than this is not looked at for that: the clock is read in two places.
+_EARLIER_SECONDS: Final = 1e-3
 
 DEFAULT_STALL_SECONDS: Final = 30.0
 
@@ -234,7 +236,7 @@ class CoordinatorService:
     def _wake_if_earlier(self) -> None:
         """Look at time now, if a message has brought the end of the phase forward."""
         delay = self.engine.seconds_until_tick()
-        if delay is not None and time.monotonic() + delay < self._sleeps_until_seconds:
+        if delay is not None and time.monotonic() + delay < self._sleeps_until_seconds - _EARLIER_SECONDS:
             self._wake.set()
 
     async def run(

@@ -5,8 +5,9 @@ Knows sizes, and not what they are of.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Final
+
+from pet.transports.body_reader import BodyPieces, Taker
 
 _EMPTY: Final = memoryview(b"")
 
@@ -19,7 +20,7 @@ class BodyParts:
         declared_bytes: its size; None if only its end tells.
     """
 
-    def __init__(self, pieces: AsyncIterator[bytes], declared_bytes: int | None) -> None:
+    def __init__(self, pieces: BodyPieces, declared_bytes: int | None) -> None:
         self._pieces: Final = pieces
         self._declared_bytes: Final = declared_bytes
         self._rest = _EMPTY
@@ -36,6 +37,15 @@ class BodyParts:
         part, self._rest = self._rest[:most_bytes], self._rest[most_bytes:]
         self._taken_bytes += len(part)
         return part
+
+    async def fill(self, taker: Taker) -> None:
+        """Give a taker what comes next of the body, as far as the server can; `next` returns what it still misses."""
+        if not self._rest:
+            missing_bytes = taker.missing_bytes
+            try:
+                await self._pieces.fill(taker)
+            finally:
+                self._taken_bytes += missing_bytes - taker.missing_bytes
 
     async def read(self, size_bytes: int) -> bytes:
         """Return a small part; shorter only at the end of the body."""
@@ -57,6 +67,6 @@ class BodyParts:
 
     async def _fill(self) -> None:
         while not self._rest and not self._is_ended:
-            piece = await anext(self._pieces, None)
+            piece = await self._pieces.next()
             self._is_ended = piece is None
             self._rest = memoryview(piece or b"")

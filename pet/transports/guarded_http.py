@@ -16,24 +16,17 @@ from typing import Any, Final
 
 from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError, RemoteProtocolError
-from pet.transports.body_reader import PROGRESS_BYTES, WHOLE_BODY_BYTES, WHOLE_BODY_KEY
+from pet.transports.body_protocol import MAX_RECEIVE_BYTES, MIN_RECEIVE_BYTES, BodyProtocol, HeldFlow
+from pet.transports.body_reader import WHOLE_BODY_BYTES
 from pet.transports.connection_timers import Deadline, RestTimer, UnsentTimer
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
 from pet.transports.refusal_counts import RefusalCounts, RefusalReason
 
 with MissingExtraError.naming("http"):
     import httptools
-    from uvicorn.protocols.http.flow_control import FlowControl
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _logger: Final = logging.getLogger(__name__)
 
-#: Received at once while a body is taken as fast as it comes: twice what asyncio takes by itself, so that a large body takes
-#: half as many turns of its loop.
-_MAX_RECEIVE_BYTES: Final = 1 << 19
-#: Received of a body of which nothing was taken yet. It may double with what was taken: so all that lies here, and is not yet
-#: in the memory budget, is about as much as what is.
-_MIN_RECEIVE_BYTES: Final = 1 << 13
 #: Received at once where a request begins: most messages come whole. What comes behind may be the next request, which has to
 #: be kept.
 _FIRST_RECEIVE_BYTES: Final = 1 << 13
@@ -47,17 +40,6 @@ _END_OF_HEADERS: Final = b"\r\n\r\n"
 _REFUSAL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-class _HeldFlow(FlowControl):
-    """Lets nobody resume reading while it is held: uvicorn does whenever an application asks for more of a body."""
-
-    is_held = False
-
-    def resume_reading(self) -> None:
-        """Resume, unless held."""
-        if not self.is_held:
-            super().resume_reading()
-
-
 def guarded_protocol(connection_limits: ConnectionLimits, refusals: RefusalCounts | None = None) -> type[GuardedProtocol]:
     """Return a protocol class for `uvicorn.Config(http=...)`; its connections share the bounds.
 
@@ -69,12 +51,12 @@ def guarded_protocol(connection_limits: ConnectionLimits, refusals: RefusalCount
     class BoundProtocol(GuardedProtocol):
         limits = connection_limits
         open_connections = OpenConnections(connection_limits, refusals)
-        _buffer = memoryview(bytearray(_MAX_RECEIVE_BYTES))
+        _buffer = memoryview(bytearray(MAX_RECEIVE_BYTES))
 
     return BoundProtocol
 
 
-class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
+class GuardedProtocol(BodyProtocol, asyncio.BufferedProtocol):
     """One connection; see `guarded_protocol`.
 
     asyncio receives into one buffer that all connections share: what comes is taken apart before anything else is received, and
@@ -89,16 +71,10 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().__init__(*arguments, **keywords)
         self._holding: Holding | None = None
         self._header_holding: Holding | None = None
-        self._whole_holding: Holding | None = None
         #: Of the request that is received: bytes that are no body, lines, and the end of what was parsed of its headers.
         self._header_bytes = 0
         self._header_lines = 0
         self._header_end = b""
-        #: Whether its body is received, what is still to come (None if it has no length), and what came.
-        self._is_in_body = False
-        self._body_left: int | None = 0
-        self._body_bytes = 0
-        self._made_progress = False
         self._reason = ""
         #: What came while a request was answered.
         self._rest = bytearray()
@@ -131,7 +107,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _begin(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.flow = _HeldFlow(transport)
+        self.flow = HeldFlow(transport)
         self._headers_deadline = Deadline(self.loop, self.limits.header_seconds, self._give_up)
         self._rest_timer = RestTimer(self.loop, self.timeout_keep_alive, self._end_rest)
         self._unsent = UnsentTimer(self.loop, transport, self.limits.stall_seconds, self._end_stalled)
@@ -152,8 +128,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             return self._buffer[: max(1, _MAX_REST_BYTES - len(self._rest))]
         if not self._is_in_body:
             return self._buffer[:_FIRST_RECEIVE_BYTES]
-        size = self._allowance_bytes()
-        return self._buffer[: size if self._body_left is None else max(1, min(size, self._body_left))]
+        return self._buffer[: self._receivable_bytes()]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Read what was received."""
@@ -194,33 +169,16 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Note that a request has begun."""
         self._made_progress = True
         self._headers_deadline.close()
-        lengths = [int(value) for name, value in self.headers if name == b"content-length"]
-        self._is_in_body, self._body_left, self._body_bytes = True, lengths[0] if lengths else None, 0
+        self._begin_body()
         self._header_bytes, self._header_end = 0, b""
-        if self._body_left is not None and _MIN_RECEIVE_BYTES < self._body_left <= WHOLE_BODY_BYTES:
+        if self._body_left is not None and MIN_RECEIVE_BYTES < self._body_left <= WHOLE_BODY_BYTES:
             self._whole_holding = self.open_connections.admit_whole(self._peer, self._body_left)
         super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Note that a body made progress; nothing of it is kept once there is an answer, and not much before it is taken."""
-        self._made_progress = True
-        self._body_bytes += len(body)
-        if self._is_kept_back(body):
-            self.cycle.body += body
-            return
-        super().on_body(body)
-        if not self.cycle.response_complete and len(self.cycle.body) >= self._allowance_bytes():
-            self.flow.pause_reading()
-
-    def on_message_complete(self) -> None:
-        """Note that what follows is another request."""
-        self._is_in_body = False
-        self.scope[WHOLE_BODY_KEY] = True  # type: ignore[typeddict-unknown-key]  # a key of our own
-        super().on_message_complete()
+        self._offer_to_fill()
 
     def on_response_complete(self) -> None:
         """Go on with what came meanwhile."""
-        assert isinstance(self.flow, _HeldFlow)
+        assert isinstance(self.flow, HeldFlow)
         self.flow.is_held = False
         self.open_connections.release(whole=self._whole_holding)
         self._whole_holding = None
@@ -262,7 +220,7 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._hold()
 
     def _hold(self) -> None:
-        assert isinstance(self.flow, _HeldFlow)
+        assert isinstance(self.flow, HeldFlow)
         self.flow.pause_reading()
         self.flow.is_held = True
 
@@ -291,7 +249,10 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._header_bytes += len(piece)
         if not self._is_in_body and not self._admit_headers():
             return
-        self._feed(piece)
+        if self._is_in_body and self._is_past_parser:
+            self._pass_body(piece)
+        else:
+            self._feed(piece)
         # Most headers come whole, and need no timer.
         if self.cycle is None or self.cycle.response_complete:
             self._headers_deadline.begin()
@@ -329,18 +290,6 @@ class GuardedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.write(_REFUSAL)
             self.transport.close()
         return self._header_holding is not None
-
-    def _allowance_bytes(self) -> int:
-        """Return how much of a body may wait here to be taken."""
-        if self._whole_holding is not None:
-            return WHOLE_BODY_BYTES
-        taken = self._body_bytes - (0 if self.cycle.response_complete else len(self.cycle.body))
-        return max(_MIN_RECEIVE_BYTES, min(_MAX_RECEIVE_BYTES, taken))
-
-    def _is_kept_back(self, body: bytes) -> bool:
-        """Return whether a part of a body is to wait for the rest: until that is progress, it would only wake its receiver."""
-        is_whole = self._whole_holding is None or not self._body_left
-        return not is_whole and not self.cycle.response_complete and len(self.cycle.body) + len(body) < PROGRESS_BYTES
 
     def _give_up(self) -> None:
         self._abort(RefusalReason.HEADER_TIME, f"expected a request within {self.limits.header_seconds:g} s")

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Final, TypeAlias
 
+from pet.bodies.memory_budget import Reservation
 from pet.errors import BodyError, MissingExtraError, ServiceBusyError
 from pet.pet1.answers import OPEN, PIECE_HEAD, UpdateRefused
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, leaf_count
 from pet.transports.body_parts import BodyParts
-from pet.transports.body_reader import body_pieces, declared_length
+from pet.transports.body_reader import FILL_KEY, BodyPieces, declared_length
 from pet.transports.line_limit import LineLimit
 from pet.transports.message_route import refuse_body
 from pet.transports.peers import peer_of
@@ -162,12 +163,16 @@ class UpdateRoutes:
         if self._service.memory.is_short_for(holder, size_bytes):
             raise ServiceBusyError("leaf: expected free memory, got others that wait for some")
         async with self._service.memory.reserve(size_bytes, holder) as reservation:
-            leaf = bytearray()
-            while len(leaf) < size_bytes and (part := await body.next(size_bytes - len(leaf))):
-                await reservation.grow(len(leaf) + len(part))
-                leaf += part
+            leaf = _Leaf(size_bytes, reservation)
+            while leaf.missing_bytes:
+                await body.fill(leaf)
+                if leaf.missing_bytes:
+                    part = await body.next(leaf.missing_bytes)
+                    if not part:
+                        break
+                    await leaf.append(part)
             reservation.finish()
-            return await self._take_leaf(piece, number, leaf, holder, is_last=is_last)
+            return await self._take_leaf(piece, number, leaf.data, holder, is_last=is_last)
 
     async def _take_leaf(
         self, piece: IncomingPiece, number: int, leaf: bytes | bytearray, holder: str, *, is_last: bool
@@ -177,6 +182,44 @@ class UpdateRoutes:
             self._service.refusals.count(RefusalReason.WRONG_LEAF)
             self._lines.log(_logger, logging.WARNING, holder, "a wrong leaf of an update came from %s", holder)
         return answer
+
+
+class _Leaf:
+    """A leaf that comes, charged as it grows; a `Taker`.
+
+    Args:
+        size_bytes: its size.
+        reservation: what it is charged to.
+
+    Attributes:
+        data: what came.
+    """
+
+    def __init__(self, size_bytes: int, reservation: Reservation) -> None:
+        self.data: Final = bytearray()
+        self._size_bytes: Final = size_bytes
+        self._reservation: Final = reservation
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes have not come."""
+        return self._size_bytes - len(self.data)
+
+    def take(self, piece: memoryview) -> bool:
+        """Take a piece, unless it has to wait for memory."""
+        has_room = self._reservation.grow_now(len(self.data) + len(piece))
+        if has_room:
+            self.data.extend(piece)
+        return has_room
+
+    async def append(self, piece: memoryview) -> None:
+        """Take a piece once there is memory for it.
+
+        Raises:
+            ReservationLostError: its memory was given to somebody else.
+        """
+        await self._reservation.grow(len(self.data) + len(piece))
+        self.data.extend(piece)
 
 
 class UpdateRoute:
@@ -197,9 +240,9 @@ class UpdateRoute:
         text = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-length"), None)
         try:
             declared_bytes = declared_length(text, _NO_LIMIT_BYTES)
-            async with aclosing(body_pieces(receive, _NO_LIMIT_BYTES, service.stall_seconds)) as pieces:
-                body = BodyParts(pieces, declared_bytes)
-                answer = await self._take(body, declared_bytes, peer_of(scope.get("client")))
+            pieces = BodyPieces(receive, _NO_LIMIT_BYTES, service.stall_seconds, scope.get(FILL_KEY))
+            body = BodyParts(pieces, declared_bytes)
+            answer = await self._take(body, declared_bytes, peer_of(scope.get("client")))
         except BodyError as error:
             await refuse_body(service, error)(scope, receive, send)
             return

@@ -170,3 +170,23 @@ def test_errors_give_bytes_back_and_stay_what_they_are():
         assert budget.free_bytes == 100
 
     run(scenario())
+
+
+def test_a_body_grows_at_once_where_it_need_not_wait():
+    async def scenario():
+        budget = MemoryBudget(100, reserve_bytes=0)
+        async with budget.reserve(80) as second:
+            async with budget.reserve(80) as first:
+                assert first.grow_now(60)
+                assert first.grow_now(40)
+                assert second.grow_now(20)
+                assert not second.grow_now(40)  # the last 20 are for the first
+                assert (first.size_bytes, second.size_bytes) == (60, 20)
+            assert second.grow_now(90)
+            assert second.size_bytes == 80
+            second.lose()
+            assert not second.grow_now(80)
+            with pytest.raises(ReservationLostError):
+                await second.grow(80)
+
+    run(scenario())
