@@ -335,13 +335,16 @@ class PeerStorage:
             )
 
     def _write_state(self, connection: sqlite3.Connection, name: str, state: bytes | None) -> None:
-        connection.execute("DELETE FROM blob WHERE cid = ? AND pid = ? AND name = ?", (self._cid, self._pid, name))
-        if state is not None:
-            # Nothing is kept for a peer that is gone: a round may end just after the project was deleted.
-            connection.execute(
-                "INSERT INTO blob (cid, pid, name, data) SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ?",
-                (name, state, self._cid, self._pid),
-            )
+        if state is None:
+            connection.execute("DELETE FROM blob WHERE cid = ? AND pid = ? AND name = ?", (self._cid, self._pid, name))
+            return
+        # Nothing is kept for a peer that is gone: a round may end just after the project was deleted. Written over in place, a
+        # blob of the same size takes half the writes of a new one beside pages that are wiped.
+        connection.execute(
+            "INSERT INTO blob (cid, pid, name, data) SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ? "
+            "ON CONFLICT DO UPDATE SET data = excluded.data",
+            (name, state, self._cid, self._pid),
+        )
 
     def _write_record(self, connection: sqlite3.Connection, record: FederationRecord) -> None:
         connection.execute(
