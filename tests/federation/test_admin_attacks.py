@@ -159,6 +159,7 @@ def test_an_admin_publishes_another_result_and_nobody_notices(broker, tmp_path):
             await synchronise(started)
             admin, peer = MaliciousAdmin(started), started.nodes[1]
             invented = Statistics.of(some_rows(180, 99), SCHEMA)
+            invented.masked_peers = 3
             await admin.publish_as_result(invented, 2)
             await until(lambda: peer.peer._context.counters.aggregate_round == 2)
             taken = peer.peer.federated_project.snapshot()

@@ -9,7 +9,7 @@ import pytest
 from peer_driver import SCHEMA, pooled, some_rows
 
 from pet import Aggregation, mask_model, sum_masks
-from pet.errors import FederationStateError, FederationValueError
+from pet.errors import FederationStateError, FederationValueError, RemoteProtocolError
 from pet.federation.formats.encoding import encode_base64
 from pet.federation.formats.model_shape import ModelShape
 from pet.federation.peer.clock import SystemClock
@@ -76,13 +76,30 @@ def test_statistics_are_added_up_exactly_and_taken_by_all(peers):
     data = contributor.encode(merged)
     assert len(data) <= 8 * contributor.element_count + 1024
     for one in projects:
-        taken = one.contributor.decode(data)
+        taken = one.contributor.decode(data, 3)
         assert one.contributor.take(taken, 1, dict.fromkeys("abc", 1), "a")
         found = one.federated.snapshot()
         assert (found.rows, found.masked_peers, found.decimal_peers) == (352, 3, 0)
         np.testing.assert_array_equal(found.halves, merged.halves)
     expected = Statistics.of(pooled(*parts), SCHEMA)
     np.testing.assert_allclose(covariance(merged), covariance(expected), rtol=1e-12)
+
+
+def test_an_aggregate_that_no_such_round_has_is_refused(peers):
+    projects = peers()
+    for seed, one in enumerate(projects):
+        one.local.learn(some_rows(40, seed))
+    contributor = projects[0].contributor
+    merged = contributor.from_totals(sum(vector.numbers for vector in round_of(projects)), 3)
+    single, old, forgetful, many = projects[0].local.snapshot(), merged.copy(), merged.copy(), merged.copy()
+    old.masked_peers, old.decimal_peers, forgetful.forgotten_rows, many.rows = 0, 3, 1, 3 * 10**7 + 1
+    for wrong in (single, old, forgetful, merged + merged):
+        with pytest.raises(RemoteProtocolError, match="those of a round of 3 peers, got others"):
+            contributor.decode(contributor.encode(wrong), 3)
+    with pytest.raises(RemoteProtocolError, match="3 to 30000000 rows of 3 peers, got 30000001"):
+        contributor.decode(contributor.encode(many), 3)
+    with pytest.raises(RemoteProtocolError, match="those of a round of 4 peers"):
+        contributor.decode(contributor.encode(merged), 4)
 
 
 def test_an_offer_is_of_the_rows_when_it_was_made(peers):
@@ -124,6 +141,10 @@ def test_an_average_that_models_cannot_have_is_refused(peers):
     for wrong in (means[1:], means.astype(np.float32), means * np.nan, means * 3):
         with pytest.raises(FederationStateError, match="average: expected"):
             contributor.from_totals(wrong, 3)
+    for data in (bytes(23), contributor.encode(np.full(3, np.inf)), contributor.encode(means * 3)):
+        with pytest.raises(RemoteProtocolError, match="expected"):
+            contributor.decode(data, 3)
+    np.testing.assert_array_equal(contributor.decode(contributor.encode(means), 3), means)
     with pytest.raises(FederationStateError, match="expected 1 to 1000, got 1001"):
         contributor.round_config(1001)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from nats_broker import run
 from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
+from test_round_integers import exact, rounded, steps
 
 from pet.errors import (
     FederationStateError,
@@ -30,11 +31,15 @@ def learn(started, counts):
 
 def require_pooled(started, parts):
     expected = Statistics.of(pooled(*parts), SCHEMA)
+    # In Python's integers: of every peer's own numbers, rounded once.
+    own = [rounded(node.peer.local_project.snapshot()) for node in started.nodes]
+    totals = [sum(each) * step for each, step in zip(zip(*own, strict=True), steps(SCHEMA), strict=True)]
     for node in started.nodes:
         merged = node.peer.federated_project.snapshot()
         assert merged.rows == expected.rows
         assert merged == started.admin.peer.federated_project.snapshot(), "to the last bit, at who led as at who was sent it"
         assert merged.masked_peers == len(started.nodes)
+        assert exact(merged) == totals
         np.testing.assert_allclose(merged.values, expected.values, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(covariance(merged), covariance(expected), rtol=1e-9)
         fit, pooled_fit = (linear_regression(one, "weight") for one in (merged, expected))

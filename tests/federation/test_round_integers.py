@@ -95,7 +95,7 @@ EDGES = [sign * share * 2.0**-power for sign in (1, -1) for share in (0, 1, 1 + 
 SHARES = st.one_of(st.floats(-1, 1), st.floats(-1e-12, 1e-12), st.sampled_from(EDGES))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), st.sampled_from([ONE, SMALL, LEAST]), st.sampled_from([3, 4, 1000]))
 def test_any_numbers_are_rounded_once_and_added_up_as_integers(data, schema, peers):
     length, form = schema.layout.length, RoundIntegers(schema, peers)

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pet import Aggregation, mask_model
 from pet.errors import FederationValueError, RemoteProtocolError, RowError, StatisticsError
 from pet.federation.statistics.analysis import univariate
 from pet.federation.statistics.feature import Feature, Kind
 from pet.federation.statistics.schema import Schema
-from pet.federation.statistics.statistics import STATISTICS_MASK_CONFIG, Statistics
+from pet.federation.statistics.statistics import Statistics
 
 SCHEMA = Schema(
     (
@@ -209,40 +208,6 @@ def test_a_peer_has_no_more_rows_than_the_schema_says():
     assert statistics.rows == 60
 
 
-def test_a_pet_round_gives_the_pooled_statistics():
-    rows = some_rows(1000)
-    parts = [rows[:7], rows[7:300], rows[300:]]
-    total, seeds = Aggregation(STATISTICS_MASK_CONFIG, SCHEMA.layout.length), []
-    for part in parts:
-        vector, scalar = Statistics.of(part, SCHEMA).to_round()
-        seed, masked = mask_model(vector, STATISTICS_MASK_CONFIG, scalar, on_clip="raise")
-        total.add(masked)
-        seeds.append(seed)
-    from pet import sum_masks
-
-    model = total.unmask(sum_masks(seeds, STATISTICS_MASK_CONFIG, SCHEMA.layout.length))
-    merged = Statistics.from_round(model.to_array(), model.scalar_sum, SCHEMA)
-    pooled = Statistics.of(rows, SCHEMA)
-    assert merged.rows == 1000
-    np.testing.assert_allclose(merged.values, pooled.values, rtol=1e-12, atol=1e-9)
-    integral = SCHEMA.integral
-    assert np.array_equal(merged.values[integral], pooled.values[integral])
-
-
-def test_statistics_of_no_rows_have_no_mean():
-    with pytest.raises(StatisticsError, match="at least one row"):
-        Statistics(SCHEMA).to_round()
-
-
-def test_a_round_that_no_rows_could_have_made_is_refused():
-    vector, scalar = Statistics.of(some_rows(50), SCHEMA).to_round()
-    vector[0] = 2
-    with pytest.raises(StatisticsError, match="sums that rows in range can have"):
-        Statistics.from_round(vector, scalar, SCHEMA)
-    with pytest.raises(StatisticsError, match="expected 30 numbers"):
-        Statistics.from_round(vector[1:], scalar, SCHEMA)
-
-
 @pytest.mark.parametrize("with_residues", [False, True])
 def test_bytes_come_back(with_residues):
     statistics = Statistics.of(some_rows(500), SCHEMA)
@@ -270,6 +235,16 @@ def test_bytes_keep_what_the_numbers_went_through():
         again = Statistics.from_bytes(statistics.to_bytes(), SCHEMA)
         assert (again.masked_peers, again.decimal_peers) == (min(peers, 65535), min(decimal, 65535))
         assert (again.forgotten_rows, again) == (forgotten, statistics)
+
+
+def test_totals_of_an_earlier_release_have_the_error_of_its_rounds():
+    schema = Schema(SCHEMA.features, max_rows=10**12)
+    statistics = Statistics.of(some_rows(50), schema)
+    statistics.decimal_peers = 10
+    again = Statistics.from_bytes(statistics.to_bytes(), schema)
+    assert univariate(again, "age").bounds["mean"] >= 20 * 2e-20 * 10 * 10**12 / 50
+    statistics.decimal_peers, statistics.masked_peers = 0, 10
+    assert univariate(statistics, "age").bounds["mean"] < 1e-12, "max_rows has no part in rounds of today"
 
 
 def test_rows_that_were_forgotten_are_counted_until_nothing_is_left():

@@ -123,6 +123,6 @@ class Aggregates:
             return
         round_id, versions = await asyncio.to_thread(self._rounds.peer.note_result, summed.enrolment, summed.calls)
         contributors = versions_by_uuid(context, versions)
-        aggregate = self._contributor.decode(message.attachment)
+        aggregate = self._contributor.decode(message.attachment, len(contributors))
         if self._contributor.take(aggregate, round_id, contributors, message.sender):
             context.log_sync(f"Sync completed successfully, round {round_id} with {len(contributors)} peers")

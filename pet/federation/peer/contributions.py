@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import NothingNewError
+from pet.errors import NothingNewError, RemoteProtocolError, StatisticsError
 from pet.federation.peer.calling import Contribution
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.local_project import LocalProject
@@ -54,30 +53,17 @@ class Offer:
     Attributes:
         for_round: returns the vector for a round of a number of peers, in a tenth of a second for millions of numbers;
             StatisticsError where this peer has more rows than such a round takes.
-        vector: float64.
-        scalar: its weight.
         contribution: what the sharing rules need to know of it.
         offered: the statistics; None for a model.
     """
 
     for_round: Callable[[int], RoundVector]
-    vector: NDArray[np.float64]
-    scalar: Fraction
     contribution: Contribution
     offered: Offered | None = None
 
 
 class Contributor(Protocol[_Aggregate]):
     """A project as rounds see it, with the kind of aggregate that they make of it."""
-
-    @property
-    def vector_length(self) -> int:
-        """Numbers in a vector.
-
-        Raises:
-            FederationStateError: not known yet.
-        """
-        ...
 
     @property
     def element_count(self) -> int:
@@ -134,23 +120,15 @@ class Contributor(Protocol[_Aggregate]):
         """
         ...
 
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> _Aggregate:
-        """Return the aggregate from the result of a round.
-
-        Raises:
-            FederationStateError: it cannot be a true result.
-        """
-        ...
-
     def encode(self, aggregate: _Aggregate) -> bytes:
         """Return an aggregate as the other peers get it."""
         ...
 
-    def decode(self, data: bytes) -> _Aggregate:
-        """Read an aggregate that another peer made.
+    def decode(self, data: bytes, peer_count: int) -> _Aggregate:
+        """Read an aggregate that another peer made from a round of that number of peers.
 
         Raises:
-            RemoteProtocolError: it is none.
+            RemoteProtocolError: it is none, or cannot be a true result.
         """
         ...
 
@@ -184,11 +162,6 @@ class StatisticsContributor:
         self._context: Final = context
         self._local: Final = local
         self._federated: Final = federated
-
-    @property
-    def vector_length(self) -> int:
-        """Numbers in a vector."""
-        return self._local.snapshot().schema.layout.length
 
     @property
     def element_count(self) -> int:
@@ -227,12 +200,11 @@ class StatisticsContributor:
         contribution = Contribution(version=offered.version, rows=min(rows, limit), changed_rows=min(changed, limit))
         counters.offered_version, counters.offered_rows = offered.version, statistics.rows
         context.count(send_count=1)
-        vector, scalar = statistics.to_round()
 
         def for_round(peer_count: int) -> RoundVector:
             return RoundVector(numbers=RoundIntegers(statistics.schema, peer_count).encode(statistics), scalar=Fraction(1))
 
-        return Offer(vector=vector, scalar=scalar, contribution=contribution, offered=offered, for_round=for_round)
+        return Offer(contribution=contribution, offered=offered, for_round=for_round)
 
     def agree(self, offer: Offer) -> None:
         """Note durably which version is about to leave this peer."""
@@ -243,31 +215,29 @@ class StatisticsContributor:
         """Return the merged statistics, exactly."""
         return RoundIntegers(self._schema, peer_count).decode(totals)
 
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> Statistics:
-        """Return the merged statistics."""
-        # Without the number of peers, which the announcement of an aggregate names anyway; see `take`.
-        return Statistics.from_round(means, scalar_sum, self._local.snapshot().schema, peers=0)
-
     def encode(self, aggregate: Statistics) -> bytes:
         """Return merged statistics as the other peers get them."""
         return aggregate.to_bytes()
 
-    def decode(self, data: bytes) -> Statistics:
+    def decode(self, data: bytes, peer_count: int) -> Statistics:
         """Read merged statistics."""
-        return Statistics.from_bytes(data, self._local.snapshot().schema)
+        statistics = Statistics.from_bytes(data, self._schema)
+        try:
+            RoundIntegers(self._schema, peer_count).require_result(statistics)
+        except StatisticsError as error:
+            raise RemoteProtocolError("impossible_statistics", str(error)) from None
+        return statistics
 
     def take(self, aggregate: Statistics, round_id: int, contributors: dict[str, int], sender: str) -> bool:
         """Make merged statistics the federated project."""
-        context, counters, statistics = self._context, self._context.counters, aggregate.copy()
-        if not statistics.masked_peers:
-            statistics.decimal_peers = len(contributors)
+        context, counters = self._context, self._context.counters
         counters.aggregate_round = round_id
         context.count(receive_count=1)
-        if (problem := check_contract(context, statistics)) is not None:
+        if (problem := check_contract(context, aggregate)) is not None:
             context.count_receive_contract_error(sender)
             context.log_error(problem)
             if context.record.receive_failure_action is FailureAction.BLOCK:
                 return False
-        self._federated.set_aggregate(statistics)
+        self._federated.set_aggregate(aggregate)
         note_shared(context, contributors)
         return True

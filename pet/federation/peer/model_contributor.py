@@ -5,13 +5,12 @@ Source: docs/spec/federation.md 1.5 - 1.7.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.errors import NothingNewError, RemoteProtocolError
+from pet.errors import FederationStateError, NothingNewError, RemoteProtocolError
 from pet.federation.peer.calling import Contribution
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Offer, RoundVector, note_shared
@@ -26,11 +25,6 @@ class ModelContributor:
         self._context: Final = context
         self._project: Final = project
         self.least_rows: Final = 0
-
-    @property
-    def vector_length(self) -> int:
-        """Numbers in a vector."""
-        return self._project.shape.length
 
     @property
     def element_count(self) -> int:
@@ -56,8 +50,6 @@ class ModelContributor:
         self._context.count(send_count=1)
         return Offer(
             for_round=lambda _peer_count: RoundVector(numbers=vector, scalar=scalar),
-            vector=vector,
-            scalar=scalar,
             contribution=Contribution(version=version, rows=0, changed_rows=0),
         )
 
@@ -68,22 +60,18 @@ class ModelContributor:
         """Return the average, which the round has computed."""
         return self._project.checked_average(totals)
 
-    def from_round(self, means: NDArray[np.float64], scalar_sum: Fraction) -> NDArray[np.float64]:  # noqa: ARG002 - the interface's
-        """Return the average."""
-        return means
-
     def encode(self, aggregate: NDArray[np.float64]) -> bytes:
         """Return an average as the other peers get it: little-endian float64."""
         return aggregate.astype("<f8").tobytes()
 
-    def decode(self, data: bytes) -> NDArray[np.float64]:
+    def decode(self, data: bytes, peer_count: int) -> NDArray[np.float64]:  # noqa: ARG002 - the interface's
         """Read an average."""
         if len(data) != 8 * self._project.shape.length:
             raise RemoteProtocolError("malformed_model", f"model: expected {self._project.shape.length} weights, got others")
-        model = np.frombuffer(data, dtype="<f8").astype(np.float64)
-        if not np.isfinite(model).all():
-            raise RemoteProtocolError("malformed_model", "model: expected finite weights")
-        return model
+        try:
+            return self._project.checked_average(np.frombuffer(data, dtype="<f8").astype(np.float64))
+        except FederationStateError as error:
+            raise RemoteProtocolError("malformed_model", str(error)) from None
 
     def take(
         self,

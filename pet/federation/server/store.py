@@ -340,11 +340,9 @@ class PeerStorage:
             return
         # Nothing is kept for a peer that is gone: a round may end just after the project was deleted. Written over in place, a
         # blob of the same size takes half the writes of a new one beside pages that are wiped.
-        connection.execute(
-            "INSERT INTO blob (cid, pid, name, data) SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ? "
-            "ON CONFLICT DO UPDATE SET data = excluded.data",
-            (name, state, self._cid, self._pid),
-        )
+        insert = "INSERT INTO blob (cid, pid, name, data) SELECT cid, pid, ?, ? FROM project WHERE cid = ? AND pid = ?"
+        update = "ON CONFLICT DO UPDATE SET data = excluded.data"
+        connection.execute(f"{insert} {update}", (name, state, self._cid, self._pid))
 
     def _write_record(self, connection: sqlite3.Connection, record: FederationRecord) -> None:
         connection.execute(

@@ -110,9 +110,7 @@ class RoundIntegers:
         if totals.shape != (self.length,) or totals.dtype != np.uint64:
             raise StatisticsError(f"totals: expected {self.length} uint64, got {totals.dtype} of shape {totals.shape}")
         rows, schema = int(totals[0]), self._schema
-        most_rows = self._peers * min(self.max_rows, schema.max_rows)
-        if not self._peers <= rows <= most_rows:
-            raise StatisticsError(f"totals: expected {self._peers} to {most_rows} rows of {self._peers} peers, got {rows}")
+        self._require_rows(rows)
         counts, low_digits, high_digits = self._blocks_of(totals)
         if len(counts) and int(counts.max()) > rows:
             raise StatisticsError(f"totals: expected counts of at most {rows}, the rows, got more")
@@ -122,7 +120,27 @@ class RoundIntegers:
             places = self._others[start : start + _BLOCK]
             block = slice(start, start + len(places))
             high[places], low[places] = self._numbers(low_digits[block], high_digits[block], self._exponents(places))
-        return Statistics.of_round(schema, rows, high, low, peers=self._peers)
+        statistics = Statistics.of_round(schema, rows, high, low, peers=self._peers)
+        self.require_result(statistics)
+        return statistics
+
+    def require_result(self, statistics: Statistics) -> None:
+        """Check whether possible statistics can be the result of a round of this number of peers.
+
+        Raises:
+            StatisticsError: they cannot.
+        """
+        origin = (statistics.masked_peers, statistics.decimal_peers, statistics.forgotten_rows)
+        if origin != (self._peers, 0, 0):
+            raise StatisticsError(f"totals: expected those of a round of {self._peers} peers, got others")
+        self._require_rows(statistics.rows)
+        if (statistics.halves[0][self._schema.layout.pairs_left_out] > self._peers).any():
+            raise StatisticsError(f"totals: expected pairs that {self._peers} peers at most left out, got more")
+
+    def _require_rows(self, rows: int) -> None:
+        most_rows = self._peers * min(self.max_rows, self._schema.max_rows)
+        if not self._peers <= rows <= most_rows:
+            raise StatisticsError(f"totals: expected {self._peers} to {most_rows} rows of {self._peers} peers, got {rows}")
 
     def _exponents(self, places: NDArray[np.intp]) -> NDArray[np.intc]:
         return step_exponents(self._schema.bounds[places])

@@ -25,12 +25,11 @@ from pet.federation.statistics.feature import Feature, Kind, proposed_feature
 from pet.federation.statistics.layout import LAYOUT, LAYOUT_WITH_MISSING, StatisticsLayout
 from pet.numbers import checked_number
 
-#: The fourth power of z has to fit the bound of the mask config, which is 10^4 (B4).
+#: Of sums of fourth powers, one row takes up to 10^4: more would leave few digits to the other rows.
 MAX_Z: Final = 10.0
 #: Beyond about 2000 the cross products alone are 16 MB (spec 1.1).
 MAX_FEATURES: Final = 4096
-#: The scalar of a peer is rows / max_rows and is kept to 20 decimal places, so a round has an error of about
-#: 10^-20 * peers * max_rows / rows in each moment. With 10^9, ten peers of a few rows each came out 3e-9 off.
+#: A round takes 2^43 rows of all peers together, and so this many of each of eight.
 MAX_ROWS: Final = 10**12
 DEFAULT_MAX_ROWS: Final = 10**7
 MAX_SCHEMA_BYTES: Final = 1 << 22
@@ -43,7 +42,7 @@ class Schema:
     Attributes:
         features: sorted by name, whatever order they were given in.
         z_max: largest absolute value of (x - centre) / scale, above 0 and at most 10.
-        max_rows: no peer has more rows; public. The scalar of a peer in a round is its rows over this.
+        max_rows: no peer has more rows; public. Totals of more are no result of a round. How exact sums are, it has no part in.
         has_missing: whether values may be missing (NaN); each pair of features has sums over its own rows then.
 
     Raises:

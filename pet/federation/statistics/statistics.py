@@ -9,7 +9,6 @@ Source: docs/spec/federation.md 1.9.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, Final, Self
 
 import numpy as np
@@ -24,11 +23,6 @@ from pet.federation.statistics.header import StatisticsHeader
 from pet.federation.statistics.possibility import impossibility
 from pet.federation.statistics.rows import read_blocks
 from pet.federation.statistics.schema import Schema
-from pet.mask_config import MaskConfig, MaskConfigPair
-
-#: How statistics are masked: float64 within 10^4 and 20 decimal places, for up to 10^9 peers. Of the configs with that bound
-#: this one needs the fewest bytes of keystream per number, 32: with fewer models more of each draw would be rejected.
-STATISTICS_MASK_CONFIG: Final = MaskConfigPair.of(MaskConfig.parse("power2-f64-b4-m9"))
 
 #: How far the statistics of no rows may be from zero, in units of what the forgotten rows could add at most.
 _ZERO_TOLERANCE: Final = 1e-9
@@ -197,47 +191,12 @@ class Statistics:
         if (problem := impossibility(self.schema, self.rows, self.values, max(self.forgotten_rows, 0))) is not None:
             raise StatisticsError(f"statistics: expected {problem}")
 
-    # ---- a PET round --------------------------------------------------------------------------------------------------
-
-    def to_round(self) -> tuple[NDArray[np.float64], Fraction]:
-        """Return what goes into a PET round: the mean of each number over the rows, and rows / max_rows as the scalar.
-
-        Raises:
-            StatisticsError: there are no rows.
-        """
-        if self.rows < 1:
-            raise StatisticsError(f"statistics: expected at least one row to contribute, got {self.rows}")
-        return self.values / self.rows, Fraction(self.rows, self.schema.max_rows)
-
     @classmethod
     def of_round(cls, schema: Schema, rows: int, high: NDArray[np.float64], low: NDArray[np.float64], *, peers: int) -> Self:
         """Return what a round came to, from `halves`, which become its own; StatisticsError where no rows could have it."""
         statistics = cls(schema)
         statistics.rows, statistics.masked_peers = rows, peers
         statistics._high, statistics._low = high, low
-        statistics.validate()
-        return statistics
-
-    @classmethod
-    def from_round(cls, means: NDArray[np.float64], scalar_sum: Fraction, schema: Schema, *, peers: int | None = None) -> Self:
-        """Return the merged statistics that a round came to; counts become whole numbers again.
-
-        Args:
-            means: the global model.
-            scalar_sum: the sum of the scalars.
-            schema: the features.
-            peers: how many contributed; None if unknown, which at most as many did as there are rows.
-
-        Raises:
-            StatisticsError: another length, or not the statistics of rows.
-        """
-        if means.shape != (schema.layout.length,):
-            raise StatisticsError(f"statistics: expected {schema.layout.length} numbers, got an array of shape {means.shape}")
-        statistics = cls(schema)
-        statistics.rows = round(scalar_sum * schema.max_rows)
-        values = means * statistics.rows
-        statistics._high = np.where(schema.integral, np.rint(values), values)
-        statistics.decimal_peers = statistics.rows if peers is None else peers
         statistics.validate()
         return statistics
 
