@@ -28,6 +28,7 @@ from pet.transports.nats.answers import PARAMETERS
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.pet1_frames import Published, decode_published, event_name, headers_subject
+from pet.transports.nats.pet1_storing import UpdateStoring
 from pet.transports.nats.retry import RetryPeriod
 from pet.transports.nats.subjects import Subjects
 from pet.transports.pet1 import Pet1Document
@@ -61,6 +62,8 @@ class Pet1Client:
         self._broadcasts: Final = Broadcasts(connection, subjects)
         #: Digest of the record of the round that was seen last: share headers of another one are none of it.
         self._record_digest: bytes | None = None
+        is_stored = connection.settings.mode == "stream"
+        self._storing: Final = UpdateStoring(connection, subjects, peer, patience_seconds) if is_stored else None
         #: Of all uploads of this transport together.
         self._window: Final = asyncio.Semaphore(WINDOW)
 
@@ -77,6 +80,8 @@ class Pet1Client:
                 return await self._get_document(request.document, request.max_bytes)
             case GetHeaders():
                 return await self._get_headers(request.after)
+            case OpenUpdate() if self._storing is not None:
+                return await self._storing.open(request.sealed, await self._get_document(Pet1Document.ROUND, None))
             case OpenUpdate():
                 return await self._ask(self._subjects.open_update(self._peer), request.sealed)
             case SendPiece():
@@ -165,13 +170,17 @@ class Pet1Client:
         self, upload: bytes, first: int, leaves: memoryview, starts: Iterator[int], answers: list[bytes]
     ) -> None:
         """Send leaves until there are none, or one is refused, or the update is accepted."""
-        subject = self._subjects.leaves(self._peer)
         for start in starts:
             if any(answer[0] != OPEN for answer in answers):
                 return
-            head = PIECE_HEAD.pack(upload, first + start // LEAF_BYTES)
             async with self._window:
-                answers.append(await self._ask(subject, head, leaves[start : start + LEAF_BYTES]))
+                number, leaf = first + start // LEAF_BYTES, leaves[start : start + LEAF_BYTES]
+                answers.append(await self._send_leaf(upload, number, leaf))
+
+    async def _send_leaf(self, upload: bytes, number: int, leaf: memoryview) -> bytes:
+        if self._storing is not None:
+            return await self._storing.store_leaf(upload, number, leaf)
+        return await self._ask(self._subjects.leaves(self._peer), PIECE_HEAD.pack(upload, number), leaf)
 
     async def _ask(self, subject: str, *payload: Buffer) -> bytes:
         """Send a part of an update, again and again while there is no room for it, and return the answer."""

@@ -11,6 +11,7 @@ from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.kept_session import SPARE_BYTES
 from pet.transports.nats.pet1_publishing import Pet1Publisher
 from pet.transports.nats.pet1_receiver import Pet1Receiver
+from pet.transports.nats.pet1_stored import StoredUpdates
 from pet.transports.nats.subjects import Subjects
 from pet.transports.pet1 import Pet1Endpoint
 from pet.transports.rates import Rates
@@ -18,7 +19,7 @@ from pet.transports.service import Service
 
 
 class Pet1Server:
-    """What it publishes, and the updates that come.
+    """What it publishes, and the updates that come: as requests, or out of the broker's storage, where it is asked to.
 
     Args:
         service: the coordinator behind it.
@@ -46,6 +47,7 @@ class Pet1Server:
         self.is_published: Final = publisher.is_published
         self.forget: Final = publisher.forget
         self.stop: Final = receiver.stop
+        self.stored: Final = StoredUpdates(service, endpoint)
         self._receiver: Final = receiver
 
     async def start(self) -> None:

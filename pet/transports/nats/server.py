@@ -117,11 +117,14 @@ class NatsServer:
             rates=self._rates,
             on_refused=service.note_refused_upload,
         )
-        self._stored: Final = StoredUploads(connection, subjects, handler, directory=directory, spool=spool, memory=memory)
         self._pet1: Final = (
             Pet1Server(service, service.endpoint, connection, subjects, self._rates, publishes_model=publishes_model)
             if isinstance(service.endpoint, Pet1Endpoint)
             else None
+        )
+        updates = None if self._pet1 is None else self._pet1.stored
+        self._stored: Final = StoredUploads(
+            connection, subjects, handler, updates=updates, directory=directory, spool=spool, memory=memory
         )
         self._asking: Subscription | None = None
         self._publishing: asyncio.Task[None] | None = None

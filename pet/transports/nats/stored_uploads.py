@@ -27,10 +27,11 @@ from pet.errors import MissingExtraError, NoRoomError, RemoteProtocolError, Serv
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.finish import finish_in_thread
 from pet.transports.nats.frames import UploadOffer, decode_chunk
+from pet.transports.nats.pet1_stored import StoredUpdates
 from pet.transports.nats.receiver import DEFAULT_MAX_SPOOL_BYTES, DEFAULT_MEMORY_BYTES
 from pet.transports.nats.storage import ask_storage
 from pet.transports.nats.storing import OFFER_HEADER
-from pet.transports.nats.subjects import Subjects
+from pet.transports.nats.subjects import STORED_UPDATE, Subjects
 from pet.transports.nats.surroundings import UploadHandler
 
 with MissingExtraError.naming("nats"):
@@ -110,6 +111,7 @@ class StoredUploads:
         max_spool_bytes: what uploads may take on the disk together, if `spool` is None; more of them stay with the broker.
         spool: room on the disk that is shared with others; None makes one.
         memory: room in memory, the same way.
+        updates: takes updates of pet/1; None drops them.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class StoredUploads:
         subjects: Subjects,
         handler: UploadHandler,
         *,
+        updates: StoredUpdates | None = None,
         directory: Path | None = None,
         max_spool_bytes: int = DEFAULT_MAX_SPOOL_BYTES,
         spool: Spool | None = None,
@@ -126,6 +129,7 @@ class StoredUploads:
         self._connection: Final = connection
         self._subjects: Final = subjects
         self._handler: Final = handler
+        self._updates: Final = updates
         self._directory: Final = directory
         self._spool: Final = spool or Spool(None, max_spool_bytes)
         self._memory: Final = memory or MemoryBudget(DEFAULT_MEMORY_BYTES)
@@ -156,6 +160,8 @@ class StoredUploads:
             stored.room.give_back()
             await finish_in_thread(stored.upload.close)
         self._uploads.clear()
+        if self._updates is not None:
+            await self._updates.stop()
 
     async def _make_consumer(self) -> None:
         stream = self._subjects.upload_stream
@@ -201,7 +207,9 @@ class StoredUploads:
                     await self._take(messages[0])
                     messages.pop(0)
         finally:
-            # The next receiver need not wait until the broker gives us up.
+            # The next receiver need not wait until the broker gives us up: what is given back must not go to this pull again.
+            with suppress(nats.errors.Error, OSError):
+                await pulling.unsubscribe()
             for message in messages:
                 with suppress(nats.errors.Error, OSError):
                     await message.nak()
@@ -209,7 +217,10 @@ class StoredUploads:
     async def _take(self, message: Msg) -> None:
         """Put one chunk aside and take it out of the queue; one that fits nowhere is taken out for good (fact 11)."""
         try:
-            peer, upload_id, _ = message.subject.removeprefix(self._subjects.prefix + "up.").split(".")
+            peer, upload_id, part = message.subject.removeprefix(self._subjects.prefix + "up.").split(".")
+            if upload_id == STORED_UPDATE and self._updates is not None:
+                await self._take_update(self._updates, peer, part, message)
+                return
             offer = UploadOffer.from_bytes((message.headers or {}).get(OFFER_HEADER, "").encode())
             header, data = decode_chunk(message.data)
             if offer.upload_id.hex() != upload_id:
@@ -228,6 +239,17 @@ class StoredUploads:
             await message.nak(delay=_NO_ROOM_SECONDS)
         else:
             await message.ack()
+
+    async def _take_update(self, updates: StoredUpdates, peer: str, part: str, message: Msg) -> None:
+        """Take a part of an update, as soon as the coordinator can; its sealed part goes before its leaves."""
+        while True:
+            try:
+                await updates.take(peer, part, message)
+            except ServiceBusyError as error:
+                _logger.info("stored update of %s: %s", peer, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def _find_or_begin(self, peer: str, offer: UploadOffer) -> _StoredUpload:
         if (stored := self._uploads.get((peer, offer.upload_id))) is not None:

@@ -16,6 +16,8 @@ from pet.errors import ConfigError
 _FEDERATION_ID: Final = re.compile(r"[a-z0-9]{16}")
 #: A peer's uuid is hex; other words of this form do no harm in a subject either.
 _PEER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: Stands in the place of an upload's name where parts of updates of pet/1 are stored.
+STORED_UPDATE: Final = "pet1"
 _ALPHABET: Final = string.ascii_lowercase + string.digits
 
 
@@ -126,6 +128,10 @@ class Subjects:
     def upload(self, peer: str, upload_id: str) -> str:
         """Stored until received: chunks of an upload in mode `stream`, `.index` follows."""
         return f"{self.prefix}up.{require_token(peer)}.{require_token(upload_id, 'upload')}"
+
+    def stored_update(self, peer: str, part: str) -> str:
+        """Stored until received: a part of an update of pet/1 in mode `stream`, "open" or "leaves"."""
+        return f"{self.prefix}up.{require_token(peer)}.{STORED_UPDATE}.{part}"
 
     def model(self, name: str) -> str:
         """Stored: chunks of a result for all, `.index` follows."""
