@@ -11,7 +11,7 @@ Source: docs/spec/profile.md 6.5 (F5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 #: Who was in a round: the version of its statistics by peer's key.
@@ -24,26 +24,36 @@ _Columns: TypeAlias = list[tuple[tuple[int, ...], frozenset[bytes]]]
 _PRIME: Final = 2**61 - 1
 
 
-def shows_few(now: Versions, earlier: Sequence[Versions], count: int) -> bool:
-    """Return whether a round's sum, with those of earlier ones, gives a combination of at most `count` peers.
+def shows_few(now: Versions, own: Sequence[Versions], others: Sequence[Versions], count: int) -> bool:
+    """Return whether a round's sum, with those of earlier ones, gives a combination of at most `count` peers that is not zero.
 
-    What the earlier sums give by themselves is known already, and a sum that follows from them tells nothing new.
+    Combinations without this round are no reason to refuse it: they are known already, or never will be. Only a sum that would
+    follow from rounds that others say exist, and this peer knows nothing of, is judged with all of them: a leader could have
+    made them up, so that the sum it is after would seem to tell nothing new.
 
-    In terms of the matrix: a combination with the row of this round that is zero outside of some peers' columns exists iff the
-    unit vector of that row is not in the space that all other columns span. Columns that are alike count once, and stay while
-    any of their peers does. Where the space contains the vector, few columns of it suffice; a choice of peers has to take one
-    of these away, so few choices have to be tried.
+    In terms of the matrix: a combination with this round's row that is zero outside of some peers' columns exists iff the unit
+    vector of that row is not in the space that all other columns span. Columns that are alike count once, and stay while any of
+    their peers does. Where the space contains the vector, few columns of it suffice; a choice of peers has to take one of these
+    away, so few choices have to be tried. It takes no search through all sets of `count` peers.
+
+    Args:
+        now: the set of the round.
+        own: sets of rounds that this peer has answered, and so judged before.
+        others: of other rounds whose sums may exist.
+        count: of peers, 1 or more.
     """
-    rows = [now, *earlier]
-    columns = _columns(rows)
-    if _reaching(columns, len(rows)) is None:
-        return False
-    return _shows(columns, len(rows), frozenset(), count)
+    rows = [now, *own, *others]
+    columns, length = _columns(rows), len(rows)
+    if _reaching(_columns([now, *own]), 1 + len(own), _Span.has_first) is None:
+        return False  # it tells nothing beyond what this peer has answered
+    is_new = _reaching(columns, length, _Span.has_first) is not None
+    goal = _Span.has_first if is_new else _full_rank(columns, length)
+    return _shows(columns, length, goal, frozenset(), count)
 
 
-def connected(own: Versions, others: Iterable[Versions]) -> list[Versions]:
+def connected(now: Versions, others: Iterable[Versions]) -> list[Versions]:
     """Return the sets that hang together with one by shared pairs of peer and version; others cannot matter."""
-    found, reached, left = list[Versions](), set(own.items()), list(others)
+    found, reached, left = list[Versions](), set(now.items()), list(others)
     while near := [each for each in left if reached & each.items()]:
         found += near
         left = [each for each in left if not reached & each.items()]
@@ -63,35 +73,49 @@ def _columns(rows: Sequence[Versions]) -> _Columns:
     return sorted(((ones, frozenset(peers)) for ones, peers in owners.items()), key=lambda each: -len(each[1]))
 
 
-def _shows(columns: _Columns, length: int, removed: frozenset[bytes], count: int) -> bool:
-    """Return whether the first row is shown without the columns of `removed`, or of at most `count` peers more."""
-    basis = _reaching([(ones, peers) for ones, peers in columns if not peers <= removed], length)
+def _full_rank(columns: _Columns, length: int) -> _Goal:
+    """Return whether a space is that of all columns."""
+    whole = _Span(length)
+    for ones, _ in columns:
+        whole.add(ones)
+    return lambda span: len(span) == len(whole)
+
+
+def _shows(columns: _Columns, length: int, goal: _Goal, removed: frozenset[bytes], count: int) -> bool:
+    """Return whether the goal is missed without the columns of `removed`, or of at most `count` peers more."""
+    basis = _reaching([(ones, peers) for ones, peers in columns if not peers <= removed], length, goal)
     if basis is None:
         return True
     if count == 0:
         return False
     owners = [peers - removed for peers in basis]
     near = {peer for peers in owners if len(peers) <= count for peer in peers}
-    return any(_shows(columns, length, removed | {peer}, count - 1) for peer in sorted(near))
+    return any(_shows(columns, length, goal, removed | {peer}, count - 1) for peer in sorted(near))
 
 
-def _reaching(columns: _Columns, length: int) -> list[frozenset[bytes]] | None:
-    """Return the peers of each of some columns that span the unit vector of the first row; None if all columns do not."""
+def _reaching(columns: _Columns, length: int, goal: _Goal) -> list[frozenset[bytes]] | None:
+    """Return the peers of each of some columns whose space reaches a goal; None if that of all columns does not."""
     span, basis = _Span(length), []
     for ones, peers in columns:
         if span.add(ones):
             basis.append(peers)
-            if span.has_first():
+            if goal(span):
                 return basis
     return None
 
 
 class _Span:
-    """The space that some vectors of zeros and ones span, as a basis in echelon form from the last place on."""
+    """The space that some vectors of zeros and ones span, as a basis in echelon form from the last place on.
+
+    Its length is its dimension.
+    """
 
     def __init__(self, length: int) -> None:
         self._length: Final = length
         self._basis: Final[dict[int, list[int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._basis)
 
     def add(self, ones: Iterable[int]) -> bool:
         """Add a vector that is 1 at some places; returns whether it was not in the space yet."""
@@ -112,3 +136,7 @@ class _Span:
     def has_first(self) -> bool:
         """Return whether the vector that is 1 at the first place alone is in the space."""
         return 0 in self._basis  # its pivot is the last place that is not 0
+
+
+#: What a space is asked for; one that has it keeps it as it grows.
+_Goal: TypeAlias = Callable[[_Span], bool]

@@ -143,8 +143,9 @@ class RoundLedger:
                 require(
                     is_hidden, "answered_before", f"set: expected that of round {entry.number}, or new statistics of this peer"
                 )
-        earlier = connected(versions, [entry.versions for entry in self.entries.values()])
-        is_hidden = not shows_few(versions, earlier, least_changed - 1)
+        near = connected(versions, [entry.versions for entry in self.entries.values()])
+        own = [entry.versions for entry in self.entries.values() if entry.answered and entry.versions in near]
+        is_hidden = not shows_few(versions, own, [each for each in near if each not in own], least_changed - 1)
         require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change together, got fewer")
 
     def enter(self, entry: LedgerEntry) -> None:

@@ -175,6 +175,26 @@ def test_an_admin_publishes_another_result_and_nobody_notices(broker, tmp_path):
     run(work())
 
 
+def test_a_result_that_was_only_claimed_lets_no_set_pass(broker, tmp_path):
+    """A sum that follows from known ones would tell nothing new, so the admin claims that the one it is after exists."""
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            await synchronise(started)
+            admin, bob = MaliciousAdmin(started), started.nodes[1]
+            bob.peer.local_project.learn(some_rows(20, 9))
+            claimed = Statistics.of(some_rows(200, 99), SCHEMA)
+            claimed.masked_peers = 3
+            await admin.publish_as_result(claimed, 2)
+            await until(lambda: all(node.peer._context.counters.aggregate_round == 2 for node in started.nodes))
+            assert "peers to change together" in await admin.withhold_round()
+            assert admin.withheld == []
+
+    run(work())
+
+
 def test_a_leader_that_shows_one_peer_another_list_gets_no_sum(broker, tmp_path):
     """Each peer signs for the list that it was shown, so there is no committee, no certificate and no answer of all."""
 

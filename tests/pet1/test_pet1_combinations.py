@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from fractions import Fraction
 
 import pytest
 from pet1_rounds import reason_of
@@ -26,12 +28,6 @@ def entry_of(number: int, versions: dict[bytes, int], **changes: bool) -> Ledger
     ("rounds", "fewest"),
     [
         (["a1 b1 c1"], 3),
-        # The same sum again tells nothing, and neither does one that follows from others.
-        (["a1 b1 c1", "a1 b1 c1"], 9),
-        (["a1 b1 c1 d1", "a1 b1 c1 e1", "a1 b1 f1 d1", "a1 b1 f1 e1"], 9),
-        # What earlier sums give by themselves is known already.
-        (["a1 b1 c1", "a2 b1 c1", "a2 b2 c2"], 2),
-        (["a1 b1 c1", "a2 b1 c1", "a3 b3 c3"], 3),
         (["a1 b1 c1", "a2 b1 c1"], 1),
         (["a1 b1 c1", "a2 b2 c1"], 2),
         (["a1 b1 c1", "a1 b1 c1 d1"], 1),
@@ -42,11 +38,72 @@ def entry_of(number: int, versions: dict[bytes, int], **changes: bool) -> Ledger
         # No two of these differ by fewer than three; together they are a and b.
         (["a1 b1 c1 d1 e1", "c1 d1 e1 f1", "f1 a2 b2"], 2),
         (["a1 b1 c1 d1 e1", "a1 f1 d2 e2", "b1 c1 f1"], 3),
+        # What earlier sums give by themselves is known already, or never will be.
+        (["a1 b1 c1", "a2 b1 c1", "a2 b2 c2"], 2),
+        (["a1 b1 c1", "a2 b1 c1", "a3 b3 c3"], 3),
     ],
 )
 def test_how_few_peers_a_combination_is_of(rounds: list[str], fewest: int) -> None:
     *earlier, now = map(a_round, rounds)
-    assert [shows_few(now, earlier, count) for count in range(1, 6)] == [count >= fewest for count in range(1, 6)]
+    for own in range(len(earlier) + 1):
+        found = [shows_few(now, earlier[:own], earlier[own:], count) for count in range(1, 6)]
+        assert found == [count >= fewest for count in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "now", "fewest"),
+    [
+        # The same sum once more, or one that follows from sums that this peer has answered, tells nothing new.
+        (["a1 b1 c1", "a2 b1 c1"], [], "a2 b1 c1", None),
+        (["a1 b1 c1 d1", "a1 b1 c1 e1", "a1 b1 f1 d1"], [], "a1 b1 f1 e1", None),
+        # One that follows from sums that others say exist is judged with them: they may have been made up.
+        (["a1 b1 c1"], ["a2 b1 c1"], "a2 b1 c1", 1),
+        (["a1 b1 c1"], ["a2 b2 c1"], "a2 b2 c1", 2),
+        (["a1 b1 c1 d1"], ["a1 b1 c1 e1", "a1 b1 f1 d1"], "a1 b1 f1 e1", 2),
+    ],
+)
+def test_sums_that_follow_from_earlier_ones(own: list[str], others: list[str], now: str, fewest: int | None) -> None:
+    rows = [a_round(text) for text in own], [a_round(text) for text in others]
+    found = [shows_few(a_round(now), *rows, count) for count in range(1, 4)]
+    assert found == [fewest is not None and count >= fewest for count in range(1, 4)]
+
+
+def smallest_rank(rows: list[dict[bytes, int]], few: tuple[bytes, ...]) -> int:
+    """Return the rank without the columns of some peers, over the rationals, by the schoolbook."""
+    columns = sorted({pair for row in rows for pair in row.items() if pair[0] not in few})
+    matrix, rank = [[Fraction(row.get(peer) == version) for peer, version in columns] for row in rows], 0
+    for column in range(len(columns)):
+        pivot = next((row for row in range(rank, len(matrix)) if matrix[row][column]), None)
+        if pivot is None:
+            continue
+        matrix[rank], matrix[pivot] = matrix[pivot], matrix[rank]
+        for row in range(rank + 1, len(matrix)):
+            factor = matrix[row][column] / matrix[rank][column]
+            matrix[row] = [one - factor * other for one, other in zip(matrix[row], matrix[rank], strict=True)]
+        rank += 1
+    return rank
+
+
+def test_it_is_what_exact_arithmetic_finds_by_trying_all_sets_of_peers() -> None:
+    draw, found = random.Random(9), 0
+    for _ in range(120):
+        rounds = [
+            {peer: draw.randint(1, 2) for peer in draw.sample(PEERS, draw.randint(3, 5))} for _ in range(draw.randint(2, 5))
+        ]
+        now, place = rounds[-1], draw.randint(0, len(rounds) - 1)
+        own, others = rounds[:place], rounds[place:-1]
+        for count in (1, 2):
+            tells_more = smallest_rank([*own, now], ()) > smallest_rank(own, ()) if own else True
+            is_new = smallest_rank(rounds, ()) > smallest_rank(rounds[:-1], ())
+            choices = list(itertools.combinations(PEERS, count))
+            lost = (
+                any(smallest_rank(rounds, few) == smallest_rank(rounds[:-1], few) for few in choices)
+                if is_new
+                else any(smallest_rank(rounds, few) < smallest_rank(rounds, ()) for few in choices)
+            )
+            assert shows_few(now, own, others, count) == (tells_more and lost)
+            found += tells_more and lost
+    assert 20 < found < 200, "both answers occur"
 
 
 @pytest.mark.parametrize("least", [2, 3])
@@ -109,4 +166,4 @@ def test_many_rounds_of_many_peers_are_quick_to_judge() -> None:
     draw = random.Random(7)
     peers = [number.to_bytes(32, "big") for number in range(1000)]
     now, *earlier = [dict.fromkeys(draw.sample(peers, 900), 1) for _ in range(12)]
-    assert not any(shows_few(now, earlier, count) for count in (1, 2))
+    assert not any(shows_few(now, earlier[:6], earlier[6:], count) for count in (1, 2))

@@ -19,7 +19,14 @@ from typing import Annotated, Any, Final
 from pet.errors import FederationError, RemoteProtocolError, RoundError, SharingError, TransportError
 from pet.federation.formats.json_form import JsonForm, Rules, Whole
 from pet.federation.peer.aggregates import Aggregates, SummedRound
-from pet.federation.peer.calling import ANSWER, Announcement, PeerAnswer, require_changed_rows, require_rows
+from pet.federation.peer.calling import (
+    ANSWER,
+    MIN_CONTRIBUTORS,
+    Announcement,
+    PeerAnswer,
+    require_changed_rows,
+    require_rows,
+)
 from pet.federation.peer.confirmation import Confirmations, confirmed_together, some
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import Contributor
@@ -244,7 +251,7 @@ class Leadership:
         """Announce a round to all others that take part.
 
         Raises:
-            SharingError: a rule of sharing forbids it to all others, or several of them.
+            SharingError: a rule of sharing forbids it to too many of the others for a round without them.
             RoundError: a peer does not take part.
         """
         peers = [peer for peer in self._context.others if peer.uuid in announcement.contributions]
@@ -252,7 +259,7 @@ class Leadership:
         refusals = dict(zip(peers, await asyncio.gather(*(self._announce_to(peer, fields) for peer in peers)), strict=True))
         missing = {peer: error for peer, error in refusals.items() if error is not None}
         sharing = [error for error in missing.values() if getattr(error, "reason", "") == SharingError.__name__]
-        if len(sharing) > 1 or len(sharing) == len(peers):
+        if sharing and len(announcement.answers) - len(missing) < MIN_CONTRIBUTORS:
             raise SharingError(str(sharing[0]))
         if missing:
             reasons = "; ".join(f"{peer.name}: {error}" for peer, error in missing.items())
