@@ -169,6 +169,19 @@ def test_forgetting_in_other_blocks_loses_only_the_rounding_of_a_block():
     np.testing.assert_allclose(statistics.values, Statistics.of(kept, SCHEMA).values, rtol=0, atol=1e-8)
 
 
+def test_forgetting_leaves_no_sum_of_squares_below_0():
+    schema = Schema((Feature(name="b", kind=Kind.BINARY), Feature(name="x")))
+    x = np.random.default_rng(3).normal(size=3000)
+    gone = np.column_stack([np.arange(3000) % 2, x])
+    lows = []
+    for count in (700, 701, 999, 1300):
+        statistics = Statistics.of(np.zeros((20, 2)), schema)
+        statistics.learn(gone)
+        statistics.forget(gone[::-1], block_rows=count)
+        lows += [statistics.values[block].min() for block in schema.layout.even_blocks if block.stop > block.start]
+    assert min(lows) == 0, "the sums are of zeros, and rounding goes either way"
+
+
 def test_forgetting_everything_leaves_nothing():
     rows = some_rows(5000)
     statistics = Statistics.of(rows, SCHEMA)

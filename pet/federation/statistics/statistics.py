@@ -288,13 +288,16 @@ class Statistics:
         self._high, self._low = other._high.copy(), other._low.copy()
 
     def _settle(self, forgotten_rows: int) -> None:
-        """Make what remains after forgetting exact where it is known: counts are whole, and nothing is left of no rows."""
+        """Make what remains exact where it is known: nothing is left of no rows, and sums of squares are 0 or more."""
         if self.rows < 0:
             raise StatisticsError(f"forget: expected at most the rows learned, got {-self.rows} more")
         if self.rows == 0:
             if (np.abs(self.values) > _ZERO_TOLERANCE * forgotten_rows * self.schema.bounds).any():
                 raise StatisticsError("forget: expected rows that were learned, got others")
             self._high[:], self._low[:], self.forgotten_rows = 0, 0, 0
+        for block in self.schema.layout.even_blocks:
+            is_negative = self._high[block] < 0  # what rounding has left of 0
+            self._high[block][is_negative] = self._low[block][is_negative] = 0.0
         try:
             self.validate()
         except StatisticsError:
