@@ -135,7 +135,10 @@ def test_an_upload_that_finds_no_storage_comes_again(broker: Broker) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_coordinator_of_xaynet_only_is_known_as_such(tmp_path_factory: pytest.TempPathFactory, way: str) -> None:
     service = CoordinatorService(CoordinatorEngine(Settings().to_round_settings()))
-    with running_broker(tmp_path_factory.mktemp("broker")) as broker, reached(way, service, broker) as transport:
+    with running_broker(tmp_path_factory.mktemp("broker")) as broker, contextlib.ExitStack() as stack:
+        with reached(way, Pet1World(3, 3).service, broker) as transport:  # there was another one before
+            assert transport.get_document(Pet1Document.ROUND) is not None
+        transport = stack.enter_context(reached(way, service, broker))
         for ask in (
             lambda: transport.get_document(Pet1Document.ROUND),
             lambda: transport.get_headers(0),

@@ -144,6 +144,11 @@ class Broadcasts:
         except (KeyError, AttributeError, TypeError, ValueError):
             raise TransportError(f"event {name}: expected a stored message, got something else") from None
 
+    async def forget_event(self, name: str) -> None:
+        """Have the broker forget an event."""
+        body = {"filter": self.subjects.event(name)}
+        await ask_storage(self._connection, f"STREAM.PURGE.{self.subjects.event_stream}", body)
+
     async def watch_events(self, handler: Callable[[str, bytes], Awaitable[None]]) -> Subscription:
         """Call `handler(name, payload)` for each event from now on, while the connection stands.
 

@@ -151,3 +151,14 @@ class Pet1Publisher:
         is_small = len(data) + _FRAME_BYTES <= self._connection.max_chunk_bytes
         content = data if is_small else await self._broadcasts.publish_blob(subject, data)
         await store_message(self._connection, subject, encode_published(record_digest, content))
+
+
+async def forget_rounds(broadcasts: Broadcasts) -> None:
+    """Say that there is no round of pet/1, where a coordinator of that profile was here before: others have none.
+
+    Raises:
+        TransportError: the broker does not take it now.
+    """
+    name = event_name(Pet1Document.ROUND)
+    if await broadcasts.last_event(name) is not None:
+        await broadcasts.forget_event(name)

@@ -35,7 +35,7 @@ class _Turn:
 
     Attributes:
         milestone_seconds: when it last had brought the part of an update that it has to bring in a while.
-        latest_seconds: when it did anything last.
+        latest_seconds: when it began, or a leaf came last or was answered; to open an update again does not count.
         under_way: leaves that were taken and are not answered.
         taken: leaves that were taken.
         since_milestone: those of them since `milestone_seconds`.
@@ -80,8 +80,7 @@ class Pet1Senders:
                 self._wait(peer, now_seconds)
                 return False
             self._waiting.pop(peer, None)
-            turn = self._turns[peer] = _Turn(now_seconds, now_seconds)
-        turn.latest_seconds = now_seconds
+            self._turns[peer] = _Turn(now_seconds, now_seconds)
         return True
 
     def take_leaf(self, peer: str, leaves: int, now_seconds: float) -> bool:
@@ -93,6 +92,7 @@ class Pet1Senders:
             return False
         turn.under_way += 1
         turn.taken += 1
+        turn.latest_seconds = now_seconds
         turn.since_milestone += 1
         if turn.since_milestone * PROGRESS_SHARE >= leaves:
             turn.since_milestone, turn.milestone_seconds = 0, now_seconds

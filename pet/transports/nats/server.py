@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -40,9 +41,11 @@ from pet.transports.nats.answers import (
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
+from pet.transports.nats.pet1_publishing import forget_rounds
 from pet.transports.nats.pet1_server import Pet1Server
 from pet.transports.nats.receiver import DEFAULT_REQUESTS_PER_SECOND, DEFAULT_SLOTS, UploadReceiver
 from pet.transports.nats.stored_uploads import StoredUploads
+from pet.transports.nats.streams import MIN_AGE_SECONDS
 from pet.transports.nats.subjects import Subjects
 from pet.transports.nats.subscription import Reply, Subscription
 from pet.transports.pet1 import Pet1Endpoint
@@ -58,6 +61,8 @@ PET_MESSAGE: Final = "pet"
 #: How often the coordinator is asked what it publishes; asking costs three attribute reads.
 _POLL_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0
+#: How often everything is published again: the broker forgets what is old, and a round may last longer.
+_REPUBLISH_SECONDS: Final = MIN_AGE_SECONDS / 3
 #: How long an upload is not confirmed because what the round announced is not at the broker yet; a broker that takes longer has
 #: the sender learn less, and must not make it send again.
 _RECEIPT_SECONDS: Final = 2.0
@@ -131,6 +136,7 @@ class NatsServer:
         #: Event -> what it was made of, and the parameters of the round that it was published in.
         self._published: Final[dict[str, tuple[object, bytes | None]]] = {}
         self._has_streams = False
+        self._began_seconds = 0.0
         self._signer: Final = signer
         self._stored_model: tuple[PublishedModel, BlobReference] | None = None
         #: Set to look at once for what is new, and whenever that was done.
@@ -209,14 +215,16 @@ class NatsServer:
         Old dictionaries go before new parameters come, and a model comes before the parameters of the next round: a participant
         that sees a round begin must find the model of the one before, and no dictionary of it.
         """
-        if not self._has_streams:
+        if not self._has_streams or time.monotonic() - self._began_seconds > _REPUBLISH_SECONDS:
             if self._creates_streams:
                 await self._broadcasts.create_streams()
             self._published.clear()
             self._stored_model = None
             if self._pet1 is not None:
                 self._pet1.forget()
-            self._has_streams = True
+            else:
+                await forget_rounds(self._broadcasts)
+            self._has_streams, self._began_seconds = True, time.monotonic()
         endpoint = self._endpoint
         parameters, sums = endpoint.parameters(), endpoint.sums()
         model = endpoint.model() if self._publishes_model else None
