@@ -25,6 +25,7 @@ from pet.errors import FederationStateError, MissingExtraError
 from pet.federation.runtime import Regression
 from pet.federation.statistics.analysis import linear_regression
 from pet.federation.statistics.feature import Feature, Kind
+from pet.federation.statistics.round_integers import RoundIntegers
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 from pet.secret import Secret
@@ -162,20 +163,19 @@ def _difference(one: Regression, expected: NDArray[np.float64], features: list[s
 
 def _say_what_was_seen(console: Console, sites: list[Site]) -> None:
     """Say what each peer could see of the others in the round."""
-    limit, length = SCHEMA.least_rows, SCHEMA.layout.length
+    limit, length, others = SCHEMA.least_rows, RoundIntegers(SCHEMA, len(sites)).length, len(sites) - 1
     console.print("What each peer could see of the others, beside the sum of all:")
     for site in sites:
+        seen = f"{others} of the {len(sites)} parts of each mask"
         if site is sites[0]:
-            seen = (
-                f"masked vectors of {length} numbers, any value as likely as any other; who took part; row counts up to {limit}"
-            )
-            role = "runs the coordinator"
+            role = "leads the round"
+            seen += f"; masked vectors of {length} numbers, any value as likely as any other without the last part"
         else:
-            seen = f"the seeds of masks, but none of the vectors under them; who took part; row counts up to {limit}"
-            role = "adds up masks"
-        console.print(f"  {site.name} ({role}): {seen}.", soft_wrap=True)
+            role = "is in the committee as well"
+            seen += ", and none of the vectors under them"
+        console.print(f"  {site.name} ({role}): {seen}; who took part; row counts up to {limit}.", soft_wrap=True)
     console.print(
-        "From the sum and its own rows a peer knows the sum of the two others. A coordinator that colludes with a peer that "
-        "adds up masks can take individuals apart: docs/statistics.md says what is protected, and from whom.",
+        "From the sum and its own rows a peer knows the sum of the two others, so two that collude know the third's. Of more "
+        "peers all but one have to collude for that: docs/statistics.md says what is protected, and from whom.",
         soft_wrap=True,
     )

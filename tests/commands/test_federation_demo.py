@@ -46,6 +46,7 @@ def test_the_demo_merges_what_nobody_shows(tmp_path):
     assert all(one == other for one, other in federated)
     for name in ("anna", "bert", "cleo"):
         assert f"  {name}: Sync completed successfully, round 1 with 3 peers" in done.stdout
+    assert "two that collude know the third's" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
