@@ -5,6 +5,7 @@ Source: docs/spec/federation.md 1.9.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,12 @@ from pet.federation.statistics.schema import Schema
 MAX_PEERS: Final = 1000
 #: Rounding may lift a sum over its bound, or take one of squares below 0, by a few units in the last place of its terms.
 _TOLERANCE: Final = 1e-9
+_PART: Final = 1 << 15
+
+
+def parts(length: int) -> Iterator[slice]:
+    """Yield a vector's parts to work on one after the other: what is computed from one stays in the processor's cache."""
+    return (slice(start, start + _PART) for start in range(0, length, _PART))
 
 
 def impossibility(schema: Schema, rows: int, values: NDArray[np.float64], forgotten_rows: int) -> str | None:
@@ -30,7 +37,7 @@ def impossibility(schema: Schema, rows: int, values: NDArray[np.float64], forgot
     layout, counts = schema.layout, values[schema.integral]
     if not 0 <= rows <= schema.max_rows * MAX_PEERS:
         return f"0 or more rows, got {rows}"
-    if not np.isfinite(values).all():
+    if not all(np.isfinite(values[part]).all() for part in parts(layout.length)):
         return "finite numbers"
     if (counts != np.rint(counts)).any() or (counts < 0).any():
         return "counts that are whole numbers from 0 on"
@@ -41,7 +48,8 @@ def impossibility(schema: Schema, rows: int, values: NDArray[np.float64], forgot
     for count, bins in zip(values[layout.counts], layout.histograms, strict=True):
         if bins.stop > bins.start and values[bins].sum() != count:
             return "histograms of as many rows as have the feature, got others"
-    if (np.abs(values) > schema.bounds * (rows * (1 + _TOLERANCE))).any():
+    most = rows * (1 + _TOLERANCE)
+    if any((np.abs(values[part]) > schema.bounds[part] * most).any() for part in parts(layout.length)):
         return "sums that rows in range can have, got larger ones"
     least = -_TOLERANCE * (rows + forgotten_rows)
     if any((values[block] < least * schema.bounds[block]).any() for block in layout.even_blocks):

@@ -16,6 +16,7 @@ Source: docs/spec/profile.md 4.2; docs/spec/federation.md 1.9.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from pet.errors import StatisticsError
 from pet.federation.statistics.double_double import two_sum
-from pet.federation.statistics.possibility import MAX_PEERS
+from pet.federation.statistics.possibility import MAX_PEERS, parts
 from pet.federation.statistics.schema import Schema
 from pet.federation.statistics.statistics import Statistics
 from pet.field_config import FieldConfig
@@ -43,8 +44,6 @@ _MASK: Final = np.uint64(_DIGIT - 1)
 _SHIFT: Final = np.uint64(DIGIT_BITS)
 #: What makes a high digit non-negative: the offset of 2^105 in units of 2^53.
 _HIGH_OFFSET: Final = 1 << (DIGIT_BITS - 1)
-#: How many numbers are worked on at a time: what is computed from them stays in the processor's cache.
-_BLOCK: Final = 1 << 15
 
 
 def step_exponents(bounds: NDArray[np.float64]) -> NDArray[np.intc]:
@@ -74,10 +73,10 @@ class RoundIntegers:
             raise StatisticsError(f"peers of a round: expected 1 to {MAX_PEERS}, got {peer_count}")
         self._schema: Final = schema
         self._peers: Final = peer_count
-        self._counts: Final = np.flatnonzero(schema.integral)
-        self._others: Final = np.flatnonzero(~schema.integral)
+        self._count_length: Final = int(schema.integral.sum())
+        self._other_length: Final = schema.layout.length - self._count_length
         self.config: Final = FieldConfig(Derivation.Z64, FieldValues.INT, 2 * peer_count)
-        self.length: Final = 1 + len(self._counts) + 2 * len(self._others)
+        self.length: Final = 1 + self._count_length + 2 * self._other_length
         self.max_rows: Final = MAX_ROUND_ROWS // peer_count
 
     def encode(self, statistics: Statistics) -> NDArray[np.uint64]:
@@ -94,11 +93,10 @@ class RoundIntegers:
         vector = np.empty(self.length, dtype=np.uint64)
         vector[0] = rows
         counts, low_digits, high_digits = self._blocks_of(vector)
-        counts[:] = high[self._counts]
-        for start in range(0, len(self._others), _BLOCK):
-            places = self._others[start : start + _BLOCK]
-            block = slice(start, start + len(places))
-            _digits(high[places], low[places], self._exponents(places), low_digits[block], high_digits[block])
+        counts[:] = high[self._schema.integral]
+        for part, is_other, block in self._parts():
+            exponents = step_exponents(self._schema.bounds[part][is_other])
+            _digits(high[part][is_other], low[part][is_other], exponents, low_digits[block], high_digits[block])
         return vector
 
     def decode(self, totals: NDArray[np.uint64]) -> Statistics:
@@ -112,14 +110,13 @@ class RoundIntegers:
         rows, schema = int(totals[0]), self._schema
         self._require_rows(rows)
         counts, low_digits, high_digits = self._blocks_of(totals)
-        if len(counts) and int(counts.max()) > rows:
+        if int(counts.max()) > rows:
             raise StatisticsError(f"totals: expected counts of at most {rows}, the rows, got more")
         high, low = np.zeros(schema.layout.length), np.zeros(schema.layout.length)
-        high[self._counts] = counts
-        for start in range(0, len(self._others), _BLOCK):
-            places = self._others[start : start + _BLOCK]
-            block = slice(start, start + len(places))
-            high[places], low[places] = self._numbers(low_digits[block], high_digits[block], self._exponents(places))
+        high[schema.integral] = counts
+        for part, is_other, block in self._parts():
+            exponents = step_exponents(schema.bounds[part][is_other])
+            high[part][is_other], low[part][is_other] = self._numbers(low_digits[block], high_digits[block], exponents)
         statistics = Statistics.of_round(schema, rows, high, low, peers=self._peers)
         self.require_result(statistics)
         return statistics
@@ -142,12 +139,18 @@ class RoundIntegers:
         if not self._peers <= rows <= most_rows:
             raise StatisticsError(f"totals: expected {self._peers} to {most_rows} rows of {self._peers} peers, got {rows}")
 
-    def _exponents(self, places: NDArray[np.intp]) -> NDArray[np.intc]:
-        return step_exponents(self._schema.bounds[places])
+    def _parts(self) -> Iterator[tuple[slice, NDArray[np.bool_], slice]]:
+        """Yield parts of the layout, which of their numbers are no counts, and where the digits of these are; each has some."""
+        start = 0
+        for part in parts(self._schema.layout.length):
+            is_other = ~self._schema.integral[part]
+            if count := int(is_other.sum()):
+                yield part, is_other, slice(start, start + count)
+            start += count
 
     def _blocks_of(self, vector: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
         """Return views of the counts, the low and the high digits."""
-        first, second = 1 + len(self._counts), 1 + len(self._counts) + len(self._others)
+        first, second = 1 + self._count_length, 1 + self._count_length + self._other_length
         return vector[1:first], vector[first:second], vector[second:]
 
     def _numbers(
