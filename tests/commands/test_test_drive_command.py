@@ -13,8 +13,9 @@ from pathlib import Path
 
 import fork_server
 import pytest
+from asgi_server import serving
 from nats_broker import running_broker
-from pet1_served import served_rounds, write_key
+from pet1_served import make_engine, served_rounds, write_key
 from rich.console import Console
 from stalling_broker import FEDERATION, announced_round
 from stalling_coordinator import TLS, stalling_coordinator
@@ -22,6 +23,8 @@ from stopping import SOON, SYN_SENT, address_that_swallows, connections_to, wait
 
 from pet import cli
 from pet.commands.test_drive import _ProgressPrinter
+from pet.coordinator.app import create_app
+from pet.coordinator.settings import Settings
 from pet.participant.fleet_progress import FleetProgress
 from pet.transports.nats import NatsSettings
 
@@ -198,13 +201,32 @@ def test_a_second_ctrl_c_ends_it_at_once_and_without_a_traceback():
     assert errors == ""
 
 
+def test_a_coordinator_of_pet1_is_served_over_a_broker_too(tmp_path, capsys):
+    _, parties = make_engine(tmp_path)
+    write_keys(tmp_path / "keys", parties)
+    pet = {"profile": {"name": "pet/1", "enrolment": tmp_path / "trial.enrolment", "max_updates": 3}}
+    with running_broker(tmp_path / "broker") as broker:
+        settings = Settings(pet=pet, model={"length": 20_000}, nats={"hosts": broker.url})
+        with serving(create_app(settings)):
+            words = ["-u", broker.url, "-e", str(tmp_path / "trial.enrolment"), "-k", str(tmp_path / "keys"), "-p", "0.1"]
+            assert cli.run(["test-drive", *words, "--rounds", "1"]) == 0
+            assert "1 rounds finished, 0 given up" in capsys.readouterr().out
+            assert cli.run(["model", "get", "-u", broker.url, "-o", str(tmp_path / "model.npy")]) == 0
+            assert "20000 weights of float32" in capsys.readouterr().out
+
+
+def write_keys(folder, parties):
+    """Write the keys of members and participants."""
+    folder.mkdir()
+    for number, key in enumerate([*parties.member_keys, *parties.participant_keys]):
+        write_key(folder / f"{number}.key", key)
+
+
 def test_enrolled_dummies_play_whole_rounds_of_pet1(tmp_path, capsys):
     """Participants and members whose keys lie in one folder; the states of members stay there."""
     with served_rounds(tmp_path) as rounds:
         keys = tmp_path / "keys"
-        keys.mkdir()
-        for number, key in enumerate([*rounds.parties.member_keys, *rounds.parties.participant_keys]):
-            write_key(keys / f"{number}.key", key)
+        write_keys(keys, rounds.parties)
         words = ["test-drive", "-u", rounds.url, "-e", str(rounds.enrolment), "-k", str(keys), "-p", "0.1"]
         assert cli.run([*words, "--rounds", "1"]) == 0
         shown = capsys.readouterr().out
