@@ -1,5 +1,7 @@
 """Rounds of pet/1 in a federation, without a broker: sums, rounds in a row, and what vanishing peers cost."""
 
+import tempfile
+
 import numpy as np
 import pytest
 from nats_broker import run
@@ -7,9 +9,11 @@ from pet1_parties import spoil_box
 from rounds_in_process import LENGTH, FederationInProcess, numbers
 
 from pet import shares
+from pet.federation.peer import playing
 from pet.pet1.ledger import RoundLedger
 from pet.pet1.share_header import ShareHeader
 from pet.protocol.pet1_federation_peer import LEDGER
+from pet.protocol.pet1_rules import Pet1Rules
 
 
 def test_three_peers_sum_exactly_in_several_rounds():
@@ -30,7 +34,7 @@ def test_three_peers_sum_exactly_in_several_rounds():
     run(work())
 
 
-@pytest.mark.parametrize("count", [4, 33])
+@pytest.mark.parametrize("count", [4, pytest.param(33, marks=pytest.mark.long)])
 def test_other_numbers_of_peers_have_sums_too(count):
     async def work():
         federation = FederationInProcess.of(count)
@@ -53,6 +57,27 @@ def test_a_peer_that_is_gone_is_named_and_the_same_statistics_go_into_the_next_r
         federation.peers.remove(gone)
         result, _ = await federation.lead(2, values[:3], versions=[1] * 3)
         assert int(result.model.to_array()[0]) == sum(int(one[0]) for one in values[:3])
+
+    run(work())
+
+
+def test_large_vectors_lie_in_files_that_go_with_the_round(monkeypatch, tmp_path):
+    async def work():
+        federation, lying = FederationInProcess.of(3), []
+        values = [numbers(place) for place in range(3)]
+        add_up = Pet1Rules._add_up
+
+        def add_up_and_look(rules, *arguments):
+            lying.extend(tmp_path.rglob("*.leaves"))
+            return add_up(rules, *arguments)
+
+        monkeypatch.setattr(Pet1Rules, "_add_up", add_up_and_look)
+        monkeypatch.setattr(playing, "MAX_BYTES_IN_MEMORY", 0)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        result, _ = await federation.lead(1, values)
+        assert int(result.model.to_array()[0]) == sum(int(one[0]) for one in values)
+        assert len(lying) == 3
+        assert list(tmp_path.iterdir()) == []
 
     run(work())
 

@@ -13,9 +13,13 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
+from pet.coordinator.leaf_folder import FolderLeafStore
 from pet.coordinator.pet1_engine import Pet1Engine
+from pet.coordinator.pet1_open import Pet1Options
 from pet.coordinator.service import CoordinatorService
 from pet.errors import (
     LocalProtocolError,
@@ -35,6 +39,7 @@ from pet.pet1.messages import Pet1Tag
 from pet.protocol.events import Event, MessageAccepted, RoundFailed, RoundReopened
 from pet.protocol.participant_events import AnswerRefused
 from pet.protocol.pet1_evidence import MemoryEvidenceStore
+from pet.protocol.pet1_leaf_store import LeafStore, MemoryLeafStore
 from pet.protocol.pet1_publications import Pet1Publication, TotalPublished
 from pet.protocol.pet1_round import Pet1Settings
 from pet.protocol.pet1_windows import PhaseTimes
@@ -45,6 +50,8 @@ from pet.transports.pet1_requests import carry_out_pet1
 _POLL_SECONDS: Final = 0.05
 #: How long all but one answer are enough for a sum only once the last had its time, too.
 _LAST_ANSWER_SECONDS: Final = 2.0
+#: Vectors of all peers together that the leader holds in memory; larger ones are in the system's temporary folder.
+MAX_BYTES_IN_MEMORY: Final = 64 << 20
 #: The messages of a round in their order, with what each phase is about.
 _TAGS: Final = {
     Pet1Tag.SUM: "did not begin",
@@ -153,7 +160,7 @@ class LedRound:
         count, longest = len(self._enrolment.participants), max(1, math.ceil(phase_seconds))
         times = PhaseTimes(min_seconds=min(_LAST_ANSWER_SECONDS, longest), max_seconds=longest)
         self._evidence: Final = MemoryEvidenceStore()
-        settings = Pet1Settings(
+        self._settings: Final = Pet1Settings(
             config=config,
             model_length=model_length,
             served_enrolment=enrolment,
@@ -167,7 +174,7 @@ class LedRound:
             committee_spare=0,
             answer_spare=0,
         )
-        self._engine: Final = Pet1Engine(settings, first_number=self._enrolment.version, evidence_store=self._evidence)
+        self._engine: Pet1Engine | None = None
         self._senders: Final[dict[Any, set[bytes]]] = {tag: set() for tag in _TAGS}
 
     async def __aenter__(self) -> Self:
@@ -175,10 +182,14 @@ class LedRound:
 
         Raises:
             TransportError: it cannot be made reachable.
+            StorageError: there is no room for vectors on the disk.
         """
-        self._engine.subscribe(self._note_from_any_thread(asyncio.get_running_loop()))
         try:
-            service = await self._stack.enter_async_context(CoordinatorService(self._engine, workers=1))
+            options: Pet1Options = {"first_number": self._enrolment.version, "evidence_store": self._evidence}
+            options["leaf_store"] = self._open_leaf_store()
+            self._engine = engine = Pet1Engine(self._settings, **options)
+            engine.subscribe(self._note_from_any_thread(asyncio.get_running_loop()))
+            service = await self._stack.enter_async_context(CoordinatorService(engine, workers=1))
             await self._stack.enter_async_context(self._serve(service))
         except BaseException:
             await self._stack.aclose()
@@ -191,9 +202,21 @@ class LedRound:
     @property
     def record(self) -> bytes:
         """The record of the round, to be announced with its enrolment."""
+        assert self._engine is not None, "the round has begun"
         found = self._engine.document(Pet1Document.ROUND)
         assert found is not None, "a service that was started has begun its first round"
         return bytes(found.data)
+
+    def _open_leaf_store(self) -> LeafStore:
+        """Return where vectors are until they are added up: in memory, or in files that go with the round."""
+        settings = self._settings
+        vectors = len(self._enrolment.participants) * (settings.model_length + 1) * settings.config.element_bytes
+        if vectors <= MAX_BYTES_IN_MEMORY:
+            return MemoryLeafStore()
+        folder = self._stack.enter_context(TemporaryDirectory(prefix="pet-round-"))
+        store = _FleetingLeafStore(Path(folder))
+        self._stack.callback(store.close)
+        return store
 
     async def result(self) -> RoundTotal:
         """Wait for the end of the round.
@@ -240,6 +263,13 @@ class LedRound:
                     pass
 
         return note
+
+
+class _FleetingLeafStore(FolderLeafStore):
+    """Leaves in files of a round that ends with its process: nothing of them has to survive it."""
+
+    def sync(self, upload: bytes) -> None:
+        """Do nothing."""
 
 
 async def end_task(task: asyncio.Task[Any] | None) -> None:
