@@ -230,7 +230,7 @@ setup(
     cmdclass={"bdist_wheel": BdistWheel, "build": Build, "build_clib": BuildClib, "build_ext": BuildExt},
     # Linkers take what is missing from the libraries to the right.
     libraries=[
-        library("dispatch", ["dispatch"], *(f"-DPET_WITHOUT_{name.upper()}" for name in LEFT_OUT)),
+        library("dispatch", ["dispatch", "digests"], *(f"-DPET_WITHOUT_{name.upper()}" for name in LEFT_OUT)),
         *(
             library(name, [name, f"{name}_memory", f"{name}_fields"], *flags)
             for name, flags in VARIANT_FLAGS.items()

@@ -226,6 +226,21 @@ int pet_field_dot(int variant, uint64_t *result, const uint8_t *left, const uint
 /* The index of the first element above `highest`, or length. */
 size_t pet_field_find_above(int variant, const uint8_t *elements, size_t length, uint64_t highest, uint64_t order);
 
+/* ---- digests and checksums ------------------------------------------------------------------------------------------- */
+
+/* What libraries compute as well, where a processor has instructions with which it is faster; PET_BAD_VARIANT elsewhere. No
+ * variant is chosen. */
+
+enum { PET_DIGEST_BYTES = 32, PET_HEAD_BYTES = 64 };
+
+/* digests[k] = SHA-256(head k || part k): count heads of PET_HEAD_BYTES, and as many parts of part_bytes, one behind the other.
+ * part_bytes: a multiple of 64 and not 0, else PET_BAD_ARGUMENT. */
+int pet_digest_parts(uint8_t *digests, const uint8_t *heads, const uint8_t *data, size_t count, size_t part_bytes);
+
+/* crc = the CRC-32 (that of zlib) of what it stands for so far, 0 for nothing, and of data. size: a multiple of 16, 64 or more, else
+ * PET_BAD_ARGUMENT. */
+int pet_crc32(uint32_t *crc, const uint8_t *data, size_t size);
+
 /* ---- calls of another library, many at a time ------------------------------------------------------------------------ */
 
 /* Python gives its lock away, and waits to have it back, once for many calls. What a box or a signature is worth is decided by

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import struct
 import threading
-import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from typing import Final
 
 from pet.errors import StateError, StorageError
 from pet.files import FileLock, make_private_folder, open_private, shown_fault, sync_data, sync_folder
+from pet.kernels.digests import crc32
 from pet.pet1.hashes import DIGEST_BYTES
 from pet.pet1.leaves import LEAF_BYTES
 
@@ -77,7 +77,7 @@ class FolderLeafStore:
     def put(self, upload: bytes, index: int, leaf: memoryview) -> None:
         """Keep a leaf; it is durable once `sync` has returned."""
         path = self._path_of(upload)
-        start, mark = index * _STRIDE, _MARK.pack(_MARK_MAGIC, len(leaf), zlib.crc32(leaf))
+        start, mark = index * _STRIDE, _MARK.pack(_MARK_MAGIC, len(leaf), crc32(leaf))
         with self._reporting(path, "room for a leaf of an update"), _open(path, os.O_RDWR | os.O_CREAT) as descriptor:
             _write_at(descriptor, start, leaf)
             _write_at(descriptor, start + LEAF_BYTES, memoryview(mark))
@@ -109,7 +109,7 @@ class FolderLeafStore:
         with self._reporting(path, "a leaf of an update"), _open(path, os.O_RDONLY) as descriptor:
             size, checksum = _read_mark(descriptor, index) or (0, 0)
             leaf = _read_at(descriptor, index * _STRIDE, size)
-        if not size or len(leaf) != size or zlib.crc32(leaf) != checksum:
+        if not size or len(leaf) != size or crc32(leaf) != checksum:
             raise StateError(f"{path}: expected leaf {index} with its checksum, got something else: it is damaged")
         return leaf
 

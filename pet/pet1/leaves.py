@@ -16,6 +16,7 @@ from pet.buffers import Buffer
 from pet.crypto import SEAL_BYTES, SigningKeyPair
 from pet.field_config import FieldConfig
 from pet.kernels import fields
+from pet.kernels.digests import digest_parts
 from pet.messages import HEADER_BYTES
 from pet.pet1.committee import Committee
 from pet.pet1.hashes import DIGEST_BYTES, digest, magic, u64
@@ -38,17 +39,20 @@ def leaf_count(vector_bytes: int) -> int:
 
 def derive_leaf_digest(leaf: Buffer, index: int, vector_bytes: int, context: bytes) -> bytes:
     """Return the digest of a leaf: no leaf can stand for another one, of this update or any."""
-    state = hashlib.sha256(magic("pet-1 leaf") + u64(index) + u64(vector_bytes) + context)
+    state = hashlib.sha256(_leaf_head(index, vector_bytes, context))
     state.update(leaf)
     return state.digest()
+
+
+def _leaf_head(index: int, vector_bytes: int, context: bytes) -> bytes:
+    return magic("pet-1 leaf") + u64(index) + u64(vector_bytes) + context
 
 
 def derive_leaf_digests(vector: Buffer, context: bytes) -> list[bytes]:
     """Return the digests of all leaves of a packed vector."""
     view = memoryview(vector).cast("B")
-    size = len(view)
-    starts = range(0, size, LEAF_BYTES)
-    return [derive_leaf_digest(view[start : start + LEAF_BYTES], i, size, context) for i, start in enumerate(starts)]
+    heads = [_leaf_head(index, len(view), context) for index in range(leaf_count(len(view)))]
+    return digest_parts(heads, view, LEAF_BYTES)
 
 
 def derive_vector_digest(leaf_digests: Sequence[bytes], vector_bytes: int, salt: bytes) -> bytes:
