@@ -92,6 +92,7 @@ class RoundLedger:
         called_version: int | None = None,
         settled: Iterable[int] = (),
         newest: Mapping[bytes, int] | None = None,
+        crowds: Mapping[frozenset[bytes], Mapping[bytes, int]] | None = None,
     ) -> None:
         self.own = own
         self.entries = {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
@@ -101,6 +102,8 @@ class RoundLedger:
             self._note_versions(entry)
         #: Rounds that were answered and whose entries have gone.
         self._settled = set(settled)
+        #: Of entries that have gone: which peers came together, and the pairs of them that may come again.
+        self._crowds = {peers: dict(pairs) for peers, pairs in (crowds or {}).items()}
 
     def call(self, number: int, version: int) -> Called:
         """Return this peer's answer to a call, which names all rounds that it has answered (F2); signed once it is durable.
@@ -135,7 +138,8 @@ class RoundLedger:
         Raises:
             RemoteProtocolError: "answered_before" (a round without a result that this peer has answered may be known to others:
                 its set must be the same, or the own statistics new), "too_few_changes" (some combination of the sums that may
-                be known would be of fewer than `least_changed` peers).
+                be known would be of fewer than `least_changed` peers), "too_few_again" (too few of the peers of an earlier
+                round come again to exclude another set without any of these).
         """
         for entry in self.entries.values():
             if entry.answered and not entry.published:
@@ -147,6 +151,25 @@ class RoundLedger:
         own = [entry.versions for entry in self.entries.values() if entry.answered and entry.versions in near]
         is_hidden = not shows_few(versions, own, [each for each in near if each not in own], least_changed - 1)
         require(is_hidden, "too_few_changes", f"set: expected {least_changed} or more peers to change together, got fewer")
+        self._require_most_again(versions, least_changed)
+
+    def _require_most_again(self, versions: Mapping[bytes, int], least_changed: int) -> None:
+        """Test that the set has most of the peers of each round that some come from with the same statistics.
+
+        Sums of two sets that have no peer in common are known to nobody but who hides both, and with that of all their peers
+        and one more they show that one. Of two sets that each have most of the peers, somebody honest is in both.
+        """
+        entries = [entry.versions for entry in self.entries.values()]
+        rows = [(each.keys(), each) for each in entries] + [(peers, pairs) for peers, pairs in self._crowds.items()]
+        for peers, pairs in rows:
+            if pairs.items() & versions.items():
+                again, least = len(peers & versions.keys()), (len(peers) + least_changed) // 2
+                require(
+                    again >= least,
+                    "too_few_again",
+                    f"set: expected {least} of {len(peers)} peers of an earlier round, as some come with the same statistics,"
+                    f" got {again}",
+                )
 
     def enter(self, entry: LedgerEntry) -> None:
         """Note a round before the Update is sent, or with its result (F1); what is known of it already stays so.
@@ -170,11 +193,21 @@ class RoundLedger:
         Statistics are never again of an older version than the newest: a set with one is to be refused. So a round with such
         pairs of `least_changed` peers that no other round here has is in no combination of fewer: those remain. One that hangs
         together with no pair that can come again, directly or through others, is in no combination with a later one. What was
-        answered is still named (F2), and what was answered without a result stays while the own version is the same.
+        answered is still named (F2), and what was answered without a result stays while the own version is the same. Who came
+        together in it is remembered while one of them may come again with the same statistics.
         """
         while (gone := self._next_settled(least_changed)) is not None:
-            if self.entries.pop(gone).answered:
+            entry = self.entries.pop(gone)
+            if entry.answered:
                 self._settled.add(gone)
+            pairs = self._crowds.setdefault(frozenset(entry.versions), {})
+            pairs |= {peer: max(version, pairs.get(peer, version)) for peer, version in entry.versions.items()}
+        # A pair of older statistics comes never again.
+        crowds = {
+            peers: {peer: version for peer, version in pairs.items() if version >= self.newest[peer]}
+            for peers, pairs in self._crowds.items()
+        }
+        self._crowds = {peers: pairs for peers, pairs in crowds.items() if pairs}
 
     def _next_settled(self, least_changed: int) -> int | None:
         may_go = [entry for entry in self.entries.values() if not self._is_waiting(entry)]
@@ -229,6 +262,10 @@ class RoundLedger:
             "entries": entries,
             "settled": sorted(self._settled),
             "newest": {peer.hex(): version for peer, version in self.newest.items()},
+            "crowds": [
+                [sorted(peer.hex() for peer in peers), {peer.hex(): version for peer, version in pairs.items()}]
+                for peers, pairs in self._crowds.items()
+            ],
         }
         return json.dumps(record).encode()
 
@@ -262,4 +299,8 @@ class RoundLedger:
                 None if version is None else int(version),
                 map(int, record["settled"]),
                 {bytes.fromhex(peer): int(newest) for peer, newest in record["newest"].items()},
+                {
+                    frozenset(map(bytes.fromhex, peers)): {bytes.fromhex(peer): int(version) for peer, version in pairs.items()}
+                    for peers, pairs in record["crowds"]
+                },
             )

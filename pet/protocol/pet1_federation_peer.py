@@ -134,7 +134,7 @@ class Pet1Peer:
 
         Raises:
             RemoteProtocolError: as `open_round` and `read_calls`; "wrong_round" (not the call that it answered last),
-                "answered_before", "too_few_changes", "unacceptable_terms".
+                "answered_before", "too_few_changes", "too_few_again", "unacceptable_terms".
         """
         opened, accepted = open_round(record, enrolment, self._policy, now=now, seen=self.member.seen)
         if not accepted.lists_participant(self._key.public_key):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peer_driver import Federation, Node
+from peer_driver import Federation, Node, until
 
 from pet.crypto import EncryptionKeyPair
 from pet.errors import FederationError, PetError
@@ -70,6 +70,15 @@ class MaliciousAdmin:
             return str(error)
         self.withheld.append(leading._contributor.from_totals(total.model.to_array(), len(answers)))
         return ""
+
+    async def publish_round(self, *present: Node) -> None:
+        """Run a round of some peers alone, and show everybody its result."""
+        assert await self._leadership._attempt(self.all_but(*present))
+        await until(lambda: len({node.peer._context.counters.aggregate_round for node in self.started.nodes}) == 1)
+
+    def all_but(self, *present: Node) -> frozenset[str]:
+        """Return the uuids of all other peers."""
+        return frozenset(node.uuid for node in self.started.nodes if node not in present)
 
     def forget_rounds(self) -> None:
         """Let its own peer agree to any set."""

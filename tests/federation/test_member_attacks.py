@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from malicious import MaliciousAdmin, MaliciousBroker, MaliciousMember
 from nats_broker import run
-from peer_driver import federation, pulse, some_rows, synchronise, until
+from peer_driver import entries_of, federation, pulse, some_rows, synchronise, until
 
 from pet.errors import DowngradeError
 from pet.federation.records import Mode
@@ -161,6 +161,10 @@ def test_two_members_that_collude_learn_the_change_of_the_third_and_not_one_row(
 SAME_SET, TOO_FEW = "expected that of round 1, or new statistics of this peer", "expected 2 or more peers to change together"
 
 
+#: And to one that has too few of the peers of an earlier one.
+AGAIN = "expected {} of {} peers of an earlier round"
+
+
 def test_an_admin_that_withholds_aggregates_subtracts_nobody(broker, tmp_path):
     """What a peer has answered counts, no matter whether it was shown the sum."""
 
@@ -189,6 +193,48 @@ def test_an_admin_that_withholds_aggregates_subtracts_nobody(broker, tmp_path):
             again.peer.local_project.learn(some_rows(20, 6))
             assert await admin.withhold_round(without=without) == ""
             assert [total.rows for total in admin.withheld] == [180, 220]
+
+    run(work())
+
+
+def test_sums_of_three_sets_are_refused_that_come_to_one_peer(broker, tmp_path):
+    """ABC, CDE and ABCDE: each two of them differ by several peers, and ABC + CDE - ABCDE is C."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 5, phase_seconds=20) as started:
+            learn(started, 50, 60, 70, 80, 90)
+            await pulse(started)
+            admin, (a, b, c, d, e) = MaliciousAdmin(started), started.nodes
+            await admin.publish_round(a, b, c)
+            assert AGAIN.format(3, 3) in await admin.withhold_round(without=admin.all_but(c, d, e))
+            c.peer.local_project.learn(some_rows(20, 9))  # now C is another one than in the first sum
+            await admin.publish_round(c, d, e)
+            assert "expected 3 or more peers to change together" in await admin.withhold_round()
+            # So it is where the second sum is known to its own peers alone.
+            for node in (c, d, e):
+                node.peer.local_project.learn(some_rows(20, 10))
+            assert await admin.withhold_round(without=admin.all_but(c, d, e)) == ""
+            assert SAME_SET.replace("round 1", "round 5") in await admin.withhold_round()
+            assert [total.rows for total in admin.withheld] == [110 + 100 + 110]
+
+    run(work())
+
+
+def test_two_hidden_sums_of_sets_without_a_common_peer_show_nobody(broker, tmp_path):
+    """All, less some, less most of the others, is one peer: and nobody would have been in both of the hidden rounds."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 7, phase_seconds=20) as started:
+            learn(started, *range(50, 57))
+            await pulse(started)
+            admin, nodes = MaliciousAdmin(started), started.nodes
+            await admin.publish_round(*nodes)
+            known = [entries_of(node) for node in nodes]
+            for some in (nodes[1:4], nodes[4:]):
+                assert AGAIN.format(5, 7) in await admin.withhold_round(without=admin.all_but(*some))
+                assert all("Round refused" in node.log() for node in some)
+            assert admin.withheld == []
+            assert [entries_of(node) for node in nodes[1:]] == known[1:], "nobody has sent an update"
 
     run(work())
 

@@ -89,6 +89,31 @@ def test_a_peer_says_what_it_has_answered_and_answers_no_older_call() -> None:
     assert RoundLedger.decode(RoundLedger(PEERS[0]).encode()).last_called is None
 
 
+@pytest.mark.parametrize(("least", "again"), [(2, 4), (3, 5)])
+def test_most_peers_of_an_earlier_round_come_again(least: int, again: int) -> None:
+    """A leader that hides two sums of sets that nobody is in both of subtracts them from one that all know: the rest is one."""
+    everybody = [bytes([number]) * 32 for number in range(7)]
+    ledger = RoundLedger(everybody[0])
+    versions = dict.fromkeys(everybody, 1)
+    ledger.enter(LedgerEntry(number=1, versions=versions, groups=1, members=frozenset(everybody), published=True))
+    for count in range(3, 8 - least):
+        listed = dict.fromkeys(everybody[:count], 1)
+        assert reason_of(ledger.require_hidden, listed, least) == ("too_few_again" if count < again else None)
+        assert reason_of(ledger.require_hidden, dict.fromkeys(listed, 2), least) is None, "all have new statistics"
+    # It is remembered beyond the entry, which no combination needs once two of its pairs are older.
+    newer = versions | dict.fromkeys(everybody[-least:], 2)
+    ledger.enter(LedgerEntry(number=2, versions=newer, groups=1, members=frozenset(everybody), published=True))
+    ledger.settle(least)
+    assert list(ledger.entries) == [2]
+    ledger.enter(LedgerEntry(number=3, versions=dict.fromkeys(everybody, 3), groups=1, members=frozenset(everybody)))
+    ledger.entries.clear()
+    again_from_disk = RoundLedger.decode(ledger.encode())
+    few = dict.fromkeys(everybody[:3], 1)
+    assert reason_of(again_from_disk.require_hidden, few, least) == "too_few_again"
+    again_from_disk.settle(least)  # all have newer ones
+    assert reason_of(again_from_disk.require_hidden, few, least) is None
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b'{"format": 2}', b'{"format": 1, "own": "zz", "last_called": null, "entries": []}']
 )
@@ -136,7 +161,7 @@ def test_no_combination_of_published_sums_is_of_fewer_peers_than_asked_for() -> 
             others = source.sample(PEERS[1:], source.choice([2, 3, 4]))
             listed = {peer: versions[peer] for peer in sorted([PEERS[0], *others])}
             reason = reason_of(ledger.require_hidden, listed, least)
-            assert (smallest_support([*published, listed], PEERS) < least) is (reason is not None)
+            assert (smallest_support([*published, listed], PEERS) < least) is (reason == "too_few_changes")
             if reason is None:
                 entry = LedgerEntry(number=number, versions=listed, groups=1, members=frozenset(listed), published=True)
                 ledger.enter(entry)

@@ -55,6 +55,7 @@ REASONS: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "not_all_or_nothing": FEDERATION,
     "not_enrolled": NEGATIVE,
     "not_selected": NEGATIVE,
+    "too_few_again": (LEDGER, "test_most_peers_of_an_earlier_round_come_again"),
     "too_few_answers": (COORDINATOR, "test_sum2_ends_with_the_threshold_and_a_spare_and_fails_below"),
     "too_few_changes": (LEDGER, "test_sets_of_the_vectors"),
     "too_few_members": (COORDINATOR, "test_sum_waits_for_a_spare_member_and_ends_with_the_least_at_last"),

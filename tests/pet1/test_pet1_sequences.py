@@ -1,7 +1,8 @@
 """All sequences of three rounds of a federation whose sums come to be known: they show no single honest peer.
 
 Peers that collude deny what they have answered; a sum is known if its leader publishes it, or has it and hides it. With one
-colluding peer more than `least_changed` bears, some sequences do show one.
+colluding peer more than `least_changed` bears, some sequences do show one. With more peers there are sets that nobody is in two
+of, and there are too many sequences for all: some at random.
 
 Source: docs/spec/profile.md 6.5.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -143,3 +145,42 @@ def test_no_sequence_of_three_rounds_shows_a_peer(peers: int, colluding: int, le
 def test_one_colluding_peer_more_is_too_many() -> None:
     count, shown = Sequences(4, 1, 2).count()
     assert 0 < shown < count
+
+
+def chosen_set(draw: random.Random, peers: int, earlier: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return a set as somebody chooses it who is after one peer: any, a part of an earlier one, or the rest and some more."""
+    chosen = draw.sample(range(peers), draw.randint(3, peers))
+    if earlier and draw.random() < 0.7:
+        base = draw.choice(earlier)
+        rest = [peer for peer in range(peers) if peer not in base]
+        chosen = draw.sample(base, draw.randint(3, len(base)))
+        if draw.random() < 0.5:
+            chosen = rest + draw.sample(base, draw.randint(max(0, 3 - len(rest)), len(base)))
+    return tuple(sorted(chosen))
+
+
+def hidden_rounds_that_show_one(peers: int, sequences: int, least_changed: int = 2) -> int:
+    """Return how many of some sequences of rounds, published or hidden by chance, show a peer."""
+    draw, shown = random.Random(peers), 0
+    for _ in range(sequences):
+        ledgers = [RoundLedger(key_of(peer)) for peer in range(peers)]
+        summed: list[tuple[int, ...]] = []
+        for number in range(1, 30):
+            listed = chosen_set(draw, peers, summed)
+            keys = [key_of(peer) for peer in listed]
+            versions = dict.fromkeys(keys, 1)
+            if any(reason_of(ledgers[peer].require_hidden, versions, least_changed) for peer in listed):
+                continue
+            is_published = draw.random() < 0.5
+            for peer in range(peers) if is_published else listed:
+                ledgers[peer].enter(LedgerEntry(number=number, versions=versions, groups=1, members=frozenset(keys)))
+                ledgers[peer].mark(number, answered=peer in listed, published=is_published)
+            summed.append(listed)
+        shown += shows_one(frozenset(summed), peers)
+    return shown
+
+
+def test_hidden_sums_of_sets_that_nobody_is_in_two_of_show_no_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hidden_rounds_that_show_one(8, 50) == 0
+    monkeypatch.setattr(RoundLedger, "_require_most_again", lambda *_: None)
+    assert hidden_rounds_that_show_one(8, 50) > 0, "without the rule that most peers of an earlier round come again"

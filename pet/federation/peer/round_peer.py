@@ -113,7 +113,7 @@ class RoundPeer:
             try:
                 message = self._peer.join(announced.record, announced.enrolment, announced.calls, now)
             except RemoteProtocolError as error:
-                if error.reason in ("answered_before", "too_few_changes"):
+                if error.reason in ("answered_before", "too_few_changes", "too_few_again"):
                     raise SharingError(str(error)) from None
                 raise
             names = {peer.signing_key: peer.name for peer in context.record.peers}
