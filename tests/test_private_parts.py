@@ -16,7 +16,7 @@ from sources import trees
 
 ROOT = Path(__file__).parents[1]
 
-#: What guarded_http.py overrides, calls, and reads on a connection of uvicorn.
+#: What guarded_http.py and short_requests.py override, calls, and reads on a connection of uvicorn.
 UVICORN_METHODS = {
     "_unset_keepalive_if_required": ["self"],
     "connection_made": ["self", "transport"],
@@ -33,9 +33,9 @@ UVICORN_METHODS = {
     "send_400_response": ["self", "msg"],
 }
 UVICORN_VALUES = ["client", "connections", "cycle", "flow", "headers", "loop", "parser", "transport"]
-UVICORN_VALUES += ["server_state", "timeout_keep_alive"]
+UVICORN_VALUES += ["access_log", "expect_100_continue", "server_state", "timeout_keep_alive"]
 #: Of a request that is answered, and of what pauses a connection.
-UVICORN_CYCLE = ["body", "keep_alive", "more_body", "response_complete"]
+UVICORN_CYCLE = ["body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete"]
 UVICORN_FLOW = ["pause_reading", "resume_reading"]
 #: What session.py and wire.py override, call, and replace in a client of nats-py.
 NATS_METHODS = {
@@ -66,9 +66,10 @@ def test_uvicorn():
     pytest.importorskip("uvicorn", reason="without uvicorn (extra http)")
     import uvicorn
     from uvicorn.protocols.http.flow_control import FlowControl
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+    from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
     from uvicorn.server import ServerState
 
+    assert STATUS_LINE[503] == b"HTTP/1.1 503 Service Unavailable\r\n"
     for name, expected in UVICORN_METHODS.items():
         method = getattr(HttpToolsProtocol, name, None)
         assert method is not None, f"uvicorn {uvicorn.__version__}: HttpToolsProtocol has no {name}"

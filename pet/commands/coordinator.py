@@ -38,8 +38,8 @@ from pet.coordinator.stores import STATE_FOLDER_NAME, Stores
 from pet.coordinator.surroundings import find_outer_faults, tls_context
 from pet.errors import SettingsError, TransportError
 from pet.log_lines import log_to_standard_error
-from pet.transports.guarded_http import guarded_protocol
 from pet.transports.guarded_tls import guarded_tls_protocol
+from pet.transports.short_requests import short_request_protocol
 
 #: Participants poll; a connection that stays open between two polls saves a handshake.
 _KEEP_ALIVE_SECONDS: Final = 60
@@ -166,9 +166,10 @@ def _server_config(settings: Settings, stores: Stores, console: Console) -> uvic
             f"model.length: expected a model that fits into memory, got {settings.model.length}: {error}"
         ) from None
     refusals = app.state.service.refusals
+    http = short_request_protocol(limits, refusals, app.state.whole_messages)
     return uvicorn.Config(
         app,
-        http=guarded_protocol(limits, refusals) if tls is None else guarded_tls_protocol(limits, tls, refusals),
+        http=http if tls is None else guarded_tls_protocol(limits, tls, refusals, http),
         ws="none",
         loop="asyncio",
         lifespan="on",

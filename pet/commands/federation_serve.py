@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import math
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -33,6 +32,7 @@ from pet.transports.guarded_tls import ServingContext, guarded_tls_protocol, ser
 from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
 from pet.transports.peers import Network, parse_network
+from pet.transports.rates import Rates
 from pet.transports.refusal_counts import RefusalCounts
 
 _logger: Final = logging.getLogger("pet.federation")
@@ -187,7 +187,7 @@ def _server_config(app: Any, tls: ServingContext | None, proxies: list[Network],
         header_seconds=_HEADER_SECONDS,
         max_header_bytes=_MAX_HEADER_BYTES,
     )
-    limited = PeerLimits(app, requests_per_second=_MAX_REQUESTS_PER_SECOND, bytes_per_second=math.inf, refusals=refusals)
+    limited = PeerLimits(app, Rates(_MAX_REQUESTS_PER_SECOND), refusals)
     return uvicorn.Config(
         ForwardedPeers(limited, proxies, "--trusted-proxy"),
         http=guarded_protocol(limits, refusals) if tls is None else guarded_tls_protocol(limits, tls, refusals),

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,13 @@ from pet.errors import MissingExtraError
 from pet.transports import asgi
 from pet.transports.forwarded import ForwardedPeers
 from pet.transports.live_page import live_routes
+from pet.transports.message_route import MESSAGE_PATHS
 from pet.transports.open_connections import ConnectionLimits
 from pet.transports.peer_limits import PeerLimits
 from pet.transports.peers import Network, parse_network
+from pet.transports.rates import Rates
 from pet.transports.signed_answers import AnswerSigner
+from pet.transports.whole_messages import WholeMessages
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -36,7 +40,9 @@ MAX_HEADER_BYTES = 64 * 1024
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
-    """Return an ASGI application that runs a coordinator while its lifespan lasts; `app.state.service` is its service.
+    """Return an ASGI application that runs a coordinator while its lifespan lasts.
+
+    `app.state.service` is its service; `app.state.whole_messages` may answer small messages before the application is asked.
 
     To mount it in another application, see `pet.transports.asgi.create_app`.
 
@@ -56,20 +62,20 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Starlette:
     signer = None if key_file is None else AnswerSigner(read_key_file(key_file))
     app = asgi.create_app(service, live_routes(observation.snapshot) if settings.api.live_page else (), signer)
     limits = settings.service
-    app.add_middleware(
-        PeerLimits,
-        requests_per_second=limits.max_requests_per_second,
-        bytes_per_second=math.inf if limits.max_bytes_per_second is None else limits.max_bytes_per_second,
-        refusals=service.refusals,
+    rates = Rates(
+        limits.max_requests_per_second, math.inf if limits.max_bytes_per_second is None else limits.max_bytes_per_second
     )
+    whole_messages = WholeMessages(service, rates)
+    app.add_middleware(PeerLimits, rates=rates, refusals=service.refusals)
     app.add_middleware(ForwardedPeers, trusted=_trusted_proxies(settings), setting="service.trusted_proxies")
     if settings.metrics.prometheus is not False:
-        _add_metrics(app, service, is_required=settings.metrics.prometheus is True)
+        _add_metrics(app, service, whole_messages, is_required=settings.metrics.prometheus is True)
     broker = settings.nats.to_nats_settings()
     if broker is not None:
         folder = settings.service.spool_folder or (stores.spool_folder if stores else None)
         _serve_over_nats(app, service, broker, settings, folder, signer)
     app.state.service = service
+    app.state.whole_messages = whole_messages
     return app
 
 
@@ -135,7 +141,7 @@ def raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bool) -> None:
+def _add_metrics(app: Starlette, service: CoordinatorService, messages: WholeMessages, *, is_required: bool) -> None:
     """Answer with figures; without the extra, only an operator who asked for them learns that it is missing."""
     try:
         from pet.coordinator.metrics import METRICS_PATH, Metrics
@@ -146,4 +152,6 @@ def _add_metrics(app: Starlette, service: CoordinatorService, *, is_required: bo
     from starlette.routing import Route
 
     paths = [route.path for route in app.routes if isinstance(route, Route)]
-    Metrics(service, [METRICS_PATH, *paths]).serve_in(app)
+    metrics = Metrics(service, [METRICS_PATH, *paths])
+    metrics.serve_in(app)
+    messages.on_answer = partial(metrics.count_answer, MESSAGE_PATHS[0])

@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final, TypeAlias
 
 from pet.bodies.body import SealedBody
@@ -25,7 +26,9 @@ _logger: Final = logging.getLogger(__name__)
 
 #: What handles a batch, in a worker thread: for each body, None or why its outcome is not stored.
 Handler: TypeAlias = Callable[[Sequence[SealedBody]], Sequence[StorageError | None]]
-_Waiting: TypeAlias = tuple[SealedBody, "asyncio.Future[StorageError | None]"]
+#: Gets the outcome of a body, in the event loop: None, or why it is not stored.
+Tell: TypeAlias = Callable[[StorageError | None], None]
+_Waiting: TypeAlias = tuple[SealedBody, Tell]
 
 #: More than this in a batch saves nothing further, and the first would wait for the last.
 MAX_BATCH: Final = 32
@@ -64,23 +67,27 @@ class Batches:
     def put(self, body: SealedBody) -> asyncio.Future[StorageError | None]:
         """Take a body; the future has its outcome, once it was handled and closed."""
         outcome: asyncio.Future[StorageError | None] = self._loop.create_future()
+        self.take(body, partial(_settle, outcome))
+        return outcome
+
+    def take(self, body: SealedBody, tell: Tell) -> None:
+        """Take a body; `tell` gets its outcome, once it was handled and closed, and never before this returns."""
         if body.size_bytes <= SMALL_BODY_BYTES:
-            self._small.append((body, outcome))
+            self._small.append((body, tell))
             self._small_weight += _MESSAGE_WEIGHT + body.size_bytes
         else:
-            self._large.append((body, outcome))
+            self._large.append((body, tell))
         if not self._is_called:
             # What else comes in this turn of the loop goes along.
             self._is_called = True
             self._loop.call_soon(self._hand_over)
-        return outcome
 
     def close(self) -> None:
         """Give up what no worker has; the others report as ever."""
         for waiting in (self._small, self._large):
-            for body, outcome in waiting:
+            for body, tell in waiting:
                 body.close()
-                outcome.cancel()
+                tell(StorageError("message: expected a service that goes on, got one that stops"))
             waiting.clear()
         self._small_weight = 0
 
@@ -141,10 +148,14 @@ class Batches:
         else:
             self._small_busy -= 1
         self._hand_over()
-        for (_, outcome), error in zip(batch, outcomes, strict=True):
-            if not outcome.done():  # who waited may be gone
-                outcome.set_result(error)
+        for (_, tell), error in zip(batch, outcomes, strict=True):
+            tell(error)
         self.on_batch()
+
+
+def _settle(outcome: asyncio.Future[StorageError | None], error: StorageError | None) -> None:
+    if not outcome.done():  # who waited may be gone
+        outcome.set_result(error)
 
 
 def _not_handled(error: BaseException) -> StorageError:

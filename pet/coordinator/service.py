@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -223,15 +224,31 @@ class CoordinatorService:
             LocalProtocolError: the service does not run.
             ServiceBusyError: the outcome of the message cannot be stored now.
         """
+        outcome = asyncio.get_running_loop().create_future()
+        self.take_message(body, partial(_settle, outcome))
+        await outcome
+
+    def take_message(self, body: SealedBody | Buffer, tell: Callable[[ServiceBusyError | None], None]) -> None:
+        """Give one sealed message to the engine, as `handle_message` does; `tell` gets what that would raise.
+
+        Raises:
+            LocalProtocolError: the service does not run.
+        """
         if self._batches is None:
             raise LocalProtocolError(_NOT_RUNNING)
-        body, begin_seconds = as_sealed_body(body), time.monotonic()
-        size_bytes = body.size_bytes
-        error = await self._batches.put(body)
-        if error is not None:
-            raise ServiceBusyError(str(error))
-        if self.on_message_handled is not None:
+        body = as_sealed_body(body)
+        self._batches.take(body, partial(self._tell_handled, tell, body.size_bytes, time.monotonic()))
+
+    def _tell_handled(
+        self,
+        tell: Callable[[ServiceBusyError | None], None],
+        size_bytes: int,
+        begin_seconds: float,
+        error: StorageError | None,
+    ) -> None:
+        if error is None and self.on_message_handled is not None:
             self.on_message_handled(size_bytes, time.monotonic() - begin_seconds)
+        tell(None if error is None else ServiceBusyError(str(error)))
 
     def _wake_if_earlier(self) -> None:
         """Look at time now, if a message has brought the end of the phase forward."""
@@ -306,6 +323,15 @@ class CoordinatorService:
             if threads is not None:
                 threads.shutdown(wait=True, cancel_futures=True)
         self.engine.shut_down()
+
+
+def _settle(outcome: asyncio.Future[None], error: ServiceBusyError | None) -> None:
+    if outcome.done():  # who waited may be gone
+        return
+    if error is None:
+        outcome.set_result(None)
+    else:
+        outcome.set_exception(error)
 
 
 async def _run_in(

@@ -76,6 +76,8 @@ class GuardedProtocol(BodyProtocol, asyncio.BufferedProtocol):
         self._header_lines = 0
         self._header_end = b""
         self._reason = ""
+        #: Whether nobody has begun to answer it: pet/transports/short_requests.py.
+        self._is_put_off = False
         #: What came while a request was answered.
         self._rest = bytearray()
 
@@ -166,15 +168,18 @@ class GuardedProtocol(BodyProtocol, asyncio.BufferedProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Note that a request has begun."""
-        self._made_progress = True
-        self._headers_deadline.close()
-        self._begin_body()
-        self._header_bytes, self._header_end = 0, b""
+        """Note that a request has begun, and let it be answered."""
+        self._note_headers()
         if self._body_left is not None and MIN_RECEIVE_BYTES < self._body_left <= WHOLE_BODY_BYTES:
             self._whole_holding = self.open_connections.admit_whole(self._peer, self._body_left)
         super().on_headers_complete()
         self._offer_to_fill()
+
+    def _note_headers(self) -> None:
+        self._made_progress = True
+        self._headers_deadline.close()
+        self._begin_body()
+        self._header_bytes, self._header_end = 0, b""
 
     def on_response_complete(self) -> None:
         """Go on with what came meanwhile."""
@@ -254,7 +259,7 @@ class GuardedProtocol(BodyProtocol, asyncio.BufferedProtocol):
         else:
             self._feed(piece)
         # Most headers come whole, and need no timer.
-        if self.cycle is None or self.cycle.response_complete:
+        if (self.cycle is None or self.cycle.response_complete) and not self._is_put_off:
             self._headers_deadline.begin()
         if self._made_progress:
             self._header_bytes = 0

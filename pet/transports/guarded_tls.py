@@ -89,7 +89,10 @@ def serving_context(certificate: Path, key: Path, client_authority: Path | None 
 
 
 def guarded_tls_protocol(
-    limits: ConnectionLimits, context: ServingContext, refusals: RefusalCounts | None = None
+    limits: ConnectionLimits,
+    context: ServingContext,
+    refusals: RefusalCounts | None = None,
+    http: type[GuardedProtocol] | None = None,
 ) -> type[TlsGate]:
     """Return a protocol class for `uvicorn.Config(http=...)` that serves https; uvicorn itself gets no certificate.
 
@@ -97,12 +100,13 @@ def guarded_tls_protocol(
         limits: what connections may take; the time for headers is the time for the handshake too.
         context: see `serving_context`.
         refusals: where refusals are counted; None counts them apart.
+        http: what takes over after the handshake, with the same limits; None for a `guarded_protocol`.
     """
 
     class BoundGate(TlsGate):
         _context = context
         _lines = LineLimit()
-        _http = guarded_protocol(limits, refusals)
+        _http = http or guarded_protocol(limits, refusals)
 
     return BoundGate
 

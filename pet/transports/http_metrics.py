@@ -83,14 +83,15 @@ class HttpMetrics:
 
             async def send_counted(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    self._count(self._route_of(scope) or _OTHER_ROUTE, message["status"])
+                    self.count_answer(self._route_of(scope) or _OTHER_ROUTE, message["status"])
                 await send(message)
 
             await app(scope, receive, send_counted)
 
         return counting
 
-    def _count(self, route: str, status: int) -> None:
+    def count_answer(self, route: str, status: int) -> None:
+        """Count an answer of a route."""
         counter = self._counters.get((route, status))
         if counter is None:
             counter = self._counters[route, status] = self._answers.labels(route, str(status))

@@ -79,7 +79,7 @@ class MessageRoute:
         body: bytes = message.get("body", b"")
         if len(body) > declared:
             raise BodyTooLargeError(f"body: expected at most {declared} bytes, got more")
-        reservation = self._service.memory.try_reserve(len(body), holder, _keep)
+        reservation = self._service.memory.try_reserve(len(body), holder, keep)
         if reservation is None:
             return False
         try:
@@ -123,7 +123,7 @@ def _own_path(scope: Scope) -> str:
     return path.removeprefix(root) if root else path
 
 
-def _keep() -> None:
+def keep() -> None:
     """Arrange for nothing: a body that is whole is kept before anybody can evict it."""
 
 

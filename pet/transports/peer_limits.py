@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable
 from typing import Final
 
 from pet.errors import MissingExtraError
@@ -28,23 +26,14 @@ class PeerLimits:
 
     Args:
         app: the application.
-        requests_per_second: of one peer; infinite for no bound.
-        bytes_per_second: of the request bodies of one peer; infinite for no bound.
-        clock: returns seconds that never go back.
+        rates: of one peer; `bytes` are those of request bodies.
         refusals: where refusals are counted; None counts them apart.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        requests_per_second: float,
-        bytes_per_second: float,
-        clock: Callable[[], float] = time.monotonic,
-        refusals: RefusalCounts | None = None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, rates: Rates, refusals: RefusalCounts | None = None) -> None:
         self._refusals = RefusalCounts() if refusals is None else refusals
         self._app = app
-        self._rates: Final = Rates(requests_per_second, bytes_per_second, clock)
+        self._rates: Final = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 429, or let the application answer and count the body."""

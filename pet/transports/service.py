@@ -13,6 +13,7 @@ from pet.bodies.body import SealedBody
 from pet.bodies.memory_budget import MemoryBudget
 from pet.bodies.spool import Spool
 from pet.buffers import Buffer
+from pet.errors import ServiceBusyError
 from pet.transports.base import Endpoint
 from pet.transports.refusal_counts import RefusalCounts
 
@@ -93,7 +94,15 @@ class Service(Protocol):
         ...
 
     async def handle_message(self, body: SealedBody | Buffer) -> None:
-        """Give one sealed message to the endpoint, in a worker thread, and close it."""
+        """Give one sealed message to the endpoint, in a worker thread, and close it.
+
+        Raises:
+            ServiceBusyError: its outcome cannot be stored now.
+        """
+        ...
+
+    def take_message(self, body: SealedBody | Buffer, tell: Callable[[ServiceBusyError | None], None]) -> None:
+        """Do the same for who does not wait: `tell` gets the outcome in the event loop, never before this returns."""
         ...
 
     async def run(

@@ -8,7 +8,7 @@ from asgi_server import serving
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
 from pet.transports.peer_limits import PeerLimits
-from pet.transports.rates import BURST_SECONDS, MAX_NAMES
+from pet.transports.rates import BURST_SECONDS, MAX_NAMES, Rates
 
 
 class Server:
@@ -16,7 +16,7 @@ class Server:
 
     def __init__(self, requests_per_second=1.0, bytes_per_second=100.0):
         self.now = 0.0
-        self.limits = PeerLimits(self._read, requests_per_second, bytes_per_second, lambda: self.now)
+        self.limits = PeerLimits(self._read, Rates(requests_per_second, bytes_per_second, lambda: self.now))
 
     async def _read(self, scope, receive, send):
         while (await receive()).get("more_body"):
