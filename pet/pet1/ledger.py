@@ -82,6 +82,8 @@ class RoundLedger:
         newest: the newest version of each peer's statistics in any round that was entered, by key.
         last_called: highest number of a call that it has answered; None before the first.
         called_version: of its statistics in that answer.
+        unknown: highest number of a call that it has answered, as a result shows, and knows nothing of; None for none. Its
+            state is older than what it has sent, so its word (F2) would not be true.
     """
 
     def __init__(
@@ -93,10 +95,11 @@ class RoundLedger:
         settled: Iterable[int] = (),
         newest: Mapping[bytes, int] | None = None,
         crowds: Mapping[frozenset[bytes], Mapping[bytes, int]] | None = None,
+        unknown: int | None = None,
     ) -> None:
         self.own = own
         self.entries = {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
-        self.last_called, self.called_version = last_called, called_version
+        self.last_called, self.called_version, self.unknown = last_called, called_version, unknown
         self.newest = dict(newest or {})
         for entry in self.entries.values():
             self._note_versions(entry)
@@ -187,6 +190,12 @@ class RoundLedger:
         self.entries = dict(sorted(self.entries.items()))
         self._note_versions(entry)
 
+    def note_calls(self, calls: Iterable[Called]) -> None:
+        """Compare the answers to the call of a round that has a result with what this peer remembers of its own."""
+        for call in calls:
+            if call.peer == self.own and call.number > (self.last_called or 0):
+                self.unknown = max(call.number, self.unknown or 0)
+
     def settle(self, least_changed: int = MIN_CHANGED) -> None:
         """Drop the entries that no later set can be combined with (F5).
 
@@ -262,6 +271,7 @@ class RoundLedger:
             "entries": entries,
             "settled": sorted(self._settled),
             "newest": {peer.hex(): version for peer, version in self.newest.items()},
+            "unknown": self.unknown,
             "crowds": [
                 [sorted(peer.hex() for peer in peers), {peer.hex(): version for peer, version in pairs.items()}]
                 for peers, pairs in self._crowds.items()
@@ -291,7 +301,7 @@ class RoundLedger:
                 )
                 for entry in record["entries"]
             ]
-            last, version = record["last_called"], record["called_version"]
+            last, version, unknown = record["last_called"], record["called_version"], record["unknown"]
             return cls(
                 bytes.fromhex(record["own"]),
                 entries,
@@ -303,4 +313,5 @@ class RoundLedger:
                     frozenset(map(bytes.fromhex, peers)): {bytes.fromhex(peer): int(version) for peer, version in pairs.items()}
                     for peers, pairs in record["crowds"]
                 },
+                None if unknown is None else int(unknown),
             )

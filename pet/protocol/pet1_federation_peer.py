@@ -75,7 +75,7 @@ class Pet1Peer:
 
         Raises:
             ConfigError: `least_changed` below 2: a combination of sums could be of one peer.
-            StateError: `saved` is no state of this peer.
+            StateError: `saved` is no state of this peer, or one of its states is older than another.
         """
         if least_changed < MIN_CHANGED:
             raise ConfigError(f"least_changed: expected {MIN_CHANGED} or more, got {least_changed}")
@@ -102,6 +102,17 @@ class Pet1Peer:
             threads=threads,
         )
         self._joined: LedgerEntry | None = None
+        self._require_one_time()
+
+    def _require_one_time(self) -> None:
+        """Refuse states of which one was put back to an earlier time: each is stored before what depends on it is sent."""
+        called, masked = self.ledger.last_called or 0, self._participant.last_number or 0
+        announced = self.member.last_number or 0
+        if max(masked, announced) > called:
+            raise StateError(f"saved ledger: expected one that knows of round {max(masked, announced)}, got an older one")
+        answered = max((entry.number for entry in self.ledger.entries.values() if entry.answered), default=0)
+        if answered > min(masked, announced):
+            raise StateError(f"saved member: expected one that has answered round {answered}, got an older one")
 
     def call(self, number: int, version: int) -> bytes:
         """Return its signed answer to the call of a round: from now on it answers no certificate of an older one (F2, F4).
@@ -112,7 +123,12 @@ class Pet1Peer:
 
         Raises:
             RemoteProtocolError: "wrong_round": a number below that of an earlier call, or the same with another version.
+            StateError: it has answered calls that it does not remember, so what it says of earlier rounds would not be true.
         """
+        if self.ledger.unknown is not None:
+            raise StateError(
+                f"saved ledger: expected one that knows of round {self.ledger.unknown}, which this peer was in, got an older"
+            )
         called = self.ledger.call(number, version)
         self._save_ledger()
         self.member.note_call(number)
@@ -193,7 +209,9 @@ class Pet1Peer:
             RemoteProtocolError: as `split_signed`, `read_calls` and `RoundLedger.enter`.
         """
         accepted, _ = split_signed(enrolment)
-        entry = LedgerEntry.of(accepted.version, read_calls(calls, accepted), accepted.plan, accepted.members)
+        answers = read_calls(calls, accepted)
+        entry = LedgerEntry.of(accepted.version, answers, accepted.plan, accepted.members)
+        self.ledger.note_calls(answers)
         self.ledger.enter(entry)
         self.ledger.mark(entry.number, published=True)
         self._save_ledger()

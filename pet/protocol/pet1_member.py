@@ -141,6 +141,11 @@ class MemberMachine:
         return self._state.seen
 
     @property
+    def last_number(self) -> int | None:
+        """Highest number of a round that it announced a point for."""
+        return self._state.last_number
+
+    @property
     def complaint_count(self) -> int:
         """Updates of the round whose box for this member is bad."""
         return 0 if self._opened is None else len(self._opened.complaints)

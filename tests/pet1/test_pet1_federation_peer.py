@@ -171,6 +171,34 @@ def test_a_restarted_peer_goes_on_with_its_round() -> None:
     assert federation.ledger(0).entries[5].answered
 
 
+def test_a_state_that_was_put_back_is_refused_where_another_one_shows_it() -> None:
+    federation = Federation()
+    before = dict(federation.disks[0])
+    federation.play(5)
+    older = dict(federation.disks[0])
+    *_, certificate = federation.play(6)
+    federation.peers[0].answer(certificate)
+    now = federation.disks[0]
+    for put_back, problem in ((LEDGER, "saved ledger: expected one that knows of round 6"), ("member", "has answered round 6")):
+        for earlier in (before, older):
+            federation.disks[0] = {
+                name: state for name, state in (now | earlier).items() if name != put_back or name in earlier
+            }
+            federation.disks[0] |= {name: now[name] for name in now if name != put_back}
+            with pytest.raises(StateError, match=problem):
+                federation.start(0)
+    # All of it from one time: nothing here shows it, but the result of a round that the peer was in does, for good.
+    federation.disks[0] = dict(older)
+    federation.peers[0] = restored = federation.start(0)
+    enrolment, calls = federation.announce(7, [peer.call(7, 1) for peer in federation.peers])[1:3]
+    federation.disks[0] = dict(older)
+    restored = federation.start(0)
+    restored.note_result(enrolment, calls)
+    for peer in (restored, federation.start(0)):
+        with pytest.raises(StateError, match="knows of round 7, which this peer was in"):
+            peer.call(8, 1)
+
+
 def test_sets_that_would_show_a_peer_are_refused_before_anything_is_signed() -> None:
     federation = Federation(4)
     federation.peers, everybody = federation.peers[:3], federation.peers

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
-from pet.errors import RemoteProtocolError, SharingError
+from pet.errors import FederationStateError, RemoteProtocolError, SharingError, StateError
 from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import RoundVector
 from pet.federation.peer.earlier_ledger import take_over_ledger
@@ -31,6 +31,7 @@ from pet.protocol.pet1_participant import RoundTerms
 _Item = TypeVar("_Item")
 #: How the names of its states begin in the peer's store.
 STATES: Final = "pet1."
+_RESTORED: Final = "its state was restored from a backup, and it takes no further part; leave the federation and join it again"
 #: With as many confirmed members, this peer included, one of them may collude over several rounds.
 _MANY_MEMBERS: Final = 5
 _MIN_CHANGED_OF_MANY: Final = 3
@@ -89,9 +90,13 @@ class RoundPeer:
 
         Raises:
             RemoteProtocolError: "wrong_round".
+            FederationStateError: this peer was restored from a backup, and does not know what it has answered.
         """
         with self._lock:
-            return self._peer.call(number, version)
+            try:
+                return self._peer.call(number, version)
+            except StateError as error:
+                raise FederationStateError(f"{error}: {_RESTORED}") from None
 
     def join(self, announced: AnnouncedRound, vector: RoundVector, least_changed: int) -> PeerSteps:
         """Join a round that was announced; see `Pet1Peer.join`.
@@ -143,8 +148,14 @@ class RoundPeer:
             raise RemoteProtocolError(
                 "unknown_enrolment", "enrolment of a result: expected one signed by the admin, got another"
             )
+        ledger = self._peer.ledger
         with self._lock:
+            known, before = ledger.unknown, ledger.last_called or 0
             self._peer.note_result(enrolment, calls)
+            if known is None and ledger.unknown is not None:
+                self._context.log_error(
+                    f"This peer was in round {ledger.unknown}, and knows of none after round {before}: {_RESTORED}"
+                )
             self._peer.ledger.settle(self._peer.least_changed)
         return accepted.version, {call.peer: call.version for call in read_calls(calls, accepted)}
 
