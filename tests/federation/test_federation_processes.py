@@ -73,18 +73,23 @@ def test_servers_federate_and_one_is_killed_and_returns(tmp_path, counts):
                 site.client.start_pulse(site.name)
             asking.client.sync_now(asking.name)
             require_pooled(sites[:count], parts[:count])
+            # Of five members and more three change together: two that come, and one that has learned.
+            extra = some_rows(20, 300 + count)
+            admin.client.learn("peer0", extra)
+            parts[0] = pooled(parts[0], extra)
 
         killed = sites[4]
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait()
-        more = [some_rows(20, 77), some_rows(20, 78)]
+        more = [some_rows(20, seed) for seed in (77, 78, 79)]
         sites[1].client.learn("peer1", more[0])
         sites[3].client.sync_now("peer3")
         require_pooled(sites[:4], [*parts[:4], *parts[5:], more[0]])
 
         (back,) = stack.enter_context(running_sites([killed.name], tmp_path))
         wait_until_connected(back)
-        sites[2].client.learn("peer2", more[1])
+        for site, rows in zip(sites[1:3], more[1:], strict=True):
+            site.client.learn(site.name, rows)
         asking = sites[2 if len(counts) < 3 else 5]
         asking.client.sync_now(asking.name)
         require_pooled([admin, back], [*parts, *more])
