@@ -11,6 +11,7 @@ from pet1_rounds import reason_of
 
 from pet.crypto import EncryptionKeyPair
 from pet.errors import ConfigError, LocalProtocolError, StateError
+from pet.participant.enrolments import EnrolmentTrust
 from pet.pet1.certificate import Certificate
 from pet.pet1.committee import Committee
 from pet.pet1.federation import Called, FederationPolicy, enrol_federation
@@ -233,3 +234,12 @@ def test_who_is_not_listed_is_idle_and_states_of_others_are_refused() -> None:
         federation.start(1)
     with pytest.raises(ConfigError, match="expected 2 or more, got 1"):
         federation.start(0, least_changed=1)
+
+
+def test_an_enrolment_of_a_federation_says_who_must_collude() -> None:
+    federation = Federation()
+    enrolment = enrol_federation(5, NOW + 60, [key.public_key for key in federation.keys[:3]])
+    trust = EnrolmentTrust(policy=federation.policy, names={federation.keys[0].public_key: "anna"})
+    assert "any 2 of anna, " in trust.describe(enrolment)
+    assert "also says who is enrolled" not in trust.describe(enrolment, federation.keys[0].public_key)
+    assert "also says who is enrolled" in trust.describe(enrolment, federation.admin.public_key)
