@@ -27,6 +27,8 @@ Scalar = int | float | Fraction | np.integer[Any] | np.floating[Any]
 
 #: kDLCPU of DLPack.
 _DLPACK_CPU: Final = 1
+#: Weights that stay in the cache between two passes over them.
+_PIECE_LENGTH: Final = 1 << 17
 
 #: A scalar's numerator and denominator may have this many bits. A float needs at most 1075; the kernels' buffers hold the
 #: product with 10^324 of the widest config and leave room for the shifts.
@@ -305,6 +307,22 @@ def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
         raise ModelError("weights: expected an array without missing values, got a numpy.ma.MaskedArray: fill them first")
     if weights.dtype not in allowed or weights.ndim != 1:
         raise ModelError(f"weights: expected {expected} of one dimension, got {weights.dtype} of shape {weights.shape}")
+
+
+def copy_finite(weights: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of weights of one dimension.
+
+    Raises:
+        ModelError: NaN or infinity among them.
+    """
+    copy = kernels.new_array(weights.shape, weights.dtype)
+    finite = np.empty(min(_PIECE_LENGTH, len(weights)), dtype=np.bool_)
+    for start in range(0, len(weights), _PIECE_LENGTH):
+        piece = copy[start : start + _PIECE_LENGTH]
+        piece[:] = weights[start : start + _PIECE_LENGTH]  # looked at while it is in the cache
+        if not np.isfinite(piece, out=finite[: len(piece)]).all():
+            raise ModelError("model: expected finite weights, got NaN or infinity")
+    return copy
 
 
 def _is_for_integers(config: MaskConfig) -> bool:

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,7 @@ _SUFFIX: Final = ".leaves"
 #: Of files that are dropped, and not removed yet.
 _DROPPED_SUFFIX: Final = ".dropped"
 _LOCK_NAME: Final = "lock"
+_KNOWN_PATHS: Final = 64
 
 
 class FolderLeafStore:
@@ -59,6 +61,8 @@ class FolderLeafStore:
         self._held: Final[dict[bytes, set[int] | None]] = {}
         #: The uploads whose files have durable names.
         self._named: Final[set[bytes]] = set()
+        # Of the files that leaves are written to now: a path takes longer to make than a file to open.
+        self._path_of: Final = lru_cache(_KNOWN_PATHS)(lambda upload: folder / f"{upload.hex()}{_SUFFIX}")
         self._remover: Final = ThreadPoolExecutor(1, thread_name_prefix="pet-leaves")
         try:
             make_private_folder(folder)
@@ -137,9 +141,6 @@ class FolderLeafStore:
         """Let others use the folder, who remove what is dropped and still there; calling it twice does no harm."""
         self._remover.shutdown(wait=True, cancel_futures=True)
         self._lock.close()
-
-    def _path_of(self, upload: bytes) -> Path:
-        return self._folder / f"{upload.hex()}{_SUFFIX}"
 
     def _read_marks(self, upload: bytes) -> None:
         """Find out which leaves an earlier process left of an upload; once."""

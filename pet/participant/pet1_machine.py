@@ -20,13 +20,12 @@ from collections.abc import Callable, Generator
 from fractions import Fraction
 from typing import Any, Final, Literal, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pet.crypto import KEY_SEED_BYTES, SigningKeyPair
 from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.mask_choices import FieldValues
-from pet.masking import Scalar, to_exact_scalar
+from pet.masking import Scalar, copy_finite, to_exact_scalar
 from pet.participant.enrolments import EnrolmentTrust
 from pet.participant.pet1_documents import names_digest
 from pet.participant.pet1_inclusion import InclusionSteps
@@ -165,9 +164,7 @@ class Pet1Machine(RoundFollower[Event]):
         if self.record is None:
             raise ModelError("model: expected the length and data type of a round, got none from the coordinator yet")
         require_fit(model, self.record)
-        if not np.isfinite(model).all():
-            raise ModelError("model: expected finite weights, got NaN or infinity")
-        self._model = model.copy()
+        self._model = copy_finite(model)
 
     def model_steps(self) -> Generator[Pet1Request, Any, NDArray[Any] | None]:
         """Yield requests, take their answers, and return the model that the round starts from; see `fetch_round_model`."""

@@ -47,14 +47,18 @@ class UpdateOpen:
 
     def missing(self) -> Iterator[range]:
         """Yield the leaves that are missing, as pieces of at most 16 in a row."""
-        start = 0
-        while start < len(self.have):
-            end = start
-            while end < min(len(self.have), start + MAX_PIECE_LEAVES) and not self.have[end]:
-                end += 1
-            if end > start:
-                yield range(start, end)
-            start = max(end, start + 1)
+        have, end = self.have, 0
+        while (start := _find(have, end, is_there=False)) < len(have):
+            end = min(start + MAX_PIECE_LEAVES, _find(have, start, is_there=True))
+            yield range(start, end)
+
+
+def _find(have: tuple[bool, ...], start: int, *, is_there: bool) -> int:
+    """Return the number of the first leaf from one on that is there, or is not; behind the last if there is none."""
+    try:
+        return have.index(is_there, start)
+    except ValueError:
+        return len(have)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,8 @@ def read_answer(data: Buffer, leaf_count: int) -> UpdateAnswer:
     pieces_in_flight, bitmap = int.from_bytes(rest[:2], "little"), int.from_bytes(rest[2:], "little")
     is_possible = pieces_in_flight > 0 and bitmap < 1 << leaf_count
     require(is_possible, _MALFORMED, "answer: expected room for a piece or more, and no leaves beyond the last, got others")
-    return UpdateOpen(pieces_in_flight, tuple(bool(bitmap >> index & 1) for index in range(leaf_count)))
+    bits = np.unpackbits(np.frombuffer(rest, dtype=np.uint8, offset=2), count=leaf_count, bitorder="little")
+    return UpdateOpen(pieces_in_flight, tuple(bits.astype(bool).tolist()))
 
 
 def build_piece(header_digest: bytes, leaves: range, vector: memoryview) -> list[Buffer]:

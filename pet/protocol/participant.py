@@ -22,12 +22,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final, Literal, Self, assert_never
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, StateError
-from pet.masking import Scalar, to_exact_scalar
+from pet.masking import Scalar, copy_finite, to_exact_scalar
 from pet.messages import RoundParameters
 from pet.protocol.participant_checks import read_parameters, require_fit, require_options, require_policies
 from pet.protocol.participant_events import (
@@ -240,9 +239,7 @@ class ParticipantMachine:
         if self._round.parameters is None:
             raise ModelError("model: expected the length and data type of a round, got none from the coordinator yet")
         require_fit(model, self._round.parameters)
-        if not np.isfinite(model).all():
-            raise ModelError("model: expected finite weights, got NaN or infinity")
-        self._round.model = model.copy()
+        self._round.model = copy_finite(model)
 
     def save(self) -> bytes:
         """Return everything that is needed to go on later; possible in every state.
