@@ -15,7 +15,6 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +25,7 @@ from pet.coordinator.service import CoordinatorService
 from pet.mask_config import MaskConfig
 from pet.pet1.answers import OPEN, UpdateAccepted, UpdateOpen, build_piece, read_answer
 from pet.pet1.header_batch import HeaderBatch
-from pet.pet1.leaves import LEAF_BYTES, derive_leaf_digest, leaf_count
+from pet.pet1.leaves import LEAF_BYTES, derive_leaf_digest, derive_leaf_digests, leaf_count
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 from pet.transports.nats import AsyncNatsTransport, NatsServer, NatsSettings, Subjects, connect
@@ -249,19 +248,13 @@ async def send(way: str, url: str, number: int, path: Path) -> None:
 
 
 async def send_update(transport: AsyncNatsTransport, body: memoryview) -> None:
-    """Send an update as a participant does: digests of all leaves first, on as many threads as it masks with."""
-    leaves = range(leaf_count(len(body)))
-
-    def digest(index: int) -> bytes:
-        return derive_leaf_digest(body[index * LEAF_BYTES : (index + 1) * LEAF_BYTES], index, len(body), _CONTEXT)
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        digests = await asyncio.to_thread(lambda: list(threads.map(digest, leaves)))
+    """Send an update as a participant does, the digests of all leaves first."""
+    digests = await asyncio.to_thread(derive_leaf_digests, body, _CONTEXT)
     name = bytes(body[:32])
-    answer = read_answer(await transport.open_update(name + b"".join(digests)), len(leaves))
+    answer = read_answer(await transport.open_update(name + b"".join(digests)), len(digests))
     while isinstance(answer, UpdateOpen):
         piece = build_piece(name, next(answer.missing()), body)
-        answer = read_answer(await transport.send_piece(piece), len(leaves))
+        answer = read_answer(await transport.send_piece(piece), len(digests))
     if answer != UpdateAccepted():
         raise SystemExit(f"expected the update to be accepted, got {answer}")
 

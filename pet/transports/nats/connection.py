@@ -124,10 +124,10 @@ class NatsConnection(KeptSession):
 
         return await self.subscribe(subject, handle, taker=taker, is_checked=is_checked)
 
-    def answer(self, message: Msg) -> None:
-        """Answer a request with nothing, without waiting. Whether the answer arrives, nobody knows."""
+    def answer(self, *messages: Msg, data: bytes = b"") -> None:
+        """Answer requests with the same, or nothing, without waiting. Whether the answers arrive, nobody knows."""
         if self._session is not None:
-            self._session.answer(message)
+            self._session.answer(messages, data)
 
     def recycle(self, payload: memoryview) -> None:
         """Receive into the buffer of a message that was taken and is no longer referenced."""

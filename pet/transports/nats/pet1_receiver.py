@@ -13,6 +13,7 @@ Source: docs/spec/profile.md 7.3, 15.2.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -28,7 +29,7 @@ from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.pet1_frames import NO_ROOM
 from pet.transports.nats.pet1_senders import DEFAULT_SENDERS, Pet1Senders
 from pet.transports.nats.subjects import Subjects
-from pet.transports.nats.subscription import Subscription, respond
+from pet.transports.nats.subscription import Subscription
 from pet.transports.pet1 import IncomingPiece, Pet1Endpoint
 from pet.transports.rates import Rates
 from pet.transports.refusal_counts import RefusalReason
@@ -142,17 +143,19 @@ class Pet1Receiver:
                 answers[:] = [NO_ROOM] * len(messages)
             except Exception:
                 _logger.exception("leaves of %s could not be taken", peer)
-            for message, answer in zip(messages, answers, strict=True):
+            for _ in messages:
                 self._senders.end_leaf(peer, _now_seconds())
+            for answer, together in itertools.groupby(zip(answers, messages, strict=True), key=lambda pair: pair[0]):
                 if answer is not None:
-                    await self._answer(peer, message, answer)
+                    self._answer(peer, [message for _, message in together], answer)
         del self._waiting[key]
 
-    async def _answer(self, peer: str, message: Msg, answer: bytes) -> None:
+    def _answer(self, peer: str, messages: Sequence[Msg], answer: bytes) -> None:
         if answer and answer[0] != OPEN:
             self._note_end(peer, answer)
-        await respond(message, answer)
-        self._recycle(message)
+        self._connection.answer(*messages, data=answer)
+        for message in messages:
+            self._recycle(message)
 
     async def _judge(self, peer: str, upload: bytes, pieces: Sequence[memoryview]) -> list[bytes]:
         """Have the endpoint take leaves of one update; returns their answers."""

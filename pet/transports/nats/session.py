@@ -215,16 +215,18 @@ class Session:
             self.client.takers.pop(subscription.client_side._id, None)
             await subscription.client_side.unsubscribe()
 
-    def answer(self, message: Msg) -> None:
-        """Answer a request with nothing, without waiting; it is lost without a connection."""
-        if not (self.client.is_connected and may_answer(message)):
+    def answer(self, messages: Sequence[Msg], data: bytes) -> None:
+        """Answer requests with the same, without waiting, all at once; it is lost without a connection."""
+        if not self.client.is_connected:
             return
-        if self._wire is None:
-            task = asyncio.create_task(respond(message, b""))
+        answered = [message for message in messages if may_answer(message)]
+        if self._wire is not None:
+            self._wire.write(b"".join(b"PUB %b %d\r\n%b\r\n" % (each.reply.encode(), len(data), data) for each in answered))
+            return
+        for message in answered:
+            task = asyncio.create_task(respond(message, data))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
-        else:
-            self._wire.write(f"PUB {message.reply} 0\r\n\r\n".encode())
 
     def recycle(self, payload: memoryview) -> None:
         """Receive into the buffer of a message that is no longer referenced."""
