@@ -153,7 +153,7 @@ def _native() -> tuple[Any, Any, Any, Any] | None:
     """Return the compiled module, and libsodium's functions that it is to call; None in a build without it."""
     if not has_module():
         return None
-    from pet.kernels._native import ffi, lib
+    from pet.kernels._compiled import ffi, lib
 
     open_box, verify = (_address_of(name) for name in ("crypto_box_seal_open", "crypto_sign_open"))
     return ffi, lib, ffi.cast("pet_box_open", open_box), ffi.cast("pet_sign_open", verify)

@@ -47,7 +47,8 @@ def load_backend(name: str) -> Backend:
     except ImportError as error:
         if name in COMPILED_BACKENDS and has_module():
             raise BackendError(
-                f"the compiled kernels of pet do not load: {error}; build them again for this machine"
+                f"the compiled kernels of pet do not load: {error}; build them again on this machine: pip install -e . in a "
+                "source tree, else pip install --force-reinstall --no-deps"
             ) from error
         hint = install_command("numba") if name == "numba" else "a C compiler when pet is installed"
         raise BackendError(f"kernel back-end {name!r} is not installed ({error}); it needs {hint}") from error

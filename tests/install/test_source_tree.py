@@ -9,6 +9,7 @@ from builds import copy_sources, python, run
 
 from pet import _installation, kernels
 from pet.kernels import _native
+from pet.kernels._compiled import DECLARATIONS
 
 #: The pet that these tests run with.
 BUILT = Path(_native.__file__).resolve().parents[1]
@@ -103,6 +104,18 @@ def test_a_module_that_does_not_load_is_an_error(unbuilt, tmp_path):
     done = python(SHOW, tmp_path / "broken")
     assert "BackendError: the compiled kernels of pet do not load: " in done.stderr
     assert python(SHOW, tmp_path / "broken", PET_BACKEND="numba").stdout.strip() == "numba"
+
+
+def test_a_module_of_other_sources_is_an_error(unbuilt, tmp_path):
+    """As after an update of a source tree that was not built again: it would fail where a function has changed."""
+    shutil.copytree(unbuilt, tmp_path / "updated")
+    shutil.copy(_native.__file__, tmp_path / "updated" / "pet" / "kernels")
+    python_file = tmp_path / "updated" / "pet" / "kernels" / "_compiled.py"
+    other = python_file.read_text().replace(f"0x{DECLARATIONS:08X}", "0x00000001")
+    python_file.write_text(other)
+    error = python(SHOW, tmp_path / "updated").stderr.splitlines()[-1]
+    assert "the compiled kernels of pet do not load: they were built from other sources" in error
+    assert "pip install -e ." in error
 
 
 @pytest.mark.parametrize(("blocked", "engine"), [("", "numba"), ("numba", "Python integers, about a thousand times slower")])
