@@ -49,7 +49,7 @@ def _show(client: Client, project: str, console: Console) -> None:
     console.print(
         f"{project}: {role} of {info['fed_name']} ({info['fed_mode']}), {'pulsing' if info['is_pulsing'] else 'not pulsing'}"
     )
-    how = "PET rounds" if info["fed_use_smpc"] == "true" else "plain exchange"
+    how = "rounds of pet/1" if info["fed_use_smpc"] == "true" else "plain exchange"
     console.print(f"schedule {info['sync_sched']}, {how}, broker {info['nats_hosts']}: {info['nats_state']}")
     for warning in info.get("fed_warnings", []):
         console.print(f"warning: {warning}")

@@ -152,7 +152,7 @@ class FederationTerms:
         admin: the identity of the peer that validates join tokens. None only in compatibility mode, when a client left our
             keys out of the join: the answer to the join is authenticated by the secret key alone then, and names it.
         encrypts: `fed_encrypt`.
-        uses_smpc: `fed_use_smpc`: each tick is a PET round.
+        uses_smpc: `fed_use_smpc`: each tick is a round under masks.
         schema: JSON text: of a `Schema` for statistics, `{"length": n}` for a model; None until it is known.
     """
 

@@ -224,7 +224,7 @@ class ModelProject:
         self._model, self._weight, self.version = values.copy(), float(weight), self.version + 1
 
     def to_round(self) -> tuple[NDArray[np.float64], Fraction]:
-        """Return what goes into a PET round: the model, and weight / max_weight as the scalar.
+        """Return what goes into a round: the model, and weight / max_weight as the scalar.
 
         Raises:
             FederationStateError: no model was set.

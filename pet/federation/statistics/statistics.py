@@ -1,4 +1,4 @@
-"""The sufficient statistics of rows ("DEM"): learned, forgotten, merged, and carried through a PET round.
+"""The sufficient statistics of rows ("DEM"): learned, forgotten, merged, and carried through a round.
 
 Every number of it adds up over peers. The numbers are those of z = (x - centre) / scale, which keeps the digits that raw sums
 of squares lose. They are held as unevaluated sums of two float64 (about 106 bits), so that merging and subtracting lose nothing
