@@ -28,6 +28,8 @@ _Answer = TypeVar("_Answer")
 _PATIENCE_SECONDS: Final = 120.0
 _UPDATE: Final = "/pet/v1/update"
 #: What a body counts as that does not go on; between two Update phases it is answered before it is read.
+#: What another length than the round's is counted as, unless it comes too often before.
+_LENGTH_REASONS: Final = ("rate", "wrong_phase", "length_mismatch")
 _BODY_REASONS: Final = ("no_room", "body_evicted", "body_stalled", "rate", "connection_rate", "wrong_phase", "length_mismatch")
 
 
@@ -85,7 +87,9 @@ def pet1_attacks(players: Players, vector_bytes: int, sealed_bytes: int) -> tupl
         Attack("slow leaves", 100, lambda _: post(36 + LEAF_BYTES, 300_000, f"{_UPDATE}/leaves"), b"x", reasons=_BODY_REASONS),
         Attack("slow openings", 100, lambda _: post(sealed_bytes, 100, f"{_UPDATE}/open"), b"x", reasons=_BODY_REASONS),
         Attack("slow updates", 100, begun_update, reasons=_BODY_REASONS),
-        Attack("other lengths", 20, lambda _: post(10**9, 1000, _UPDATE), bytes(1 << 16), 0.0, reads=True, reasons=("rate",)),
+        Attack(
+            "other lengths", 20, lambda _: post(10**9, 1000, _UPDATE), bytes(1 << 16), 0.0, reads=True, reasons=_LENGTH_REASONS
+        ),
         Attack(
             "junk openings", 20, lambda _: post(sealed_bytes, sealed_bytes, f"{_UPDATE}/open"), reads=True, reasons=("rate",)
         ),
