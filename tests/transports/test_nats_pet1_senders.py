@@ -76,6 +76,22 @@ def test_a_sender_has_no_more_under_way_than_its_share(senders: Pet1Senders) -> 
     assert senders.take_leaf("b", LEAVES, 0)
 
 
+def test_leaves_under_way_count_after_their_turn_as_well(senders: Pet1Senders) -> None:
+    """A refusal ends a turn: who has leaves refused while the disk is slow must not bring more and more."""
+    for _ in range(5):
+        while senders.take_leaf("a", LEAVES, 0):
+            pass
+        senders.end_turn("a")
+    for peer in ("c", "d", "e"):
+        while senders.take_leaf(peer, LEAVES, 0):
+            pass
+        senders.end_turn(peer)
+    assert senders.count_under_way() == 2 * MAX_LEAVES
+    for _ in range(MAX_LEAVES):
+        senders.end_leaf("a", 0)
+    assert senders.take_leaf("a", LEAVES, 0)
+
+
 def test_the_same_leaves_again_and_again_end_a_turn_when_others_wait(senders: Pet1Senders) -> None:
     most = LEAVES + 2 * MAX_LEAVES
     assert bring(senders, "a", 2 * most, 1) == 2 * most

@@ -11,7 +11,7 @@ have the turns of several. Bookkeeping alone: the time is given.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,14 +36,12 @@ class _Turn:
     Attributes:
         milestone_seconds: when it last had brought the part of an update that it has to bring in a while.
         latest_seconds: when it began, or a leaf came last or was answered; to open an update again does not count.
-        under_way: leaves that were taken and are not answered.
         taken: leaves that were taken.
         since_milestone: those of them since `milestone_seconds`.
     """
 
     milestone_seconds: float
     latest_seconds: float
-    under_way: int = 0
     taken: int = 0
     since_milestone: int = 0
 
@@ -60,6 +58,8 @@ class Pet1Senders:
         self._count: Final = count
         self._stall_seconds: Final = stall_seconds
         self._turns: Final[dict[str, _Turn]] = {}
+        #: Leaves that were taken and are not answered, of each sender; they may outlive its turn.
+        self._under_way: Final[Counter[str]] = Counter()
         #: Who waits, in the order of asking, and when they asked last.
         self._waiting: Final[OrderedDict[str, float]] = OrderedDict()
 
@@ -72,9 +72,9 @@ class Pet1Senders:
             now_seconds: the time.
         """
         turn = self._turns.get(peer)
-        if turn is None or self._is_over(turn, leaves, now_seconds):
+        if turn is None or self._is_over(peer, turn, leaves, now_seconds):
             for other, theirs in list(self._turns.items()):
-                if self._is_over(theirs, leaves, now_seconds):
+                if self._is_over(other, theirs, leaves, now_seconds):
                     del self._turns[other]
             if self._count_before(peer, now_seconds) >= self._count - len(self._turns):
                 self._wait(peer, now_seconds)
@@ -84,13 +84,13 @@ class Pet1Senders:
         return True
 
     def take_leaf(self, peer: str, leaves: int, now_seconds: float) -> bool:
-        """Count a leaf that came; False if its sender has no turn, or too many under way. `end_leaf` follows True."""
+        """Count a leaf that came; False if its sender has no turn, or too many are under way. `end_leaf` follows True."""
         if not self.may_send(peer, leaves, now_seconds):
             return False
-        turn = self._turns[peer]
-        if turn.under_way >= MAX_LEAVES:
+        if self._under_way.get(peer, 0) >= MAX_LEAVES or self.count_under_way() >= self._count * MAX_LEAVES:
             return False
-        turn.under_way += 1
+        turn = self._turns[peer]
+        self._under_way[peer] += 1
         turn.taken += 1
         turn.latest_seconds = now_seconds
         turn.since_milestone += 1
@@ -100,16 +100,22 @@ class Pet1Senders:
 
     def end_leaf(self, peer: str, now_seconds: float) -> None:
         """Note that a leaf is answered."""
+        self._under_way[peer] -= 1
+        if not self._under_way[peer]:
+            del self._under_way[peer]
         if (turn := self._turns.get(peer)) is not None:
-            turn.under_way = max(0, turn.under_way - 1)
             turn.latest_seconds = now_seconds
+
+    def count_under_way(self) -> int:
+        """Return how many leaves of all senders were taken and are not answered."""
+        return self._under_way.total()
 
     def end_turn(self, peer: str) -> None:
         """Note that a sender is through, or refused."""
         self._turns.pop(peer, None)
 
-    def _is_over(self, turn: _Turn, leaves: int, now_seconds: float) -> bool:
-        if turn.under_way == 0 and now_seconds - turn.latest_seconds > SILENT_SECONDS:
+    def _is_over(self, peer: str, turn: _Turn, leaves: int, now_seconds: float) -> bool:
+        if peer not in self._under_way and now_seconds - turn.latest_seconds > SILENT_SECONDS:
             return True
         is_slow = now_seconds - turn.milestone_seconds > self._stall_seconds
         return bool(self._waiting) and (is_slow or turn.taken >= leaves + 2 * MAX_LEAVES)
