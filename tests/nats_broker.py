@@ -63,6 +63,17 @@ def running_broker(folder, config="", *, jetstream=True):
         broker.stop()
 
 
+async def broadcast_subjects(broker, federation_id=FEDERATION):
+    """Return the subjects of what is in the broadcast stream of a federation."""
+    from pet.transports.nats import NatsSettings, Subjects, connect
+    from pet.transports.nats.storage import ask_storage
+
+    async with await connect(NatsSettings(hosts=(broker.url,)), "looker") as connection:
+        call = f"STREAM.INFO.{Subjects(federation_id).broadcast_stream}"
+        found = await ask_storage(connection, call, {"subjects_filter": ">"})
+        return list(found["state"]["subjects"])
+
+
 def run(work, timeout_seconds=60):
     """Run a coroutine in a loop of its own, and leave no task behind; returns what it returns."""
     results = []

@@ -14,7 +14,7 @@ from pathlib import Path
 import fork_server
 import pytest
 from asgi_server import serving
-from nats_broker import running_broker
+from nats_broker import broadcast_subjects, run, running_broker
 from pet1_served import make_engine, served_rounds, write_key
 from rich.console import Console
 from stalling_broker import FEDERATION, announced_round
@@ -27,6 +27,7 @@ from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
 from pet.participant.fleet_progress import FleetProgress
 from pet.transports.nats import NatsSettings
+from pet.transports.nats.url import DEFAULT_FEDERATION_ID
 
 
 def test_a_long_quiet_is_told_once_and_again_after_something_happened():
@@ -209,10 +210,14 @@ def test_a_coordinator_of_pet1_is_served_over_a_broker_too(tmp_path, capsys):
         settings = Settings(pet=pet, model={"length": 20_000}, nats={"hosts": broker.url})
         with serving(create_app(settings)):
             words = ["-u", broker.url, "-e", str(tmp_path / "trial.enrolment"), "-k", str(tmp_path / "keys"), "-p", "0.1"]
-            assert cli.run(["test-drive", *words, "--rounds", "1"]) == 0
-            assert "1 rounds finished, 0 given up" in capsys.readouterr().out
+            assert cli.run(["test-drive", *words, "--rounds", "2"]) == 0
+            assert "2 rounds finished, 0 given up" in capsys.readouterr().out
             assert cli.run(["model", "get", "-u", broker.url, "-o", str(tmp_path / "model.npy")]) == 0
             assert "20000 weights of float32" in capsys.readouterr().out
+        # The file is all that is stored of a model: participants of pet/1 take its weights.
+        subjects = run(broadcast_subjects(broker, DEFAULT_FEDERATION_ID))
+        assert [name for name in subjects if "pet1-headers" in name]
+        assert not [name for name in subjects if "pet1-model" in name]
 
 
 def write_keys(folder, parties):

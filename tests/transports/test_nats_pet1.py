@@ -104,6 +104,10 @@ def test_a_round(broker: Broker, way: str) -> None:
             assert transport.get_document(kind) == world.read(kind)
         with pytest.raises(AnswerTooLargeError, match="expected at most 191 bytes, got 192"):
             transport.get_document(Pet1Document.ROUND, 191)
+        model = world.read(Pet1Document.MODEL)
+        assert transport.get_document(Pet1Document.MODEL, len(model)) == model
+        with pytest.raises(AnswerTooLargeError, match=f"expected at most {len(model) - 1} bytes, got {len(model)}"):
+            transport.get_document(Pet1Document.MODEL, len(model) - 1)
 
 
 def test_a_leaf_that_is_wrong_ends_its_piece_and_not_the_update(broker: Broker) -> None:

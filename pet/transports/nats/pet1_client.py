@@ -21,6 +21,7 @@ from pet.errors import (
     TransportError,
     UnknownProfileError,
 )
+from pet.model_formats import NPY, decode_npy
 from pet.pet1.answers import ACCEPTED, OPEN, PIECE_HEAD
 from pet.pet1.header_batch import MAX_HEADER_BATCH_BYTES, HeaderBatch
 from pet.pet1.leaves import LEAF_BYTES
@@ -38,6 +39,8 @@ from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, Se
 WINDOW: Final = 8
 #: Messages with share headers that one call reads; where there are more, the next one goes on.
 _MAX_HEADER_READS: Final = 64
+#: More than what stands before the weights of a .npy file.
+_NPY_HEADER_BYTES: Final = 1024
 
 
 class Pet1Client:
@@ -121,11 +124,20 @@ class Pet1Client:
             raise UnknownProfileError(f"{where}: expected a coordinator that speaks pet/1, got one of xaynet's profile only")
 
     async def _read(self, content: bytes | BlobReference, limit: int, what: str) -> bytes:
-        if isinstance(content, BlobReference):
+        if isinstance(content, BlobReference) and content.media_type == NPY:
+            content = await self._read_npy(content, limit, what)
+        elif isinstance(content, BlobReference):
             return bytes(await self._broadcasts.fetch_blob(content, limit))
         if len(content) > limit:
             raise AnswerTooLargeError(f"{what}: expected at most {limit} bytes, got {len(content)}")
         return content
+
+    async def _read_npy(self, reference: BlobReference, limit: int, what: str) -> bytes:
+        """Return the weights of a model that is stored as a .npy file."""
+        try:
+            return decode_npy(await self._broadcasts.fetch_blob(reference, limit + _NPY_HEADER_BYTES)).tobytes()
+        except RemoteProtocolError as error:
+            raise TransportError(f"{what}: {error}") from None
 
     async def _get_headers(self, after: int) -> HeaderBatch:
         """Return share headers of the round that was seen last."""

@@ -6,7 +6,7 @@ so that a reader may be at any number; where a number begins a batch, the whole 
 full, so that who comes late asks once for many.
 
 Large documents go into the broadcast stream, which drops what is oldest when it is full. So an enrolment is stored again in
-each round, behind the model.
+each round, behind the model. A model that is there as a .npy file for all is not stored again.
 
 Source: docs/spec/profile.md 15.1, 15.2.
 """
@@ -14,8 +14,9 @@ Source: docs/spec/profile.md 15.1, 15.2.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from pet.buffers import Buffer
 from pet.pet1.hashes import DIGEST_BYTES
@@ -39,6 +40,18 @@ _NAME_BYTES: Final = 8
 _OUTCOMES: Final = (Pet1Document.ROUND, Pet1Document.COMMITTEE, Pet1Document.MANIFEST, Pet1Document.CERTIFICATE)
 
 
+class StoredModel(NamedTuple):
+    """A model that was stored for all as a .npy file.
+
+    Attributes:
+        reference: where it is.
+        header: what stands before the weights.
+    """
+
+    reference: BlobReference
+    header: bytes
+
+
 class Pet1Publisher:
     """Keeps what is at the broker like what the endpoint publishes.
 
@@ -57,6 +70,7 @@ class Pet1Publisher:
         self._subjects: Final = subjects
         self._broadcasts: Final = Broadcasts(connection, subjects)
         self._publishes_model: Final = publishes_model
+        self._stored: StoredModel | None = None
         #: Digest of each document that is at the broker; None for those that are said not to be there.
         self._digests: Final[dict[Pet1Document, bytes | None]] = {}
         self._next_header = 0
@@ -70,12 +84,16 @@ class Pet1Publisher:
         """Whether the broker has what the coordinator says of its round."""
         return all(self._is_there(kind, self._endpoint.document(kind)) for kind in _OUTCOMES)
 
-    async def publish(self) -> None:
+    async def publish(self, stored: StoredModel | None) -> None:
         """Publish what is new.
+
+        Args:
+            stored: the last model, which need not be stored a second time; None if it was not stored.
 
         Raises:
             TransportError: the broker does not take it now.
         """
+        self._stored = stored
         documents = {kind: self._endpoint.document(kind) for kind in Pet1Document}
         current = documents[Pet1Document.ROUND]
         if current is None or self._endpoint.document(Pet1Document.ROUND) is not current:
@@ -118,6 +136,8 @@ class Pet1Publisher:
         """Return what the event of a document carries: its bytes, or where they were stored."""
         if len(document.data) + _FRAME_BYTES <= min(MAX_EVENT_BYTES, self._connection.max_chunk_bytes):
             return document.data
+        if self._stored is not None and await asyncio.to_thread(_is_same, self._stored, document.data):
+            return self._stored.reference
         subject = self._subjects.model(f"{name}-{document.digest[:_NAME_BYTES].hex()}")
         return await self._broadcasts.publish_blob(subject, document.data)
 
@@ -151,6 +171,15 @@ class Pet1Publisher:
         is_small = len(data) + _FRAME_BYTES <= self._connection.max_chunk_bytes
         content = data if is_small else await self._broadcasts.publish_blob(subject, data)
         await store_message(self._connection, subject, encode_published(record_digest, content))
+
+
+def _is_same(stored: StoredModel, data: Buffer) -> bool:
+    """Return whether a stored model has these weights."""
+    if stored.reference.size_bytes != len(stored.header) + len(data):
+        return False
+    digest = hashlib.sha256(stored.header)
+    digest.update(data)
+    return digest.hexdigest() == stored.reference.sha256
 
 
 async def forget_rounds(broadcasts: Broadcasts) -> None:

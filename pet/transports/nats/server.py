@@ -41,7 +41,7 @@ from pet.transports.nats.answers import (
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
-from pet.transports.nats.pet1_publishing import forget_rounds
+from pet.transports.nats.pet1_publishing import StoredModel, forget_rounds
 from pet.transports.nats.pet1_server import Pet1Server
 from pet.transports.nats.receiver import DEFAULT_REQUESTS_PER_SECOND, DEFAULT_SLOTS, UploadReceiver
 from pet.transports.nats.stored_uploads import StoredUploads
@@ -232,11 +232,13 @@ class NatsServer:
             return  # a round ended just now: the next look sees it whole
         if self._published_in(PARAMETERS) is not parameters:
             await self._publish(SUMS, None, None, parameters)
-        await self._publish(MODEL, model, None if model is None else await self._store_model(model), parameters)
+        stored = None if model is None else await self._store_model(model)
+        await self._publish(MODEL, model, stored, parameters)
         await self._publish(PARAMETERS, parameters, parameters, parameters)
         await self._publish(SUMS, sums, sums, parameters)
         if self._pet1 is not None:
-            await self._pet1.publish()
+            header = b"" if model is None else npy_header(model.length, model.dtype)
+            await self._pet1.publish(None if stored is None else StoredModel(stored, header))
 
     async def _wait_until_published(self) -> None:
         """Wait until the broker has the round and the sum dictionary that the coordinator announces; not for long.
