@@ -90,6 +90,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     machine = ParticipantMachine(signing_key=SigningKeyPair.from_seed(bytes(32)), entropy=bytes)
     yield "saved_participant", machine.save()
     yield "nats_chunk", b"PETC\x01\x00\x00\x00" + bytes(16) + bytes([0, 0, 0, 0, 0, 0, 0, 1]) + bytes(7) + b"\x04data"
+    yield "nats_published", b"\1" + bytes(32) + b"\4\0\0\0data"
+    yield "nats_published", b"\2" + bytes(32) + b'{"subject": "a", "size_bytes": 1, "chunk_bytes": 1, "sha256": ""}'
     for text in (
         "# at least\nCOUNT(fraud) >= 500 AND (MEAN(age) < 60 OR STDDEV(age) > 1e-3)",
         'PCT_OF_TRUE("sex$female", cancer) >= 40',

@@ -33,11 +33,13 @@ from pet.messages import (
     encode_sum_dictionary,
 )
 from pet.model_formats import decode_bincode, decode_npy, decode_safetensors
+from pet.pet1.header_batch import HeaderBatch
 from pet.protocol.entries import decode_entry
 from pet.protocol.participant_state import SavedParticipant
 from pet.protocol.round_settings import RoundSettings
 from pet.protocol.windows import PhaseWindow
 from pet.transports.nats.frames import decode_chunk
+from pet.transports.nats.pet1_frames import decode_published, encode_published
 from pet.transports.nats.splitter import LARGE_BYTES, FrameSplitter, LargeMessage
 
 CONFIG = MaskConfig.parse("prime-f32-b0-m3")
@@ -122,6 +124,15 @@ def fuzz_nats_chunk(data: bytes) -> None:
     """Chunks of an upload over NATS."""
     with contextlib.suppress(PetError):
         decode_chunk(data)
+
+
+def fuzz_nats_published(data: bytes) -> None:
+    """What a coordinator of pet/1 published over NATS, and share headers in it."""
+    with contextlib.suppress(PetError):
+        published = decode_published(data, "event")
+        if published is not None and isinstance(published.content, bytes):
+            assert encode_published(published.digest, published.content) == data
+            HeaderBatch.decode(published.content, 0)
 
 
 def fuzz_nats_stream(data: bytes) -> None:
@@ -249,6 +260,7 @@ DECODERS: Mapping[str, Target] = {
     "saved_participant": fuzz_saved_participant,
     "journal_entry": fuzz_journal_entry,
     "nats_chunk": fuzz_nats_chunk,
+    "nats_published": fuzz_nats_published,
     "nats_stream": fuzz_nats_stream,
     "federation_texts": fuzz_federation_texts,
     **PET1_DECODERS,

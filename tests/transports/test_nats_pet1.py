@@ -126,7 +126,7 @@ def test_a_leaf_that_is_wrong_ends_its_piece_and_not_the_update(broker: Broker) 
 def test_an_upload_that_finds_no_storage_comes_again(broker: Broker) -> None:
     world = Pet1World(LEAF_ELEMENTS, 3).begin_updates()
     update = world.make_update(0)
-    with reached("blocking", world.service, broker, seconds=1) as transport:
+    with reached("blocking", world.service, broker, seconds=0.3) as transport:
         opened = update.read_answer(transport.open_update(update.sealed))
         assert isinstance(opened, UpdateOpen)
         world.engine.is_storing = False

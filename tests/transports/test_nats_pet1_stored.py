@@ -1,4 +1,4 @@
-"""Updates of pet/1 in mode `stream`: stored at a real nats-server, taken by a coordinator that may be away meanwhile."""
+"""Updates of pet/1 stored at a real nats-server, whose coordinator is away meanwhile, or starts again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pet.coordinator.leaf_folder import FolderLeafStore
 from pet.coordinator.pet1_engine import Pet1Engine
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.storage.memory import MemoryStorage
-from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateOpen, build_piece
+from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateOpen, UpdateRefused, build_piece
 from pet.protocol.pet1_participant import OutgoingUpdate
 from pet.protocol.phases import Phase
 from pet.transports.nats import AsyncNatsTransport, NatsConnection, NatsServer, NatsSettings, Subjects, connect
@@ -124,8 +124,9 @@ def test_what_nobody_should_send_leaves_the_queue_and_changes_nothing(broker: Br
     run(play())
 
 
-def test_a_coordinator_that_starts_again_gets_the_rest(broker: Broker, tmp_path: Path) -> None:
-    """Its sealed part is in the queue until all is there, and the leaves that were taken are in the store."""
+@pytest.mark.parametrize("mode", ["stream", "direct"])
+def test_a_coordinator_that_starts_again_gets_the_rest(broker: Broker, tmp_path: Path, mode: str) -> None:
+    """Leaves that were taken are in the store; the sealed part is in the queue until all is there, or comes once more."""
     players, storage = Players(update_count=3), MemoryStorage()
     settings = players.settings(model_length=3 * LEAF_ELEMENTS, min_count=3, max_count=3)
 
@@ -137,12 +138,12 @@ def test_a_coordinator_that_starts_again_gets_the_rest(broker: Broker, tmp_path:
         async with AsyncExitStack() as stack:
             stack.callback(leaves.close)
             await stack.enter_async_context(service := CoordinatorService(engine, workers=1))
-            own = await stack.enter_async_context(connected(broker, "coordinator"))
+            own = await stack.enter_async_context(connected(broker, "coordinator", mode))
             await stack.enter_async_context(NatsServer(service, own, SUBJECTS))
             yield engine
 
     async def play() -> None:
-        async with connected(broker, "participant") as other:
+        async with connected(broker, "participant", mode) as other:
             transport = AsyncNatsTransport(other, SUBJECTS)
             async with coordinating() as engine:
                 players.send_members(engine)
@@ -154,10 +155,17 @@ def test_a_coordinator_that_starts_again_gets_the_rest(broker: Broker, tmp_path:
                 await transport.send_piece(build_piece(update.header.digest, range(2), update.vector))
 
                 async def is_taken() -> bool:
-                    return await stored_count(other) == 1
+                    return await stored_count(other) == (mode == "stream")
 
                 await becomes(is_taken)
             async with coordinating() as engine:
+                if mode == "direct":
+                    refused = update.read_answer(
+                        await transport.send_piece(build_piece(update.header.digest, range(2, 4), update.vector))
+                    )
+                    assert refused == UpdateRefused("unknown_upload")
+                    opened = update.read_answer(await transport.open_update(update.sealed))
+                    assert opened == UpdateOpen(8, (True, True, False, False))
                 await transport.send_piece(build_piece(update.header.digest, range(2, 4), update.vector))
                 await becomes(lambda: engine.status()["accepted"] == 1)
 
