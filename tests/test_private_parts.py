@@ -16,7 +16,7 @@ from sources import trees
 
 ROOT = Path(__file__).parents[1]
 
-#: What guarded_http.py and short_requests.py override, calls, and reads on a connection of uvicorn.
+#: What guarded_http.py, body_protocol.py and short_requests.py override, calls, and reads on a connection of uvicorn.
 UVICORN_METHODS = {
     "_unset_keepalive_if_required": ["self"],
     "connection_made": ["self", "transport"],
@@ -35,7 +35,15 @@ UVICORN_METHODS = {
 UVICORN_VALUES = ["client", "connections", "cycle", "flow", "headers", "loop", "parser", "transport"]
 UVICORN_VALUES += ["access_log", "expect_100_continue", "server_state", "timeout_keep_alive"]
 #: Of a request that is answered, and of what pauses a connection.
-UVICORN_CYCLE = ["body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete"]
+UVICORN_CYCLE = [
+    "body",
+    "disconnected",
+    "keep_alive",
+    "message_event",
+    "more_body",
+    "response_complete",
+    "waiting_for_100_continue",
+]
 UVICORN_FLOW = ["pause_reading", "resume_reading"]
 #: What session.py and wire.py override, call, and replace in a client of nats-py.
 NATS_METHODS = {

@@ -10,6 +10,7 @@ pet/transports/guarded_http.py.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -98,7 +99,8 @@ class BodyProtocol(HttpToolsProtocol):
             self.on_message_complete()
             # The old one waits for the body for ever.
             self._is_past_parser, self.parser = False, httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            with suppress(AttributeError):  # httptools before 0.6.3 has none; as uvicorn's
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def on_body(self, body: bytes | memoryview) -> None:
         """Note that a body made progress; nothing of it is kept once there is an answer, and not much before it is taken."""
