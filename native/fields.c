@@ -67,11 +67,13 @@ int pet_field_expand_add(int variant, uint8_t *vector, uint64_t first, size_t le
 static int is_float_type(int data_type) { return data_type == PET_F32 || data_type == PET_F64; }
 
 /* The index of the first weight that is NaN or infinite: there is one. */
-static size_t find_not_finite(const void *weights, int data_type) {
-    for (size_t i = 0;; i++) {
+static size_t find_not_finite(const void *weights, size_t length, int data_type) {
+    size_t i = 0;
+    for (; i < length; i++) {
         const double weight = data_type == PET_F32 ? (double)((const float *)weights)[i] : ((const double *)weights)[i];
-        if (!(weight - weight == 0)) return i;
+        if (!(weight - weight == 0)) break;
     }
+    return i;
 }
 
 int pet_field_encode(int variant, uint8_t *elements, const void *weights, int data_type, size_t length, double scalar,
@@ -83,7 +85,7 @@ int pet_field_encode(int variant, uint8_t *elements, const void *weights, int da
     const pet_fixed_point how = {scalar, bound, (double)levels / (2.0 * bound), (double)levels};
     uint64_t clipped = 0;
     if (!kernels->encode(elements, weights, data_type, length, &how, &field, &clipped)) {
-        *bad_index = find_not_finite(weights, data_type);
+        *bad_index = find_not_finite(weights, length, data_type);
         return PET_NOT_FINITE;
     }
     *clipped_count = clipped;

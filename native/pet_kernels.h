@@ -203,7 +203,9 @@ int pet_field_expand_add(int variant, uint8_t *vector, uint64_t first, size_t le
 
 /* elements[i] = the weight in fixed point: every operation is one of binary64, rounded once (docs/spec/profile.md 4.1).
  * data_type: PET_F32 or PET_F64. 0 <= scalar <= 1, 0 < bound <= 2^1000, 1 <= levels <= 2^52 and below the order.
- * PET_NOT_FINITE: bad_index is set to the first weight that is NaN or infinite; elements is undefined. */
+ * elements may be the memory of the weights, where both have the same size.
+ * PET_NOT_FINITE: bad_index is set to the first weight that is NaN or infinite; elements is undefined. Where it was the weights'
+ * memory they are lost, and bad_index is any number up to length. */
 int pet_field_encode(int variant, uint8_t *elements, const void *weights, int data_type, size_t length, double scalar,
                      double bound, uint64_t levels, uint64_t order, uint64_t *clipped_count, size_t *bad_index);
 

@@ -309,13 +309,18 @@ def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
         raise ModelError(f"weights: expected {expected} of one dimension, got {weights.dtype} of shape {weights.shape}")
 
 
-def copy_finite(weights: NDArray[Any]) -> NDArray[Any]:
+def copy_finite(weights: NDArray[Any], memory: NDArray[np.uint8] | None = None) -> NDArray[Any]:
     """Return a copy of weights of one dimension.
+
+    Args:
+        weights: finite numbers.
+        memory: that the copy lies at the beginning of; its own if None.
 
     Raises:
         ModelError: NaN or infinity among them.
     """
-    copy = kernels.new_array(weights.shape, weights.dtype)
+    memory = kernels.new_array((weights.nbytes,), np.uint8) if memory is None else memory
+    copy = memory[: weights.nbytes].view(weights.dtype)
     finite = np.empty(min(_PIECE_LENGTH, len(weights)), dtype=np.bool_)
     for start in range(0, len(weights), _PIECE_LENGTH):
         piece = copy[start : start + _PIECE_LENGTH]

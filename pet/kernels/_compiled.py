@@ -20,7 +20,7 @@ from pet.kernels._native import ffi as ffi
 from pet.kernels._native import lib as lib
 
 #: What native/build_native.py makes of the declarations in native/pet_kernels.h that these Python files were written for.
-DECLARATIONS: Final = 0x32878239
+DECLARATIONS: Final = 0xF6598819
 if getattr(lib, "PET_DECLARATIONS", None) != DECLARATIONS:
     # As after an update of a source tree: its Python files are new at once, its module when it is built again.
     raise ImportError("they were built from other sources than these Python files belong to")

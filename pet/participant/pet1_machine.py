@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from pet.crypto import KEY_SEED_BYTES, SigningKeyPair
 from pet.errors import ConfigError, ModelError, RemoteProtocolError
 from pet.mask_choices import FieldValues
-from pet.masking import Scalar, copy_finite, to_exact_scalar
+from pet.masking import Scalar, to_exact_scalar
 from pet.participant.enrolments import EnrolmentTrust
 from pet.participant.pet1_documents import names_digest
 from pet.participant.pet1_inclusion import InclusionSteps
-from pet.participant.pet1_model import fetch_round_model, require_fit
+from pet.participant.pet1_model import HeldModel, fetch_round_model, require_fit
 from pet.participant.pet1_state import SavedPet1Participant
 from pet.participant.pet1_upload import UploadSteps
 from pet.participant.round_follower import RoundFollower
@@ -131,7 +131,7 @@ class Pet1Machine(RoundFollower[Event]):
             saved=saved_peer,
             threads=threads,
         )
-        self._model: NDArray[Any] | None = None
+        self._model: HeldModel | None = None
         self._has_round_model = False
         self._upload: UploadSteps | None = None
         self._inclusion: Final = InclusionSteps(self._peer)
@@ -164,7 +164,7 @@ class Pet1Machine(RoundFollower[Event]):
         if self.record is None:
             raise ModelError("model: expected the length and data type of a round, got none from the coordinator yet")
         require_fit(model, self.record)
-        self._model = copy_finite(model)
+        self._model = HeldModel.of(model)
 
     def model_steps(self) -> Generator[Pet1Request, Any, NDArray[Any] | None]:
         """Yield requests, take their answers, and return the model that the round starts from; see `fetch_round_model`."""
@@ -253,7 +253,7 @@ class Pet1Machine(RoundFollower[Event]):
         self._events.append(NewRound(parameters=record))
         if self._model is not None:
             try:
-                require_fit(self._model, record)
+                require_fit(self._model.weights, record)
             except ModelError as error:
                 self._model = None
                 self._events.append(ModelDropped(description=str(error)))
@@ -313,8 +313,10 @@ class Pet1Machine(RoundFollower[Event]):
         if not names_digest(answer, record.digest):
             return
         try:
-            update = self._peer.mask(answer, model, self.scalar, on_clip=self._on_clip)
-        except ModelError:
+            update = self._peer.mask(answer, model.weights, self.scalar, on_clip=self._on_clip, memory=model.memory)
+        except RemoteProtocolError:
+            raise
+        except BaseException:  # its memory may be a vector by now, whatever the reason
             if self._model is model:
                 self._model = None
                 self._want_model(record)

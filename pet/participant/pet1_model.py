@@ -1,4 +1,4 @@
-"""The model that a round of pet/1 starts from: everybody has the same one, as the round's record names it.
+"""Models of participants of pet/1: the one that a round starts from, which its record names, and the one that is to be masked.
 
 Source: docs/spec/profile.md 6.2, 13 (U3), 15.1.
 """
@@ -6,14 +6,16 @@ Source: docs/spec/profile.md 6.2, 13 (U3), 15.1.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pet.errors import AnswerTooLargeError, ModelError, RemoteProtocolError
+from pet.kernels import new_array
 from pet.mask_choices import FieldValues
-from pet.masking import validate_weights
+from pet.masking import copy_finite, validate_weights
 from pet.participant.pet1_documents import GET_ROUND, model_bytes
 from pet.pet1.hashes import DIGEST_BYTES, digest
 from pet.pet1.refusing import require
@@ -54,6 +56,29 @@ def fetch_round_model(record: RoundRecord | None) -> Generator[Pet1Request, Any,
     if not is_named and len(data) != expected:
         return None  # of an earlier configuration of the coordinator, or there is none
     return data, _read_model(data, record)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """A model that is held for the next update.
+
+    Attributes:
+        memory: has room for one weight more, as a masked vector needs, which is made in it where elements are as large.
+        weights: at its beginning.
+    """
+
+    memory: NDArray[np.uint8] = field(repr=False)
+    weights: NDArray[Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: NDArray[Any]) -> Self:
+        """Copy a model.
+
+        Raises:
+            ModelError: NaN or infinite weights.
+        """
+        memory = new_array((model.nbytes + model.itemsize,), np.uint8)
+        return cls(memory, copy_finite(model, memory))
 
 
 def require_fit(model: NDArray[Any], record: RoundRecord) -> None:

@@ -227,6 +227,7 @@ class UpdateParticipant:
         scalar: Scalar = 1,
         *,
         on_clip: Literal["count", "raise"] = "count",
+        memory: NDArray[np.uint8] | None = None,
     ) -> OutgoingUpdate:
         """Mask weights for a committee (U4, U6). That an update was made for this round is durable when it returns (U7).
 
@@ -235,6 +236,8 @@ class UpdateParticipant:
             weights: of the record's data type and length; trained anew for this round (U8).
             scalar: weight of the update in the mean, 0 to 1; of integers a whole number of 1 or more.
             on_clip: as `pet.mask_model`.
+            memory: where the vector is made if it has the size of one; a new array if None. The weights may lie at its
+                beginning, and are lost then, but for a RemoteProtocolError.
 
         Raises:
             RemoteProtocolError: as `Committee.from_bytes`; the participant may be shown another committee.
@@ -253,7 +256,9 @@ class UpdateParticipant:
         context = derive_context(members.digest, self._key.public_key, secrets.point)
         seeds = secrets.mask_seeds(members, context)
         # The vector has room for the unit behind it: to put the two together later would copy all of it.
-        packed = new_array((len(weights) + 1, record.config.element_bytes), np.uint8)
+        shape = len(weights) + 1, record.config.element_bytes
+        is_room = memory is not None and memory.nbytes == record.vector_bytes
+        packed = memory.reshape(shape) if memory is not None and is_room else new_array(shape, np.uint8)
         _, masked = mask_model(
             weights, record.config, scalar, seed=seeds, on_clip=on_clip, threads=self._threads, out=packed[:-1]
         )

@@ -138,11 +138,18 @@ def test_whole_vectors_encoded(fast, portable, order, dtype):
             assert clipped == portable.field_encode(expected, weights, scalar, bound, top, order)
             assert (elements == expected).all()
             assert_untouched(memory, elements)
+            if weights.itemsize == expected.shape[1]:
+                in_place = weights.view(np.uint8).reshape(expected.shape)
+                assert fast.field_encode(in_place, weights, scalar, bound, top, order) == clipped
+                assert (in_place == expected).all()
         for index in {0, length // 2, length - 1} if length else ():
+            weights[:] = 0
             weights[index] = -np.inf
             with pytest.raises(ModelError, match=f"index {index}$"):
                 fast.field_encode(elements, weights, 1.0, 1.0, 5, order)
-            weights[index] = 0
+            if weights.itemsize == elements.shape[1]:
+                with pytest.raises(ModelError, match=r"index \d+$"):
+                    fast.field_encode(weights.view(np.uint8).reshape(elements.shape), weights, 1.0, 1.0, 5, order)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

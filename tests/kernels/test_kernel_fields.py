@@ -132,6 +132,10 @@ def test_encoding_and_decoding_are_those_of_the_reference(backend, dtype):
             expected = packed([0] * length, order)
             assert clipped_count == reference.field_encode(expected, weights, scalar, bound, levels, order)
             assert (elements == expected).all()
+            if weights.itemsize == elements.shape[1]:
+                in_place = weights.copy().view(np.uint8).reshape(elements.shape)
+                fields.encode(in_place.view(dtype)[:, 0], scalar, bound, levels, order, out=in_place)
+                assert (in_place == expected).all()
             model, other = fields.decode(elements, bound, levels, levels, order, np.dtype(dtype)), np.empty(length, dtype)
             reference.field_decode(other, elements, bound, levels, levels, order)
             assert model.tobytes() == other.tobytes()

@@ -60,6 +60,23 @@ def test_updates_are_those_of_the_vectors(name: str, monkeypatch: pytest.MonkeyP
             assert update[secret].encode() not in b"".join(disk.states)
 
 
+@pytest.mark.parametrize("name", ROUNDS)
+def test_a_vector_is_made_where_its_weights_were(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    round_ = vector_round(name)
+    monkeypatch.setattr(UpdateParticipant, "check_model", lambda self, model: setattr(self._joined, "has_model", True))
+    update = next(each for each in round_.entry["updates"] if not each["poisoned"])
+    weights, scalar = weights_of(round_, update)
+    memory = np.zeros(round_.record.vector_bytes, dtype=np.uint8)
+    if weights.nbytes + weights.itemsize == len(memory):
+        place = memory[: weights.nbytes].view(weights.dtype)
+        place[:] = weights
+        weights = place
+    participant = joined(round_, update, Disk())
+    participant.check_model(b"")
+    made = participant.mask(round_.bytes_of("committee"), weights, scalar, memory=memory)
+    assert bytes(made.vector).hex() == update["vector"] == memory.tobytes().hex()
+
+
 def without_model() -> tuple[RoundRecord, bytes, bytes]:
     """Return a round of the same participants that begins without a model, and its enrolment and committee."""
     record = replace(ROUND.record, model_digest=bytes(32))
