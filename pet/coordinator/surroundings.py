@@ -55,7 +55,7 @@ def find_outer_faults(settings: SettingsTree) -> dict[str, Fault]:
         "s3.region": lambda: _fault_of_s3(settings.s3),
     }
     if "nats.ca_file" not in found:
-        checks["nats.hosts"] = lambda: _fault_of_broker(settings.nats)
+        checks["nats.hosts"] = lambda: _fault_of_broker(settings.nats, is_pet1=settings.pet.is_pet1)
     pool = start_threads(len(checks), "pet-check")
     try:
         answers = {name: pool.submit(check) for name, check in checks.items()}
@@ -137,12 +137,13 @@ def _fault_of_s3(s3: S3Settings) -> str | None:
     return None
 
 
-def _fault_of_broker(nats: NatsSection) -> str | None:
+def _fault_of_broker(nats: NatsSection, *, is_pet1: bool) -> str | None:
     try:
         broker = nats.to_nats_settings()
         if broker is None:
             return None
         from pet.transports.nats import connect
+        from pet.transports.nats.pet1_server import require_room
         from pet.transports.nats.storage import ask_storage
 
         short = replace(broker, request_timeout_seconds=min(_BROKER_SECONDS, broker.request_timeout_seconds))
@@ -150,6 +151,8 @@ def _fault_of_broker(nats: NatsSection) -> str | None:
         async def check_broker() -> None:
             async with await connect(short, NATS_NAME) as connection:
                 await ask_storage(connection, "INFO")
+                if is_pet1:
+                    require_room(connection)
 
         asyncio.run(check_broker())
     except PetError as error:

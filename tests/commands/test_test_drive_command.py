@@ -25,6 +25,7 @@ from pet import cli
 from pet.commands.test_drive import _ProgressPrinter
 from pet.coordinator.app import create_app
 from pet.coordinator.settings import Settings
+from pet.coordinator.surroundings import find_outer_faults
 from pet.participant.fleet_progress import FleetProgress
 from pet.transports.nats import NatsSettings
 from pet.transports.nats.url import DEFAULT_FEDERATION_ID
@@ -218,6 +219,17 @@ def test_a_coordinator_of_pet1_is_served_over_a_broker_too(tmp_path, capsys):
         subjects = run(broadcast_subjects(broker, DEFAULT_FEDERATION_ID))
         assert [name for name in subjects if "pet1-headers" in name]
         assert not [name for name in subjects if "pet1-model" in name]
+
+
+def test_a_broker_whose_messages_are_too_small_is_a_fault_of_the_settings(tmp_path):
+    make_engine(tmp_path)
+    pet = {"profile": {"name": "pet/1", "enrolment": tmp_path / "trial.enrolment", "max_updates": 3}}
+    with running_broker(tmp_path / "broker", "max_payload: 262144\n") as broker:
+        found = find_outer_faults(Settings(pet=pet, nats={"hosts": broker.url}))
+        assert found["nats.hosts"].sentence.startswith(
+            "broker: expected a max_payload of 528420 bytes or more for pet/1, got 262144;"
+        )
+        assert find_outer_faults(Settings(nats={"hosts": broker.url})) == {}
 
 
 def write_keys(folder, parties):

@@ -57,7 +57,16 @@ class Pet1Server:
             TransportConfigError: the broker's largest message is smaller than a leaf.
             ForbiddenSubjectError, UnreachableError: the broker does not let us.
         """
-        needed, most = PIECE_HEAD.size + LEAF_BYTES + SPARE_BYTES, self._connection.max_payload_bytes
-        if most < needed:
-            raise TransportConfigError(f"broker: expected a max_payload of {needed} bytes or more for pet/1, got {most}")
+        require_room(self._connection)
         await self._receiver.start()
+
+
+def require_room(connection: NatsConnection) -> None:
+    """Check that leaves can come by way of a broker.
+
+    Raises:
+        TransportConfigError: its largest message is smaller.
+    """
+    needed, most = PIECE_HEAD.size + LEAF_BYTES + SPARE_BYTES, connection.max_payload_bytes
+    if most < needed:
+        raise TransportConfigError(f"broker: expected a max_payload of {needed} bytes or more for pet/1, got {most}")
