@@ -13,7 +13,7 @@ from typing import Any
 
 from peer_driver import Federation, Node, until
 
-from pet.crypto import EncryptionKeyPair
+from pet.crypto import EncryptionKeyPair, SigningKeyPair
 from pet.errors import FederationError, PetError
 from pet.federation.peer.aggregates import SummedRound
 from pet.federation.peer.calling import ANSWER, Announcement, Contribution, PeerAnswer
@@ -130,6 +130,15 @@ class MaliciousAdmin:
         )
         signed = enrolment.sign(self._context.record.keys.signing)
         return Announcement(record=replace(record, **changes).to_bytes(), enrolment=signed, answers=tuple(answers))
+
+    async def claim_result(self, statistics: Statistics, number: int, version: int, count: int = 3) -> None:
+        """Publish a result of peers that it invented, who sign whatever it likes."""
+        keys = sorted((SigningKeyPair.generate() for _ in range(count)), key=lambda key: key.public_key)
+        expires = int(self._context.clock.now_seconds()) + 60
+        enrolment = enrol_federation(number, expires, [key.public_key for key in keys])
+        calls = b"".join(Called(peer=key.public_key, number=number, version=version).sign(key) for key in keys)
+        summed = SummedRound(enrolment=enrolment.sign(self._context.record.keys.signing), calls=calls)
+        await self.node.peer._syncs.aggregates.publish(statistics.to_bytes(), summed)
 
     async def forged_answers(self, number: int, count: int) -> list[PeerAnswer]:
         """Return answers to a call of members that the admin invented, whom nobody has confirmed."""

@@ -12,6 +12,7 @@ from malicious import MaliciousAdmin, MaliciousMember
 from nats_broker import run
 from peer_driver import SCHEMA, entries_of, federation, pulse, some_rows, synchronise, until
 
+from pet.federation.peer import round_peer
 from pet.federation.peer.rounds import Rounds
 from pet.federation.peer.row_guard import RowGuard
 from pet.federation.records import LogKind
@@ -191,6 +192,33 @@ def test_a_result_that_was_only_claimed_lets_no_set_pass(broker, tmp_path):
             await until(lambda: all(node.peer._context.counters.aggregate_round == 2 for node in started.nodes))
             assert "peers to change together" in await admin.withhold_round()
             assert admin.withheld == []
+
+    run(work())
+
+
+def test_results_with_numbers_that_cannot_be_stored_or_without_end_are_refused(broker, tmp_path, monkeypatch):
+    """Peers that the admin invents sign any number: a peer that took it could not be started again."""
+    monkeypatch.setattr(round_peer, "MAX_OPEN_ROUNDS", 4)
+
+    async def work():
+        async with federation(broker.url, tmp_path) as started:
+            learn(started, 50, 60, 70)
+            await pulse(started)
+            await synchronise(started)
+            admin, peer = MaliciousAdmin(started), started.nodes[1]
+            claimed = Statistics.of(some_rows(180, 99), SCHEMA)
+            claimed.masked_peers = 3
+            for errors, (number, version) in enumerate(((2**63, 1), (2**64 - 1, 1), (9, 2**63)), 1):
+                await admin.claim_result(claimed, number, version)
+                await until(lambda errors=errors: peer.peer.statistics.receive_errors == errors)
+            assert peer.log().count("expected numbers below 2^63") == 3
+            for number in range(10, 13):
+                await admin.claim_result(claimed, number, 1)
+                await until(lambda number=number: peer.peer._context.counters.aggregate_round == number)
+            await admin.claim_result(claimed, 13, 1)
+            await until(lambda: "expected at most 4 rounds" in peer.log())
+            again = await started.restart(peer)
+            assert (again.peer._context.counters.aggregate_round, len(entries_of(again))) == (12, 4)
 
     run(work())
 

@@ -19,6 +19,7 @@ from pet.federation.peer.context import PeerContext
 from pet.federation.peer.contributions import RoundVector
 from pet.federation.peer.earlier_ledger import take_over_ledger
 from pet.federation.peer.peer_steps import AnnouncedRound, PeerSteps
+from pet.federation.peer.terms_update import MAX_PEERS
 from pet.participant.enrolments import EnrolmentTrust
 from pet.pet1.enrolment import NAME, split_signed
 from pet.pet1.federation import FederationPolicy, read_calls
@@ -35,6 +36,8 @@ _RESTORED: Final = "its state was restored from a backup, and it takes no furthe
 #: With as many confirmed members, this peer included, one of them may collude over several rounds.
 _MANY_MEMBERS: Final = 5
 _MIN_CHANGED_OF_MANY: Final = 3
+#: Numbers in stored records are below it.
+_MAX_NUMBER: Final = 2**63
 #: Rounds in the ledger that later ones can be combined with; a peer that holds more takes part in no further set.
 MAX_OPEN_ROUNDS: Final = 256
 
@@ -141,15 +144,24 @@ class RoundPeer:
             The round's number, and the versions in it by key.
 
         Raises:
-            RemoteProtocolError: no enrolment that the admin signed, or not the calls of its peers.
+            RemoteProtocolError: no enrolment that the admin signed, or not the calls of its peers; numbers that no round
+                has, or more rounds than this peer remembers.
         """
         accepted, signature = split_signed(enrolment)
         if not is_signed_text(self._policy.admin, NAME, accepted.to_bytes(), signature):
             raise RemoteProtocolError(
                 "unknown_enrolment", "enrolment of a result: expected one signed by the admin, got another"
             )
-        ledger = self._peer.ledger
+        ledger, versions = self._peer.ledger, {call.peer: call.version for call in read_calls(calls, accepted)}
+        # Peers that the admin invents sign what it likes: numbers that could not be stored, or rounds without end.
+        if max(accepted.version, *versions.values()) >= _MAX_NUMBER or len(versions) > MAX_PEERS:
+            raise RemoteProtocolError("bad_result", "result: expected numbers below 2^63 of peers of a federation, got others")
         with self._lock:
+            ledger.settle(self._peer.least_changed)
+            if len(ledger.entries) >= MAX_OPEN_ROUNDS and accepted.version not in ledger.entries:
+                raise RemoteProtocolError(
+                    "bad_result", f"result: expected at most {MAX_OPEN_ROUNDS} rounds that can be combined, got one more"
+                )
             known, before = ledger.unknown, ledger.last_called or 0
             self._peer.note_result(enrolment, calls)
             if known is None and ledger.unknown is not None:
@@ -157,7 +169,7 @@ class RoundPeer:
                     f"This peer was in round {ledger.unknown}, and knows of none after round {before}: {_RESTORED}"
                 )
             self._peer.ledger.settle(self._peer.least_changed)
-        return accepted.version, {call.peer: call.version for call in read_calls(calls, accepted)}
+        return accepted.version, versions
 
     def _require_newest(self, announced: AnnouncedRound) -> None:
         """Refuse what a ledger that forgets cannot judge: older statistics of a peer than are known, or too many rounds."""
