@@ -138,7 +138,8 @@ class MaliciousAdmin:
         enrolment = enrol_federation(number, expires, [key.public_key for key in keys])
         calls = b"".join(Called(peer=key.public_key, number=number, version=version).sign(key) for key in keys)
         summed = SummedRound(enrolment=enrolment.sign(self._context.record.keys.signing), calls=calls)
-        await self.node.peer._syncs.aggregates.publish(statistics.to_bytes(), summed)
+        self.node.peer._syncs.aggregates.keep(statistics.to_bytes(), summed)
+        await self.node.peer._syncs.aggregates.publish_again()
 
     async def forged_answers(self, number: int, count: int) -> list[PeerAnswer]:
         """Return answers to a call of members that the admin invented, whom nobody has confirmed."""
@@ -170,7 +171,8 @@ class MaliciousAdmin:
         announced = self.announcement(answers, number).verify(context.terms.federation_id, context.members)
         context.counters.aggregate_round = context.counters.round_id = number
         summed = SummedRound(enrolment=announced.enrolment, calls=announced.calls)
-        await self.node.peer._syncs.aggregates.publish(statistics.to_bytes(), summed)
+        self.node.peer._syncs.aggregates.keep(statistics.to_bytes(), summed)
+        await self.node.peer._syncs.aggregates.publish_again()
 
     @contextmanager
     def showing_without(self, peer: Node, hidden: Node) -> Any:

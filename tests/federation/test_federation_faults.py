@@ -432,6 +432,34 @@ def test_a_broker_or_an_admin_that_is_away_is_said_so(broker, tmp_path):
     run(work())
 
 
+def test_a_peer_that_missed_the_result_of_a_round_that_it_answered_takes_part_again(broker, tmp_path, monkeypatch):
+    """Else it would wait for the very set of that round, while the others have new statistics; the next result says of it."""
+
+    async def work():
+        async with federation(broker.url, tmp_path, 4) as started:
+            learn(started, 40, 50, 60, 70)
+            await pulse(started)
+            *rest, away = started.nodes
+            with monkeypatch.context() as patch:
+                patch.setattr(away.peer._syncs.aggregates, "take_event", lambda _payload: asyncio.sleep(0))
+                await synchronise(started, nodes=rest)
+                await until(lambda: entries_of(away)[1].answered)
+                await away.peer.stop_pulse()
+                for node in rest:
+                    node.peer.local_project.learn(some_rows(20, 9))
+                await synchronise(started, nodes=rest)
+            assert not entries_of(away)[1].published
+            await away.peer.start_pulse()
+            await until(lambda: away.peer._context.counters.aggregate_round == 2)
+            assert not any(entry.answered and not entry.published for entry in entries_of(away).values())
+            for node in rest[:2]:
+                node.peer.local_project.learn(some_rows(20, 10))
+            await synchronise(started)
+            assert away.peer.federated_project.row_count == 220 + 60 + 40
+
+    run(work())
+
+
 def test_a_federation_whose_admin_is_away_says_that_it_waits(broker, tmp_path):
     """Nobody else leads: docs/decisions/0009-the-admin-leads.md."""
 

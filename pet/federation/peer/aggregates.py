@@ -1,6 +1,8 @@
 """The aggregate of the last round on its way to all peers: the leader publishes it, the others take it.
 
-It is a blob that every member may fetch, announced by an event. Who missed one asks the admin, and gets the last again.
+It is a blob that every member may fetch, announced by an event. Who missed one asks the admin, and gets the last again. With it
+comes which rounds the ones before it were of: a peer that has answered one of these and did not see its result would wait for
+the same set else, or for new statistics of its own.
 
 Source: docs/spec/federation.md 1.5, 5.2.
 """
@@ -12,7 +14,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from pet.errors import FederationStateError, PetError, RemoteProtocolError
+from pet.errors import FederationStateError, PetError, RemoteProtocolError, StateError
 from pet.federation.formats.encoding import canonical_json, parse_json_object
 from pet.federation.formats.json_form import Base64UrlText, JsonForm
 from pet.federation.peer.context import PeerContext
@@ -32,6 +34,9 @@ _KEPT_AGGREGATES: Final = 4
 _ROUND: Final = "aggregate_round"
 #: Room for what surrounds the numbers of an aggregate: the answers of a thousand peers to its call.
 _SPARE_BYTES: Final = 2 << 20
+#: How many rounds of earlier aggregates come with one, and how large they may be together.
+_MAX_EARLIER: Final = 8
+_MAX_EARLIER_BYTES: Final = 1 << 19
 #: An element becomes at most two float64.
 _ELEMENT_BYTES: Final = 16
 _Bytes = Annotated[bytes, Base64UrlText()]
@@ -53,6 +58,16 @@ class SummedRound:
 _SUMMED: Final = JsonForm(SummedRound)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced(SummedRound):
+    """What an aggregate is announced with: its round, and those of the ones before it, the newest first."""
+
+    earlier: tuple[Annotated[SummedRound, _SUMMED], ...] = ()
+
+
+_ANNOUNCED: Final = JsonForm(_Announced)
+
+
 class Aggregates:
     """This peer's end of the way.
 
@@ -70,12 +85,19 @@ class Aggregates:
         self._rounds: Final = rounds
         self._publishing: Final = asyncio.Lock()
 
-    async def publish(self, aggregate: bytes, summed: SummedRound) -> None:
-        """Keep an aggregate as the last one, and publish it."""
-        store = self._context.store
-        store.save_state(_ROUND, canonical_json(_SUMMED.fields(summed)).encode())
+    def keep(self, aggregate: bytes, summed: SummedRound) -> None:
+        """Keep an aggregate as the last one, for `publish_again`."""
+        store, earlier, size = self._context.store, list[SummedRound](), 0
+        if (saved := store.load_state(_ROUND)) is not None:
+            with StateError.reading("round of the last aggregate"):
+                last = _ANNOUNCED.read(parse_json_object(saved))
+            for one in (SummedRound(enrolment=last.enrolment, calls=last.calls), *last.earlier)[:_MAX_EARLIER]:
+                size += len(one.enrolment) + len(one.calls)
+                if size <= _MAX_EARLIER_BYTES:
+                    earlier.append(one)
+        announced = _Announced(enrolment=summed.enrolment, calls=summed.calls, earlier=tuple(earlier))
+        store.save_state(_ROUND, canonical_json(_ANNOUNCED.fields(announced)).encode())
         store.save_state(AGGREGATE, aggregate)
-        await self.publish_again()
 
     async def publish_again(self) -> None:
         """Publish the last aggregate, freshly signed; nothing happens before there is one.
@@ -118,9 +140,11 @@ class Aggregates:
         context = self._context
         if message.kind != AGGREGATE or message.sender != context.admin().uuid:
             raise RemoteProtocolError("bad_aggregate", "aggregate: expected one of the admin, got something else")
-        summed = _SUMMED.receive(message.fields, "bad_aggregate", "aggregate")
+        summed = _ANNOUNCED.receive(message.fields, "bad_aggregate", "aggregate")
         if split_signed(summed.enrolment)[0].version <= context.counters.aggregate_round:
             return
+        for earlier in summed.earlier[:_MAX_EARLIER]:
+            await asyncio.to_thread(self._rounds.peer.note_missed, earlier.enrolment, earlier.calls)
         round_id, versions = await asyncio.to_thread(self._rounds.peer.note_result, summed.enrolment, summed.calls)
         contributors = versions_by_uuid(context, versions)
         aggregate = self._contributor.decode(message.attachment, len(contributors))

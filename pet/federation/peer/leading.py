@@ -142,11 +142,13 @@ class Leadership:
         number, by_key = await asyncio.to_thread(self._rounds.peer.note_result, announced.enrolment, announced.calls)
         counters.aggregate_rows = {peer: contribution.rows for peer, contribution in contributions.items()}
         contributors = versions_by_uuid(context, by_key)
+        # Kept before anything says that it is there: a leader that is killed in between publishes it, or runs the round again.
+        summed = SummedRound(enrolment=announced.enrolment, calls=announced.calls)
+        self._aggregates.keep(self._contributor.encode(aggregate), summed)
         taken = self._contributor.take(aggregate, number, contributors, context.uuid)
         counters.aggregate_contributors = contributors
         context.save()
-        summed = SummedRound(enrolment=announced.enrolment, calls=announced.calls)
-        await self._aggregates.publish(self._contributor.encode(aggregate), summed)
+        await self._aggregates.publish_again()
         if total.wrong:
             context.log_error(f"Round {number}: the mask's share did not fit the others' of {self._names(total.wrong)}")
         if taken:

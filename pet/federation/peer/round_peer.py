@@ -171,6 +171,16 @@ class RoundPeer:
             self._peer.ledger.settle(self._peer.least_changed)
         return accepted.version, versions
 
+    def note_missed(self, enrolment: bytes, calls: bytes) -> None:
+        """Note that a round that this peer has answered, and saw no result of, has one; nothing for any other round.
+
+        Raises:
+            RemoteProtocolError: as `note_result`.
+        """
+        entry = self._peer.ledger.entries.get(split_signed(enrolment)[0].version)
+        if entry is not None and entry.answered and not entry.published:
+            self.note_result(enrolment, calls)
+
     def _require_newest(self, announced: AnnouncedRound) -> None:
         """Refuse what a ledger that forgets cannot judge: older statistics of a peer than are known, or too many rounds."""
         ledger = self._peer.ledger
