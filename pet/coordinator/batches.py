@@ -2,7 +2,8 @@
 
 A hand-over from a thread to another costs as much as opening a small message, and a commit more. So what comes while all
 workers are busy waits, and goes to the next free one together; its outcome comes back together, too. Nobody waits for others
-to come: a message that finds a free worker goes at once.
+to come: a message that finds all workers free goes as soon as nothing more has arrived. One that finds some free goes along
+with the next batch, unless as many wait as the last one had.
 
 Large bodies go alone, beside the small ones, as many at a time as there are cores and their buffers may take memory. For one
 event loop; knows neither messages nor how they came.
@@ -60,7 +61,11 @@ class Batches:
         self._small_weight = 0
         self._small_busy = self._large_busy = 0
         self._large_open_bytes = 0
-        self._is_called = False
+        #: What the last batch of small bodies was counted as.
+        self._last_weight = 0
+        #: Whether `_look` is called in the next turn of the loop, and how many waited at the last one.
+        self._is_looking = False
+        self._seen = 0
         #: Called after each batch.
         self.on_batch: Callable[[], None] = lambda: None
 
@@ -77,10 +82,7 @@ class Batches:
             self._small_weight += _MESSAGE_WEIGHT + body.size_bytes
         else:
             self._large.append((body, tell))
-        if not self._is_called:
-            # What else comes in this turn of the loop goes along.
-            self._is_called = True
-            self._loop.call_soon(self._hand_over)
+        self._look_soon()
 
     def close(self) -> None:
         """Give up what no worker has; the others report as ever."""
@@ -91,10 +93,27 @@ class Batches:
             waiting.clear()
         self._small_weight = 0
 
+    def _look_soon(self) -> None:
+        if not self._is_looking:
+            self._is_looking, self._seen = True, 0
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Hand over what waits, once a turn of the event loop has brought no more: what has arrived goes along."""
+        if self._seen < len(self._small) < MAX_BATCH:
+            self._seen = len(self._small)
+            self._loop.call_soon(self._look)
+            return
+        self._is_looking = False
+        self._hand_over()
+
+    def _is_worth_another(self) -> bool:
+        """Return whether to use a free worker: beside one that is busy, not for a few that could go with its next batch."""
+        return not self._small_busy or self._small_weight >= min(self._last_weight, _WORTH_SHARING)
+
     def _hand_over(self) -> None:
         """Give what waits to workers that are free."""
-        self._is_called = False
-        while self._small and self._small_busy < self._workers:
+        while self._small and self._small_busy < self._workers and self._is_worth_another():
             batch = self._take_share(self._workers - self._small_busy)
             self._small_busy += 1
             self._submit(batch, 0)
@@ -126,6 +145,7 @@ class Batches:
             batch.append(self._small.popleft())
             weight += _MESSAGE_WEIGHT + batch[-1][0].size_bytes
         self._small_weight -= weight
+        self._last_weight = weight
         return batch
 
     def _work(self, batch: Sequence[_Waiting], large_bytes: int) -> None:
@@ -147,9 +167,10 @@ class Batches:
             self._large_open_bytes -= large_bytes
         else:
             self._small_busy -= 1
-        self._hand_over()
         for (_, tell), error in zip(batch, outcomes, strict=True):
             tell(error)
+        # Who has an answer now sends its next message, which goes along with what waits.
+        self._look_soon()
         self.on_batch()
 
 

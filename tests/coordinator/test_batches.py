@@ -83,6 +83,53 @@ def test_what_comes_in_one_turn_of_the_loop_goes_together():
     run(scenario)
 
 
+def test_what_comes_while_more_arrives_goes_together():
+    async def scenario(batches, handler):
+        handler.may_go_on.set()
+        outcomes = []
+        for _ in range(3):
+            outcomes.append(batches.put(Body(bytes(1))))
+            await asyncio.sleep(0)
+        await asyncio.gather(*outcomes)
+        assert [len(batch) for batch in handler.batches] == [3]
+
+    run(scenario, workers=2)
+
+
+def test_a_free_worker_beside_a_busy_one_waits_for_as_many_as_that_has_but_not_for_many():
+    async def scenario(batches, handler):
+        outcomes = [batches.put(Body(bytes(1))) for _ in range(3)]
+        await until(lambda: handler.batches)
+        outcomes += [batches.put(Body(bytes(1))) for _ in range(2)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert [len(batch) for batch in handler.batches] == [3]
+        outcomes.append(batches.put(Body(bytes(1))))
+        await until(lambda: len(handler.batches) == 2)
+        handler.may_go_on.set()
+        await asyncio.gather(*outcomes)
+        assert [len(batch) for batch in handler.batches] == [3, 3]
+        handler.may_go_on.clear()
+        outcomes = [batches.put(Body(bytes(1))) for _ in range(MAX_BATCH)]
+        await until(lambda: len(handler.batches) == 4)
+        handler.may_go_on.set()
+        await asyncio.gather(*outcomes)
+
+    run(scenario, workers=2)
+
+
+def test_the_few_that_waited_go_when_the_busy_worker_is_free():
+    async def scenario(batches, handler):
+        outcomes = [batches.put(Body(bytes(1))) for _ in range(3)]
+        await until(lambda: handler.batches)
+        outcomes.append(batches.put(Body(bytes(1))))
+        handler.may_go_on.set()
+        await asyncio.gather(*outcomes)
+        assert [len(batch) for batch in handler.batches] == [3, 1]
+
+    run(scenario, workers=2)
+
+
 def test_many_are_shared_among_free_workers_and_no_batch_is_too_large():
     async def scenario(batches, handler):
         outcomes = [batches.put(Body(bytes(1))) for _ in range(20)]
