@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from pet.errors import StateError, StorageError
-from pet.files import FileLock, make_private_folder, open_private, shown_fault, sync_data, sync_folder
+from pet.files import FileLock, begin_writing, make_private_folder, open_private, shown_fault, sync_data, sync_folder
 from pet.kernels.digests import crc32
 from pet.pet1.hashes import DIGEST_BYTES
 from pet.pet1.leaves import LEAF_BYTES
@@ -85,6 +85,7 @@ class FolderLeafStore:
         with self._reporting(path, "room for a leaf of an update"), _open(path, os.O_RDWR | os.O_CREAT) as descriptor:
             _write_at(descriptor, start, leaf)
             _write_at(descriptor, start + LEAF_BYTES, memoryview(mark))
+            begin_writing(descriptor, start, _STRIDE)
         self._read_marks(upload)
         with self._mutex:
             held = self._held.get(upload)
