@@ -1,22 +1,19 @@
 """What goes wrong between peers, and what comes of it: each trouble with its stated outcome, and nothing lost."""
 
 import asyncio
-import contextlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from nats_broker import run, running_broker
-from peer_driver import SCHEMA, entries_of, federation, pooled, pulse, some_rows, synchronise, until
+from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
-from pet.federation.peer import rounds
 from pet.federation.peer.messages import MessageCodec
 from pet.federation.records import LogKind, PeerKeys
 from pet.federation.server.federation_info import federation_info
 from pet.federation.statistics.statistics import Statistics
-from pet.pet1.ledger import LedgerEntry
 from pet.secret import Secret
 from pet.transports.nats import Subjects
 
@@ -76,159 +73,6 @@ def test_the_admin_may_die_and_return_too(broker, tmp_path):
             require_merged(started, *parts, *more)
             joined = await started.join()
             assert len(joined.peer.record.peers) == 4
-
-    run(work())
-
-
-@contextlib.contextmanager
-def playing_as(decide, monkeypatch):
-    """Let peers play their part in rounds through a transport that a test chooses, or None for not at all."""
-
-    async def play_or_not(steps, transport, before_update, note):
-        chosen = await decide(steps.record.number, steps._key.public_key, transport)
-        if chosen is not None:
-            await play(steps, chosen, before_update, note)
-
-    play = rounds.play
-    with monkeypatch.context() as patch:
-        patch.setattr(rounds, "play", play_or_not)
-        yield
-
-
-class VanishingTransport:
-    """A transport of a peer that goes silent after it has sent some messages: Sum, Check and Sum2 in this order.
-
-    Args:
-        inner: to the coordinator.
-        sent: how many of them leave.
-    """
-
-    def __init__(self, inner, sent):
-        self._inner, self._left = inner, sent
-
-    async def send_message(self, body):
-        if self._left == 0:
-            await asyncio.sleep(600)
-        self._left -= 1
-        await self._inner.send_message(body)
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-
-def key_of(node):
-    return node.peer.record.keys.signing.public_key
-
-
-@pytest.mark.parametrize(("sent", "reason"), [(0, "too_few_members: did not begin"), (1, "no_quorum: did not sign")])
-def test_a_peer_that_vanishes_before_it_answers_costs_nobody_the_aggregate(broker, tmp_path, monkeypatch, sent, reason):
-    """Before Sum, or after its update: nobody has answered, so the round is as if it had never been called."""
-
-    async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=4) as started:
-            parts = learn(started, 40, 50, 60, 70)
-            await pulse(started)
-            *rest, gone = started.nodes
-
-            async def decide(number, key, transport):
-                return transport if key != key_of(gone) else VanishingTransport(transport, sent)
-
-            with playing_as(decide, monkeypatch):
-                await synchronise(started, nodes=rest)
-            for node in started.nodes:  # the one that is gone still listens
-                assert f"Sync failed: round 1, attempt 1 of 3: {reason}" in node.log()
-                assert gone.peer.record.keys.identity("peer3").name in node.log()
-            expected = Statistics.of(pooled(*parts[:3]), SCHEMA)
-            np.testing.assert_allclose(started.admin.peer.federated_project.snapshot().values, expected.values, atol=1e-9)
-            assert all(list(entries_of(node)) == [2] for node in rest), "the round that failed is struck out"
-
-    run(work())
-
-
-def test_a_peer_that_vanishes_after_it_has_signed_is_in_the_sum(broker, tmp_path, monkeypatch):
-    async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=20) as started:
-            parts = learn(started, 40, 50, 60, 70)
-            await pulse(started)
-
-            async def decide(number, key, transport):
-                return transport if key != key_of(started.nodes[3]) else VanishingTransport(transport, 2)
-
-            with playing_as(decide, monkeypatch):
-                await synchronise(started)
-            require_merged(started, *parts)
-            assert started.admin.log() == ""
-
-    run(work())
-
-
-def test_two_peers_that_vanish_after_they_have_signed_are_called_again(broker, tmp_path, monkeypatch):
-    """The others have answered, and their sum may be known to the leader: the same set comes together again, masked afresh."""
-
-    async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=4) as started:
-            parts = learn(started, 40, 50, 60, 70)
-            await pulse(started)
-
-            async def decide(number, key, transport):
-                is_gone = number == 1 and key in map(key_of, started.nodes[2:])
-                return VanishingTransport(transport, 2) if is_gone else transport
-
-            with playing_as(decide, monkeypatch):
-                await synchronise(started)
-            assert "attempt 1 of 3: too_few_answers: sent no share of the mask" in started.admin.log()
-            assert "all are called again" in started.admin.log()
-            require_merged(started, *parts)
-
-    run(work())
-
-
-def test_peers_that_only_pretend_to_take_part_or_refuse_are_left_out_of_the_next_attempts(broker, tmp_path, monkeypatch):
-    async def work():
-        async with federation(broker.url, tmp_path, 5, phase_seconds=3.0) as started:
-            learn(started, 40, 50, 60, 70, 80)
-            await pulse(started)
-            *rest, idle, stubborn = started.nodes
-
-            async def decide(number, key, transport):
-                return transport if key != key_of(idle) else None
-
-            # This one knows of an aggregate without it, so it refuses to be the only difference.
-            known = dict.fromkeys([key_of(node) for node in started.nodes[:4]], 1)
-            entry = LedgerEntry(number=0, versions=known, groups=1, members=frozenset(known), published=True)
-            stubborn.peer._syncs.rounds.peer._peer.ledger.enter(entry)
-            with playing_as(decide, monkeypatch):
-                await synchronise(started, nodes=rest)
-            assert started.admin.peer.federated_project.row_count == 150
-            assert "round 1, attempt 1 of 3: expected all to take part, got peer4" in started.admin.log()
-            assert "round 2, attempt 2 of 3: too_few_members: did not begin (peer3" in started.admin.log()
-            assert "peers to change together" in stubborn.log()
-
-    run(work())
-
-
-def test_a_peer_that_is_stopped_withdraws_at_once(broker, tmp_path, monkeypatch):
-    """What has not left it stays there, also in a round that has begun."""
-
-    async def work():
-        async with federation(broker.url, tmp_path, 4, phase_seconds=4) as started:
-            learn(started, 40, 50, 60, 70)
-            await pulse(started)
-            gone, left = started.nodes[3], []
-
-            async def decide(number, key, transport):
-                if key == key_of(gone):
-                    await gone.peer.stop_pulse()
-                    await asyncio.sleep(0)
-                    left.append(number)
-                return transport
-
-            with playing_as(decide, monkeypatch):
-                await started.admin.peer._syncs.leadership.lead()
-            assert left == []
-            assert not gone.peer.is_in_round
-            assert entries_of(gone) == {}
-            assert gone.storage.load_state("shared_last") is None
 
     run(work())
 
