@@ -57,7 +57,7 @@ class VanishingTransport:
 
     Args:
         inner: to the coordinator.
-        before: what does not leave any more: "Sum", "Update", "Check" or "Sum2".
+        before: what no longer leaves: "Sum", "Update", "Check" or "Sum2".
     """
 
     def __init__(self, inner, before):
