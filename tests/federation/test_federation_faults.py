@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nats_broker import run, running_broker
-from peer_driver import SCHEMA, federation, pooled, pulse, some_rows, synchronise, until
+from peer_driver import SCHEMA, entries_of, federation, pooled, pulse, some_rows, synchronise, until
 
 from pet.errors import FederationStateError, FederationUnavailableError, FederationValueError, TokenRefusedError
 from pet.federation.peer.messages import MessageCodec
