@@ -94,7 +94,7 @@ class RoundLedger:
         called_version: int | None = None,
         settled: Iterable[int] = (),
         newest: Mapping[bytes, int] | None = None,
-        crowds: Mapping[frozenset[bytes], Mapping[bytes, int]] | None = None,
+        crowds: Mapping[frozenset[bytes], int] | None = None,
         unknown: int | None = None,
     ) -> None:
         self.own = own
@@ -105,8 +105,8 @@ class RoundLedger:
             self._note_versions(entry)
         #: Rounds that were answered and whose entries have gone.
         self._settled = set(settled)
-        #: Of entries that have gone: which peers came together, and the pairs of them that may come again.
-        self._crowds = {peers: dict(pairs) for peers, pairs in (crowds or {}).items()}
+        #: Of entries that have gone: which peers came together with this one, and its version then.
+        self._crowds = dict(crowds or {})
 
     def call(self, number: int, version: int) -> Called:
         """Return this peer's answer to a call, which names all rounds that it has answered (F2); signed once it is durable.
@@ -157,20 +157,22 @@ class RoundLedger:
         self._require_most_again(versions, least_changed)
 
     def _require_most_again(self, versions: Mapping[bytes, int], least_changed: int) -> None:
-        """Test that the set has most of the peers of each round that some come from with the same statistics.
+        """Test that the set has most of the peers of each round that this peer was in with the same statistics.
 
         Sums of two sets that have no peer in common are known to nobody but who hides both, and with that of all their peers
         and one more they show that one. Of two sets that each have most of the peers, somebody honest is in both.
         """
-        entries = [entry.versions for entry in self.entries.values()]
-        rows = [(each.keys(), each) for each in entries] + [(peers, pairs) for peers, pairs in self._crowds.items()]
-        for peers, pairs in rows:
-            if pairs.items() & versions.items():
+        own = versions.get(self.own)
+        crowds = self._crowds | {
+            frozenset(entry.versions): entry.versions[self.own] for entry in self.entries.values() if self.own in entry.versions
+        }
+        for peers, version in crowds.items():
+            if version == own:
                 again, least = len(peers & versions.keys()), (len(peers) + least_changed) // 2
                 require(
                     again >= least,
                     "too_few_again",
-                    f"set: expected {least} of {len(peers)} peers of an earlier round, as some come with the same statistics,"
+                    f"set: expected {least} of {len(peers)} peers of an earlier round, or new statistics of this peer,"
                     f" got {again}",
                 )
 
@@ -203,20 +205,14 @@ class RoundLedger:
         pairs of `least_changed` peers that no other round here has is in no combination of fewer: those remain. One that hangs
         together with no pair that can come again, directly or through others, is in no combination with a later one. What was
         answered is still named (F2), and what was answered without a result stays while the own version is the same. Who came
-        together in it is remembered while one of them may come again with the same statistics.
+        together in it is remembered while this peer may come again with the same statistics.
         """
         while (gone := self._next_settled(least_changed)) is not None:
             entry = self.entries.pop(gone)
             if entry.answered:
                 self._settled.add(gone)
-            pairs = self._crowds.setdefault(frozenset(entry.versions), {})
-            pairs |= {peer: max(version, pairs.get(peer, version)) for peer, version in entry.versions.items()}
-        # A pair of older statistics comes never again.
-        crowds = {
-            peers: {peer: version for peer, version in pairs.items() if version >= self.newest[peer]}
-            for peers, pairs in self._crowds.items()
-        }
-        self._crowds = {peers: pairs for peers, pairs in crowds.items() if pairs}
+                self._crowds[frozenset(entry.versions)] = entry.versions[self.own]
+        self._crowds = {peers: version for peers, version in self._crowds.items() if version >= self.newest[self.own]}
 
     def _next_settled(self, least_changed: int) -> int | None:
         may_go = [entry for entry in self.entries.values() if not self._is_waiting(entry)]
@@ -272,10 +268,7 @@ class RoundLedger:
             "settled": sorted(self._settled),
             "newest": {peer.hex(): version for peer, version in self.newest.items()},
             "unknown": self.unknown,
-            "crowds": [
-                [sorted(peer.hex() for peer in peers), {peer.hex(): version for peer, version in pairs.items()}]
-                for peers, pairs in self._crowds.items()
-            ],
+            "crowds": [[sorted(peer.hex() for peer in peers), version] for peers, version in self._crowds.items()],
         }
         return json.dumps(record).encode()
 
@@ -309,9 +302,6 @@ class RoundLedger:
                 None if version is None else int(version),
                 map(int, record["settled"]),
                 {bytes.fromhex(peer): int(newest) for peer, newest in record["newest"].items()},
-                {
-                    frozenset(map(bytes.fromhex, peers)): {bytes.fromhex(peer): int(version) for peer, version in pairs.items()}
-                    for peers, pairs in record["crowds"]
-                },
+                {frozenset(map(bytes.fromhex, peers)): int(version) for peers, version in record["crowds"]},
                 None if unknown is None else int(unknown),
             )

@@ -121,7 +121,7 @@ def test_rounds_that_no_longer_matter_may_go_and_no_others(least: int) -> None:
             refused += reason is not None
             if reason is None:
                 for ledger in (whole, kept):
-                    ledger.enter(entry_of(number, now, published=True))
+                    ledger.enter(entry_of(number, now, published=True, answered=PEERS[0] in now))
                 kept.settle(least)
         dropped += len(whole.entries) - len(kept.entries)
     assert dropped > 20
