@@ -17,5 +17,5 @@ def test_every_kernel_has_a_share(tmp_path):
     for order in field_shares.ORDERS.values():
         data = field_shares.Vectors(order, 1000, 0)
         report = field_shares.measure(data, probe, np.ones(3 * 1024), 1)
-        assert report.keys() == {*field_shares.kernels_of(data), "ceilings"}
+        assert report.keys() == {*field_shares.kernels_of(data), "two_threads", "ceilings"}
         assert all(math.isfinite(value) and value > 0 for figures in report.values() for value in figures.values())
