@@ -184,3 +184,19 @@ def test_hidden_sums_of_sets_that_nobody_is_in_two_of_show_no_peer(monkeypatch: 
     assert hidden_rounds_that_show_one(8, 50) == 0
     monkeypatch.setattr(RoundLedger, "_require_most_again", lambda *_: None)
     assert hidden_rounds_that_show_one(8, 50) > 0, "without the rule that most peers of an earlier round come again"
+
+
+def test_results_that_some_peers_see_and_others_do_not_can_show_a_peer() -> None:
+    """Where the protection ends: who sees a result takes it for known to all, and uses its statistics in another set."""
+    sets = [(0, 1, 2, 3), (4, 5, 6), (1, 2, 3, 4, 5, 6)]
+    ledgers, entries = [RoundLedger(key_of(peer)) for peer in range(7)], []
+    for number, listed in enumerate(sets, 1):
+        versions = {key_of(peer): 1 for peer in listed}
+        entries.append(LedgerEntry(number=number, versions=versions, groups=1, members=frozenset(versions), published=True))
+        for peer in listed:
+            assert reason_of(ledgers[peer].require_hidden, versions, 3) is None
+            ledgers[peer].enter(entries[-1])
+            ledgers[peer].mark(number, answered=True)
+    assert shows_one(frozenset(sets), 7), "the first sum and the second, less the third"
+    witness = RoundLedger(key_of(4), entries[:2])
+    assert reason_of(witness.require_hidden, entries[2].versions, 3) == "too_few_changes", "who has seen both refuses"
