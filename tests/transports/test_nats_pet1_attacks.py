@@ -280,9 +280,12 @@ def test_a_participant_with_rights_of_its_own_takes_part_and_cannot_send_as_anot
 
 @pytest.mark.parametrize("storage", ["file", "memory"])
 def test_a_broker_that_is_killed_in_the_middle_of_a_round(tmp_path: Path, storage: Any) -> None:
-    """Before the first leaf, among leaves, and before the members' turn."""
-    world = Pet1World(20 * LEAF_ELEMENTS, 3).begin_updates()
-    updates = [world.make_update(number) for number in range(3)]
+    """Before the first leaf, among leaves, and before the members' turn.
+
+    The phase ends with an update that is sent afterwards: where an answer is lost, its sender asks once more.
+    """
+    world = Pet1World(12 * LEAF_ELEMENTS, 4).begin_updates()
+    *updates, last = [world.make_update(number) for number in range(4)]
 
     async def play(broker: Broker) -> None:
         # What a broker takes with it when it dies is asked for again only when an answer is late.
@@ -294,7 +297,7 @@ def test_a_broker_that_is_killed_in_the_middle_of_a_round(tmp_path: Path, storag
 
         async def restart_among_leaves() -> None:
             async with asyncio.timeout(30):
-                while len(world.engine.taken) < 30:
+                while len(world.engine.taken) < 12:
                     await asyncio.sleep(0)
             await restart()
 
@@ -309,6 +312,7 @@ def test_a_broker_that_is_killed_in_the_middle_of_a_round(tmp_path: Path, storag
             sending = [send(other, f"good{number}", update) for number, update in enumerate(updates)]
             answers = await asyncio.gather(restart_among_leaves(), *sending)
             assert answers[1:] == [UpdateAccepted()] * 3
+            assert await send(other, "last", last) == UpdateAccepted()
             await restart()
             for kind in (Pet1Document.COMMITTEE, Pet1Document.MANIFEST):
                 await becomes(lambda kind=kind: ask_again(transport, kind), world.read(kind))

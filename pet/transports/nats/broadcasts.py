@@ -13,7 +13,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -144,11 +144,6 @@ class Broadcasts:
         except (KeyError, AttributeError, TypeError, ValueError):
             raise TransportError(f"event {name}: expected a stored message, got something else") from None
 
-    async def forget_event(self, name: str) -> None:
-        """Have the broker forget an event."""
-        body = {"filter": self.subjects.event(name)}
-        await ask_storage(self._connection, f"STREAM.PURGE.{self.subjects.event_stream}", body)
-
     async def watch_events(self, handler: Callable[[str, bytes], Awaitable[None]]) -> Subscription:
         """Call `handler(name, payload)` for each event from now on, while the connection stands.
 
@@ -226,9 +221,7 @@ class Broadcasts:
                     raise MissingError(f"{reference.subject}.{index}: expected {expected} bytes, got {len(chunk)}")
                 blob[start : start + expected] = chunk
 
-        async with first_error(), asyncio.TaskGroup() as group:
-            for _ in range(_WINDOW):
-                group.create_task(fetch_some())
+        await finish_all([asyncio.create_task(fetch_some()) for _ in range(_WINDOW)])
         if (await asyncio.to_thread(hashlib.sha256, blob)).hexdigest() != reference.sha256:
             raise MissingError(f"{reference.subject}: expected the digest that was announced, got another")
         return blob
@@ -256,15 +249,18 @@ class Broadcasts:
         return bytes(message.data)
 
 
-class first_error:  # noqa: N801 - reads as a statement
-    """Raise the first error of a task group, instead of the group."""
+async def finish_all(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Wait for tasks; where one fails, end the others and raise its error.
 
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            raise error.exceptions[0] from None
+    Not by a task group: where several tasks fail at once, that of Python 3.11 leaves its owner marked as one that is being
+    cancelled, and the next request of its would end it.
+    """
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def parse_headers(block: bytes) -> dict[str, str]:

@@ -25,10 +25,9 @@ from pet.model_formats import NPY, decode_npy
 from pet.pet1.answers import ACCEPTED, OPEN, PIECE_HEAD
 from pet.pet1.header_batch import MAX_HEADER_BATCH_BYTES, HeaderBatch
 from pet.pet1.leaves import LEAF_BYTES
-from pet.transports.nats.answers import PARAMETERS
 from pet.transports.nats.broadcasts import BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
-from pet.transports.nats.pet1_frames import Published, decode_published, event_name, headers_subject
+from pet.transports.nats.pet1_frames import OTHER_PROFILE, Published, decode_published, event_name, headers_subject
 from pet.transports.nats.pet1_storing import UpdateStoring
 from pet.transports.nats.retry import RetryPeriod
 from pet.transports.nats.subjects import Subjects
@@ -103,23 +102,25 @@ class Pet1Client:
         """Return what is published of a document.
 
         Raises:
-            UnknownProfileError: the coordinator publishes rounds, and none of pet/1.
+            UnknownProfileError: the coordinator says that it speaks another profile.
         """
         name = event_name(document)
         data = await self._broadcasts.last_event(name)
         if data is None:
             await self._require_pet1()
             return None
+        self._require_profile(data)
         published = decode_published(data, name)
         if document is Pet1Document.ROUND and published is not None:
             self._record_digest = published.digest
         return published
 
     async def _require_pet1(self) -> None:
-        """Check that the coordinator, if there is one, speaks pet/1."""
-        events = event_name(Pet1Document.ROUND), PARAMETERS
-        of_pet1, of_any = [await self._broadcasts.last_event(name) for name in events]
-        if of_pet1 is None and of_any is not None:
+        """Check that the coordinator does not say that it speaks another profile."""
+        self._require_profile(await self._broadcasts.last_event(event_name(Pet1Document.ROUND)))
+
+    def _require_profile(self, data: bytes | None) -> None:
+        if data == OTHER_PROFILE:
             where = self._subjects.prefix.rstrip(".")
             raise UnknownProfileError(f"{where}: expected a coordinator that speaks pet/1, got one of xaynet's profile only")
 

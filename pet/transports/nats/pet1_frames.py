@@ -1,6 +1,6 @@
 """What a coordinator of pet/1 publishes at a broker, byte by byte: documents as events, and share headers in batches.
 
-    published = 00 | 01 || digest 32 || bytes | 02 || digest 32 || where the bytes are (`BlobReference`)
+    published = 00 | 01 || digest 32 || bytes | 02 || digest 32 || where the bytes are (`BlobReference`) | 03
 
 The digest is that of the document; in front of share headers it is that of their round's record, so that those of the round
 before, which the broker still has, are none of this one. Pure functions of bytes and text.
@@ -25,6 +25,9 @@ from pet.transports.pet1 import Pet1Document
 NO_ROOM: Final = b""
 #: What is published where there is nothing.
 NOTHING: Final = encode_answer(None)
+#: What a coordinator of xaynet's profile says in place of a round. That there is no event says nothing: it may have been lost,
+#: or be on its way, and who takes part must not give up for that.
+OTHER_PROFILE: Final = b"\x03"
 #: Share headers in a batch, and the numbers that batches begin with are multiples of this.
 BATCH_HEADERS: Final = 64
 

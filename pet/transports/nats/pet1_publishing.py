@@ -21,9 +21,9 @@ from typing import Final, NamedTuple
 from pet.buffers import Buffer
 from pet.pet1.hashes import DIGEST_BYTES
 from pet.pet1.header_batch import HeaderBatch
-from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts, first_error
+from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts, finish_all
 from pet.transports.nats.connection import NatsConnection
-from pet.transports.nats.pet1_frames import BATCH_HEADERS, NOTHING, encode_published, event_name, headers_subject
+from pet.transports.nats.pet1_frames import BATCH_HEADERS, NOTHING, OTHER_PROFILE, encode_published, event_name, headers_subject
 from pet.transports.nats.storage import store_message
 from pet.transports.nats.subjects import Subjects
 from pet.transports.pet1 import Pet1Document, Pet1Endpoint, PublishedDocument
@@ -148,9 +148,10 @@ class Pet1Publisher:
             if current is None or current.digest != record_digest:
                 return  # they may be those of the round that has begun just now
             together = headers[: min(_WINDOW, BATCH_HEADERS - self._next_header % BATCH_HEADERS)]
-            async with first_error(), asyncio.TaskGroup() as group:
-                for number, header in enumerate(together, self._next_header):
-                    group.create_task(self._store(record_digest, number, (header,)))
+            stores = [
+                self._store(record_digest, number, (header,)) for number, header in enumerate(together, self._next_header)
+            ]
+            await finish_all([asyncio.ensure_future(store) for store in stores])
             self._next_header += len(together)
             if self._next_header % BATCH_HEADERS == 0:
                 await self._store_batch(record_digest, self._next_header - BATCH_HEADERS)
@@ -182,12 +183,10 @@ def _is_same(stored: StoredModel, data: Buffer) -> bool:
     return digest.hexdigest() == stored.reference.sha256
 
 
-async def forget_rounds(broadcasts: Broadcasts) -> None:
-    """Say that there is no round of pet/1, where a coordinator of that profile was here before: others have none.
+async def name_other_profile(broadcasts: Broadcasts) -> None:
+    """Say that the coordinator speaks another profile.
 
     Raises:
         TransportError: the broker does not take it now.
     """
-    name = event_name(Pet1Document.ROUND)
-    if await broadcasts.last_event(name) is not None:
-        await broadcasts.forget_event(name)
+    await broadcasts.publish_event(event_name(Pet1Document.ROUND), OTHER_PROFILE)

@@ -41,7 +41,7 @@ from pet.transports.nats.answers import (
 from pet.transports.nats.broadcasts import MAX_EVENT_BYTES, BlobReference, Broadcasts
 from pet.transports.nats.connection import NatsConnection
 from pet.transports.nats.frames import UploadOffer
-from pet.transports.nats.pet1_publishing import StoredModel, forget_rounds
+from pet.transports.nats.pet1_publishing import StoredModel, name_other_profile
 from pet.transports.nats.pet1_server import Pet1Server
 from pet.transports.nats.receiver import DEFAULT_REQUESTS_PER_SECOND, DEFAULT_SLOTS, UploadReceiver
 from pet.transports.nats.stored_uploads import StoredUploads
@@ -223,7 +223,7 @@ class NatsServer:
             if self._pet1 is not None:
                 self._pet1.forget()
             else:
-                await forget_rounds(self._broadcasts)
+                await name_other_profile(self._broadcasts)
             self._has_streams, self._began_seconds = True, time.monotonic()
         endpoint = self._endpoint
         parameters, sums = endpoint.parameters(), endpoint.sums()
