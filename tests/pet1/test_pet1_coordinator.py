@@ -32,6 +32,7 @@ from pet.protocol.pet1_publications import (
     RoundAnnounced,
     TotalPublished,
 )
+from pet.protocol.pet1_updates import UploadWork
 from pet.protocol.pet1_windows import PhaseTimes
 from pet.protocol.phases import PET1_PHASES, Phase
 
@@ -250,6 +251,21 @@ def test_a_wrong_share_is_named_or_fails_the_round() -> None:
         noticed.send(wrong if slot == 2 else answers[slot])
     noticed.wait(5)
     assert failures(noticed) == ["wrong_share"]
+
+
+@pytest.mark.parametrize(("there", "kept", "expected"), [(0, 1, False), (0, 16, True), (18, 1, False), (18, 2, True)])
+def test_leaves_are_taken_where_a_piece_is_full_or_nothing_is_missing(there: int, kept: int, expected: bool) -> None:
+    session = Session("1of1")
+    session.to_update()
+    session.open_update(session.round.entry["updates"][0])
+    digest = bytes.fromhex(session.round.entry["updates"][0]["header_digest"])
+    refused = session.coordinator.keep_leaves(digest, 0, bytes(20))
+    assert refused.refusal is not None
+    assert refused.must_be_taken, "nothing is added to what is refused"
+    opened = refused.opened
+    assert opened is not None
+    opened.upload.have[:] = [True] * there + [False] * (20 - there)
+    assert UploadWork(current=refused.current, opened=opened, kept=list(range(kept))).must_be_taken is expected
 
 
 def test_rubbish_in_a_vector_fails_the_round() -> None:
