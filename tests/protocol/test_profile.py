@@ -10,7 +10,7 @@ from toy_profile import TOY, Join, Number, Published, ToySettings, ToyTag
 import pet.profile
 from pet.crypto import SigningKeyPair
 from pet.errors import LocalProtocolError, RemoteProtocolError
-from pet.messages import XAYNET_PAYLOADS, Message, SumPayload, open_message, seal_message, split_message
+from pet.messages import XAYNET_PAYLOADS, Message, Refused, SumPayload, open_message, seal_message, split_message
 from pet.protocol import Coordinator, Phase, PhaseWindow, events
 from pet.protocol.round_machine import RoundMachine
 from pet.protocol.xaynet import XaynetRules
@@ -148,6 +148,28 @@ def test_tags_of_another_profile_are_unknown() -> None:
     with pytest.raises(RemoteProtocolError, match="expected one of 33, 34, got 1") as caught:
         open_message(body, session.machine.encryption_keys, ToyTag.JOIN, codec=TOY.codec)
     assert caught.value.reason == "unknown_tag"
+
+
+def test_a_profile_that_opens_nothing_together_opens_and_checks_one_after_the_other() -> None:
+    session = Session()
+    keys = session.machine.encryption_keys
+    assert keys is not None
+    message = Message(
+        participant_public_key=KEYS[0].public_key,
+        coordinator_public_key=keys.public_key,
+        payload=Join(),
+        tag=ToyTag.JOIN,
+    )
+    bodies = [memoryview(seal_message(message, KEYS[0])), memoryview(bytearray(100))]
+    opened, refused = TOY.open_messages(bodies, keys, session.machine.accepted_tag)
+    assert opened == message
+    assert isinstance(refused, Refused)
+    assert refused.reason == "decryption"
+    (checked,) = session.machine.check_senders([message])
+    assert checked is not None
+    assert checked.refused is None
+    session.machine.take(message, checked)
+    assert session.machine.status(session.now).accepted == 1
 
 
 def test_xaynets_profile_is_what_its_coordinator_runs() -> None:
