@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ TESTS: Final = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "hostile")]
 
 from hostile_pet1 import pet1_target  # noqa: E402
-from hostile_targets import AnyAttack, Target, coordinator_target, federation_target, refusals  # noqa: E402
+from hostile_targets import AnyAttack, Target, coordinator_target, federation_target, uncounted  # noqa: E402
 
 MAX_HEALTH_SECONDS: Final = 1.0
 MAX_MORE_MEGABYTES: Final = 150
@@ -50,10 +50,6 @@ TARGETS: Final[dict[str, Callable[[], AbstractContextManager[Target]]]] = {
     "pet/1": lambda: pet1_target(_HONEST_PET1, _LENGTH),
     "federation": federation_target,
 }
-
-
-#: Reasons for which a connection is refused before anything is read.
-ACCEPT_REASONS: Final = ("connection", "connection_rate")
 
 
 @dataclass
@@ -124,10 +120,7 @@ def _withstands(name: str, target: Target, attacks: tuple[AnyAttack, ...], secon
             found.refused += target.play()
             found.plays += 1
     after = target.figures()
-    # Where an address does several things, its connections may be refused before one of these begins.
-    at_accept = ACCEPT_REASONS if len(attacks) > 1 else ()
-    expected = [replace(attack, reasons=(*attack.reasons, *at_accept)) for attack in attacks if attack.reasons]
-    found.uncounted = tuple(attack.name for attack in expected if refusals(after, attack) <= refusals(before, attack))
+    found.uncounted = uncounted(attacks, before, after)
     found.rest_seconds = _rest_seconds(target)
     is_missed = found.misses(idle_megabytes)
     health = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -69,10 +69,23 @@ class Target:
         return is_kept or not any(found.get(name) for name in ("pet_memory_in_flight_bytes", "pet_spooled_bytes"))
 
 
-def refusals(figures: dict[str, float], attack: AnyAttack) -> float:
-    """Return how often the server has counted one of the reasons of an attack."""
+#: Why an address is refused whatever it is about to do.
+_ADDRESS_REASONS: Final = ("connection", "connection_rate", "rate")
+
+
+def uncounted(attacks: Sequence[AnyAttack], before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:
+    """Return the names of attacks of one address that the server has not counted by one of their reasons.
+
+    Where it does several things, one may have taken its connections or requests, so that another never begins.
+    """
+    more = _ADDRESS_REASONS if len(attacks) > 1 else ()
+    expected = {attack.name: (*attack.reasons, *more) for attack in attacks if attack.reasons}
+    return tuple(name for name, reasons in expected.items() if _refusals(after, reasons) <= _refusals(before, reasons))
+
+
+def _refusals(figures: dict[str, float], reasons: Sequence[str]) -> float:
     names = ("pet_refusals_total", "pet_nats_uploads_refused_total", "pet_messages_refused_total")
-    return sum(figures.get(f'{name}{{reason="{reason}"}}', 0.0) for name in names for reason in attack.reasons)
+    return sum(figures.get(f'{name}{{reason="{reason}"}}', 0.0) for name in names for reason in reasons)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from hostile_attacks import ATTACKS
 from hostile_member import MEMBER_ATTACKS
 from hostile_pet1 import pet1_target
 from hostile_round import HttpParticipant
-from hostile_targets import coordinator_target, federation_target, refusals
+from hostile_targets import coordinator_target, federation_target, uncounted
 from pet1_world import LEAF_ELEMENTS
 
 #: What a server may need beyond what it has when nobody attacks it.
@@ -89,8 +89,7 @@ def withstand(target, groups, part=1.0):
 
 def are_counted(target, attacks, before):
     time.sleep(0.1)  # asking costs the server, too
-    found = target.figures()
-    return all(refusals(found, attack) > refusals(before, attack) for attack in attacks if attack.reasons)
+    return not uncounted(attacks, before, target.figures())
 
 
 def drawn(attacks):
