@@ -99,7 +99,10 @@ def test_every_request_is_answered_and_counted_as_the_long_way():
     with served() as (port, _, taken), served(is_short=False) as (long_port, _, _):
         for name, (pieces, expected) in REQUESTS.items():
             taken.clear()
-            assert answers_of(port, pieces) == answers_of(long_port, pieces), name
+            answers = [answers_of(each, pieces) for each in (port, long_port)]
+            if name.startswith("HTTP/1.0"):  # an older uvicorn ends these connections, and does not say so
+                answers = [answer.replace(b"connection: close\r\n", b"") for answer in answers]
+            assert answers[0] == answers[1], name
             assert counts_of(port) == counts_of(long_port), name
             assert expected is None or taken == expected, name
 
