@@ -87,6 +87,9 @@ class UpdateRefused:
 
 UpdateAnswer: TypeAlias = UpdateOpen | UpdateAccepted | UpdateRefused
 
+#: The answer to a leaf that is not the one that its sender signed.
+WRONG_LEAF: Final = UpdateRefused("wrong_leaf").encode()
+
 
 def read_answer(data: Buffer, leaf_count: int) -> UpdateAnswer:
     """Read an answer about a vector with this number of leaves.

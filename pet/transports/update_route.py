@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from pet.bodies.memory_budget import Reservation
 from pet.errors import BodyError, MissingExtraError, ServiceBusyError
-from pet.pet1.answers import OPEN, PIECE_HEAD, UpdateRefused
+from pet.pet1.answers import OPEN, PIECE_HEAD, WRONG_LEAF
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, leaf_count
 from pet.transports.body_parts import BodyParts
 from pet.transports.body_reader import FILL_KEY, BodyPieces, declared_length
@@ -42,7 +42,6 @@ _MAX_PIECE_BYTES: Final = PIECE_HEAD.size + MAX_PIECE_LEAVES * LEAF_BYTES
 _NO_LIMIT_BYTES: Final = 1 << 62
 #: What takes a body, given what it declares and who sends it; raises BodyError.
 Take: TypeAlias = Callable[[BodyParts, int | None, str], Awaitable[bytes]]
-_WRONG_LEAF: Final = UpdateRefused("wrong_leaf").encode()
 
 
 class UpdateRoutes:
@@ -178,7 +177,7 @@ class UpdateRoutes:
         self, piece: IncomingPiece, number: int, leaf: bytes | bytearray, holder: str, *, is_last: bool
     ) -> bytes | None:
         answer = await self._service.work(piece.take, number, leaf, is_last=is_last)
-        if answer == _WRONG_LEAF:
+        if answer == WRONG_LEAF:
             self._service.refusals.count(RefusalReason.WRONG_LEAF)
             self._lines.log(_logger, logging.WARNING, holder, "a wrong leaf of an update came from %s", holder)
         return answer

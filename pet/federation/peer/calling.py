@@ -43,7 +43,7 @@ class Contribution:
     Attributes:
         version: number of the state of the peer's statistics; equal versions are equal statistics.
         rows: rows in them, cut off.
-        changed_rows: how many more or fewer rows the version in the last aggregate had, cut off; all rows if none had.
+        changed_rows: the difference to the rows of the version in the last aggregate, cut off; all rows if there was none.
     """
 
     version: Whole

@@ -21,7 +21,7 @@ from typing import Final
 from pet.bodies.body import MemoryBody
 from pet.buffers import Buffer
 from pet.errors import BodyError, MissingExtraError, ServiceBusyError
-from pet.pet1.answers import OPEN, PIECE_HEAD, UpdateRefused
+from pet.pet1.answers import OPEN, PIECE_HEAD, WRONG_LEAF
 from pet.pet1.hashes import DIGEST_BYTES
 from pet.pet1.leaves import LEAF_BYTES, leaf_count
 from pet.transports.line_limit import LineLimit
@@ -39,8 +39,6 @@ with MissingExtraError.naming("nats"):
     from nats.aio.msg import Msg
 
 _logger: Final = logging.getLogger(__name__)
-
-_WRONG_LEAF: Final = UpdateRefused("wrong_leaf").encode()
 
 
 class Pet1Receiver:
@@ -184,7 +182,7 @@ class Pet1Receiver:
     def _note_end(self, peer: str, answer: bytes) -> None:
         """Note that an update is over, or that a leaf was refused: its sender waits for its turn behind others."""
         self._senders.end_turn(peer)
-        if answer == _WRONG_LEAF:
+        if answer == WRONG_LEAF:
             self._service.refusals.count(RefusalReason.WRONG_LEAF)
             self._lines.log(_logger, logging.WARNING, peer, "a wrong leaf of an update came from %s", peer)
 

@@ -20,7 +20,7 @@ from typing import Final
 from pet.bodies.body import MemoryBody
 from pet.bodies.holders import HolderTable, Holding
 from pet.errors import MissingExtraError
-from pet.pet1.answers import OPEN, PIECE_HEAD, REFUSED, UpdateRefused
+from pet.pet1.answers import OPEN, PIECE_HEAD, REFUSED, WRONG_LEAF, UpdateRefused
 from pet.pet1.leaves import LEAF_BYTES
 from pet.transports.line_limit import LineLimit
 from pet.transports.pet1 import Pet1Endpoint
@@ -40,7 +40,6 @@ _RESUMING_SECONDS: Final = 60.0
 _RESUMING_DELAY_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.5
 _UNKNOWN: Final = UpdateRefused("unknown_upload").encode()
-_WRONG_LEAF: Final = UpdateRefused("wrong_leaf").encode()
 
 
 class StoredUpdates:
@@ -101,7 +100,7 @@ class StoredUpdates:
         if answer == _UNKNOWN and since_start < _RESUMING_SECONDS:
             await message.nak(delay=_RESUMING_DELAY_SECONDS)
             return
-        if answer == _WRONG_LEAF:
+        if answer == WRONG_LEAF:
             self._service.refusals.count(RefusalReason.WRONG_LEAF)
         elif answer[0] != OPEN:
             self._let_go(upload)
