@@ -247,29 +247,38 @@ def test_participants_that_pin_the_key_finish_rounds_together_and_resume_them(co
     transport.close()
 
 
-def ask_for_model(url: str, method: str, media_type: str, headers: dict[str, str], kept: bytes = b"") -> httpx.Response:
-    """Ask for parameters and model, and check both signatures; `kept` is the body where the answer has none."""
+def ask_for_model(url: str, method: str, media_type: str, known: httpx.Response | None = None) -> httpx.Response:
+    """Ask for parameters and model, and check both signatures.
+
+    What is `known` has the body where the answer has none; a GET then asks for another.
+    """
     verifier = AnswerVerifier(KEY.public_key)
     parameters = httpx.get(f"{url}/params")
     check = verifier.expect("parameters")
     check.update(parameters.content)
     check.finish(parameters.headers["Pet-Signature"])
-    answer = httpx.request(method, f"{url}/model", headers={"Accept": media_type} | headers)
+    headers = {"Accept": media_type}
+    if known is not None and method == "GET":
+        headers["If-None-Match"] = known.headers["ETag"]
+    answer = httpx.request(method, f"{url}/model", headers=headers)
+    if known is not None and answer.headers["ETag"] != known.headers["ETag"]:
+        raise OtherRoundError("model: expected the known one, got that of a later round")
     check = verifier.expect("model")
-    check.update(kept or answer.content)
+    check.update((known or answer).content)
     check.finish(answer.headers["Pet-Signature"], media_type)
     return answer
 
 
 @pytest.mark.parametrize("media_type", [BINCODE, NPY, SAFETENSORS])
 def test_every_form_of_a_model_is_signed_over_its_own_bytes(coordinator, media_type):
-    answer = in_one_round(lambda: ask_for_model(coordinator, "GET", media_type, {}))
-    assert answer.headers["Content-Type"].startswith(media_type)
-    # Who keeps the body learns from these that it is the one of this round, too.
-    head = in_one_round(lambda: ask_for_model(coordinator, "HEAD", media_type, {}, answer.content))
-    assert head.status_code == 200
-    known = {"If-None-Match": answer.headers["ETag"]}
-    assert in_one_round(lambda: ask_for_model(coordinator, "GET", media_type, known, answer.content)).status_code == 304
+    def ask() -> None:
+        answer = ask_for_model(coordinator, "GET", media_type)
+        assert answer.headers["Content-Type"].startswith(media_type)
+        # Who keeps the body learns from these that it is the one of this round, too.
+        assert ask_for_model(coordinator, "HEAD", media_type, answer).status_code == 200
+        assert ask_for_model(coordinator, "GET", media_type, answer).status_code == 304
+
+    in_one_round(ask)
 
 
 def test_a_coordinator_without_a_key_is_refused_by_who_pins_one():
