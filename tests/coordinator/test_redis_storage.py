@@ -1,9 +1,11 @@
 """What Redis adds to the promises of a storage: owners, outages, lost data, and keys of others."""
 
+import gc
 import re
 
 import pytest
 import redis
+from asgi_server import wait_until
 from redis_server import redis_server
 from sealed_rounds import SealedRound
 from test_restarts import Life, steps
@@ -218,11 +220,25 @@ def test_a_server_that_forgot_everything_is_not_written_to(tmp_path):
 
 def test_closing_gives_the_storage_back(server):
     storage = RedisStorage(server.url)
-    client = redis.Redis.from_url(server.url)
-    assert client.get(OWNER_KEY) is not None
-    storage.close()
-    assert client.get(OWNER_KEY) is None
-    client.close()
+    with redis.Redis.from_url(server.url) as client:
+        assert client.get(OWNER_KEY) is not None
+        storage.close()
+        assert client.get(OWNER_KEY) is None
+
+
+def test_no_connection_is_left_open(server):
+    """A process that tries again and again would hold one more each time, until the collector comes."""
+    gc.disable()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            owner = RedisStorage(server.url)
+            check_server(server.url, 30)
+            with pytest.raises(StorageError, match="another coordinator"):
+                RedisStorage(server.url)
+            owner.close()
+            wait_until(lambda: not [each for each in client.client_list() if each["name"].startswith("pet-")])
+    finally:
+        gc.enable()
 
 
 def content_of(client):

@@ -67,7 +67,7 @@ class RedisStorage:
         self._owner: Final = f"pet-coordinator-{os.urandom(8).hex()}"
         pool = _pool(url, self._owner)
         self.description = _describe(pool)
-        self._client: Final = redis.Redis(connection_pool=pool)
+        self._client: Final = redis.Redis.from_pool(pool)  # which it closes with itself
         try:
             with self._mapped_errors():
                 self._connect()
@@ -220,7 +220,7 @@ def check_server(url: str, seconds: float, *, must_be_durable: bool = False) -> 
         StorageError: it cannot be reached, does not let us in, or is not durable enough.
     """
     pool = _pool(url, "pet-check", connect_seconds=seconds, answer_seconds=seconds)
-    with contextlib.closing(redis.Redis(connection_pool=pool)) as client:
+    with contextlib.closing(redis.Redis.from_pool(pool)) as client:
         try:
             client.ping()
             fault = _durability_gap(client) if must_be_durable else None
