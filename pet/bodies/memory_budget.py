@@ -205,17 +205,33 @@ class MemoryBudget:
         Raises:
             ReservationLostError: the body was too slow while others waited, or its bytes were given to somebody who had less.
         """
+        async with self.reserve_in_turn(holder) as begin:
+            reservation = begin(most_bytes)
+            try:
+                yield reservation
+            finally:
+                reservation.give_back()
+
+    @asynccontextmanager
+    async def reserve_in_turn(self, holder: str = "") -> AsyncIterator[Callable[[int], Reservation]]:
+        """Announce bodies one after the other, each as `reserve` does, by calling what this gives with the most of its bytes.
+
+        Who announces a body gives its bytes back, within the `async with`, before it announces the next.
+
+        Args:
+            holder: who sends them.
+
+        Raises:
+            ReservationLostError: as `reserve`, of the one that is on its way.
+        """
         lease = asyncio.timeout(None)
-        reservation = self._begin(most_bytes, holder, lambda: lease.reschedule(0))
         try:
             async with lease:
-                yield reservation
+                yield lambda most_bytes: self._begin(most_bytes, holder, lambda: lease.reschedule(0))
         except TimeoutError:
             if not lease.expired():
                 raise
             raise ReservationLostError("body: expected progress while others wait for room") from None
-        finally:
-            reservation.give_back()
 
     def try_reserve(self, size_bytes: int, holder: str, end: Callable[[], None]) -> Reservation | None:
         """Charge a body for all its bytes at once, until `Reservation.give_back`; None if there is no room for it now.

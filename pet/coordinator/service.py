@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -281,6 +281,32 @@ class CoordinatorService:
             raise ServiceBusyError(str(error)) from None
         finally:
             self._wake_if_earlier()
+
+    def begin_work(self, function: Callable[[], _Result], tell: Callable[[Future[_Result]], None]) -> None:
+        """Call a function as `work` does; `tell` gets what is done, in the event loop.
+
+        Raises:
+            LocalProtocolError: the service does not run.
+        """
+        if self._worker_threads is None:
+            raise LocalProtocolError(_NOT_RUNNING)
+        loop = asyncio.get_running_loop()
+
+        def call() -> _Result:
+            try:
+                return function()
+            except StorageError as error:
+                raise ServiceBusyError(str(error)) from None
+
+        def pass_on(done: Future[_Result]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._tell_done, tell, done)
+
+        self._worker_threads.submit(call).add_done_callback(pass_on)
+
+    def _tell_done(self, tell: Callable[[Future[_Result]], None], done: Future[_Result]) -> None:
+        self._wake_if_earlier()
+        tell(done)
 
     async def _let_time_pass(self) -> None:
         while not self._is_stopping:

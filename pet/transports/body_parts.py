@@ -24,7 +24,6 @@ class BodyParts:
         self._pieces: Final = pieces
         self._declared_bytes: Final = declared_bytes
         self._rest = _EMPTY
-        self._taken_bytes = 0
         self._is_ended = False
 
     async def next(self, most_bytes: int) -> memoryview:
@@ -35,17 +34,12 @@ class BodyParts:
         """
         await self._fill()
         part, self._rest = self._rest[:most_bytes], self._rest[most_bytes:]
-        self._taken_bytes += len(part)
         return part
 
     async def fill(self, taker: Taker) -> None:
         """Give a taker what comes next of the body, as far as the server can; `next` returns what it still misses."""
         if not self._rest:
-            missing_bytes = taker.missing_bytes
-            try:
-                await self._pieces.fill(taker)
-            finally:
-                self._taken_bytes += missing_bytes - taker.missing_bytes
+            await self._pieces.fill(taker)
 
     async def read(self, size_bytes: int) -> bytes:
         """Return a small part; shorter only at the end of the body."""
@@ -63,7 +57,7 @@ class BodyParts:
     @property
     def is_whole(self) -> bool:
         """Whether it is known that all of the body was taken."""
-        return self._is_ended or self._taken_bytes == self._declared_bytes
+        return self._is_ended or self._pieces.size_bytes - len(self._rest) == self._declared_bytes
 
     async def _fill(self) -> None:
         while not self._rest and not self._is_ended:

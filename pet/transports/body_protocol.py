@@ -71,7 +71,7 @@ class BodyProtocol(HttpToolsProtocol):
             self.scope[FILL_KEY] = partial(self._fill, self.cycle)  # type: ignore[typeddict-unknown-key]  # a key of our own
 
     async def _fill(self, cycle: RequestResponseCycle, taker: Taker) -> None:
-        """Give a taker what comes until it misses nothing, takes it no more, or nothing comes; see `FILL_KEY`."""
+        """Give a taker what comes until it wants no more, takes no more, or nothing comes; see `FILL_KEY`."""
         if cycle.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(_CONTINUE)
             cycle.waiting_for_100_continue = False
@@ -79,11 +79,22 @@ class BodyProtocol(HttpToolsProtocol):
             return
         cycle.message_event.clear()
         self._taker = taker
-        self.flow.resume_reading()
+        taker.wake = partial(self._go_on, cycle, taker)
+        if not taker.is_busy:
+            self.flow.resume_reading()
         try:
             await cycle.message_event.wait()
         finally:
             self._taker = None
+
+    def _go_on(self, cycle: RequestResponseCycle, taker: Taker) -> None:
+        """Receive for a taker that was busy, or let who waits for it go on."""
+        if self._taker is not taker:
+            return
+        if taker.missing_bytes:
+            self.flow.resume_reading()
+        else:
+            cycle.message_event.set()
 
     def _receivable_bytes(self) -> int:
         """Return how much of a body to receive now."""
@@ -117,14 +128,15 @@ class BodyProtocol(HttpToolsProtocol):
 
     def _is_taken(self, taker: Taker, piece: memoryview) -> bool:
         """Offer a piece to who takes it; what comes after the last one waits in the socket."""
-        if not taker.take(piece):
+        if not (taker.missing_bytes and taker.take(piece)):  # a busy one misses none
             self._taker = None
             return False
         if not taker.missing_bytes:
-            self._taker = None
             if self._body_left:
                 self.flow.pause_reading()
-            self.cycle.message_event.set()
+            if not taker.is_busy:
+                self._taker = None
+                self.cycle.message_event.set()
         return True
 
     def on_message_complete(self) -> None:

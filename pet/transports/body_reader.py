@@ -72,11 +72,22 @@ def declared_length(header: str | None, limit_bytes: int) -> int | None:
 
 
 class Taker(Protocol):
-    """Takes the bytes of a body as they are received, without a turn of the event loop for each."""
+    """Takes the bytes of a body as they are received, without a turn of the event loop for each.
+
+    Attributes:
+        wake: set by who gives it bytes, and called by a taker that was busy, when it is no longer.
+    """
+
+    wake: Callable[[], None]
 
     @property
     def missing_bytes(self) -> int:
-        """How many it still wants."""
+        """How many it wants now."""
+        ...
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it wants none only because it works on those it has; it may then want more."""
         ...
 
     def take(self, piece: memoryview) -> bool:
@@ -111,6 +122,13 @@ class BodyPieces:
         self._answered = self._clock()
         self._deadline = self._answered + stall_seconds
         self._is_ended = False
+        self._is_working = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What has come, and was returned or taken."""
+        return self._size_bytes
 
     async def next(self) -> bytes | None:
         """Return what has arrived, or arrives next; None at the end.
@@ -131,7 +149,7 @@ class BodyPieces:
         if message["type"] == "http.disconnect":
             raise BodyAbortedError(f"body: the sender went away after {self._size_bytes} bytes")
         piece: bytes = message.get("body", b"")
-        self._note(len(piece))
+        self.note(len(piece))
         if self._size_bytes > self._limit_bytes:
             raise BodyTooLargeError(f"body: expected at most {self._limit_bytes} bytes, got more")
         self._is_ended = not message.get("more_body", False)
@@ -141,28 +159,57 @@ class BodyPieces:
     async def fill(self, taker: Taker) -> None:
         """Give a taker what comes until it misses nothing or takes no more; nothing if the server cannot. Then ask for `next`.
 
+        A taker may still be busy afterwards: with the last of the body, or as the sender went away.
+
         Raises:
             BodyStalledError: too little came in time.
         """
         if self._fill is None or self._is_ended:
             return
         self._go_on()
-        noted = _NotedTaker(taker, self._note)
-        while True:
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._fill(noted)
-                break
-            except TimeoutError:
-                if self._deadline <= self._clock():  # else it made progress, and has more time
-                    raise self._stalled() from None
-        self._answered = self._clock()
+        noted, filling = _NotedTaker(taker, self), asyncio.timeout(None)
+        self._look_again(self._deadline, filling)
+        try:
+            async with filling:
+                await self._fill(noted)
+        except TimeoutError:
+            raise self._stalled() from None
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        if not self._is_working:
+            self._answered = self._clock()
+
+    def begin_work(self) -> None:
+        """Let the time stand still: what was sent is worked on."""
+        self._is_working, self._answered = True, self._clock()
+
+    def end_work(self) -> None:
+        """Let it go on."""
+        self._is_working = False
+        self._go_on()
+
+    def _look_again(self, when: float, filling: asyncio.Timeout) -> None:
+        self._timer = asyncio.get_running_loop().call_at(when, self._look, filling)
+
+    def _look(self, filling: asyncio.Timeout) -> None:
+        """See whether the time is over. That is seldom, and there is one timer, however often the sender makes progress."""
+        now = self._clock()
+        if self._is_working:
+            self._look_again(now + self._stall_seconds, filling)
+        elif self._deadline > now:
+            self._look_again(self._deadline, filling)
+        else:
+            filling.reschedule(now)
 
     def _go_on(self) -> None:
         """Let the time go on: waiting for room is not the sender's fault."""
-        self._deadline += self._clock() - self._answered
+        now = self._clock()
+        self._deadline += now - self._answered
+        self._answered = now
 
-    def _note(self, size_bytes: int) -> None:
+    def note(self, size_bytes: int) -> None:
+        """Note that so much has come."""
         self._size_bytes += size_bytes
         if self._size_bytes >= self._milestone:
             self._deadline, self._milestone = self._clock() + self._stall_seconds, self._size_bytes + PROGRESS_BYTES
@@ -172,23 +219,36 @@ class BodyPieces:
 
 
 class _NotedTaker:
-    """A taker, with a note of what it took."""
+    """A taker, with a note of what it took, and of when it works."""
 
-    __slots__ = ("_note", "_taker")
+    __slots__ = ("_pieces", "_taker", "wake")
 
-    def __init__(self, taker: Taker, note: Callable[[int], None]) -> None:
+    wake: Callable[[], None]
+
+    def __init__(self, taker: Taker, pieces: BodyPieces) -> None:
         self._taker: Final = taker
-        self._note: Final = note
+        self._pieces: Final = pieces
+        taker.wake = self._end_work
 
     @property
     def missing_bytes(self) -> int:
         return self._taker.missing_bytes
 
+    @property
+    def is_busy(self) -> bool:
+        return self._taker.is_busy
+
     def take(self, piece: memoryview) -> bool:
         is_taken = self._taker.take(piece)
         if is_taken:
-            self._note(len(piece))
+            self._pieces.note(len(piece))
+            if self._taker.is_busy:
+                self._pieces.begin_work()
         return is_taken
+
+    def _end_work(self) -> None:
+        self._pieces.end_work()
+        self.wake()
 
 
 async def body_pieces(receive: Receive, limit_bytes: int, stall_seconds: float) -> AsyncGenerator[bytes]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -118,6 +119,15 @@ class Service(Protocol):
 
         Raises:
             ServiceBusyError: what it does cannot be stored now.
+        """
+        ...
+
+    def begin_work(self, function: Callable[[], Result], tell: Callable[[Future[Result]], None]) -> None:
+        """Do the same for who does not wait: `tell` gets the outcome in the event loop, never before this returns.
+
+        Args:
+            function: what `work` would call.
+            tell: gets what is done, with what `work` would return or raise; cancelled if the service stopped before it began.
         """
         ...
 

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from pet.bodies.memory_budget import Reservation
 from pet.errors import BodyError, MissingExtraError, ServiceBusyError
 from pet.pet1.answers import OPEN, PIECE_HEAD, WRONG_LEAF
 from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES, leaf_count
 from pet.transports.body_parts import BodyParts
 from pet.transports.body_reader import FILL_KEY, BodyPieces, declared_length
+from pet.transports.leaf_intake import LeafIntake
 from pet.transports.line_limit import LineLimit
 from pet.transports.message_route import refuse_body
 from pet.transports.peers import peer_of
@@ -137,15 +137,10 @@ class UpdateRoutes:
         piece = self._endpoint.begin_piece(upload)
         try:
             answer: bytes | None = None
-            for number in leaves:
-                if may_end and number > leaves.start and await body.is_at_end():
-                    break
-                size_bytes = min(LEAF_BYTES, vector_bytes - number * LEAF_BYTES)
-                answer = await self._read_leaf(body, piece, number, size_bytes, holder, is_last=number == leaves[-1])
-                if answer is not None and answer[0] != OPEN:
-                    return answer
-            if not leaves or not await body.is_at_end():
-                answer = await self._take_leaf(piece, leaves.start, b"", holder, is_last=True)
+            if leaves:
+                answer = await self._take_in_turn(body, piece, leaves, vector_bytes, holder, may_end=may_end)
+            if (answer is None or answer[0] == OPEN) and not (leaves and await body.is_at_end()):
+                answer = await self._service.work(piece.take, leaves.start, b"", is_last=True)
         except BodyError:
             # Leaves that came whole stay, as for a sender that ends after them.
             with suppress(ServiceBusyError):
@@ -154,71 +149,28 @@ class UpdateRoutes:
         if answer is None:
             answer = await self._service.work(piece.finish)
         assert answer is not None, "a leaf was taken, of which nothing was answered"
-        return answer
-
-    async def _read_leaf(
-        self, body: BodyParts, piece: IncomingPiece, number: int, size_bytes: int, holder: str, *, is_last: bool
-    ) -> bytes | None:
-        if self._service.memory.is_short_for(holder, size_bytes):
-            raise ServiceBusyError("leaf: expected free memory, got others that wait for some")
-        async with self._service.memory.reserve(size_bytes, holder) as reservation:
-            leaf = _Leaf(size_bytes, reservation)
-            while leaf.missing_bytes:
-                await body.fill(leaf)
-                if leaf.missing_bytes:
-                    part = await body.next(leaf.missing_bytes)
-                    if not part:
-                        break
-                    await leaf.append(part)
-            reservation.finish()
-            return await self._take_leaf(piece, number, leaf.data, holder, is_last=is_last)
-
-    async def _take_leaf(
-        self, piece: IncomingPiece, number: int, leaf: bytes | bytearray, holder: str, *, is_last: bool
-    ) -> bytes | None:
-        answer = await self._service.work(piece.take, number, leaf, is_last=is_last)
         if answer == WRONG_LEAF:
             self._service.refusals.count(RefusalReason.WRONG_LEAF)
             self._lines.log(_logger, logging.WARNING, holder, "a wrong leaf of an update came from %s", holder)
         return answer
 
-
-class _Leaf:
-    """A leaf that comes, charged as it grows; a `Taker`.
-
-    Args:
-        size_bytes: its size.
-        reservation: what it is charged to.
-
-    Attributes:
-        data: what came.
-    """
-
-    def __init__(self, size_bytes: int, reservation: Reservation) -> None:
-        self.data: Final = bytearray()
-        self._size_bytes: Final = size_bytes
-        self._reservation: Final = reservation
-
-    @property
-    def missing_bytes(self) -> int:
-        """How many bytes have not come."""
-        return self._size_bytes - len(self.data)
-
-    def take(self, piece: memoryview) -> bool:
-        """Take a piece, unless it has to wait for memory."""
-        has_room = self._reservation.grow_now(len(self.data) + len(piece))
-        if has_room:
-            self.data.extend(piece)
-        return has_room
-
-    async def append(self, piece: memoryview) -> None:
-        """Take a piece once there is memory for it.
-
-        Raises:
-            ReservationLostError: its memory was given to somebody else.
-        """
-        await self._reservation.grow(len(self.data) + len(piece))
-        self.data.extend(piece)
+    async def _take_in_turn(
+        self, body: BodyParts, piece: IncomingPiece, leaves: range, vector_bytes: int, holder: str, *, may_end: bool
+    ) -> bytes | None:
+        """Take leaves up to the first that ends the piece, or the last; returns what was answered, if anything was."""
+        sizes = [min(LEAF_BYTES, vector_bytes - number * LEAF_BYTES) for number in leaves]
+        async with self._service.memory.reserve_in_turn(holder) as begin:
+            intake = LeafIntake(self._service, piece, leaves.start, sizes, holder, begin)
+            try:
+                while not intake.is_over and not (may_end and intake.is_between and await body.is_at_end()):
+                    await body.fill(intake)
+                    await intake.settle()
+                    if not intake.is_over:
+                        part = await body.next(intake.missing_bytes)
+                        await (intake.append(part) if part else intake.end())
+            finally:
+                intake.close()
+        return intake.answer
 
 
 class UpdateRoute:

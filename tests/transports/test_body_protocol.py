@@ -26,6 +26,9 @@ class Part:
     def __init__(self, size, refused=()):
         self.size, self.refused = size, set(refused)
         self.data, self.pieces, self.offered = b"", [], 0
+        self.is_busy = False
+
+        self.wake = lambda: None
 
     @property
     def missing_bytes(self):
@@ -66,22 +69,25 @@ class App:
         body = BodyParts(BodyPieces(receive, 1 << 30, self.stall_seconds, scope.get(FILL_KEY)), declared)
         self.bodies.append([])
         try:
-            while not await body.is_at_end():
-                part = Part(PART, self.refused)
-                self.bodies[-1].append(part)
-                while part.missing_bytes:
-                    await body.fill(part)
-                    if part.missing_bytes:
-                        more = await body.next(part.missing_bytes)
-                        if not more:
-                            break
-                        part.data += more
+            await self.answer(body)
         except (BodyAbortedError, BodyStalledError) as error:
             self.errors.append(error)
             if isinstance(error, BodyAbortedError):
                 return
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
         await send({"type": "http.response.body", "body": b"x"})
+
+    async def answer(self, body):
+        while not await body.is_at_end():
+            part = Part(PART, self.refused)
+            self.bodies[-1].append(part)
+            while part.missing_bytes:
+                await body.fill(part)
+                if part.missing_bytes:
+                    more = await body.next(part.missing_bytes)
+                    if not more:
+                        break
+                    part.data += more
 
 
 @contextlib.contextmanager
@@ -187,11 +193,13 @@ def test_time_begins_anew_for_who_made_progress(monkeypatch):
 
         async def fill(taker):
             nonlocal now
-            now += 50
+            now = 50
             assert taker.take(memoryview(BODY[:70_000]))
-            if taker.missing_bytes:
-                now += 51  # the time that there was at the beginning is over
-                await asyncio.Event().wait()
+            now = 101  # the time that there was at the beginning is over
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            now = 149
+            assert taker.take(memoryview(BODY[:70_000]))
 
         pieces = BodyPieces(None, 1 << 30, 100, fill)
         part = Part(140_000)
@@ -199,3 +207,62 @@ def test_time_begins_anew_for_who_made_progress(monkeypatch):
         return part
 
     assert asyncio.run(scenario()).data == BODY[:70_000] * 2
+
+
+class BusyParts(Part):
+    """Parts one after the other, each worked on for a while before the next is wanted."""
+
+    def __init__(self, count, work):
+        super().__init__(PART)
+        self.left, self.work, self.parts = count, work, []
+
+    def take(self, piece):
+        assert not self.is_busy, "given bytes while it works"
+        super().take(piece)
+        if not self.missing_bytes:
+            self.is_busy = True
+            asyncio.get_running_loop().call_later(self.work, self.go_on)
+        return True
+
+    def go_on(self):
+        self.parts.append(self.data)
+        self.is_busy, self.left = False, self.left - 1
+        if self.left:
+            self.data = b""
+        self.wake()
+
+
+class BusyApp(App):
+    """Gives each body to one taker that works on parts of it."""
+
+    def __init__(self, count, work, stall_seconds=30.0):
+        super().__init__(stall_seconds=stall_seconds)
+        self.count, self.work, self.takers = count, work, []
+
+    async def answer(self, body):
+        taker = BusyParts(self.count, self.work)
+        self.takers.append(taker)
+        while taker.left:
+            await body.fill(taker)
+            if taker.missing_bytes:  # what came with the headers is a message
+                taker.take(await body.next(taker.missing_bytes))
+            while taker.is_busy:
+                await asyncio.sleep(0.01)
+
+
+def test_one_taker_is_given_part_after_part_between_which_it_works():
+    app = BusyApp(7, 0.02)
+    with connected(app) as connection:
+        connection.sendall((head() + BODY) * 2)
+        read_answer(connection, 2)
+    assert [b"".join(taker.parts) == BODY for taker in app.takers] == [True] * 2
+
+
+def test_the_time_of_a_sender_stands_still_while_its_part_is_worked_on():
+    app = BusyApp(2, 0.8, stall_seconds=0.5)
+    with connected(app) as connection:
+        connection.sendall(head() + BODY[: PART + 1000])
+        read_answer(connection)
+    (taker,) = app.takers
+    assert (len(taker.parts), len(taker.data)) == (1, 1000), "the second part stalls, the first was worked on to its end"
+    assert [type(error) for error in app.errors] == [BodyStalledError]
