@@ -38,7 +38,9 @@ def command(
         Path,
         typer.Option("--state", "-s", metavar="FILE", help="What the member signed. Do not restore it from a backup."),
     ],
-    url: Annotated[str, typer.Option("--url", "-u", help="Where the coordinator is: http(s)://...")] = "http://127.0.0.1:8081",
+    url: Annotated[
+        str, typer.Option("--url", "-u", help="Where the coordinator is: http(s)://..., or nats://host:port[/federation].")
+    ] = "http://127.0.0.1:8081",
     new: Annotated[bool, typer.Option("--new", help="Begin a state file; without it, there has to be one.")] = False,
     least_passive: Annotated[
         int,

@@ -157,7 +157,11 @@ def _show(name: str, value: Any) -> str:
     """Return a value for an error. A misspelt name may be that of a secret: then its section decides."""
     section = name.split(".")[0]
     if name in SECRET or (name not in RULES and any(secret.startswith(f"{section}.") for secret in SECRET)):
-        return "a value that is not shown"
+        return (
+            "a value that is not shown"
+            if isinstance(value, str)
+            else f"a value that is not shown, of type {type(value).__name__}"
+        )
     if value is None:
         return "nothing"
     shown = repr(value)

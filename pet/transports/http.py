@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from pet.errors import TransportError
+from pet.errors import ConfigError, TransportError
 from pet.protocol.participant_events import SendMessage
 from pet.transports.http_answers import (
     announced_bytes,
@@ -79,7 +79,7 @@ class HttpTransport(BlockingPet1Calls):
             ConfigError: the URL, the key or a certificate cannot be used, or http:// would be insecure.
             MissingExtraError: httpx is not installed.
         """
-        self._base, credentials = split_credentials(normalise_url(url))
+        self._base, credentials = split_credentials(_require_http(url))
         self._verifier = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
         require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
@@ -182,7 +182,7 @@ class AsyncHttpTransport(AsyncPet1Calls):
         allow_insecure: bool | None = None,
     ) -> None:
         """Prepare to talk to a coordinator; see `HttpTransport`."""
-        self._base, credentials = split_credentials(normalise_url(url))
+        self._base, credentials = split_credentials(_require_http(url))
         self._verifier = None if coordinator_key is None else AnswerVerifier(parse_coordinator_key(coordinator_key))
         require_secure(self._base, is_pinned=self._verifier is not None, allow_insecure=allow_insecure)
         self._max_answer_bytes = max_answer_bytes
@@ -274,3 +274,17 @@ class AsyncHttpTransport(AsyncPet1Calls):
 async def _async_pieces(delivery: Delivery) -> AsyncIterator[bytes]:
     for piece in delivery.pieces():
         yield piece
+
+
+def _require_http(url: str) -> str:
+    """Return the base URL of a coordinator over HTTP.
+
+    Raises:
+        ConfigError: it is no such URL; for that of a broker it says what takes it.
+    """
+    try:
+        return normalise_url(url)
+    except ConfigError as error:
+        if str(url).startswith(("nats://", "tls://")):
+            raise ConfigError(f"{error}; over NATS, give a pet.transports.nats.NatsTransport in its place") from None
+        raise

@@ -237,3 +237,14 @@ def _is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def require_settings(settings: object) -> NatsSettings:
+    """Return what is settings; a broker's URL in their place is the likeliest mistake, and would be found when connecting.
+
+    Raises:
+        ConfigError: it is something else. It is not shown: a URL may have a password.
+    """
+    if not isinstance(settings, NatsSettings):
+        raise ConfigError(f"settings: expected NatsSettings(hosts=...), got {type(settings).__name__}")
+    return settings

@@ -62,7 +62,10 @@ CASES = [
         "[redis]\nurl = 3",
         "redis.url: expected redis://[user][:password@]host[:port][/database], or rediss:// for TLS, got a value that",
     ),
-    ("[s3]\nsecret_access_key = 3", "s3.secret_access_key: expected text, beside s3.access_key, got a value that is not shown"),
+    (
+        "[s3]\nsecret_access_key = 3",
+        "s3.secret_access_key: expected text, beside s3.access_key, got a value that is not shown, of type int",
+    ),
     ("[s3]\nregion = [1]", "s3.region: expected a list such as"),
     ("[api]\ntls_key = 'k.pem'", "api.tls_certificate: expected the path of a PEM file, beside api.tls_key, got nothing"),
     (

@@ -352,6 +352,12 @@ def test_urls_that_name_no_coordinator_are_refused(url):
     assert "kret" not in str(caught.value)
 
 
+def test_the_url_of_a_broker_is_told_what_takes_it():
+    with pytest.raises(ConfigError, match=r"expected http.*over NATS, give a pet\.transports\.nats\.NatsTransport") as caught:
+        HttpTransport("nats://me:sekret@host")
+    assert "sekret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", [None, b"http://host", 3, f"http://{'a' * 64}.example", "http://host/\udcff"])
 def test_what_is_no_url_is_refused_with_an_error_of_ours(url):
     with pytest.raises(ConfigError, match="URL: expected http"):

@@ -15,7 +15,7 @@ from pet1_world import LEAF_ELEMENTS, Pet1World
 from pet.coordinator.engine import CoordinatorEngine
 from pet.coordinator.service import CoordinatorService
 from pet.coordinator.settings import Settings
-from pet.errors import AnswerTooLargeError, BackPressureError, UnknownProfileError
+from pet.errors import AnswerTooLargeError, BackPressureError, CounterpartOfflineError, UnknownProfileError
 from pet.pet1.answers import UpdateAccepted, UpdateAnswer, UpdateOpen, UpdateRefused, build_piece
 from pet.pet1.header_batch import HeaderBatch
 from pet.protocol.pet1_participant import OutgoingUpdate
@@ -134,6 +134,16 @@ def test_an_upload_that_finds_no_storage_comes_again(broker: Broker) -> None:
             transport.send_piece(next(update.pieces(opened)))
         world.engine.is_storing = True
         assert send(transport, update) == UpdateAccepted()
+
+
+def test_where_nobody_has_published_anything_there_is_no_coordinator(broker: Broker) -> None:
+    """It is waited for, as one that cannot be reached, and who waits can say so."""
+    settings = NatsSettings(hosts=(broker.url,))
+    with contextlib.closing(NatsTransport(settings, "nobody0publishes")) as transport:
+        for ask in (lambda: transport.get_document(Pet1Document.ROUND), lambda: transport.get_headers(0)):
+            with pytest.raises(CounterpartOfflineError, match="expected a coordinator, got none") as raised:
+                ask()
+            assert raised.value.is_temporary
 
 
 @pytest.mark.parametrize("way", WAYS)

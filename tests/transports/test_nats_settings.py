@@ -1,10 +1,12 @@
 """How to reach a broker: what is accepted, what is refused, and that no secret shows."""
 
+import asyncio
+
 import pytest
 
 from pet.errors import ConfigError
 from pet.secret import Secret
-from pet.transports.nats import NatsSettings, Subjects, generate_federation_id, parse_size
+from pet.transports.nats import NatsSettings, NatsTransport, Subjects, connect, generate_federation_id, parse_size
 
 SEED = "SU" + "A" * 56
 
@@ -127,3 +129,14 @@ def test_subjects_are_those_of_the_specification():
     for bad in ("", "a.b", "*", ">", "a b", "x" * 65):
         with pytest.raises(ConfigError):
             subjects.open(bad)
+
+
+def test_a_url_in_place_of_settings_is_refused_at_once():
+    url = "nats://user:hunter2@localhost"
+    for use in (
+        lambda: NatsTransport(url, "0123456789abcdef"),
+        lambda: asyncio.run(connect(url, "peer")),
+    ):
+        with pytest.raises(ConfigError, match=r"expected NatsSettings\(hosts=\.\.\.\), got str") as caught:
+            use()
+        assert "hunter2" not in str(caught.value)

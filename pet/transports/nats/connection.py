@@ -32,7 +32,7 @@ from pet.transports.nats.subscription import (
     Taker,
     answering,
 )
-from pet.transports.nats_settings import NatsSettings
+from pet.transports.nats_settings import NatsSettings, require_settings
 
 with MissingExtraError.naming("nats"):
     import nats.errors
@@ -228,9 +228,9 @@ async def connect(settings: NatsSettings, name: str, *, keeps_trying: bool = Fal
         CredentialsError: the broker refuses us.
         UnreachableError: nobody answers within the request timeout.
         TransportConfigError: TLS cannot be agreed on.
-        ConfigError: the CA file or the name cannot be used.
+        ConfigError: the settings are none, or the CA file or the name cannot be used.
         MissingExtraError: nats-py is not installed.
     """
-    connection = NatsConnection(settings, name, keeps_trying=keeps_trying)
+    connection = NatsConnection(require_settings(settings), name, keeps_trying=keeps_trying)
     await connection.open()
     return connection

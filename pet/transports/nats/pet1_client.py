@@ -116,13 +116,23 @@ class Pet1Client:
         return published
 
     async def _require_pet1(self) -> None:
-        """Check that the coordinator does not say that it speaks another profile."""
-        self._require_profile(await self._broadcasts.last_event(event_name(Pet1Document.ROUND)))
+        """Check that there is a coordinator, and that it does not say that it speaks another profile.
+
+        A coordinator publishes a round before it takes anything, or says that it speaks another profile.
+        """
+        data = await self._broadcasts.last_event(event_name(Pet1Document.ROUND))
+        if data is None:
+            raise CounterpartOfflineError(f"{self._where()}: expected a coordinator, got none: nothing has been published")
+        self._require_profile(data)
 
     def _require_profile(self, data: bytes | None) -> None:
         if data == OTHER_PROFILE:
-            where = self._subjects.prefix.rstrip(".")
-            raise UnknownProfileError(f"{where}: expected a coordinator that speaks pet/1, got one of xaynet's profile only")
+            raise UnknownProfileError(
+                f"{self._where()}: expected a coordinator that speaks pet/1, got one of xaynet's profile only"
+            )
+
+    def _where(self) -> str:
+        return self._subjects.prefix.rstrip(".")
 
     async def _read(self, content: bytes | BlobReference, limit: int, what: str) -> bytes:
         if isinstance(content, BlobReference) and content.media_type == NPY:

@@ -37,7 +37,7 @@ from pet.transports.nats.sender import require_accepted, send_upload
 from pet.transports.nats.server import PET_MESSAGE
 from pet.transports.nats.storing import store_upload
 from pet.transports.nats.subjects import Subjects
-from pet.transports.nats_settings import NatsSettings
+from pet.transports.nats_settings import NatsSettings, require_settings
 from pet.transports.pet1_calls import AsyncPet1Calls, BlockingPet1Calls
 from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, Pet1Request, SendPiece
 from pet.transports.pinned import AnswerCheck, AnswerVerifier, parse_coordinator_key
@@ -217,7 +217,7 @@ class NatsTransport(BlockingPet1Calls):
         coordinator_key: as in `AsyncNatsTransport`.
 
     Raises:
-        ConfigError: the federation id, the peer's name or the key has another form.
+        ConfigError: settings, the federation id, the peer's name or the key have another form.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class NatsTransport(BlockingPet1Calls):
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
         coordinator_key: bytes | str | None = None,
     ) -> None:
-        self._settings: Final = settings
+        self._settings: Final = require_settings(settings)
         self._subjects: Final = Subjects(federation_id)
         self._peer: Final = secrets.token_hex(16) if peer is None else peer
         self._coordinator_key: Final = None if coordinator_key is None else parse_coordinator_key(coordinator_key)
