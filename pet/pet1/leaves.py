@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, SupportsIndex
 
 import numpy as np
 
@@ -24,12 +24,15 @@ from pet.pet1.messages import Pet1Tag, read_message, sign_message
 from pet.pet1.refusing import require, split_keys
 from pet.pet1.round_record import RoundRecord
 from pet.pet1.share_header import ShareHeader, header_bytes
+from pet.threads import occupy, run_together
 
 #: A leaf and its frame fit the default NATS message, and it is whole elements and whole batches.
 LEAF_BYTES: Final = 2**19
 #: Leaves of one piece, at most.
 MAX_PIECE_LEAVES: Final = 16
 SALT_BYTES: Final = 32
+#: Leaves whose digests one thread computes at a time: as many as there are lanes, and what a thread is worth waking for.
+_DIGESTED_TOGETHER: Final = 16
 
 
 def leaf_count(vector_bytes: int) -> int:
@@ -48,11 +51,31 @@ def _leaf_head(index: int, vector_bytes: int, context: bytes) -> bytes:
     return magic("pet-1 leaf") + u64(index) + u64(vector_bytes) + context
 
 
-def derive_leaf_digests(vector: Buffer, context: bytes) -> list[bytes]:
-    """Return the digests of all leaves of a packed vector."""
+def derive_leaf_digests(vector: Buffer, context: bytes, threads: SupportsIndex | None = None) -> list[bytes]:
+    """Return the digests of all leaves of a packed vector; nothing can be sent before the last of them is known.
+
+    Args:
+        vector: packed elements.
+        context: of the update.
+        threads: as everywhere (pet/threads.py).
+
+    Raises:
+        ConfigError: as `pet.threads.resolve_threads`.
+    """
     view = memoryview(vector).cast("B")
     heads = [_leaf_head(index, len(view), context) for index in range(leaf_count(len(view)))]
-    return digest_parts(heads, view, LEAF_BYTES)
+    starts = range(0, len(heads), _DIGESTED_TOGETHER)
+    digests = dict[int, list[bytes]]()
+    remaining = iter(starts)
+
+    def work() -> None:
+        for start in remaining:
+            end = start + _DIGESTED_TOGETHER
+            digests[start] = digest_parts(heads[start:end], view[start * LEAF_BYTES : end * LEAF_BYTES], LEAF_BYTES)
+
+    with occupy(threads, max(1, len(starts))) as count:
+        run_together(work, count)
+    return [digest for start in starts for digest in digests[start]]
 
 
 def derive_vector_digest(leaf_digests: Sequence[bytes], vector_bytes: int, salt: bytes) -> bytes:

@@ -264,7 +264,7 @@ class UpdateParticipant:
         )
         packed[-1] = list(masked.unit.to_bytes(record.config.element_bytes, "little"))
         vector = packed.reshape(-1).data
-        leaves = derive_leaf_digests(vector, context)
+        leaves = derive_leaf_digests(vector, context, self._threads)
         header = ShareHeader.build(self._key, members, secrets, derive_vector_digest(leaves, len(vector), secrets.salt))
         message = build_update(self._key, members, header, secrets.salt, leaves)
         self._save(replace(self._state, last_number=record.number))

@@ -10,7 +10,7 @@ from vector_files import load_vectors
 from pet.field_config import FieldConfig
 from pet.kernels import fields
 from pet.pet1.hashes import digest
-from pet.pet1.leaves import LEAF_BYTES, Upload, derive_leaf_digests, derive_vector_digest, leaf_count
+from pet.pet1.leaves import LEAF_BYTES, Upload, derive_leaf_digest, derive_leaf_digests, derive_vector_digest, leaf_count
 from pet.pet1.round_record import RoundRecord
 
 LEAVES = load_vectors("pet1/leaves.json")
@@ -52,6 +52,16 @@ def test_digests_of_the_vectors() -> None:
         assert (len(vector), len(leaves)) == (case["vector_bytes"], leaf_count(len(vector)))
         assert [leaf.hex() for leaf in leaves] == case["leaf_digests"]
         assert derive_vector_digest(leaves, len(vector), salt).hex() == case["vector_digest"]
+
+
+def test_threads_compute_the_same_digests() -> None:
+    vector = memoryview(np.arange((16 * 2 + 1) * LEAF_BYTES // 8 + 3, dtype="<u8")).cast("B")
+    expected = [
+        derive_leaf_digest(vector[start : start + LEAF_BYTES], start // LEAF_BYTES, len(vector), CONTEXT)
+        for start in range(0, len(vector), LEAF_BYTES)
+    ]
+    for threads in (1, 2, 5, None):
+        assert derive_leaf_digests(vector, CONTEXT, threads) == expected
 
 
 def test_pieces_come_in_any_order_and_only_what_is_wrong_is_dropped() -> None:
