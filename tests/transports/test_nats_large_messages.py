@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import urllib.parse
+from types import SimpleNamespace
 
 import nats.errors
 import pytest
@@ -218,6 +219,39 @@ async def speaking(data, uses):
             await carrier.wait_closed()
             await asyncio.gather(sending, return_exceptions=True)
             other.close()
+
+
+@pytest.mark.parametrize("is_sent_at_once", [True, False])
+def test_messages_arrive_whole_where_there_is_room_for_a_part_of_them(is_sent_at_once):
+    messages = [(b"head", some_bytes(size)) for size in (2**20, 2**16, 3 * 2**20 + 1, 70_000, 2**21)]
+    expected = b"".join(b"PUB a b %d\r\nhead%b\r\n" % (4 + len(data), data) for _, data in messages)
+
+    async def use():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            carrier, loop = Wire(), asyncio.get_running_loop()
+            await carrier.connect(urllib.parse.urlparse(f"nats://127.0.0.1:{server.getsockname()[1]}"), 0, 5)
+            link = carrier._present
+            link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**17)
+            if not is_sent_at_once:
+                link.socket = None
+            other, _ = server.accept()
+            other.setblocking(False)
+            client = SimpleNamespace(is_connected=True)
+            sending = [asyncio.create_task(carrier.send_message(client, "a", "b", message)) for message in messages]
+            await until(lambda: link.transport.get_write_buffer_size() > 0)
+            received = bytearray()
+            while len(received) < len(expected):
+                received += await loop.sock_recv(other, 2**20)
+            assert received == expected
+            await asyncio.gather(*sending)
+            other.close()
+            await until(lambda: link.is_over)
+            with pytest.raises(ConnectionResetError):
+                await carrier.send_message(client, "a", "b", messages[0])
+            await carrier.wait_closed()
+
+    run(use())
 
 
 def test_nonsense_ends_the_connection():

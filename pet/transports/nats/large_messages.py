@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import ParseResult
 
 from pet.buffers import Buffer
-from pet.errors import MalformedFrameError, MissingExtraError
+from pet.errors import MissingExtraError
 from pet.transports.host_names import look_up
-from pet.transports.nats.splitter import FrameSplitter, LargeMessage
+from pet.transports.nats.broker_link import BrokerLink
+from pet.transports.nats.splitter import LargeMessage
 
 with MissingExtraError.naming("nats"):
     import nats.errors
@@ -30,103 +29,14 @@ with MissingExtraError.naming("nats"):
     from nats.aio.transport import Transport
     from nats.protocol.parser import Parser
 
-_logger: Final = logging.getLogger(__name__)
-
-#: Received and not read yet; nothing more is received meanwhile.
-_MAX_WAITING_BYTES: Final = 2**23
 #: So much of both ends of a large part is copied, to be sent together with what is before and behind it.
 _EDGE_BYTES: Final = 2**16
 _LINE_END: Final = b"\r\n"
 _DEFAULT_PORT: Final = 4222
 
 
-class _Link(asyncio.BufferedProtocol):
-    """One connection, from its first byte on; a connection that becomes encrypted is another one from then on."""
-
-    def __init__(self, take_at_once: Callable[[LargeMessage], bool]) -> None:
-        self._take_at_once: Final = take_at_once
-        self.items: Final[deque[bytes | LargeMessage]] = deque()
-        self.transport: asyncio.Transport | None = None
-        self.is_over = False
-        self.error: Exception | None = None
-        self.has_news: Final = asyncio.Event()
-        self.can_write: Final = asyncio.Event()
-        self.is_closed: Final = asyncio.Event()
-        self.splitter: Final = FrameSplitter()
-        self._waiting_bytes = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection that asyncio has made."""
-        assert isinstance(transport, asyncio.Transport), "a stream of bytes"
-        self.transport = transport
-        self.can_write.set()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
-        """Say where to put what is received."""
-        return self.splitter.room()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was received."""
-        try:
-            items = self.splitter.take(nbytes)
-        except MalformedFrameError as error:
-            _logger.warning("%s", error)
-            self._end(nats.errors.ProtocolError())
-            if self.transport is not None:
-                self.transport.abort()
-            return
-        for item in items:
-            if isinstance(item, LargeMessage) and self._take_at_once(item):
-                continue
-            self.items.append(item)
-            self._waiting_bytes += _size_of(item)
-        if self.items:
-            self.has_news.set()
-            if self._waiting_bytes > _MAX_WAITING_BYTES and self.transport is not None:
-                self.transport.pause_reading()
-
-    def eof_received(self) -> None:
-        """Note that the broker is done."""
-        self._end(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection is gone."""
-        self._end(exc)
-        self.is_closed.set()
-
-    def pause_writing(self) -> None:
-        """Have writers wait."""
-        self.can_write.clear()
-
-    def resume_writing(self) -> None:
-        """Have them go on."""
-        self.can_write.set()
-
-    def take_item(self) -> bytes | LargeMessage:
-        """Return what came first."""
-        item = self.items.popleft()
-        before = self._waiting_bytes
-        self._waiting_bytes -= _size_of(item)
-        if before > _MAX_WAITING_BYTES >= self._waiting_bytes and self.transport is not None:
-            self.transport.resume_reading()
-        if not (self.items or self.is_over):
-            self.has_news.clear()
-        return item
-
-    def put_back(self, data: bytes) -> None:
-        """Leave what was not needed for the next reader."""
-        self.items.appendleft(data)
-        self._waiting_bytes += len(data)
-        self.has_news.set()
-
-    def _end(self, error: Exception | None) -> None:
-        self.is_over, self.error = True, self.error or error
-        self.has_news.set()
-        self.can_write.set()
-
-
 def _pieces(*parts: Buffer) -> Iterator[Buffer]:
-    """Yield what to write for some parts: the middle of large ones as it is, and no piece that is small.
+    """Yield what to write for some parts one by one: the middle of large ones as it is, and no piece that is small.
 
     A broker that has read small pieces takes smaller buffers for what follows, and more CPU time.
     """
@@ -145,17 +55,13 @@ def _leave(_message: LargeMessage) -> bool:
     return False
 
 
-def _size_of(item: bytes | LargeMessage) -> int:
-    return len(item) if isinstance(item, bytes) else len(item.payload)
-
-
 class Wire(Transport):
     """Carries what a client of the library sends and receives, over any number of connections."""
 
     def __init__(self) -> None:
         #: Gets each large message first, and says whether it was for it; the others wait to be read.
         self.take_at_once: Callable[[LargeMessage], bool] = _leave
-        self._present: _Link | None = None
+        self._present: BrokerLink | None = None
         self._turn: Final = asyncio.Lock()
 
     @classmethod
@@ -173,7 +79,7 @@ class Wire(Transport):
         connecting = self._connect(uri.hostname, uri.port or _DEFAULT_PORT)
         _, self._present = await asyncio.wait_for(connecting, connect_timeout)
 
-    async def _connect(self, host: str, port: int) -> tuple[asyncio.BaseTransport, _Link]:
+    async def _connect(self, host: str, port: int) -> tuple[asyncio.BaseTransport, BrokerLink]:
         """Connect to the first address that answers. The loop gets no name: its end would wait for a resolver that hangs."""
         loop = asyncio.get_running_loop()
         addresses = await asyncio.wrap_future(look_up(host, port))
@@ -182,11 +88,14 @@ class Wire(Transport):
             try:
                 connection.settimeout(0)
                 await loop.sock_connect(connection, address)
-                return await loop.create_connection(self._make_link, sock=connection)
+                transport, link = await loop.create_connection(self._make_link, sock=connection)
             except BaseException as error:
                 connection.close()
                 if not isinstance(error, OSError) or number == len(addresses) - 1:
                     raise
+            else:
+                link.socket = connection if hasattr(connection, "sendmsg") else None  # Windows has none
+                return transport, link
         raise OSError(f"{host}: no address")
 
     async def connect_tls(
@@ -267,9 +176,11 @@ class Wire(Transport):
             await self.drain()
             if not client.is_connected:
                 raise ConnectionResetError("not connected")
-            writer = self._writer()
-            for piece in _pieces(f"PUB {subject} {reply} {sum(map(len, parts))}\r\n".encode(), *parts, _LINE_END):
-                writer.write(piece)
+            head = f"PUB {subject} {reply} {sum(map(len, parts))}\r\n".encode()
+            if left := self._link().send_at_once((head, *parts, _LINE_END)):
+                writer = self._writer()
+                for piece in _pieces(*left):
+                    writer.write(piece)
 
     def recycle(self, payload: memoryview) -> None:
         """Receive into the buffer of a message that is no longer referenced."""
@@ -301,10 +212,10 @@ class Wire(Transport):
         """Be there from the beginning: in place of one that is not there, the library makes its own."""
         return True
 
-    def _make_link(self) -> _Link:
-        return _Link(self.take_at_once)
+    def _make_link(self) -> BrokerLink:
+        return BrokerLink(self.take_at_once)
 
-    def _link(self) -> _Link:
+    def _link(self) -> BrokerLink:
         if self._present is None:
             raise ConnectionResetError("never connected")
         return self._present
