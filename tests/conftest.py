@@ -20,6 +20,7 @@ from session import pytest_collection as pytest_collection
 from session import pytest_collection_finish as pytest_collection_finish
 from session import pytest_collection_modifyitems as pytest_collection_modifyitems
 from session import pytest_configure as pytest_configure
+from session import pytest_pycollect_makeitem as pytest_pycollect_makeitem
 from session import pytest_terminal_summary as pytest_terminal_summary
 from session import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
 

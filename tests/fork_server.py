@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +50,8 @@ COMMANDS: Final = (
     "pet.participant.test_drive",
     "pet.transports.nats",
 )
+#: Names the folder in which the processes of a session find each other's servers; without it every process starts its own.
+FOLDER: Final = "PET_TESTS_PROGRAMS"
 #: What needs no extra.
 WITHOUT_EXTRAS: Final = ("pet.cli", "pet.files", "pet.messages", "pet.protocol")
 
@@ -167,37 +173,82 @@ def run(code: str, *arguments: object, timeout: float = 60, **options: Any) -> s
 
 @functools.cache
 def _server(imports: tuple[str, ...]) -> socket.socket:
-    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with other:
-        command = [sys.executable, __file__, str(other.fileno()), *imports]
-        process = subprocess.Popen(command, pass_fds=[other.fileno()])
+    """Return a connection to the server that has imported these modules: one for all processes of a session."""
+    if FOLDER not in os.environ:
+        folder = tempfile.mkdtemp(prefix="pet-programs-")  # of this process alone
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    else:
+        folder = os.environ[FOLDER]
+    place = Path(folder, hashlib.sha256(repr(imports).encode()).hexdigest()[:16])
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        connection = _connect(place) or _start_server(place, imports)
+    atexit.register(connection.close)  # before what was registered earlier: the wait for the server's end
+    return connection
 
-    def end() -> None:
-        own.close()
-        process.wait(30)
 
-    atexit.register(end)
-    return own
+def _connect(place: Path) -> socket.socket | None:
+    """Return a connection to a server that has answered, or None: there is none, or it has just ended."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(str(place))
+        answer = connection.recv(1)
+    except OSError:
+        answer = b""
+    if not answer:
+        connection.close()
+        return None
+    return connection
+
+
+def _start_server(place: Path, imports: tuple[str, ...]) -> socket.socket:
+    """Start a server, which ends with the last connection."""
+    place.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(place))
+        listener.listen(64)
+        command = [sys.executable, __file__, str(listener.fileno()), *imports]
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
+
+    def wait() -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # others of the session still use it
+            process.wait(30)
+
+    atexit.register(wait)
+    connection = _connect(place)
+    assert connection is not None, f"a server that imports {imports} ended"
+    return connection
 
 
 def _serve() -> dict[str, Any]:
     """Return, in a copy of this process, what a request asks to run there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the tests
-    requests = socket.socket(fileno=int(sys.argv[1]))
+    listener = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         importlib.import_module(module)
     gc.freeze()
+    connections: list[socket.socket] = []
     while True:
-        message, descriptors, _, _ = socket.recv_fds(requests, 2**20, 4)
-        if not message:
-            os._exit(0)
-        if not os.fork():
-            requests.close()
-            _fork_and_report(*descriptors)
-            _become(request := json.loads(message), descriptors[:-1])
-            return request
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for ready in select.select([listener, *connections], [], [])[0]:
+            if ready is listener:
+                connections.append(listener.accept()[0])
+                connections[-1].send(b".")
+                continue
+            message, descriptors, _, _ = socket.recv_fds(ready, 2**20, 4)
+            if not message:
+                connections.remove(ready)
+                ready.close()
+                if not connections:
+                    os._exit(0)
+                continue
+            if not os.fork():
+                for each in (listener, *connections):
+                    each.close()
+                _fork_and_report(*descriptors)
+                _become(request := json.loads(message), descriptors[:-1])
+                return request
+            for descriptor in descriptors:
+                os.close(descriptor)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

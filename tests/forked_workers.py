@@ -134,9 +134,15 @@ class Copied:
     pytest notes in the marks of a test which names it gave to parameters, and would escape them once more in a copy.
     """
 
-    def pytest_pycollect_makeitem(self) -> list[pytest.Item]:
-        """Return no test."""
-        return []
+    def pytest_pycollect_makeitem(self, obj: object) -> list[pytest.Item] | None:
+        """Return no test but those of properties, unless they have parameters.
+
+        Where there is one hypothesis reads the constants of the whole package, a second of CPU in a fresh clone: here for all
+        copies.
+        """
+        from hypothesis import is_hypothesis_test
+
+        return None if is_hypothesis_test(obj) and not hasattr(obj, "pytestmark") else []
 
 
 def is_copied(config: pytest.Config) -> bool:

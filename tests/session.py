@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import fork_server
 import forked_workers
 import pytest
 from collected import note_collected
@@ -58,6 +59,24 @@ def pytest_collection(session: pytest.Session) -> None:
             importlib.import_module(path.stem)
 
 
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> list[pytest.Item] | None:
+    """Make no tests of what a plain run of whole folders leaves out.
+
+    It is more than half of all tests, and every worker would make each of them to drop it.
+    """
+    config = collector.config
+    if config.option.markexpr != PLAIN or not name.startswith("test") or not all(Path(path).is_dir() for path in config.args):
+        return None
+    marks = [mark for marked in (obj, collector.obj) for mark in _marks_of(marked)]
+    return [] if any(mark.name in ("long", "very_long") for mark in marks) else None
+
+
+def _marks_of(marked: object) -> list[pytest.Mark]:
+    """Return the marks of a function, a class or a module."""
+    marks = getattr(marked, "pytestmark", [])
+    return [mark if isinstance(mark, pytest.Mark) else mark.mark for mark in (marks if isinstance(marks, list) else [marks])]
+
+
 def share_of(config: pytest.Config) -> slice | None:
     """Return which of the files a process imports first, if it is one of several that import all of them."""
     worker = getattr(config, "workerinput", None)
@@ -69,11 +88,29 @@ def share_of(config: pytest.Config) -> slice | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Prepare what the workers of a session share, if it has any."""
+    if workers := getattr(config.option, "tx", None) or []:
+        share_programs(config)
+        copy_workers(config, workers)
+
+
+def share_programs(config: pytest.Config) -> None:
+    """Name a folder in which workers find each other's servers of programs: each imports a second of CPU."""
+    folder = tempfile.TemporaryDirectory(prefix="pet-programs-", ignore_cleanup_errors=True)
+    os.environ[fork_server.FOLDER] = folder.name
+
+    def end() -> None:
+        os.environ.pop(fork_server.FOLDER, None)
+        folder.cleanup()
+
+    config.add_cleanup(end)
+
+
+def copy_workers(config: pytest.Config, workers: list[str]) -> None:
     """Start all workers but the first as copies of a process that imports the tests, where processes can be copied.
 
     Not under coverage, which measures what imports run.
     """
-    workers = getattr(config.option, "tx", None) or []
     is_usual = len(workers) > 2 and set(workers) == {"popen"} and not getattr(config.option, "cov_source", None)
     if not is_usual or not forked_workers.can_copy() or config.option.collectonly:
         return

@@ -17,7 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 def run_tests(folder, code, *options):
     """Run a file of tests in a process of its own, with the hooks of this session."""
     (folder / "conftest.py").write_text(
-        "from session import pytest_collection_modifyitems, pytest_configure, pytest_terminal_summary\n"
+        "from session import pytest_collection_modifyitems, pytest_configure\n"
+        "from session import pytest_pycollect_makeitem, pytest_terminal_summary\n"
     )
     (folder / "test_it.py").write_text("import time\nimport pytest\n" + code)
     (folder / "pytest.ini").write_text(
@@ -43,6 +44,14 @@ def test_skips_are_one_line_that_counts_them_by_reason(tmp_path, workers):
     assert "skipped 71: 70 without nats-server (Debian: nats-server); 1 no wheel" in lines
     assert sum("skipped" in line.lower() for line in lines) == 2, lines  # and the last line of pytest
     assert "left out: tests marked long or very_long (pytest -m long, pytest -m very_long)" in lines
+
+
+def test_a_long_test_that_is_named_is_deselected(tmp_path):
+    """Where a folder is named, it is not made at all."""
+    code = "@pytest.mark.long\ndef test_hours(): pass\n"
+    assert "1 deselected" in run_tests(tmp_path, code, "test_it.py::test_hours").stdout
+    assert "no tests ran" in (everything := run_tests(tmp_path, code, ".").stdout)
+    assert "deselected" not in everything
 
 
 @pytest.mark.skipif(not forked_workers.can_copy(), reason="without copies of processes, which Linux has")
