@@ -2,6 +2,7 @@
 
     python benchmarks/hostile.py --seconds 20 --triples 20
     python benchmarks/hostile.py --server NATS --triples -1     # all of them
+    python benchmarks/hostile.py --server TLS --only "flood + no HTTP + silence" --only flood
 
 Servers: a coordinator over HTTP, one over TLS, one over NATS with a user for each participant, one of pet/1 over HTTP, and a
 federation server; each under a memory limit. Honest are twenty participants with an address or a user each (pet/1: six with
@@ -87,7 +88,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=None, help="what they are drawn from")
     parser.add_argument("--server", choices=TARGETS, action="append", help="which; repeatable, all if not given")
-    parser.add_argument("--only", help="the name of one attack")
+    parser.add_argument("--only", action="append", help="an attack, or attacks together as they are printed; repeatable")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}; {arguments.seconds:g} s each")
@@ -98,13 +99,17 @@ def main() -> int:
             for attacks in _kinds(target, arguments.triples, seed, arguments.only):
                 count += 1
                 missed += _withstands(name, target, attacks, arguments.seconds)
+    if not count:
+        parser.error(f"expected names of attacks of these servers, got {arguments.only}")
     print(f"{count} attacks and combinations, bars missed by {missed}")
     return 1 if missed else 0
 
 
-def _kinds(target: Target, triples: int, seed: int, only: str | None) -> list[tuple[AnyAttack, ...]]:
+def _kinds(target: Target, triples: int, seed: int, only: list[str] | None) -> list[tuple[AnyAttack, ...]]:
     if only is not None:
-        return [(attack,) for attack in target.attacks if attack.name == only]
+        by_name = {attack.name: attack for attack in target.attacks}
+        chosen = [[name.strip() for name in each.split("+")] for each in only]
+        return [tuple(by_name[name] for name in names) for names in chosen if by_name.keys() >= set(names)]
     combined = list(itertools.combinations(target.attacks, 3))
     if triples >= 0:
         combined = random.Random(seed).sample(combined, min(triples, len(combined)))
