@@ -6,7 +6,7 @@ The participant's half of the arithmetic; the coordinator's is pet/aggregation.p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, Protocol, SupportsIndex, overload
@@ -309,12 +309,17 @@ def validate_weights(weights: NDArray[Any], config: MaskConfig) -> None:
         raise ModelError(f"weights: expected {expected} of one dimension, got {weights.dtype} of shape {weights.shape}")
 
 
-def copy_finite(weights: NDArray[Any], memory: NDArray[np.uint8] | None = None) -> NDArray[Any]:
+def copy_finite(
+    weights: NDArray[Any],
+    memory: NDArray[np.uint8] | None = None,
+    look: Callable[[NDArray[Any]], None] | None = None,
+) -> NDArray[Any]:
     """Return a copy of weights of one dimension.
 
     Args:
         weights: finite numbers.
         memory: that the copy lies at the beginning of; its own if None.
+        look: is called with each piece of the copy, while it is in the cache; all but the last have 2^17 weights.
 
     Raises:
         ModelError: NaN or infinity among them.
@@ -327,6 +332,8 @@ def copy_finite(weights: NDArray[Any], memory: NDArray[np.uint8] | None = None) 
         piece[:] = weights[start : start + _PIECE_LENGTH]  # looked at while it is in the cache
         if not np.isfinite(piece, out=finite[: len(piece)]).all():
             raise ModelError("model: expected finite weights, got NaN or infinity")
+        if look is not None:
+            look(piece)
     return copy
 
 

@@ -313,7 +313,9 @@ class Pet1Machine(RoundFollower[Event]):
         if not names_digest(answer, record.digest):
             return
         try:
-            update = self._peer.mask(answer, model.weights, self.scalar, on_clip=self._on_clip, memory=model.memory)
+            update = self._peer.mask(
+                answer, model.weights, self.scalar, on_clip=self._on_clip, memory=model.memory, sums=model.sums
+            )
         except RemoteProtocolError:
             raise
         except BaseException:  # its memory may be a vector by now, whatever the reason

@@ -20,6 +20,7 @@ from pet.participant.pet1_documents import GET_ROUND, model_bytes
 from pet.pet1.hashes import DIGEST_BYTES, digest
 from pet.pet1.refusing import require
 from pet.pet1.round_record import RoundRecord
+from pet.protocol.weight_sums import WeightSums
 from pet.transports.pet1 import Pet1Document
 from pet.transports.pet1_requests import GetDocument, Pet1Request
 
@@ -65,10 +66,12 @@ class HeldModel:
     Attributes:
         memory: has room for one weight more, as a masked vector needs, which is made in it where elements are as large.
         weights: at its beginning.
+        sums: of the weights.
     """
 
     memory: NDArray[np.uint8] = field(repr=False)
     weights: NDArray[Any] = field(repr=False)
+    sums: WeightSums = field(repr=False)
 
     @classmethod
     def of(cls, model: NDArray[Any]) -> Self:
@@ -77,8 +80,8 @@ class HeldModel:
         Raises:
             ModelError: NaN or infinite weights.
         """
-        memory = new_array((model.nbytes + model.itemsize,), np.uint8)
-        return cls(memory, copy_finite(model, memory))
+        memory, sums = new_array((model.nbytes + model.itemsize,), np.uint8), WeightSums()
+        return cls(memory, copy_finite(model, memory, sums.add), sums)
 
 
 def require_fit(model: NDArray[Any], record: RoundRecord) -> None:

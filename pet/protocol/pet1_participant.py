@@ -15,7 +15,6 @@ Source: docs/spec/profile.md 7.3, 13 (U1 to U9).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -40,12 +39,11 @@ from pet.pet1.refusing import require
 from pet.pet1.round_record import RoundRecord
 from pet.pet1.share_header import ShareHeader, UpdateSecrets, derive_context
 from pet.protocol.pet1_peer import PeerState, Policy, Store, open_round
+from pet.protocol.weight_sums import WeightSums
 
 ROLE: Final = "update participant"
 #: Random bytes that the secrets of an update are made of.
 _SECRET_BYTES: Final = 96
-#: Of weights that are summed by columns.
-_ROW_BYTES: Final = 1 << 15
 #: As xaynet's participants: a coordinator announces the length, and a participant holds such a vector twice.
 _MAX_VECTOR_BYTES: Final = 1 << 30
 
@@ -228,6 +226,7 @@ class UpdateParticipant:
         *,
         on_clip: Literal["count", "raise"] = "count",
         memory: NDArray[np.uint8] | None = None,
+        sums: WeightSums | None = None,
     ) -> OutgoingUpdate:
         """Mask weights for a committee (U4, U6). That an update was made for this round is durable when it returns (U7).
 
@@ -238,6 +237,7 @@ class UpdateParticipant:
             on_clip: as `pet.mask_model`.
             memory: where the vector is made if it has the size of one; a new array if None. The weights may lie at its
                 beginning, and are lost then, but for a RemoteProtocolError.
+            sums: of these weights; None makes them.
 
         Raises:
             RemoteProtocolError: as `Committee.from_bytes`; the participant may be shown another committee.
@@ -251,7 +251,7 @@ class UpdateParticipant:
         members = Committee.from_bytes(committee, record, joined.enrolment)
         if len(weights) != record.model_length:
             raise ModelError(f"weights: expected {record.model_length}, got {len(weights)}")
-        remembered = self._require_other_weights(weights)
+        remembered = self._require_other_weights(sums or WeightSums.of(weights))
         secrets = UpdateSecrets.from_random(self._entropy(_SECRET_BYTES))
         context = derive_context(members.digest, self._key.public_key, secrets.point)
         seeds = secrets.mask_seeds(members, context)
@@ -299,7 +299,7 @@ class UpdateParticipant:
             raise LocalProtocolError("update: expected a round that was joined and has no update yet, got none")
         return self._joined
 
-    def _require_other_weights(self, weights: NDArray[Any]) -> bytes:
+    def _require_other_weights(self, sums: WeightSums) -> bytes:
         """Refuse the weights of the update before (U8): masked again for another set, the two give their difference.
 
         In a federation the sets are what protects (F1 to F5), as its statistics cannot be made anew.
@@ -307,7 +307,7 @@ class UpdateParticipant:
         Returns:
             What these are remembered by.
         """
-        remembered = _remember(weights, self._memory_key)
+        remembered = sums.remembered(self._memory_key)
         if not isinstance(self._policy, FederationPolicy) and remembered == self._last_weights:
             raise ModelError("weights: expected others than those of the round before: train again")
         return remembered
@@ -315,18 +315,3 @@ class UpdateParticipant:
     def _save(self, state: PeerState) -> None:
         self._store(state.encode())
         self._state = state
-
-
-def _remember(weights: NDArray[Any], key: bytes) -> bytes:
-    """Return what tells weights from those of another round: sums of their bits by columns, and what is left over, hashed.
-
-    Nobody is kept from making two models alike here: it reminds who forgot to train. So the whole needs no cryptographic
-    hash, which would take half as long as masking; models with the same sums are as good as none.
-    """
-    data = np.ascontiguousarray(weights).reshape(-1).view(np.uint8)
-    end = len(data) // _ROW_BYTES * _ROW_BYTES
-    sums = np.add.reduce(data[:end].view(np.uint64).reshape(-1, _ROW_BYTES // 8), axis=0)
-    state = hashlib.sha256(key)
-    state.update(sums.data)
-    state.update(data[end:].data)
-    return state.digest()

@@ -14,13 +14,15 @@ import pet
 from pet.crypto import EncryptionKeyPair, SigningKeyPair, open_sealed
 from pet.errors import LocalProtocolError, ModelError, RemoteProtocolError, StateError
 from pet.mask_choices import Derivation, FieldValues
+from pet.participant.pet1_model import HeldModel
 from pet.pet1.answers import UpdateAccepted, UpdateOpen, UpdateRefused, read_answer, read_piece
 from pet.pet1.committee import Committee, build_sum
 from pet.pet1.federation import FederationPolicy
 from pet.pet1.hashes import digest
 from pet.pet1.leaves import LEAF_BYTES
 from pet.pet1.round_record import RoundRecord
-from pet.protocol.pet1_participant import OutgoingUpdate, RoundTerms, UpdateParticipant, _remember
+from pet.protocol.pet1_participant import OutgoingUpdate, RoundTerms, UpdateParticipant
+from pet.protocol.weight_sums import WeightSums
 
 ROUND = vector_round("3of5")
 UPDATE = ROUND.entry["updates"][0]
@@ -271,12 +273,20 @@ def test_weights_that_clip_can_be_refused() -> None:
 def test_any_other_weight_is_another_model(dtype: str, length: int) -> None:
     """Rows that are summed, and the rest that is hashed: one weight makes a difference in both, wherever it stands."""
     weights = np.random.default_rng(length).integers(0, 1000, length).astype(dtype)
-    known = {_remember(weights, bytes(32))}
+    known = {WeightSums.of(weights).remembered(bytes(32))}
     for place in {0, length // 2, length - 1}:
         changed = weights.copy()
         changed[place] += 1
-        known.add(_remember(changed, bytes(32)))
+        known.add(WeightSums.of(changed).remembered(bytes(32)))
     assert len(known) == 1 + len({0, length // 2, length - 1})
-    assert _remember(np.repeat(weights, 2)[::2], bytes(32)) in known
-    assert _remember(np.roll(weights, 1), bytes(32)) not in known or length == 1
-    assert _remember(weights, bytes([1]) * 32) not in known
+    assert WeightSums.of(np.repeat(weights, 2)[::2]).remembered(bytes(32)) in known
+    assert WeightSums.of(np.roll(weights, 1)).remembered(bytes(32)) not in known or length == 1
+    assert WeightSums.of(weights).remembered(bytes([1]) * 32) not in known
+
+
+def test_a_copy_of_weights_is_remembered_as_they_are() -> None:
+    """A held model is summed piece by piece, while it is copied."""
+    weights = np.random.default_rng(3).uniform(-1, 1, 300_001).astype(np.float32)
+    held = HeldModel.of(weights[::-1])
+    assert held.sums.remembered(bytes(32)) == WeightSums.of(weights[::-1]).remembered(bytes(32))
+    assert held.sums.remembered(bytes(32)) != WeightSums.of(weights).remembered(bytes(32))
