@@ -10,6 +10,7 @@ pet/transports/guarded_http.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -29,6 +30,8 @@ MAX_RECEIVE_BYTES: Final = 1 << 19
 #: Received of a body of which nothing was taken yet. It may double with what was taken: so all that lies here, and is not yet
 #: in the memory budget, is about as much as what is.
 MIN_RECEIVE_BYTES: Final = 1 << 13
+#: Buffers that wait to be received into again: as many as a few threads work on at a time.
+_MAX_SPARE_BUFFERS: Final = 4
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -43,8 +46,35 @@ class HeldFlow(FlowControl):
             super().resume_reading()
 
 
+class ReceiveBuffers:
+    """Where connections receive, all into one buffer; who keeps it leaves another in its place. For one event loop.
+
+    Attributes:
+        current: the buffer.
+    """
+
+    def __init__(self) -> None:
+        self.current = _new_buffer()
+        self._spare: Final[list[memoryview]] = []
+
+    def keep(self) -> Callable[[], None]:
+        """Let the buffer be read until what this returns is called."""
+        kept, self.current = self.current, self._spare.pop() if self._spare else _new_buffer()
+        return partial(self._give_back, kept)
+
+    def _give_back(self, kept: memoryview) -> None:
+        if len(self._spare) < _MAX_SPARE_BUFFERS:
+            self._spare.append(kept)
+
+
+def _new_buffer() -> memoryview:
+    return memoryview(bytearray(MAX_RECEIVE_BYTES))
+
+
 class BodyProtocol(HttpToolsProtocol):
     """What one connection does with the body of a request."""
+
+    buffers: ReceiveBuffers
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -128,7 +158,9 @@ class BodyProtocol(HttpToolsProtocol):
 
     def _is_taken(self, taker: Taker, piece: memoryview) -> bool:
         """Offer a piece to who takes it; what comes after the last one waits in the socket."""
-        if not (taker.missing_bytes and taker.take(piece)):  # a busy one misses none
+        # A buffer that is kept is as large as what its keeper is charged for.
+        keep = self.buffers.keep if len(piece) == MAX_RECEIVE_BYTES else None
+        if not (taker.missing_bytes and taker.take(piece, keep)):  # a busy one misses none
             self._taker = None
             return False
         if not taker.missing_bytes:

@@ -22,6 +22,8 @@ from pet.transports.service import IncomingBody
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Fill: TypeAlias = "Callable[[Taker], Awaitable[None]]"
+#: Keeps what is lent, and returns what gives it back.
+Keep: TypeAlias = Callable[[], Callable[[], None]]
 
 #: What a sender must deliver in each interval of `stall_seconds`, if it does not finish: 64 KiB in 30 s is a modem's speed.
 PROGRESS_BYTES: Final = 64 * 1024
@@ -90,11 +92,13 @@ class Taker(Protocol):
         """Whether it wants none only because it works on those it has; it may then want more."""
         ...
 
-    def take(self, piece: memoryview) -> bool:
-        """Take a piece, or nothing of it and no more; it is lent. Raises nothing.
+    def take(self, piece: memoryview, keep: Keep | None = None) -> bool:
+        """Take a piece, or nothing of it and no more; it is lent, and read until this returns. Raises nothing.
 
         Args:
             piece: at most `missing_bytes`.
+            keep: called by a taker that takes the piece, to read it for longer, until it calls what that returns; None where it
+                cannot.
 
         Returns:
             Whether it was taken.
@@ -238,8 +242,8 @@ class _NotedTaker:
     def is_busy(self) -> bool:
         return self._taker.is_busy
 
-    def take(self, piece: memoryview) -> bool:
-        is_taken = self._taker.take(piece)
+    def take(self, piece: memoryview, keep: Keep | None = None) -> bool:
+        is_taken = self._taker.take(piece, keep)
         if is_taken:
             self._pieces.note(len(piece))
             if self._taker.is_busy:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pet.bodies.holders import Holding
 from pet.errors import MissingExtraError, RemoteProtocolError
-from pet.transports.body_protocol import MAX_RECEIVE_BYTES, MIN_RECEIVE_BYTES, BodyProtocol, HeldFlow
+from pet.transports.body_protocol import MIN_RECEIVE_BYTES, BodyProtocol, HeldFlow, ReceiveBuffers
 from pet.transports.body_reader import WHOLE_BODY_BYTES
 from pet.transports.connection_timers import Deadline, RestTimer, UnsentTimer
 from pet.transports.open_connections import ConnectionLimits, OpenConnections
@@ -51,7 +51,7 @@ def guarded_protocol(connection_limits: ConnectionLimits, refusals: RefusalCount
     class BoundProtocol(GuardedProtocol):
         limits = connection_limits
         open_connections = OpenConnections(connection_limits, refusals)
-        _buffer = memoryview(bytearray(MAX_RECEIVE_BYTES))
+        buffers = ReceiveBuffers()
 
     return BoundProtocol
 
@@ -65,7 +65,6 @@ class GuardedProtocol(BodyProtocol, asyncio.BufferedProtocol):
 
     limits: ConnectionLimits
     open_connections: OpenConnections
-    _buffer: memoryview
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -127,14 +126,14 @@ class GuardedProtocol(BodyProtocol, asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - it is asyncio's
         """Say where to put what is received: no more than can be used now."""
         if self._is_answering:
-            return self._buffer[: max(1, _MAX_REST_BYTES - len(self._rest))]
+            return self.buffers.current[: max(1, _MAX_REST_BYTES - len(self._rest))]
         if not self._is_in_body:
-            return self._buffer[:_FIRST_RECEIVE_BYTES]
-        return self._buffer[: self._receivable_bytes()]
+            return self.buffers.current[:_FIRST_RECEIVE_BYTES]
+        return self.buffers.current[: self._receivable_bytes()]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Read what was received."""
-        self.data_received(self._buffer[:nbytes])
+        self.data_received(self.buffers.current[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Parse up to the end of a request; what follows waits for its answer."""

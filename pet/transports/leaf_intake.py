@@ -15,8 +15,10 @@ from functools import partial
 from typing import Final
 
 from pet.bodies.memory_budget import Reservation
+from pet.buffers import Buffer
 from pet.errors import LocalProtocolError, ServiceBusyError
 from pet.pet1.answers import OPEN
+from pet.transports.body_reader import Keep
 from pet.transports.pet1 import IncomingPiece
 from pet.transports.service import Service
 
@@ -58,6 +60,7 @@ class LeafIntake:
         self._begin: Final = begin
         self._is_busy = False
         self._is_closed = False
+        self._give_back: Callable[[], None] | None = None
         self._failure: BaseException | None = None
         self._settled: asyncio.Future[None] | None = None
         self._begin_leaf()
@@ -75,10 +78,13 @@ class LeafIntake:
         """Whether a leaf is taken now."""
         return self._is_busy
 
-    def take(self, piece: memoryview) -> bool:
-        """Take a part of a leaf, unless it has to wait for memory."""
+    def take(self, piece: memoryview, keep: Keep | None = None) -> bool:
+        """Take a part of a leaf, unless it has to wait for memory; a leaf that comes whole is worked on where it is."""
         has_room = self._reservation.grow_now(len(self._leaf) + len(piece))
-        if has_room:
+        if has_room and keep is not None and len(piece) == self._size_bytes:
+            self._give_back = keep()
+            self._begin_work(piece, is_last=not self._sizes)
+        elif has_room:
             self._extend(piece)
         return has_room
 
@@ -106,7 +112,7 @@ class LeafIntake:
         Raises:
             ServiceBusyError: as `append`.
         """
-        self._begin_work(is_last=True)
+        self._begin_work(self._leaf, is_last=True)
         await self.settle()
 
     async def settle(self) -> None:
@@ -139,12 +145,12 @@ class LeafIntake:
     def _extend(self, piece: memoryview) -> None:
         self._leaf.extend(piece)
         if len(self._leaf) == self._size_bytes:
-            self._begin_work(is_last=not self._sizes)
+            self._begin_work(self._leaf, is_last=not self._sizes)
 
-    def _begin_work(self, *, is_last: bool) -> None:
+    def _begin_work(self, leaf: Buffer, *, is_last: bool) -> None:
         self._reservation.finish()
         self._is_busy = True
-        work = partial(self._piece.take, self._number, self._leaf, is_last=is_last)
+        work = partial(self._piece.take, self._number, leaf, is_last=is_last)
         try:
             self._service.begin_work(work, self._end_work)
         except (LocalProtocolError, RuntimeError) as error:  # the service stops: who receives must not see it
@@ -152,6 +158,9 @@ class LeafIntake:
 
     def _end_work(self, done: Future[bytes | None]) -> None:
         self._is_busy = False
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
         self._reservation.give_back()
         if not self._is_closed:
             self._go_on(done)

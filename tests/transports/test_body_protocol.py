@@ -11,6 +11,7 @@ from asgi_server import serving, wait_until
 
 from pet.errors import BodyAbortedError, BodyStalledError
 from pet.transports.body_parts import BodyParts
+from pet.transports.body_protocol import MAX_RECEIVE_BYTES, ReceiveBuffers
 from pet.transports.body_reader import FILL_KEY, BodyPieces
 from pet.transports.guarded_http import guarded_protocol
 from pet.transports.open_connections import ConnectionLimits
@@ -34,7 +35,7 @@ class Part:
     def missing_bytes(self):
         return self.size - len(self.data)
 
-    def take(self, piece):
+    def take(self, piece, keep=None):
         self.offered += 1
         assert len(piece) <= self.missing_bytes
         if self.offered in self.refused:
@@ -216,9 +217,9 @@ class BusyParts(Part):
         super().__init__(PART)
         self.left, self.work, self.parts = count, work, []
 
-    def take(self, piece):
+    def take(self, piece, keep=None):
         assert not self.is_busy, "given bytes while it works"
-        super().take(piece)
+        super().take(piece, keep)
         if not self.missing_bytes:
             self.is_busy = True
             asyncio.get_running_loop().call_later(self.work, self.go_on)
@@ -237,10 +238,10 @@ class BusyApp(App):
 
     def __init__(self, count, work, stall_seconds=30.0):
         super().__init__(stall_seconds=stall_seconds)
-        self.count, self.work, self.takers = count, work, []
+        self.count, self.work, self.takers, self.make = count, work, [], BusyParts
 
     async def answer(self, body):
-        taker = BusyParts(self.count, self.work)
+        taker = self.make(self.count, self.work)
         self.takers.append(taker)
         while taker.left:
             await body.fill(taker)
@@ -266,3 +267,44 @@ def test_the_time_of_a_sender_stands_still_while_its_part_is_worked_on():
     (taker,) = app.takers
     assert (len(taker.parts), len(taker.data)) == (1, 1000), "the second part stalls, the first was worked on to its end"
     assert [type(error) for error in app.errors] == [BodyStalledError]
+
+
+class KeepingParts(BusyParts):
+    """Parts as large as what is received at once, each read where it was received after the next have come."""
+
+    def __init__(self, count, work):
+        super().__init__(count, work)
+        self.size, self.kept = MAX_RECEIVE_BYTES, []
+
+    def take(self, piece, keep=None):
+        if keep is not None and len(piece) == self.size:
+            self.kept.append((self.left, piece, keep()))
+        return super().take(piece, keep)
+
+
+BODY_OF_PARTS = random.Random(6).randbytes(16 * MAX_RECEIVE_BYTES)
+
+
+def test_a_part_that_came_at_once_is_read_where_it_was_received():
+    app = BusyApp(16, 0.02)
+    app.make = KeepingParts
+    with connected(app) as connection:
+        connection.sendall(head(BODY_OF_PARTS) + BODY_OF_PARTS)
+        read_answer(connection)
+    (taker,) = app.takers
+    assert b"".join(taker.parts) == BODY_OF_PARTS
+    assert taker.kept, "expected parts that came at once, got all of them in pieces"
+    for left, piece, give_back in taker.kept:
+        begin = (16 - left) * taker.size
+        assert piece == BODY_OF_PARTS[begin : begin + taker.size]
+        give_back()
+
+
+def test_a_buffer_is_received_into_again_when_it_was_given_back():
+    buffers = ReceiveBuffers()
+    first = buffers.current
+    give_back = buffers.keep()
+    assert buffers.current is not first
+    give_back()
+    buffers.keep()
+    assert buffers.current is first
