@@ -13,7 +13,7 @@ from browsers import chromium
 from hypothesis import HealthCheck, settings
 from open_databases import check_connections
 from programs import require_program
-from remembered import remember_authorities
+from remembered import derive_password_keys_cheaply, remember_authorities
 
 # Named twice, so that the linter sees that these are for pytest to find.
 from session import pytest_collection as pytest_collection
@@ -34,6 +34,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 check_connections()
 remember_authorities()
+derive_password_keys_cheaply()
 
 # How long an example takes, or is made, says how busy the machine is, and nothing of what is tested. Each run makes up
 # others, so fifty find in two runs what a hundred find in one.

@@ -1,12 +1,17 @@
-"""The certificate authorities of HTTP clients that name none are read once in a process of tests.
+"""What a program does once, and tests hundreds of times, for a good part of their CPU.
 
-A program makes one client, tests make hundreds, most of which then use no TLS: reading the authorities was 3 % of their CPU.
+The certificate authorities of HTTP clients that name none: most of them then use no TLS, and reading the authorities was
+3 % of the CPU. Keys from the passwords of invitations: 0.13 s of Argon2id for each that is made or opened, another 5 %.
 """
 
 import contextlib
 import functools
 import os
 import ssl
+from typing import Final
+
+#: What invitations ask for outside of tests: constants of pet/federation/formats/invitation.py by name.
+PASSWORD_COST: Final[dict[str, int]] = {}
 
 
 def remember_authorities() -> None:
@@ -28,3 +33,13 @@ def remember_authorities() -> None:
             return create_usual(trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
         default.create_ssl_context = create_or_remember
+
+
+def derive_password_keys_cheaply() -> None:
+    """Let invitations ask for the least that is accepted; their vector (test_federation_vectors.py) asks for the usual."""
+    with contextlib.suppress(ImportError):
+        from pet.federation.formats import invitation
+
+        for name, least in (("_PASSES", invitation._PASSES_RANGE[0]), ("_MEMORY_KIB", invitation._MEMORY_KIB_RANGE[0])):
+            PASSWORD_COST[name] = getattr(invitation, name)
+            setattr(invitation, name, least)

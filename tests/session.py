@@ -32,9 +32,16 @@ def is_long(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before any test is left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give long tests their own limit, unless they have one, and note what was collected."""
+    """Give long tests their own limit, unless they have one, and note what was collected.
+
+    Tests of kernels through numba are long: it compiles for 15 seconds of CPU before they compute anything. A plain run has one
+    sum through it (tests/kernels/test_kernel_totals.py).
+    """
     note_collected(config, items)
     for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "numba" in (parameters.get("backend"), parameters.get("measured_backend")) and not is_long(item):
+            item.add_marker(pytest.mark.long)
         if is_long(item) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG_TEST_SECONDS))
 

@@ -38,6 +38,20 @@ def test_aggregate(backend, order):
     assert_rest_untouched(larger, 9)
 
 
+def test_a_sum_through_numba():
+    """Whatever else numba computes is tested by long tests (tests/session.py)."""
+    pytest.importorskip("numba")
+    vectors = [random_integers(9, 2**45, seed) for seed in range(3)]
+    kernels.select_backend("numba")
+    try:
+        total = kernels.new_total(9, 2**45)
+        kernels.aggregate(total, [pack_integers(vector, 2**45) for vector in vectors], 2**45)
+        assert kernels.active_backend() == "numba"
+    finally:
+        kernels.select_backend(None)
+    assert total_integers(total) == [sum(column) for column in zip(*vectors, strict=True)]
+
+
 @in_turn("length", [*LENGTHS, 1003])
 @in_turn("order", [20_000_000_000_021, 2**63, 2**80 - 1, 2**200], ids=width)
 def test_total_lengths(backend, order, length):
