@@ -154,22 +154,18 @@ INLINE_WITH("pclmul,sse4.1") __m128i fold(__m128i lane, __m128i by, __m128i onto
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(lane, by, 0x00), _mm_clmulepi64_si128(lane, by, 0x11)), onto);
 }
 
-/* The constants are powers of x modulo the polynomial, bits reversed: for four lanes, for one, for half a lane, and for the last
- * reduction. */
-WITH("pclmul,sse4.1") static uint32_t sum_lanes(uint32_t crc, const uint8_t *data, size_t size) {
-    const __m128i by_four = _mm_set_epi64x(0x1c6e41596, 0x154442bd4), by_one = _mm_set_epi64x(0x0ccaa009e, 0x1751997d0);
-    const __m128i by_half = _mm_set_epi64x(0, 0x163cd6124), polynomial = _mm_set_epi64x(0x1f7011641, 0x1db710641);
-    const __m128i low_words = _mm_setr_epi32(-1, 0, -1, 0);
-    __m128i lanes[4];
-    for (int i = 0; i < 4; i++) lanes[i] = load_lane(data + i * LANE_BYTES);
-    lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128((int)crc));
-    size_t done = sizeof lanes;
-    for (; size - done >= sizeof lanes; done += sizeof lanes) {
-        for (int i = 0; i < 4; i++) lanes[i] = fold(lanes[i], by_four, load_lane(data + done + (size_t)i * LANE_BYTES));
-    }
+/* The constants are powers of x modulo the polynomial, bits reversed: for sixteen lanes, for four, for one, for half a lane, and for
+ * the last reduction. */
+#define BY_SIXTEEN 0x1322d1430, 0x11542778a
+#define BY_FOUR 0x1c6e41596, 0x154442bd4
+
+/* Return the sum of four lanes and of what is behind them. */
+INLINE_WITH("pclmul,sse4.1") uint32_t reduce(const __m128i lanes[4], const uint8_t *data, size_t size) {
+    const __m128i by_one = _mm_set_epi64x(0x0ccaa009e, 0x1751997d0), by_half = _mm_set_epi64x(0, 0x163cd6124);
+    const __m128i polynomial = _mm_set_epi64x(0x1f7011641, 0x1db710641), low_words = _mm_setr_epi32(-1, 0, -1, 0);
     __m128i x = lanes[0];
     for (int i = 1; i < 4; i++) x = fold(x, by_one, lanes[i]);
-    for (; size - done >= LANE_BYTES; done += LANE_BYTES) x = fold(x, by_one, load_lane(data + done));
+    for (size_t done = 0; size - done >= LANE_BYTES; done += LANE_BYTES) x = fold(x, by_one, load_lane(data + done));
     x = _mm_xor_si128(_mm_srli_si128(x, 8), _mm_clmulepi64_si128(x, by_one, 0x10));
     x = _mm_xor_si128(_mm_srli_si128(x, 4), _mm_clmulepi64_si128(_mm_and_si128(x, low_words), by_half, 0x00));
     __m128i quotient = _mm_and_si128(_mm_clmulepi64_si128(_mm_and_si128(x, low_words), polynomial, 0x10), low_words);
@@ -177,10 +173,61 @@ WITH("pclmul,sse4.1") static uint32_t sum_lanes(uint32_t crc, const uint8_t *dat
     return (uint32_t)_mm_extract_epi32(x, 1);
 }
 
+WITH("pclmul,sse4.1") static uint32_t sum_lanes(uint32_t crc, const uint8_t *data, size_t size) {
+    const __m128i by_four = _mm_set_epi64x(BY_FOUR);
+    __m128i lanes[4];
+    for (int i = 0; i < 4; i++) lanes[i] = load_lane(data + i * LANE_BYTES);
+    lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128((int)crc));
+    size_t done = sizeof lanes;
+    for (; size - done >= sizeof lanes; done += sizeof lanes) {
+        for (int i = 0; i < 4; i++) lanes[i] = fold(lanes[i], by_four, load_lane(data + done + (size_t)i * LANE_BYTES));
+    }
+    return reduce(lanes, data + done, size - done);
+}
+
+#if !defined(PET_WITHOUT_AVX512)
+
+enum { WIDE_BYTES = 64 };
+
+INLINE_WITH("avx512f") __m512i load_wide(const uint8_t *bytes) { return _mm512_loadu_si512(bytes); }
+
+INLINE_WITH("avx512f,vpclmulqdq") __m512i fold_wide(__m512i lanes, __m512i by, __m512i onto) {
+    const __m512i low = _mm512_clmulepi64_epi128(lanes, by, 0x00), high = _mm512_clmulepi64_epi128(lanes, by, 0x11);
+    return XOR3(low, high, onto);
+}
+
+/* The same with four lanes in a vector, and four vectors. */
+WITH("avx512f,vpclmulqdq,pclmul,sse4.1") static uint32_t sum_wide(uint32_t crc, const uint8_t *data, size_t size) {
+    const __m512i by_sixteen = _mm512_broadcast_i32x4(_mm_set_epi64x(BY_SIXTEEN));
+    const __m512i by_four = _mm512_broadcast_i32x4(_mm_set_epi64x(BY_FOUR));
+    __m512i x[4];
+    for (int i = 0; i < 4; i++) x[i] = load_wide(data + i * WIDE_BYTES);
+    x[0] = _mm512_xor_si512(x[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
+    size_t done = sizeof x;
+    for (; size - done >= sizeof x; done += sizeof x) {
+        for (int i = 0; i < 4; i++) x[i] = fold_wide(x[i], by_sixteen, load_wide(data + done + (size_t)i * WIDE_BYTES));
+    }
+    for (int i = 1; i < 4; i++) x[0] = fold_wide(x[0], by_four, x[i]);
+    for (; size - done >= WIDE_BYTES; done += WIDE_BYTES) x[0] = fold_wide(x[0], by_four, load_wide(data + done));
+    __m128i lanes[4];
+    _mm512_storeu_si512(lanes, x[0]);
+    return reduce(lanes, data + done, size - done);
+}
+
+static int can_sum_wide(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"); }
+
+#endif
+
 int pet_crc32(uint32_t *crc, const uint8_t *data, size_t size) {
     if (size < 4 * LANE_BYTES || size % LANE_BYTES != 0) return PET_BAD_ARGUMENT;
     __builtin_cpu_init();
     if (!(__builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1"))) return PET_BAD_VARIANT;
+#if !defined(PET_WITHOUT_AVX512)
+    if (size >= 4 * WIDE_BYTES && can_sum_wide()) {
+        *crc = ~sum_wide(~*crc, data, size);
+        return PET_OK;
+    }
+#endif
     *crc = ~sum_lanes(~*crc, data, size);
     return PET_OK;
 }
