@@ -37,8 +37,9 @@ remember_authorities()
 derive_password_keys_cheaply()
 
 # How long an example takes, or is made, says how busy the machine is, and nothing of what is tested. Each run makes up
-# others, so fifty find in two runs what a hundred find in one.
-settings.register_profile("shared", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+# others, so twenty find in five runs what a hundred find in one; CI takes more.
+EXAMPLES = 50 if os.environ.get("CI") == "true" else 20
+settings.register_profile("shared", deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 

@@ -145,6 +145,7 @@ def test_errors_survive_pools_of_processes():
                 assert facts(caught.value) == facts(make(cls))
 
 
+@pytest.mark.long
 def test_errors_survive_joblib():
     joblib = pytest.importorskip("joblib")
     executor = joblib.executor.get_memmapping_executor(1)

@@ -25,7 +25,7 @@ def read_weights(texts: list[str], dtype: np.dtype) -> np.ndarray:
 
 
 def is_quick(entry: dict) -> bool:
-    """Return whether a plain run does a vector with Python integers too, which take most of the time: one in four."""
+    """Return whether a vector is done with Python integers too, which take most of the time: one in four."""
     return entry["config"][3] == "M3" and entry["config"][1:3] != ["F64", "Bmax"]
 
 
@@ -39,10 +39,13 @@ def test_vectors(entry, backend):
     assert_vector_holds(entry)
 
 
+@pytest.mark.parametrize("group", ["Prime", *(pytest.param(name, marks=pytest.mark.long) for name in ("Integer", "Power2"))])
 @pytest.mark.parametrize("backend", ["reference"], indirect=True)
-@in_turn("entry", filter(is_quick, VECTORS), ids=name_of)
-def test_vectors_of_integers(entry, backend):
-    assert_vector_holds(entry)
+def test_vectors_of_integers(group, backend):
+    entries = [entry for entry in VECTORS if entry["config"][0] == group and is_quick(entry)]
+    assert entries
+    for entry in entries:
+        assert_vector_holds(entry)
 
 
 @pytest.mark.very_long

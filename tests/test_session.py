@@ -54,6 +54,7 @@ def test_a_long_test_that_is_named_is_deselected(tmp_path):
     assert "deselected" not in everything
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not forked_workers.can_copy(), reason="without copies of processes, which Linux has")
 def test_all_workers_but_one_are_copies_of_a_process_that_imported_the_tests(tmp_path):
     code = (

@@ -10,6 +10,8 @@ from lazy import Lazy
 import pet
 from pet.errors import ModelError
 
+pytestmark = pytest.mark.long  # to import scikit-learn takes longer than all tests here
+
 adapter = Lazy("pet.adapters.sklearn")
 datasets, linear_model = Lazy("sklearn.datasets"), Lazy("sklearn.linear_model")
 neural_network, tree = Lazy("sklearn.neural_network"), Lazy("sklearn.tree")

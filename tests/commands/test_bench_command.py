@@ -21,6 +21,7 @@ def quick(monkeypatch):
     make_quick(monkeypatch)
 
 
+@pytest.mark.long
 def test_figures_come_with_their_circumstances(capsys, tmp_path):
     report_file, plot_file = tmp_path / "bench.json", tmp_path / "bench.png"
     arguments = ["bench", "--sizes", "1e2,200", "--configs", "prime-f32-b0-m3,prime-i64-b0-m3", "--backends", "portable"]
@@ -102,7 +103,11 @@ def test_a_size_beyond_the_memory_is_refused_before_anything_is_allocated(capsys
     ("compiler", "backend"),
     [
         ("clang", "portable"),
-        *(("gcc", name) for name in kernels.available_backends() if name == "portable" or name.startswith("avx")),
+        *(
+            pytest.param("gcc", name, marks=pytest.mark.long)
+            for name in kernels.available_backends()
+            if name == "portable" or name.startswith("avx")
+        ),
     ],
 )
 def test_the_ceiling_is_plausible(compiler, backend, monkeypatch):

@@ -53,7 +53,7 @@ def plot():
     return importlib.import_module("pet.commands.bench_plot")
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] if name != "one size" else []) for name in SETS])
 def test_every_axis_has_labels_that_can_be_read_and_every_point_is_inside(plot, name):
     """In one test, because a figure takes half a second to draw."""
     figure = plot.draw_results(SETS[name], MACHINE)
@@ -95,7 +95,7 @@ def test_a_title_is_no_wider_than_the_figure(plot):
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text.get_text()
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".pdf"])  # test_bench_command.py writes a .png
+@pytest.mark.parametrize("suffix", [".svg", pytest.param(".pdf", marks=pytest.mark.long)])  # test_bench_command.py: .png
 def test_a_plot_is_written_in_the_format_of_its_name(plot, suffix, tmp_path):
     path = tmp_path / f"bench{suffix}"
     plot.plot_results(SETS["one size"], MACHINE, path)

@@ -81,6 +81,7 @@ def test_charts_come_first_and_are_small():
         assert chart.stat().st_size < 150_000
 
 
+@pytest.mark.long
 def test_texts_and_charts_follow_from_figures(scripts, measured, tmp_path):
     text, charts, _ = scripts
     table = text.kernels(measured)

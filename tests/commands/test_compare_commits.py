@@ -20,6 +20,7 @@ def script(monkeypatch):
     sys.modules.pop("compare_commits")
 
 
+@pytest.mark.long
 def test_pet_is_as_fast_as_itself(script, tmp_path):
     """The folder of the older commit holds this pet, so nothing is built; the limit is one that no other load reaches."""
     (tmp_path / "pet").symlink_to(PACKAGE)

@@ -109,7 +109,7 @@ def open_s3(endpoint, bucket, history=2, **arguments):
     return S3ModelStore(bucket, ("us-east-1", endpoint), history=history, **keys)
 
 
-@pytest.fixture(params=["memory", "folder", "s3"])
+@pytest.fixture(params=["memory", "folder", pytest.param("s3", marks=pytest.mark.long)])
 def model_store(request, tmp_path):
     if request.param == "memory":
         return MemoryModelStore()
@@ -204,6 +204,7 @@ def names_in(endpoint, bucket):
     return sorted(part.split("</Key>")[0] for part in text.split("<Key>")[1:])
 
 
+@pytest.mark.long
 def test_a_bucket_keeps_the_last_models_and_nothing_else_is_touched(s3_endpoint, bucket):
     store = open_s3(s3_endpoint, bucket)
     httpx.put(f"{s3_endpoint}/{bucket}/notes.txt", content=b"not a model")
@@ -211,6 +212,7 @@ def test_a_bucket_keeps_the_last_models_and_nothing_else_is_touched(s3_endpoint,
     assert names_in(s3_endpoint, bucket) == sorted([*names[1:], "notes.txt"])
 
 
+@pytest.mark.long
 def test_models_of_several_parts_arrive_whole(s3_endpoint, bucket):
     store = open_s3(s3_endpoint, bucket)
     model = round_model(length=2_000_000)
@@ -219,6 +221,7 @@ def test_models_of_several_parts_arrive_whole(s3_endpoint, bucket):
     np.testing.assert_array_equal(open_s3(s3_endpoint, bucket).load(record).to_array(), model.to_array())
 
 
+@pytest.mark.long
 def test_what_is_wrong_with_s3_is_told_without_secrets(s3_endpoint, bucket):
     with pytest.raises(StorageError, match="expected a bucket that exists"):
         open_s3(s3_endpoint, "no-such-bucket")

@@ -47,7 +47,7 @@ def require_pooled(started, parts):
         np.testing.assert_allclose(fit.standard_errors, pooled_fit.standard_errors, rtol=1e-9)
 
 
-@pytest.mark.parametrize("counts", [(40, 300, 8), (9, 8, 20, 100, 13, 11, 40, 10, 8, 60)])
+@pytest.mark.parametrize("counts", [(40, 300, 8), pytest.param((9, 8, 20, 100, 13, 11, 40, 10, 8, 60), marks=pytest.mark.long)])
 def test_all_peers_have_the_pooled_statistics(broker, tmp_path, counts):
     async def work():
         async with federation(broker.url, tmp_path, len(counts)) as started:

@@ -85,8 +85,8 @@ def key_of(node):
 @pytest.mark.parametrize(
     ("before", "reason"),
     [
-        ("Sum", "too_few_members: did not begin"),
-        ("Update", "too_few_updates: sent no vector"),
+        pytest.param("Sum", "too_few_members: did not begin", marks=pytest.mark.long),
+        pytest.param("Update", "too_few_updates: sent no vector", marks=pytest.mark.long),
         ("Check", "no_quorum: did not sign"),
     ],
 )
@@ -259,7 +259,9 @@ def test_who_sends_a_bad_box_is_named_and_left_out(broker, tmp_path, monkeypatch
     run(work())
 
 
-@pytest.mark.parametrize(("how", "reason"), [("a wrong share", "wrong_share"), ("rubbish", "total_out_of_range")])
+@pytest.mark.parametrize(
+    ("how", "reason"), [("a wrong share", "wrong_share"), pytest.param("rubbish", "total_out_of_range", marks=pytest.mark.long)]
+)
 def test_a_wrong_share_or_rubbish_fails_a_round_without_a_name(broker, tmp_path, monkeypatch, how, reason):
     """All have answered: the same set comes together again until it is right, or who has new statistics."""
 

@@ -70,7 +70,7 @@ def test_a_copy_of_the_package_is_refused_too(unbuilt, tmp_path):
     assert "this is a copy of pet's Python files; its kernels are not built" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["numba", "reference"])
+@pytest.mark.parametrize("name", [pytest.param("numba", marks=pytest.mark.long), "reference"])
 def test_a_back_end_without_module_can_be_asked_for(unbuilt, name):
     done = python(SHOW, unbuilt, PET_BACKEND=name)
     assert (done.stdout.strip(), done.stderr) == (name, "")
@@ -118,7 +118,10 @@ def test_a_module_of_other_sources_is_an_error(unbuilt, tmp_path):
     assert "pip install -e ." in error
 
 
-@pytest.mark.parametrize(("blocked", "engine"), [("", "numba"), ("numba", "Python integers, about a thousand times slower")])
+@pytest.mark.parametrize(
+    ("blocked", "engine"),
+    [pytest.param("", "numba", marks=pytest.mark.long), ("numba", "Python integers, about a thousand times slower")],
+)
 def test_a_build_without_kernels_on_purpose_warns_once(unbuilt, tmp_path, blocked, engine):
     shutil.copytree(unbuilt / "pet", tmp_path / "pet")
     (tmp_path / "pet" / "kernels" / _installation.PURE_MARKER).write_text("on purpose\n")

@@ -238,11 +238,22 @@ def test_every_truncation_is_refused(backend, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_mutations_give_a_model_or_one_error(backend, dtype):
-    """20,000 mutations over the data types on each compiled back-end (fuzzers do more); the reference agrees on some."""
+    assert_mutations(backend, dtype, 1_000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_more_mutations_give_a_model_or_one_error(backend, dtype):
+    """20,000 over the data types on each compiled back-end; fuzzers do more."""
+    if backend not in ("numba", "reference"):
+        assert_mutations(backend, dtype, 5_000)
+
+
+def assert_mutations(backend: str, dtype: np.dtype, count: int) -> None:
+    """The reference agrees on some of the mutations, which are the same each time."""
     source = random.Random(11)
     original = bytearray(SPECIFIED + record(Fraction(10**30, 7**40)) + record(Fraction(1, 3)))
-    is_fast = backend not in ("numba", "reference")
-    for i in range(5_000 if is_fast else 1_000):
+    for i in range(count):
         data = bytearray(original)
         for _ in range(source.randint(1, 3)):
             data[source.randrange(len(data))] = source.choice((0, 1, 2, 255, source.randrange(256)))

@@ -30,6 +30,7 @@ def test_no_kernel_calls_an_allocator():
     assert {name for name in wanted if not name.startswith(("Py", "_Py"))} <= ALLOWED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_array_has_a_constant_size(source, monkeypatch):
     monkeypatch.chdir(REPOSITORY)

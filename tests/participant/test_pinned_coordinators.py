@@ -72,6 +72,7 @@ def take_steps(participant: TickParticipant, count: int = 12) -> None:
             participant.set_model(SECRET)
 
 
+@pytest.mark.long
 def test_who_pins_no_key_is_read_by_whoever_is_on_the_way(adversary, false_round):
     adversary.forge(false_round, keeps_signature=True)
     participant = TickParticipant(adversary.url)
@@ -291,6 +292,7 @@ def test_a_coordinator_without_a_key_is_refused_by_who_pins_one():
             participant.raise_permanent_error()
 
 
+@pytest.mark.long
 def test_commands_take_the_key(coordinator, tmp_path, capsys):
     other = SigningKeyPair.generate().public_key.hex()
     for command in (["model", "get", "-o", str(tmp_path / "m.npy")], ["test-drive", "-n", "8", "-p", "0.02", "--rounds", "1"]):

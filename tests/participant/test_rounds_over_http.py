@@ -36,6 +36,7 @@ def url():
         yield url + "/pet/"
 
 
+@pytest.mark.long
 def test_threads_tasks_and_dummies_share_rounds(url):
     transport = HttpTransport(url)
     fleet = DummyFleet(transport, 4, weight=0.25, period_seconds=0.02, max_message_size=300)

@@ -80,7 +80,7 @@ def believes_every_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "judge_complaint", judge)
 
 
-@pytest.mark.parametrize("plant", [forgets_what_it_wrote, believes_every_proof])
+@pytest.mark.parametrize("plant", [pytest.param(forgets_what_it_wrote, marks=pytest.mark.long), believes_every_proof])
 def test_a_planted_mistake_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(Violation):

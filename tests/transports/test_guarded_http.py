@@ -311,7 +311,11 @@ def test_pipelined_requests_are_answered_one_after_the_other():
 
 
 @pytest.mark.parametrize(
-    "first", [b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /wait HTTP/1.1\r\nContent-Length: 2\r\n\r\nxx"]
+    "first",
+    [
+        b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n",
+        pytest.param(b"POST /wait HTTP/1.1\r\nContent-Length: 2\r\n\r\nxx", marks=pytest.mark.long),
+    ],
 )
 def test_while_a_request_is_answered_what_follows_stays_in_the_socket(first):
     requests = b"GET / HTTP/1.1\r\n\r\n" * 500_000

@@ -47,7 +47,7 @@ def settings_of(broker, number, **options):
     return NatsSettings(hosts=(broker.url,), request_timeout_seconds=5, nkey_seed=seed, **options)
 
 
-@pytest.mark.parametrize("mode", ["direct", "stream"])
+@pytest.mark.parametrize("mode", ["direct", pytest.param("stream", marks=pytest.mark.long)])
 def test_rounds_work_with_these_rights(broker, mode):
     async def use():
         service = CoordinatorService(CoordinatorEngine(live_settings(sum_probability=0.4)))

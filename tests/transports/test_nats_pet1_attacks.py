@@ -278,7 +278,7 @@ def test_a_participant_with_rights_of_its_own_takes_part_and_cannot_send_as_anot
         run(play(broker))
 
 
-@pytest.mark.parametrize("storage", ["file", "memory"])
+@pytest.mark.parametrize("storage", ["file", pytest.param("memory", marks=pytest.mark.long)])
 def test_a_broker_that_is_killed_in_the_middle_of_a_round(tmp_path: Path, storage: Any) -> None:
     """Before the first leaf, among leaves, and before the members' turn.
 

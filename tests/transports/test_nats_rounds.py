@@ -173,7 +173,7 @@ def test_dummies_play_rounds(broker):
         transport.get_sums()
 
 
-@pytest.mark.parametrize("storage", ["file", "memory"])
+@pytest.mark.parametrize("storage", ["file", pytest.param("memory", marks=pytest.mark.long)])
 def test_rounds_go_on_after_the_broker_was_killed(tmp_path, storage):
     """Killed in the middle of a round, twice; listeners and senders find it again, and with memory its streams are new."""
     with running_broker(tmp_path) as broker:

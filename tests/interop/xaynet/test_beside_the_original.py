@@ -198,6 +198,7 @@ def test_a_coordinator_without_a_status_is_asked_and_says_nothing():
         assert paths["/status"] == 1
 
 
+@pytest.mark.long
 def test_a_participant_that_comes_into_the_gap_loses_its_message_and_takes_part_later():
     """Visible dictionaries do not mean that messages are taken yet: the sender hears 200, and must not wait for ever."""
     with (
