@@ -42,7 +42,7 @@ def serving(app: Any, http: Any = "httptools", **options: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         listener.close()
         assert not thread.is_alive()
     assert checked is None or checked.undescribed == set()

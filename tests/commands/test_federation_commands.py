@@ -368,7 +368,7 @@ def test_one_address_cannot_take_all_connections(tmp_path, monkeypatch):
         port = int(url.rpartition(":")[2])
 
         def connect():
-            return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
 
         taken = [connect() for _ in range(federation_serve._MAX_CONNECTIONS * 7 // 8)]
         assert connect().recv(64).startswith(b"HTTP/1.1 503 ")

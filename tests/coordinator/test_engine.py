@@ -308,7 +308,7 @@ def test_messages_that_wait_together_are_stored_together(clock):
     class SlowStorage(FailingStorage):
         def commit(self, transaction):
             if transaction.entries:
-                may_go_on.wait(10)
+                may_go_on.wait(60)
             super().commit(transaction)
 
     may_go_on = threading.Event()
@@ -324,7 +324,7 @@ def test_messages_that_wait_together_are_stored_together(clock):
     commits = storage.commits
     may_go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert engine.status()["accepted"] == 10
     assert storage.commits == commits + 2
 
@@ -435,7 +435,7 @@ def test_many_threads(clock):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     status = engine.status()
     assert (status["accepted"], status["rejected"]) == (10, {"decryption": 10})
 

@@ -83,7 +83,7 @@ def test_too_few_rows_stay_at_home(broker, tmp_path):
             rich.peer.local_project.learn(some_rows(7, 3))
             await tick(started)
             await until(lambda: "held back: 7 rows of 8" in rich.log())
-            assert rich.peer.local_project.held_back == HeldBack(rows=7, least=8)
+            await until(lambda: rich.peer.local_project.held_back == HeldBack(rows=7, least=8))
             rich.peer.local_project.learn(some_rows(1, 4))
             poor.peer.local_project.learn(some_rows(1, 5))
             await tick(started)

@@ -86,7 +86,7 @@ def test_the_event_is_set_by_a_new_round_and_cleared_by_the_fetch():
         participant.start()
         with pytest.raises(LocalProtocolError, match="start: expected to be called once"):
             participant.start()
-        await asyncio.wait_for(participant.new_global_model.wait(), 10)
+        await asyncio.wait_for(participant.new_global_model.wait(), 30)
         assert np.array_equal(await participant.get_global_model(), weights(1))
         assert not participant.new_global_model.is_set()
         await until(lambda: participant.is_model_wanted)
@@ -128,7 +128,7 @@ def test_failed_fetches_are_made_up_for_in_the_same_round(caplog):
             fetches = transport.fetches
             await until(lambda: transport.fetches > fetches + 3)
             transport.model = (NPY, encode_npy(weights(1)))
-            model = await asyncio.wait_for(next_model, 10)
+            model = await asyncio.wait_for(next_model, 30)
             assert participant.last_error is None
             await models.aclose()
             return model
@@ -141,7 +141,7 @@ def test_failed_fetches_are_made_up_for_in_the_same_round(caplog):
 def test_without_a_global_model_none_stands_for_it(model):
     async def run() -> object:
         async with AsyncParticipant(Scripted(model), back_off=QUICK) as participant:
-            return await asyncio.wait_for(anext(participant.global_models()), 10)
+            return await asyncio.wait_for(anext(participant.global_models()), 30)
 
     assert asyncio.run(run()) is None
 
@@ -154,7 +154,7 @@ def test_a_participant_restored_in_a_round_gets_its_global_model():
         await until(lambda: participant.is_model_wanted)
         state = await participant.stop()
         async with AsyncParticipant(transport, state=state, back_off=QUICK) as restored:
-            return await asyncio.wait_for(anext(restored.global_models()), 10)
+            return await asyncio.wait_for(anext(restored.global_models()), 30)
 
     assert np.array_equal(asyncio.run(run()), weights(1))
 
@@ -168,7 +168,7 @@ def test_the_iterator_ends_when_the_participant_does():
         waiting = asyncio.create_task(_collect(participant))
         await asyncio.sleep(0.05)
         await participant.stop()
-        assert await asyncio.wait_for(waiting, 10) == [None]
+        assert await asyncio.wait_for(waiting, 30) == [None]
 
     asyncio.run(run())
 
@@ -183,7 +183,7 @@ def test_an_error_that_ended_the_ticks_is_raised_once_by_stop():
         transport.parameters = ZeroDivisionError("a broken transport")
         participant = AsyncParticipant(transport, back_off=QUICK)
         participant.start()
-        assert await asyncio.wait_for(_collect(participant), 10) == []
+        assert await asyncio.wait_for(_collect(participant), 30) == []
         assert isinstance(participant.status.ended_by, ZeroDivisionError)
         assert participant.status.text == "ended by ZeroDivisionError: a broken transport"
         with pytest.raises(ZeroDivisionError):

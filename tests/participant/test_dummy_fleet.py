@@ -56,7 +56,7 @@ def test_a_fleet_runs_until_it_is_stopped():
         thread.start()
         wait_until(lambda: fleet._progress.sweeps == 1)
         fleet.stop()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert fleet.run().sweeps == 1
 
@@ -87,7 +87,7 @@ def test_a_round_without_a_global_model_is_given_up():
         thread.start()
         wait_until(lambda: fleet._progress.rounds_given_up >= 1)
         fleet.stop()
-        thread.join(10)
+        thread.join(60)
     assert fleet._progress.rounds_finished == 0
 
 

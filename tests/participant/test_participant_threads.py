@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_used_ends_the_thread_after_one_training(model, m
             return model
 
     thread = spawn_participant(Scripted(), Wrong, (0.5,), back_off=QUICK)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert isinstance(thread.error, ModelError)
     assert re.search(message, str(thread.error))
@@ -202,7 +202,7 @@ def test_the_shape_of_a_model_is_known_in_the_first_training():
 
 def test_a_scalar_beyond_the_bound_of_the_round_ends_the_thread():
     thread = spawn_participant(Scripted(), Trainer, (0.5,), scalar=2, back_off=QUICK)
-    thread.join(10)
+    thread.join(60)
     assert isinstance(thread.error, ModelError)
     assert "scalar: expected at most 1, the bound of prime-f32-b0-m3, got 2" in str(thread.error)
     assert INSTANCES[0].inputs == []
@@ -215,7 +215,7 @@ def test_an_exception_of_the_participant_ends_its_thread_and_is_kept(caplog):
             raise ZeroDivisionError("no samples")
 
     thread = spawn_participant(Scripted(), Broken, (0.5,), back_off=QUICK)
-    thread.join(10)
+    thread.join(60)
     assert isinstance(thread.error, ZeroDivisionError)
     assert "no samples" in caplog.text
     assert thread.stop()
@@ -224,7 +224,7 @@ def test_an_exception_of_the_participant_ends_its_thread_and_is_kept(caplog):
 
 def test_an_exception_of_the_constructor_is_kept_too(caplog):
     thread = spawn_participant(Scripted(), Trainer, back_off=QUICK)
-    thread.join(10)
+    thread.join(60)
     assert isinstance(thread.error, TypeError)
     assert thread.stop()
 
@@ -235,7 +235,7 @@ def test_stop_from_its_own_thread_is_refused():
             threading.current_thread().stop()
 
     thread = spawn_participant(Scripted(), Stopping, (0.5,), back_off=QUICK)
-    thread.join(10)
+    thread.join(60)
     assert isinstance(thread.error, LocalProtocolError)
     thread.stop()
 

@@ -120,7 +120,7 @@ def test_messages_too_large_for_a_proxy_go_out_in_chunks_or_end_with_a_reason(ma
 def test_a_path_that_is_not_the_coordinators_stands_in_the_status(url, caplog):
     thread = spawn_participant(url + "elsewhere", Trainer, back_off=QUICK)
     try:
-        thread.join(10)
+        thread.join(60)
         assert isinstance(thread.error, TransportRefusedError)
         assert "GET /params: expected status 200 or 204, got 404" in thread.status.text
     finally:

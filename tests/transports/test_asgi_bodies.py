@@ -35,7 +35,7 @@ def url(app):
 
 def connect(url):
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
 
 
 def status_of(connection):
@@ -174,7 +174,7 @@ def test_a_full_memory_makes_others_wait_and_the_rest_goes_on():
         assert httpx.get(f"{url}/params").status_code == 200
         first.sendall(bytes(1000))
         assert status_of(first) == 200
-        second.join(10)
+        second.join(60)
         assert answers[0].status_code == 200
 
 
@@ -187,7 +187,7 @@ def test_bodies_that_were_announced_and_do_not_come_hold_nobody_up():
         for connection in idle:
             connection.sendall(f"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: {limit}\r\n\r\nabc".encode())
         wait_until(lambda: len(budget._all.reservations) == 20)
-        assert httpx.post(f"{url}/message", content=bytes(limit), timeout=10).status_code == 200
+        assert httpx.post(f"{url}/message", content=bytes(limit), timeout=30).status_code == 200
         for connection in idle:
             connection.close()
 

@@ -66,7 +66,7 @@ def guarded(keep_alive=60, **changes):
 
 
 def connect(port):
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=30)
 
 
 def is_closed(connection):
@@ -176,7 +176,7 @@ def test_connections_of_one_peer_are_counted():
         wait_until(lambda: protocol.open_connections.count("127.0.0.1") == 1)
         with connect(port) as further:
             assert further.recv(1000).startswith(b"HTTP/1.1 503 ")
-        with socket.create_connection(("127.0.0.1", port), timeout=10, source_address=("127.0.0.2", 0)) as other:
+        with socket.create_connection(("127.0.0.1", port), timeout=30, source_address=("127.0.0.2", 0)) as other:
             other.sendall(GET)
             assert is_answered(other)
 
@@ -271,7 +271,7 @@ def test_a_network_of_addresses_is_one_and_a_trusted_proxy_is_many():
 
 def test_a_connection_beyond_the_rate_is_told_so():
     with guarded(header_seconds=60, max_connections_per_second=1 / BURST_SECONDS) as (port, protocol):
-        other = socket.create_connection(("127.0.0.1", port), 10, ("127.0.0.2", 0))
+        other = socket.create_connection(("127.0.0.1", port), 30, ("127.0.0.2", 0))
         wait_until(lambda: protocol.open_connections.count("127.0.0.2"))
         with connect(port) as first:
             first.sendall(GET)
@@ -390,7 +390,7 @@ def test_all_headers_together_are_bounded_and_shared():
             further.sendall(head)
             assert further.recv(1000).startswith(b"HTTP/1.1 503 ")
         for number in (2, 3, 4):
-            other = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10, (f"127.0.0.{number}", 0)))
+            other = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30, (f"127.0.0.{number}", 0)))
             other.sendall(head)
         wait_until(lambda: len(PATHS) == 12)
         assert connections._headers.held_by("127.0.0.1") == 7 * len(head)
@@ -461,7 +461,7 @@ def test_another_address_gets_a_connection_though_one_has_all_it_can_get():
         with connect(port) as further:
             assert further.recv(1000).startswith(b"HTTP/1.1 503 ")
         for number in range(2, 7):
-            other = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10, (f"127.0.0.{number}", 0)))
+            other = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30, (f"127.0.0.{number}", 0)))
             other.sendall(GET)
             assert is_answered(other)
         assert protocol.open_connections.count("127.0.0.1") == 11

@@ -45,7 +45,7 @@ def guarded(authority=AUTHORITY, **changes):
 
 
 def connect(port):
-    return socket.create_connection((PEER, port), timeout=10)
+    return socket.create_connection((PEER, port), timeout=30)
 
 
 def client_context(identity=None, version=ssl.TLSVersion.TLSv1_3):

@@ -462,7 +462,7 @@ def test_another_protocol_is_an_error_that_stays(server, connect):
         thread.start()
         with pytest.raises(TransportConfigError, match="something else than http"):
             connect(f"http://127.0.0.1:{listener.getsockname()[1]}").get_parameters()
-        thread.join(10)
+        thread.join(60)
 
 
 def greet_as_another_server(listener: socket.socket) -> None:

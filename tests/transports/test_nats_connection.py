@@ -162,7 +162,7 @@ def test_a_lost_connection_fails_what_waits_and_comes_back(tmp_path):
             with pytest.raises(UnreachableError, match=r"within 0\.3 s"):
                 await peer.request("place", b"quick", timeout_seconds=0.3)
             await asyncio.to_thread(broker.start)
-            await asyncio.wait_for(restored.wait(), 10)
+            await asyncio.wait_for(restored.wait(), 30)
             while server.losses == 0 or not server.is_connected:
                 await asyncio.sleep(0.02)
             assert await peer.request("place", b"quick") == b"here"

@@ -173,7 +173,7 @@ def test_the_answer_to_one_participant_is_signed_too(broker):
         async with served(broker, quick_settings()) as here:
             transport = here.transport(KEY.public_key)
             await transport.get_parameters()
-            answer = await here.client.request(here.subjects.ask("other"), b"seeds:" + bytes(32), timeout=10)
+            answer = await here.client.request(here.subjects.ask("other"), b"seeds:" + bytes(32), timeout=30)
             signed = answer.headers[SIGNATURE_HEADER]
             await here.server._connection.unsubscribe(here.server._asking)  # the adversary is faster each time
             header = {SIGNATURE_HEADER: signed}

@@ -128,7 +128,7 @@ def proxy():
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()[1], received
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize("url", [OUTSIDE, "https://coordinator.invalid"])

@@ -102,7 +102,7 @@ class OriginalCoordinator:
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def restart(self, model: bytes | None, away_seconds: float) -> None:
