@@ -31,7 +31,7 @@ from pet.protocol.windows import PhaseWindow
 from pet.transports.nats import AsyncNatsTransport, NatsServer, NatsSettings, Subjects, connect
 from pet.transports.nats.pet1_client import WINDOW
 from pet.transports.nats.receiver import DEFAULT_WINDOW
-from pet.transports.pet1 import OpenedUpdate, Pet1Document, PublishedDocument, UpdateSizes
+from pet.transports.pet1 import MAX_CALL_LEAVES, OpenedUpdate, Pet1Document, PublishedDocument, UpdateSizes
 
 FEDERATION: Final = Subjects("benchmark0000000")
 REQUEST_BYTES: Final = {"bare": 2**20, "hashed": 36 + LEAF_BYTES}
@@ -253,7 +253,7 @@ async def send_update(transport: AsyncNatsTransport, body: memoryview) -> None:
     name = bytes(body[:32])
     answer = read_answer(await transport.open_update(name + b"".join(digests)), len(digests))
     while isinstance(answer, UpdateOpen):
-        piece = build_piece(name, next(answer.missing()), body)
+        piece = build_piece(name, next(answer.missing(MAX_CALL_LEAVES)), body)
         answer = read_answer(await transport.send_piece(piece), len(digests))
     if answer != UpdateAccepted():
         raise SystemExit(f"expected the update to be accepted, got {answer}")

@@ -11,8 +11,9 @@ from typing import Final
 
 from pet.buffers import Buffer
 from pet.pet1.answers import PIECE_HEAD, UpdateAccepted, UpdateOpen, UpdateRefused, build_piece
-from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES
+from pet.pet1.leaves import LEAF_BYTES
 from pet.protocol.pet1_participant import OutgoingUpdate
+from pet.transports.pet1 import MAX_CALL_LEAVES
 from pet.transports.pet1_requests import OpenUpdate, Pet1Request, SendPiece
 
 #: A piece of one leaf: the least that can be sent.
@@ -37,8 +38,8 @@ class UploadSteps:
         self._update: Final = update
         self._opened: UpdateOpen | None = None
         self._fewest_missing = update.leaf_count + 1
-        leaves = MAX_PIECE_LEAVES if max_message_size is None else (max_message_size - PIECE_HEAD.size) // LEAF_BYTES
-        self._piece_leaves = max(1, min(MAX_PIECE_LEAVES, leaves))
+        leaves = MAX_CALL_LEAVES if max_message_size is None else (max_message_size - PIECE_HEAD.size) // LEAF_BYTES
+        self._piece_leaves = max(1, min(MAX_CALL_LEAVES, leaves))
 
     @property
     def is_open(self) -> bool:
@@ -49,8 +50,7 @@ class UploadSteps:
         """Return what to send now."""
         if self._opened is None:
             return OpenUpdate(sealed=self._update.sealed)
-        missing = next(self._opened.missing())
-        leaves = missing[: self._piece_leaves]
+        leaves = next(self._opened.missing(self._piece_leaves))
         return SendPiece(piece=build_piece(self._update.header.digest, leaves, self._update.vector))
 
     def receive(self, answer: Buffer) -> UpdateAccepted | UpdateRefused | None:

@@ -45,11 +45,11 @@ class UpdateOpen:
         bits = np.packbits(np.frombuffer(bytes(self.have), dtype=np.uint8), bitorder="little")
         return bytes([OPEN]) + u16(self.pieces_in_flight) + bits.tobytes()
 
-    def missing(self) -> Iterator[range]:
-        """Yield the leaves that are missing, as pieces of at most 16 in a row."""
+    def missing(self, most_leaves: int = MAX_PIECE_LEAVES) -> Iterator[range]:
+        """Yield the leaves that are missing, as pieces of at most 16 in a row, or of another number."""
         have, end = self.have, 0
         while (start := _find(have, end, is_there=False)) < len(have):
-            end = min(start + MAX_PIECE_LEAVES, _find(have, start, is_there=True))
+            end = min(start + most_leaves, _find(have, start, is_there=True))
             yield range(start, end)
 
 

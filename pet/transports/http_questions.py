@@ -19,7 +19,7 @@ from pet.model_formats import BINCODE, NPY
 from pet.pet1.header_batch import MAX_HEADER_BATCH_BYTES, HeaderBatch
 from pet.protocol.participant_events import GetParameters, GetSeeds, GetSums, SendMessage
 from pet.transports.http_answers import PET1_PREFIX, require_parameters
-from pet.transports.pet1 import Pet1Document
+from pet.transports.pet1 import Pet1Document, first_piece
 from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, SendPiece
 from pet.transports.requests import GetModel
 from pet.transports.signed_answers import MODEL_ROUTE, PARAMETERS_ROUTE, SEEDS_ROUTE, SUMS_ROUTE
@@ -117,7 +117,7 @@ def delivery_of(request: SendMessage | OpenUpdate | SendPiece) -> Delivery:
         case OpenUpdate():
             return _update_delivery("open", [request.sealed])
         case SendPiece():
-            return _update_delivery("leaves", request.piece)
+            return _update_delivery("leaves", first_piece(request.piece))
         case _:
             assert_never(request)
 

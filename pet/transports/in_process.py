@@ -21,7 +21,7 @@ from pet.model_formats import NPY, encode_npy
 from pet.pet1.answers import read_piece
 from pet.protocol.participant_events import GetParameters, GetSeeds, GetSums, SendMessage
 from pet.transports.base import Endpoint
-from pet.transports.pet1 import Pet1Endpoint
+from pet.transports.pet1 import Pet1Endpoint, first_piece
 from pet.transports.pet1_calls import BlockingPet1Calls
 from pet.transports.pet1_requests import GetDocument, GetHeaders, OpenUpdate, Pet1Request, SendPiece
 from pet.transports.pinned import AnswerVerifier
@@ -97,7 +97,7 @@ class InProcessTransport(BlockingPet1Calls):
                 case OpenUpdate():
                     return endpoint.open_update(MemoryBody(request.sealed)).answer
                 case SendPiece():
-                    return endpoint.take_leaves(*read_piece(b"".join(request.piece)))
+                    return endpoint.take_leaves(*read_piece(b"".join(first_piece(request.piece))))
         except StorageError as error:
             raise TransportError(str(error)) from None
 

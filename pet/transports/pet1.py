@@ -12,12 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from pet.bodies.body import SealedBody
 from pet.buffers import Buffer
+from pet.pet1.answers import PIECE_HEAD
 from pet.pet1.header_batch import HeaderBatch
+from pet.pet1.leaves import LEAF_BYTES, MAX_PIECE_LEAVES
 from pet.transports.base import AsyncTransport, Endpoint, Transport
+
+#: Leaves of one call. A transport that sends them one by one has nothing under way when it returns, and would send sixteen with
+#: a full window half of the time. Beyond this nothing is gained, and a slow participant takes a minute for 64 MiB.
+MAX_CALL_LEAVES: Final = 128
 
 
 class Pet1Document(Enum):
@@ -98,9 +104,19 @@ class Pet1Transport(Transport, Protocol):
         """Deliver a piece of an open update, and return what the coordinator answers; errors as `open_update`.
 
         Args:
-            piece: its bytes, as buffers one behind the other.
+            piece: its bytes, as buffers one behind the other. It may have up to `MAX_CALL_LEAVES` leaves: a transport whose
+                requests carry pieces sends `first_piece` of it, and the answer says what is missing.
         """
         ...
+
+
+def first_piece(piece: Sequence[Buffer]) -> list[Buffer]:
+    """Return what one request may carry of a piece that has more leaves; nothing is copied."""
+    parts, left_bytes = list[Buffer](), PIECE_HEAD.size + MAX_PIECE_LEAVES * LEAF_BYTES
+    for part in piece:
+        parts.append(memoryview(part).cast("B")[:left_bytes])
+        left_bytes -= len(parts[-1])
+    return parts
 
 
 @runtime_checkable

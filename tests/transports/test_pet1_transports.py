@@ -120,9 +120,12 @@ def test_a_refusal_is_read_though_the_rest_of_the_piece_is_not(way: str) -> None
     wrong[0] ^= 1
     with reached(way, world) as transport:
         transport.open_update(update.sealed)
-        piece = build_piece(update.header.digest, range(16), memoryview(wrong))
+        piece = build_piece(update.header.digest, range(17), memoryview(wrong))
         for _ in range(3):
             assert update.read_answer(transport.send_piece(piece)) == UpdateRefused("wrong_leaf")
+        answer = update.read_answer(transport.send_piece(build_piece(update.header.digest, range(17), update.vector)))
+        assert isinstance(answer, UpdateOpen)
+        assert list(answer.missing()) == [range(16, 17)], "of more leaves sixteen are sent"
         assert send(transport, update) == UpdateAccepted()
     taken = [size for _, size in world.engine.taken]
     assert sum(taken[:3]) == 3 * (LEAF_BYTES if way != "in process" else 16 * LEAF_BYTES)
