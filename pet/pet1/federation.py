@@ -6,7 +6,7 @@ Source: docs/spec/profile.md 6.5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,7 @@ from pet.buffers import Buffer
 from pet.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SigningKeyPair
 from pet.errors import ConfigError
 from pet.pet1.enrolment import NAME, Enrolment, SeenEnrolment, StrengthPolicy, split_signed
-from pet.pet1.hashes import MAGIC_BYTES, digest, is_signed_text, magic, sign_text, u64
+from pet.pet1.hashes import DIGEST_BYTES, MAGIC_BYTES, digest, is_signed_text, magic, sign_text, u64
 from pet.pet1.refusing import is_ascending, require
 from pet.pet1.round_record import EVERYBODY, RoundRecord
 from pet.plan import MAX_GROUP, Plan
@@ -25,8 +25,9 @@ MIN_PEERS: Final = 3
 MAX_LIFETIME_SECONDS: Final = 86_400
 #: Members of a round with more peers than one group can hold.
 _LARGE_PLAN: Final = Plan(groups=4, members=8, threshold=7, quorum=32)
-_CALLED: Final = "pet-1 called"
-_CALL_LAYOUT: Final = struct.Struct(f"<{MAGIC_BYTES}s{PUBLIC_KEY_BYTES}sQQH")
+_CALLED: Final = "pet-1 called 2"
+_EARLIER_CALLED: Final = "pet-1 called"
+_CALL_LAYOUT: Final = struct.Struct(f"<{MAGIC_BYTES}s{PUBLIC_KEY_BYTES}sQQHH")
 _MALFORMED: Final = "malformed_call"
 
 
@@ -136,6 +137,11 @@ def require_federation_round(record: RoundRecord, enrolment: Enrolment) -> None:
     require(is_this, "wrong_round", f"round record: expected round {enrolment.version}, of everybody, got {record.number}")
 
 
+def derive_set_digest(versions: Mapping[bytes, int]) -> bytes:
+    """Return the digest of a set, 32 bytes: the versions of the statistics of a round's peers, by key."""
+    return digest("pet-1 set", *(key + u64(versions[key]) for key in sorted(versions)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
     """A peer's answer to the call of a round.
@@ -145,17 +151,20 @@ class Called:
         number: of the round.
         version: of its statistics; equal numbers are equal statistics.
         answered: numbers of earlier rounds in its ledger that it has answered, ascending (F2).
+        sets: digests of the sets that it knows, of rounds that it took part in or has seen the result of, ascending (F2).
     """
 
     peer: bytes
     number: int
     version: int
     answered: tuple[int, ...] = ()
+    sets: tuple[bytes, ...] = ()
 
     def sign(self, key: SigningKeyPair) -> bytes:
         """Return the answer with its signature."""
-        head = _CALL_LAYOUT.pack(magic(_CALLED), self.peer, self.number, self.version, len(self.answered))
-        body = b"".join([head, *map(u64, self.answered)])
+        counts = len(self.answered), len(self.sets)
+        head = _CALL_LAYOUT.pack(magic(_CALLED), self.peer, self.number, self.version, *counts)
+        body = b"".join([head, *map(u64, self.answered), *self.sets])
         return body + sign_text(key, _CALLED, body)
 
     @classmethod
@@ -168,18 +177,25 @@ class Called:
         Raises:
             RemoteProtocolError: "malformed_call", "invalid_call_signature".
         """
+        is_earlier = data.startswith(magic(_EARLIER_CALLED), start)
+        require(
+            not is_earlier, _MALFORMED, "call: expected one that names the sets that its peer knows, got an earlier version's"
+        )
         is_begun = len(data) >= start + _CALL_LAYOUT.size and data.startswith(magic(_CALLED), start)
         require(is_begun, _MALFORMED, f"call: expected {_CALL_LAYOUT.size} or more bytes with its name, got others")
-        _, peer, number, version, count = _CALL_LAYOUT.unpack_from(data, start)
-        end = start + _CALL_LAYOUT.size + 8 * count
+        _, peer, number, version, count, set_count = _CALL_LAYOUT.unpack_from(data, start)
+        first_set = start + _CALL_LAYOUT.size + 8 * count
+        end = first_set + DIGEST_BYTES * set_count
         is_whole = len(data) >= end + SIGNATURE_BYTES
         require(is_whole, _MALFORMED, f"call: expected {end + SIGNATURE_BYTES - start} bytes, got {len(data) - start}")
         answered = struct.unpack_from(f"<{count}Q", data, start + _CALL_LAYOUT.size)
         is_sorted = is_ascending([*answered, number])
         require(is_sorted, _MALFORMED, "call: expected numbers of earlier rounds that ascend strictly, got others")
+        sets = tuple(data[place : place + DIGEST_BYTES] for place in range(first_set, end, DIGEST_BYTES))
+        require(is_ascending(sets), _MALFORMED, "call: expected digests of sets that ascend strictly, got others")
         is_signed = is_signed_text(peer, _CALLED, data[start:end], data[end : end + SIGNATURE_BYTES])
         require(is_signed, "invalid_call_signature", "call: not signed by the peer that it names")
-        return cls(peer=peer, number=number, version=version, answered=answered), end + SIGNATURE_BYTES
+        return cls(peer=peer, number=number, version=version, answered=answered, sets=sets), end + SIGNATURE_BYTES
 
 
 def read_calls(data: Buffer, enrolment: Enrolment) -> list[Called]:

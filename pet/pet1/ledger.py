@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pet.errors import StateError
 from pet.pet1.combinations import connected, shows_few
-from pet.pet1.federation import Called
+from pet.pet1.federation import Called, derive_set_digest
 from pet.pet1.refusing import require
 from pet.plan import Plan
 
@@ -29,6 +29,10 @@ MIN_CHANGED: Final = 2
 _MIN_SILENT: Final = 3
 #: Rounds this far behind a call are not struck out any longer, so that their numbers need not be named for ever.
 MAX_NAMED_ROUNDS: Final = 32
+#: Most sets that an answer to a call names, the newest.
+MAX_NAMED_SETS: Final = 32
+#: Sets of rounds that are no longer needed here and still named, as others may need them: of as many as come with a result.
+_MAX_SETTLED_SETS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,7 @@ class RoundLedger:
         newest: Mapping[bytes, int] | None = None,
         crowds: Mapping[frozenset[bytes], int] | None = None,
         unknown: int | None = None,
+        settled_sets: Mapping[bytes, int] | None = None,
     ) -> None:
         self.own = own
         self.entries = {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
@@ -107,9 +112,11 @@ class RoundLedger:
         self._settled = set(settled)
         #: Of entries that have gone: which peers came together with this one, and its version then.
         self._crowds = dict(crowds or {})
+        #: Digests of the sets of entries that have gone, with the number of the last round of each.
+        self._settled_sets = dict(settled_sets or {})
 
     def call(self, number: int, version: int) -> Called:
-        """Return this peer's answer to a call, which names all rounds that it has answered (F2); signed once it is durable.
+        """Return this peer's answer to a call: what it has answered, and which sets it knows (F2); signed once it is durable.
 
         From then on it never sends Sum2 for a round with a lower number (F4).
 
@@ -124,9 +131,27 @@ class RoundLedger:
         self.last_called, self.called_version = number, version
         self._settled = {each for each in self._settled if each >= number - MAX_NAMED_ROUNDS}
         answered = self._settled | {entry.number for entry in self.entries.values() if entry.answered}
-        return Called(
-            peer=self.own, number=number, version=version, answered=tuple(sorted(each for each in answered if each < number))
-        )
+        named = tuple(sorted(each for each in answered if each < number))
+        return Called(peer=self.own, number=number, version=version, answered=named, sets=self._named_sets())
+
+    def _named_sets(self) -> tuple[bytes, ...]:
+        found = self._settled_sets | {derive_set_digest(each.versions): each.number for each in self.entries.values()}
+        return tuple(sorted(sorted(found, key=found.__getitem__)[-MAX_NAMED_SETS:]))
+
+    def knows_result(self, number: int) -> bool:
+        """Return whether this peer has seen a round's result, or needs it no longer."""
+        if (entry := self.entries.get(number)) is not None:
+            return entry.published
+        return number in self._settled or number in self._settled_sets.values()
+
+    def unaware(self, calls: Sequence[Called]) -> set[bytes]:
+        """Return the peers that do not say that they know the set of a round whose peers come again with the same statistics.
+
+        Those that have answered it would refuse them (F5 a).
+        """
+        versions = {call.peer: call.version for call in calls}
+        near = (each for each in self.entries.values() if each.published and each.versions.items() & versions.items())
+        return set[bytes]().union(*(_unaware(entry, calls) for entry in near if entry.versions != versions))
 
     def strike(self, calls: Sequence[Called], least_changed: int = MIN_CHANGED) -> list[int]:
         """Strike out the rounds that the answers to one call prove dead (F3); return their numbers."""
@@ -135,21 +160,29 @@ class RoundLedger:
             del self.entries[number]
         return dead
 
-    def require_hidden(self, versions: Mapping[bytes, int], least_changed: int = MIN_CHANGED) -> None:
+    def require_hidden(self, calls: Sequence[Called], least_changed: int = MIN_CHANGED) -> None:
         """Test the set of a round before Sum, or before Update of a peer that is no member (F5).
+
+        Args:
+            calls: the answers of all its peers.
+            least_changed: peers that every combination of sums must be of.
 
         Raises:
             RemoteProtocolError: "answered_before" (a round without a result that this peer has answered may be known to others:
-                its set must be the same, or the own statistics new), "too_few_changes" (some combination of the sums that may
-                be known would be of fewer than `least_changed` peers), "too_few_again" (too few of the peers of an earlier
-                round come again to exclude another set without any of these).
+                its set must be the same, or the own statistics new), "unseen_result" (a listed peer does not know the set of
+                a round that this peer took part in, so it could not judge combinations with it), "too_few_changes" (some
+                combination of the sums that may be known would be of fewer than `least_changed` peers), "too_few_again" (too
+                few of the peers of an earlier round come again to exclude another set without any of these).
         """
+        versions = {call.peer: call.version for call in calls}
+        own_version = versions.get(self.own)
         for entry in self.entries.values():
-            if entry.answered and not entry.published:
-                is_hidden = dict(entry.versions) == dict(versions) or entry.versions[self.own] != versions[self.own]
-                require(
-                    is_hidden, "answered_before", f"set: expected that of round {entry.number}, or new statistics of this peer"
-                )
+            if own_version is not None and entry.versions.get(self.own) == own_version and entry.versions != versions:
+                expected = f"set: expected that of round {entry.number}, or new statistics of this peer"
+                require(entry.published or not entry.answered, "answered_before", expected)
+                strangers = sorted(key.hex()[:8] for key in _unaware(entry, calls) - {self.own})
+                problem = f"{expected}, or peers that all know its set, which {', '.join(strangers)} did not say"
+                require(not strangers, "unseen_result", problem)
         near = connected(versions, [entry.versions for entry in self.entries.values()])
         own = [entry.versions for entry in self.entries.values() if entry.answered and entry.versions in near]
         is_hidden = not shows_few(versions, own, [each for each in near if each not in own], least_changed - 1)
@@ -209,10 +242,12 @@ class RoundLedger:
         """
         while (gone := self._next_settled(least_changed)) is not None:
             entry = self.entries.pop(gone)
+            self._settled_sets[derive_set_digest(entry.versions)] = gone
             if entry.answered:
                 self._settled.add(gone)
                 self._crowds[frozenset(entry.versions)] = entry.versions[self.own]
         self._crowds = {peers: version for peers, version in self._crowds.items() if version >= self.newest[self.own]}
+        self._settled_sets = dict(sorted(self._settled_sets.items(), key=lambda each: each[1])[-_MAX_SETTLED_SETS:])
 
     def _next_settled(self, least_changed: int) -> int | None:
         may_go = [entry for entry in self.entries.values() if not self._is_waiting(entry)]
@@ -260,7 +295,7 @@ class RoundLedger:
             for entry in self.entries.values()
         ]
         record = {
-            "format": 1,
+            "format": 2,
             "own": self.own.hex(),
             "last_called": self.last_called,
             "called_version": self.called_version,
@@ -268,21 +303,22 @@ class RoundLedger:
             "settled": sorted(self._settled),
             "newest": {peer.hex(): version for peer, version in self.newest.items()},
             "unknown": self.unknown,
+            "settled_sets": {each.hex(): number for each, number in self._settled_sets.items()},
             "crowds": [[sorted(peer.hex() for peer in peers), version] for peers, version in self._crowds.items()],
         }
         return json.dumps(record).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> RoundLedger:
-        """Read what `encode` wrote.
+        """Read what `encode` wrote, or the earlier format, which has no sets of rounds whose entries have gone.
 
         Raises:
             StateError: it is something else.
         """
         with StateError.reading("saved ledger"):
             record: dict[str, Any] = json.loads(data)
-            if record["format"] != 1:
-                raise StateError(f"expected format 1, got {record['format']}")
+            if record["format"] not in (1, 2):
+                raise StateError(f"expected format 1 or 2, got {record['format']}")
             entries = [
                 LedgerEntry(
                     number=int(entry["number"]),
@@ -304,4 +340,11 @@ class RoundLedger:
                 {bytes.fromhex(peer): int(newest) for peer, newest in record["newest"].items()},
                 {frozenset(map(bytes.fromhex, peers)): int(version) for peers, version in record["crowds"]},
                 None if unknown is None else int(unknown),
+                {bytes.fromhex(each): int(number) for each, number in record.get("settled_sets", {}).items()},
             )
+
+
+def _unaware(entry: LedgerEntry, calls: Iterable[Called]) -> set[bytes]:
+    """Return the peers whose answers do not name the set of a round."""
+    known = derive_set_digest(entry.versions)
+    return {call.peer for call in calls if known not in call.sets}

@@ -150,7 +150,7 @@ class Pet1Peer:
 
         Raises:
             RemoteProtocolError: as `open_round` and `read_calls`; "wrong_round" (not the call that it answered last),
-                "answered_before", "too_few_changes", "too_few_again", "unacceptable_terms".
+                "answered_before", "unseen_result", "too_few_changes", "too_few_again", "unacceptable_terms".
         """
         opened, accepted = open_round(record, enrolment, self._policy, now=now, seen=self.member.seen)
         if not accepted.lists_participant(self._key.public_key):
@@ -161,7 +161,7 @@ class Pet1Peer:
         require(is_last, "wrong_round", f"call: expected the one that was answered last, got that of round {own.number}")
         self.ledger.strike(answers, self.least_changed)
         entry = LedgerEntry.of(accepted.version, answers, accepted.plan, accepted.members)
-        self.ledger.require_hidden(entry.versions, self.least_changed)
+        self.ledger.require_hidden(answers, self.least_changed)
         message = self.member.join(record, enrolment, now)
         if not self._participant.has_sent(opened):
             self._participant.join(record, enrolment, now)

@@ -24,7 +24,7 @@ from pet.federation.peer.rounds import CALL, GO, PROFILE
 from pet.federation.peer.terms_update import TermsUpdate
 from pet.federation.records import Confirm, PeerIdentity, PeerKeys
 from pet.federation.statistics.statistics import Statistics
-from pet.pet1.federation import Called, enrol_federation
+from pet.pet1.federation import Called, derive_set_digest, enrol_federation
 from pet.pet1.round_record import RoundRecord
 
 
@@ -81,8 +81,9 @@ class MaliciousAdmin:
         return frozenset(node.uuid for node in self.started.nodes if node not in present)
 
     def forget_rounds(self) -> None:
-        """Let its own peer agree to any set."""
+        """Let its own peer agree to any set, and say that it knows those that it forgets."""
         ledger = self.node.peer._syncs.rounds.peer._peer.ledger
+        ledger._settled_sets |= {derive_set_digest(entry.versions): number for number, entry in ledger.entries.items()}
         ledger.entries.clear()
         ledger.newest.clear()
 

@@ -14,6 +14,7 @@ from pet.pet1.enrolment import Enrolment, SeenEnrolment
 from pet.pet1.federation import (
     Called,
     FederationPolicy,
+    derive_set_digest,
     enrol_federation,
     federation_members,
     federation_plan,
@@ -69,14 +70,30 @@ def test_the_record_of_another_round_is_refused() -> None:
 def test_answers_to_the_call() -> None:
     calls = read_calls(bytes.fromhex(VECTORS["calls"]), ENROLMENT)
     found = [{"peer": call.peer.hex(), "version": str(call.version), "answered": list(call.answered)} for call in calls]
+    found = [one | {"sets": [each.hex() for each in call.sets]} for one, call in zip(found, calls, strict=True)]
     assert found == VECTORS["calls_read"]
     for case in VECTORS["calls_refused"]:
         assert reason_of(read_calls, bytes.fromhex(case["data"]), ENROLMENT) == case["reason"], case["what"]
 
 
+def test_sets_have_digests() -> None:
+    for case in VECTORS["set_digests"]:
+        versions = {bytes.fromhex(key): int(version) for key, version in case["versions"].items()}
+        assert derive_set_digest(dict(reversed(versions.items()))).hex() == case["digest"]
+    assert {each for case in VECTORS["calls_read"] for each in case["sets"]} == {
+        case["digest"] for case in VECTORS["set_digests"]
+    }
+
+
+def test_an_answer_of_the_earlier_format_is_refused_by_name() -> None:
+    (data,) = (bytes.fromhex(case["data"]) for case in VECTORS["calls_refused"] if case["what"] == "of the earlier format")
+    with pytest.raises(RemoteProtocolError, match="expected one that names the sets that its peer knows"):
+        read_calls(data, ENROLMENT)
+
+
 def test_an_answer_is_read_as_it_was_signed() -> None:
     key = SigningKeyPair.from_seed(bytes(32))
-    call = Called(peer=key.public_key, number=7, version=3, answered=(2, 5))
+    call = Called(peer=key.public_key, number=7, version=3, answered=(2, 5), sets=(bytes(32), bytes([1]) * 32))
     data = call.sign(key)
     assert Called.decode_prefix(b"..." + data, 3) == (call, 3 + len(data))
     with pytest.raises(RemoteProtocolError):

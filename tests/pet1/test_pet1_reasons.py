@@ -74,6 +74,7 @@ REASONS: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "unknown_version": NEGATIVE,
     "unproven_complaint": NEGATIVE,
     "unproven_key": NEGATIVE,
+    "unseen_result": (LEDGER, "test_others_have_to_know_the_set_of_a_round_that_a_peer_was_in"),
     "update_already_submitted": SEALED,
     "weak_plan": NEGATIVE,
     "weight_out_of_range": ("test_field_masking.py", "test_what_the_vectors_refuse"),

@@ -38,7 +38,7 @@ from pet.federation.peer.rounds import CALL, GO, PROFILE, Rounds, versions_by_uu
 from pet.federation.peer.terms_update import MAX_PEERS
 from pet.federation.records import PeerIdentity
 from pet.field_config import FieldConfig
-from pet.pet1.federation import enrol_federation
+from pet.pet1.federation import Called, enrol_federation
 from pet.transports.nats import NatsServer, connect
 
 _logger: Final = logging.getLogger(__name__)
@@ -164,7 +164,20 @@ class Leadership:
         after = max((one.after for one in answered), default=0)
         if after >= counters.round_id:
             answered = await self._call(min(after, counters.round_id + _MAX_SKIPPED) + 1, without)
-        return self._confirmed_together([one for one in answered if one.answer is not None])
+        answers = self._confirmed_together([one for one in answered if one.answer is not None])
+        return await self._without_unaware(answers)
+
+    async def _without_unaware(self, answers: list[PeerAnswer]) -> list[PeerAnswer]:
+        """Leave out who has missed a result, as others that were in it would refuse the round, and publish it again."""
+        calls = [Called.decode_prefix(answer.called)[0] for answer in answers]
+        unaware = await asyncio.to_thread(self._rounds.peer.unaware, calls)
+        if not unaware:
+            return answers
+        missed = [answer for answer, call in zip(answers, calls, strict=True) if call.peer in unaware]
+        names = ", ".join(self._context.name_of(answer.peer) for answer in missed)
+        self._context.log_error(f"Sync without {names} (no result of an earlier round seen; the last one is published again)")
+        await self._aggregates.publish_again()
+        return [answer for answer in answers if answer not in missed]
 
     async def _call(self, number: int, without: frozenset[str]) -> list[_Answered]:
         """Call everybody but those; returns what they answered."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
@@ -22,7 +22,7 @@ from pet.federation.peer.peer_steps import AnnouncedRound, PeerSteps
 from pet.federation.peer.terms_update import MAX_PEERS
 from pet.participant.enrolments import EnrolmentTrust
 from pet.pet1.enrolment import NAME, split_signed
-from pet.pet1.federation import FederationPolicy, read_calls
+from pet.pet1.federation import Called, FederationPolicy, read_calls
 from pet.pet1.hashes import is_signed_text
 from pet.pet1.ledger import MIN_CHANGED
 from pet.protocol import pet1_member, pet1_participant
@@ -121,7 +121,7 @@ class RoundPeer:
             try:
                 message = self._peer.join(announced.record, announced.enrolment, announced.calls, now)
             except RemoteProtocolError as error:
-                if error.reason in ("answered_before", "too_few_changes", "too_few_again"):
+                if error.reason in ("answered_before", "unseen_result", "too_few_changes", "too_few_again"):
                     raise SharingError(str(error)) from None
                 raise
             names = {peer.signing_key: peer.name for peer in context.record.peers}
@@ -172,14 +172,22 @@ class RoundPeer:
         return accepted.version, versions
 
     def note_missed(self, enrolment: bytes, calls: bytes) -> None:
-        """Note that a round that this peer has answered, and saw no result of, has one; nothing for any other round.
+        """Note that an earlier round has a result which this peer did not see; nothing for any other round.
+
+        Also of rounds that it was not in: others that were would take part with it only if it knows their sets.
 
         Raises:
             RemoteProtocolError: as `note_result`.
         """
-        entry = self._peer.ledger.entries.get(split_signed(enrolment)[0].version)
-        if entry is not None and entry.answered and not entry.published:
+        if not self._peer.ledger.knows_result(split_signed(enrolment)[0].version):
             self.note_result(enrolment, calls)
+
+    def unaware(self, calls: Sequence[Called]) -> set[bytes]:
+        """Return the keys of peers that have missed results; see `RoundLedger.unaware`."""
+        with self._lock:
+            ledger = self._peer.ledger
+            ledger.settle(self._peer.least_changed)
+            return ledger.unaware(calls)
 
     def _require_newest(self, announced: AnnouncedRound) -> None:
         """Refuse what a ledger that forgets cannot judge: older statistics of a peer than are known, or too many rounds."""
