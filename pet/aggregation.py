@@ -101,7 +101,9 @@ class Aggregation:
             AggregationError: as `check`, and "invalid_object" for an element that is not below the order; nothing has changed.
             ConfigError: `threads`, or PET_THREADS, is no whole number of 1 or more.
         """
-        self.add_many([masked_model], threads=threads)
+        self.check(masked_model)
+        self._total.add([masked_model.vect], threads)
+        self._count(masked_model, 1, masked_model.seed_count)
 
     def add_many(self, masked_models: Iterable[MaskedModel], *, threads: SupportsIndex | None = None) -> None:
         """Add several masked models, up to eight in one pass over the total; all of them or, on an error, none.

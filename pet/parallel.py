@@ -157,6 +157,9 @@ def aggregate(total: kernels.Total, vectors: Sequence[kernels.Packed], order: in
     Raises:
         AggregationError: an element is not below the order (reason "invalid_object"); the total is as before.
     """
+    if is_for_one(total.shape[1], threads):  # then the views below would take as long as the kernel
+        kernels.aggregate(total, vectors, order)
+        return
     added: list[slice] = []
 
     def add(part: slice) -> None:
@@ -224,12 +227,16 @@ def split(work: Callable[[slice], None], length: int, threads: SupportsIndex | N
 
     An error of one of them is raised; ranges that were not begun by then are left out.
     """
-    most = length // ELEMENTS_WORTH_A_THREAD
-    if most <= 1 and threads is None and not os.environ.get("PET_THREADS"):
+    if is_for_one(length, threads):
         work(slice(0, length))  # to count the thread as busy would take longer
         return
-    with occupy(threads, most) as count:
+    with occupy(threads, length // ELEMENTS_WORTH_A_THREAD) as count:
         _run_in_ranges(work, length, count)
+
+
+def is_for_one(length: int, threads: SupportsIndex | None) -> bool:
+    """Return whether a vector stays with the thread that has it: it is short, and nobody asked for a number of threads."""
+    return length < 2 * ELEMENTS_WORTH_A_THREAD and threads is None and not os.environ.get("PET_THREADS")
 
 
 def _run_in_ranges(work: Callable[[slice], None], length: int, count: int) -> None:

@@ -73,8 +73,11 @@ def _order_bytes(order: int) -> bytes:
 
 
 def _input(array: NDArray[Any]) -> Any:
-    """Return the address of an array: `ffi.from_buffer` would refuse a range of a total, which is not contiguous."""
-    return ffi.cast("void *", array.ctypes.data)
+    """Return the address of an array, which nothing of what is returned keeps."""
+    if array.flags.c_contiguous:
+        # In a fifth of the time of `ctypes`, which makes an object of its own for it: as long as a short vector is added.
+        return ffi.cast("void *", ffi.from_buffer(array))
+    return ffi.cast("void *", array.ctypes.data)  # a range of a total
 
 
 def _output(array: NDArray[Any]) -> Any:
@@ -85,7 +88,7 @@ def _output(array: NDArray[Any]) -> Any:
     """
     if not array.flags.writeable:
         raise ModelError(f"output: expected a writable array, got a read-only one of {array.dtype} and shape {array.shape}")
-    return ffi.cast("void *", array.ctypes.data)
+    return _input(array)
 
 
 def _data_type(array: Model) -> int:
