@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from pet.bodies.holders import RESERVED_PART, HolderTable, Holding
@@ -67,17 +68,18 @@ class Reservation:
     pools: tuple[_Pool, ...]
     holding: Holding
 
-    def __init__(self, budget: MemoryBudget, most_bytes: int, holder: str, end: Callable[[], None]) -> None:
+    def __init__(self, budget: MemoryBudget, most_bytes: int, holder: str, end: Callable[[], None] | None) -> None:
         self.most_bytes = most_bytes
         self.size_bytes = 0
         self.holder: Final = holder
         self._budget = budget
+        #: None once the body is whole.
         self._end = end
-        self._is_finished = False
         self._is_lost = False
         self._milestone_bytes = 0
         self._milestone_seconds = 0.0
-        self._reset_milestone()
+        if end is not None:
+            self._reset_milestone()
 
     @property
     def missing_bytes(self) -> int:
@@ -113,7 +115,7 @@ class Reservation:
             ReservationLostError: its memory was given to somebody else.
         """
         self._require_kept()
-        self._is_finished = True
+        self._end = None
         self.most_bytes = self.size_bytes
         self._budget._keep(self)
 
@@ -129,7 +131,7 @@ class Reservation:
 
     def lose(self) -> None:
         """Take the bytes away, unless the body is whole."""
-        if not self._is_finished:
+        if self._end is not None:
             self._is_lost = True
             self._end()
 
@@ -233,13 +235,14 @@ class MemoryBudget:
                 raise
             raise ReservationLostError("body: expected progress while others wait for room") from None
 
-    def try_reserve(self, size_bytes: int, holder: str, end: Callable[[], None]) -> Reservation | None:
+    def try_reserve(self, size_bytes: int, holder: str, end: Callable[[], None] | None) -> Reservation | None:
         """Charge a body for all its bytes at once, until `Reservation.give_back`; None if there is no room for it now.
 
         Args:
             size_bytes: its size.
             holder: who sends it.
-            end: called when its bytes were given to somebody who had less; must arrange for its end.
+            end: called when its bytes were given to somebody who had less; must arrange for its end. None for a body that is
+                whole, as after `Reservation.finish`: it keeps them.
         """
         if self.is_short_for(holder, size_bytes):
             return None
@@ -250,14 +253,14 @@ class MemoryBudget:
         self._take_back(reservation)
         return None
 
-    def _begin(self, most_bytes: int, holder: str, end: Callable[[], None]) -> Reservation:
+    def _begin(self, most_bytes: int, holder: str, end: Callable[[], None] | None) -> Reservation:
         is_large, most_bytes = most_bytes > SMALL_MESSAGE_BYTES, self._most_for(most_bytes)
         reservation = Reservation(self, most_bytes, holder, end)
         reservation.pools = self._pools_of(holder, is_large=is_large)
         for pool in reservation.pools:
             pool.largest_bytes = max(pool.largest_bytes, most_bytes)
             pool.reservations.add(reservation)
-        reservation.holding = self._holders.begin(holder, lambda: self._evict(reservation))
+        reservation.holding = self._holders.begin(holder, None if end is None else partial(self._evict, reservation))
         return reservation
 
     def _pools_of(self, holder: str, *, is_large: bool) -> tuple[_Pool, ...]:

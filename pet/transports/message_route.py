@@ -79,11 +79,10 @@ class MessageRoute:
         body: bytes = message.get("body", b"")
         if len(body) > declared:
             raise BodyTooLargeError(f"body: expected at most {declared} bytes, got more")
-        reservation = self._service.memory.try_reserve(len(body), holder, keep)
+        reservation = self._service.memory.try_reserve(len(body), holder, None)
         if reservation is None:
             return False
         try:
-            reservation.finish()
             await self._service.handle_message(body)
         finally:
             reservation.give_back()
@@ -121,10 +120,6 @@ def _own_path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path.removeprefix(root) if root else path
-
-
-def keep() -> None:
-    """Arrange for nothing: a body that is whole is kept before anybody can evict it."""
 
 
 def _starting_with(first: Message, receive: Receive) -> Receive:

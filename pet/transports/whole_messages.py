@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from pet.bodies.memory_budget import Reservation
 from pet.errors import ServiceBusyError
-from pet.transports.message_route import MESSAGE_PATHS, keep, refuse_body
+from pet.transports.message_route import MESSAGE_PATHS, refuse_body
 from pet.transports.rates import Rates
 from pet.transports.service import Service
 
@@ -59,11 +59,10 @@ class WholeMessages:
         buckets, wait_seconds = self._rates.take(holder)
         if wait_seconds > 0:
             return False
-        reservation = self._service.memory.try_reserve(len(body), holder, keep)
+        reservation = self._service.memory.try_reserve(len(body), holder, None)
         if reservation is None:
             buckets.requests += 1
             return False
-        reservation.finish()
         buckets.bytes -= len(body)
         self._service.take_message(body, partial(self._answer, reservation, answer))
         return True

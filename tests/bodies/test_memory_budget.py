@@ -190,3 +190,17 @@ def test_a_body_grows_at_once_where_it_need_not_wait():
                 await second.grow(80)
 
     run(scenario())
+
+
+def test_a_body_that_is_whole_at_once_keeps_its_bytes():
+    async def scenario():
+        budget = MemoryBudget(100, reserve_bytes=0)
+        whole = budget.try_reserve(90, "first", None)
+        assert whole is not None
+        assert budget.try_reserve(20, "second", None) is None  # "first" holds more, but nothing that it could lose
+        whole.lose()
+        assert (whole.size_bytes, budget.free_bytes) == (90, 10)
+        whole.give_back()
+        assert budget.try_reserve(20, "second", None) is not None
+
+    run(scenario())
