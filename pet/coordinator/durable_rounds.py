@@ -113,15 +113,17 @@ class DurableRounds(ABC, Generic[SettingsT, RoundT, EntryT, EventT]):
             RemoteProtocolError: the message is refused. Already counted.
         """
         self.advance_time(now_seconds)
-        is_repeated = self._journal is not None and self._is_repeated(message)
+        is_chunk = message.is_multipart
+        is_repeated = is_chunk and self._is_repeated(message)
         try:
             entry = self.protocol.take(message, checked)
             if entry is not None and self._journal is not None:
-                self._note_entry(entry, None if isinstance(message.payload, Chunk) else body)
-            if entry is None and not is_repeated:
+                self._note_entry(entry, None if is_chunk else body)
+            if is_chunk and entry is None and not is_repeated:
                 self._note_chunk(message)
         finally:
-            self._note_complete_chunks(message)
+            if is_chunk:
+                self._note_complete_chunks(message)
             self._collect()
 
     def refuse(self, reason: str) -> None:

@@ -14,11 +14,12 @@ from pet.errors import StateError
 
 _CHECKSUM_BYTES: Final = 4
 _MAGIC: Final = b"pet coordinator 1 "
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def frame_state(record: dict[str, Any]) -> bytes:
     """Serialise the state."""
-    text = json.dumps(record, separators=(",", ":")).encode()
+    text = _ENCODER.encode(record).encode()
     return _MAGIC + _checksum(b"", text) + text
 
 

@@ -107,9 +107,8 @@ def require_task(payload: Payload | TaskClaim, parameters: RoundParameters, vali
     Raises:
         RemoteProtocolError: as `check_task_by_signature`.
     """
-    is_sum_participant = valid > 0 and is_eligible(payload.sum_signature, parameters.sum_probability)
     if not _is_update(payload):
-        if not is_sum_participant:
+        if not (valid and is_eligible(payload.sum_signature, parameters.sum_probability)):
             raise RemoteProtocolError("not_sum_eligible", "expected a sum participant of this round, got another participant")
         return
     if not valid:
