@@ -134,16 +134,28 @@ class BuildClib(build_clib):
     error = None
 
     def build_libraries(self, libraries):
-        """Compile the libraries, as many at a time as there are cores."""
+        """Compile the files, as many at a time as there are cores; then make the libraries of what is compiled already."""
         Path(self.build_temp, "native").mkdir(parents=True, exist_ok=True)  # where all of them write
-        build_one = super().build_libraries
+        files = [(source, info) for _, info in libraries for source in info["sources"]]
+        files.sort(key=lambda each: each[0].endswith("_memory.c"), reverse=True)  # the longest first: none is left for one core
         try:
             with ThreadPoolExecutor(os.cpu_count()) as compilers:
-                list(compilers.map(lambda each: build_one([each]), libraries))
+                list(compilers.map(lambda each: self.compile_one(*each), files))
+            super().build_libraries(libraries)
         except (BaseError, CCompilerError) as error:
             if not ALLOWS_PURE:
                 raise refuse(error) from error
             self.error = error
+
+    def compile_one(self, source, info):
+        """Compile a file as build_clib does, which compiles what is older than its sources once more."""
+        self.compiler.compile(
+            [source],
+            output_dir=self.build_temp,
+            include_dirs=info["include_dirs"],
+            extra_postargs=info["cflags"],
+            debug=self.debug,
+        )
 
 
 class BuildExt(build_ext):
