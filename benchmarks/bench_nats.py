@@ -6,6 +6,7 @@ in turn, over and over, all of them ready before: a machine that others use chan
 - bare: requests of 1 MiB with the same window and the library alone, answered with nothing and thrown away: the ceiling.
 - hashed: the same with the requests of pet/1, one leaf each, of which both ends take the SHA-256: the ceiling of pet/1.
 - pet1: an update of pet/1, whole: digests of all leaves, the sealed part, leaves that are compared with their digests.
+- sent: the same with digests that are there already, as who sends an update has them: what is left is the transport's.
 - direct: PET's transport in mode `direct`, whole: offer, chunks into a file, digest on both sides, verdict.
 - earlier: the same of the last commit before pet-1, built into a temporary folder (`--build FOLDER` keeps it).
 - stream: as direct by way of the broker's storage, until the coordinator has it.
@@ -36,10 +37,11 @@ from typing import NamedTuple
 import psutil
 from compare_commits import OLD_COMMIT, ROOT, built
 
-WAYS = ("bare", "hashed", "pet1", "direct", "earlier", "stream", "http")
+WAYS = ("bare", "hashed", "pet1", "sent", "direct", "earlier", "stream", "http")
 #: Ways whose receiver says nothing, and those that pet/1 is held against.
 SILENT = {"bare", "hashed"}
 BESIDE = ("hashed", "earlier", "direct")
+PET1 = ("pet1", "sent")
 EARLIER_SCRIPT = "bench_nats_of_that_commit.py"
 ROLES = Path(__file__).with_name("nats_roles.py")
 
@@ -198,8 +200,8 @@ def compare(ways: list[str], megabytes: int, senders: int, repeats: int, roles: 
                 runs[line.way].append(line.upload())
         memory = {line.way: line.end() for line in lines}
     rows = [row(way, senders, runs[way], runs.get("bare"), memory[way]) for way in ways]
-    beside = [way for way in BESIDE if way in runs] if "pet1" in runs else []
-    return [*rows, *(f"pet1 to {way}, {senders} senders: {shares_of(runs['pet1'], runs[way])}" for way in beside)]
+    pairs = [(way, other) for way in PET1 for other in BESIDE if way in runs and other in runs]
+    return [*rows, *(f"{way} to {other}, {senders} senders: {shares_of(runs[way], runs[other])}" for way, other in pairs)]
 
 
 def shares_of(runs: list[Measured], others: list[Measured]) -> str:
@@ -223,7 +225,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=150)
     parser.add_argument("--senders", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[way for way in WAYS if way != "earlier"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[way for way in WAYS if way not in {"sent", "earlier"}])
     parser.add_argument("--build", type=Path, help="where the older commit is built, or lies already")
     options = parser.parse_args()
     print(

@@ -60,7 +60,7 @@ class DiscardingService(CoordinatorService):
         self.is_done = asyncio.Event()
         loop = asyncio.get_running_loop()
         note = functools.partial(loop.call_soon_threadsafe, self.is_done.set)
-        is_pet1 = way == "pet1"
+        is_pet1 = way in {"pet1", "sent"}
         super().__init__(
             DiscardingPet1Engine(settings, megabytes * 10**6, expected, note) if is_pet1 else CoordinatorEngine(settings)
         )
@@ -243,13 +243,19 @@ async def send(way: str, url: str, number: int, path: Path) -> None:
         async with await connect(nats_settings(url, way), f"sender{number}") as connection:
             transport = AsyncNatsTransport(connection, FEDERATION, patience_seconds=120)
             await transport.get_parameters()
-            update = functools.partial(send_update, transport)
-            await send_whenever_told(body, update if way == "pet1" else transport.send_message)
+            known = await asyncio.to_thread(derive_leaf_digests, body, _CONTEXT) if way == "sent" else None
+            update = functools.partial(send_update, transport, known=known)
+            await send_whenever_told(body, update if way in {"pet1", "sent"} else transport.send_message)
 
 
-async def send_update(transport: AsyncNatsTransport, body: memoryview) -> None:
-    """Send an update as a participant does, the digests of all leaves first."""
-    digests = await asyncio.to_thread(derive_leaf_digests, body, _CONTEXT)
+async def send_update(transport: AsyncNatsTransport, body: memoryview, *, known: list[bytes] | None) -> None:
+    """Send an update as a participant does, the digests of all leaves first: those in the middle may be known already."""
+    if known is None:
+        digests = await asyncio.to_thread(derive_leaf_digests, body, _CONTEXT)
+    else:
+        last = (len(known) - 1) * LEAF_BYTES
+        first_digest = derive_leaf_digest(body[:LEAF_BYTES], 0, len(body), _CONTEXT)
+        digests = [first_digest, *known[1:-1], derive_leaf_digest(body[last:], len(known) - 1, len(body), _CONTEXT)]
     name = bytes(body[:32])
     answer = read_answer(await transport.open_update(name + b"".join(digests)), len(digests))
     while isinstance(answer, UpdateOpen):
