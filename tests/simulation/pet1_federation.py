@@ -23,7 +23,7 @@ from pet.pet1.certificate import Certificate
 from pet.pet1.checks import build_check
 from pet.pet1.committee import Committee, build_sum
 from pet.pet1.enrolment import Enrolment
-from pet.pet1.federation import Called, FederationPolicy, enrol_federation
+from pet.pet1.federation import Called, FederationPolicy, derive_set_digest, enrol_federation
 from pet.pet1.leaves import derive_leaf_digests, derive_vector_digest
 from pet.pet1.manifest import UpdateManifest
 from pet.pet1.round_record import RoundRecord
@@ -197,8 +197,13 @@ class FederationSequence:
         """Return a second answer to the call of a round; empty if the peer gives none."""
         version = called.versions[person.public_key]
         if not person.is_honest:
-            return Called(peer=person.public_key, number=called.number, version=version).sign(person.key)
+            return self._denied(person, called.number)
         return self._ask(person, "call", called.number, version) or b""
+
+    def _denied(self, person: Person, number: int) -> bytes:
+        """Return the answer of a peer that colludes: it has answered nothing, and knows every set."""
+        sets = sorted({derive_set_digest(each.versions) for each in self.rounds})
+        return Called(peer=person.public_key, number=number, version=person.version, sets=tuple(sets)).sign(person.key)
 
     # ---- a round -------------------------------------------------------------------------------------------------------
 
@@ -212,7 +217,7 @@ class FederationSequence:
             if person.is_honest:
                 signed = self._ask(person, "call", self.number, person.version)
             else:  # denies everything
-                signed = Called(peer=person.public_key, number=self.number, version=person.version).sign(person.key)
+                signed = self._denied(person, self.number)
             if signed is not None:
                 answers[person.public_key] = signed
         if len(answers) < 3:

@@ -144,7 +144,10 @@ class Aggregates:
         if split_signed(summed.enrolment)[0].version <= context.counters.aggregate_round:
             return
         for earlier in summed.earlier[:_MAX_EARLIER]:
-            await asyncio.to_thread(self._rounds.peer.note_missed, earlier.enrolment, earlier.calls)
+            try:
+                await asyncio.to_thread(self._rounds.peer.note_missed, earlier.enrolment, earlier.calls)
+            except RemoteProtocolError as error:  # also of an earlier format; not to know it only makes others refuse this peer
+                _logger.debug("earlier result not noted: %s", error)
         round_id, versions = await asyncio.to_thread(self._rounds.peer.note_result, summed.enrolment, summed.calls)
         contributors = versions_by_uuid(context, versions)
         aggregate = self._contributor.decode(message.attachment, len(contributors))

@@ -164,19 +164,24 @@ class Leadership:
         after = max((one.after for one in answered), default=0)
         if after >= counters.round_id:
             answered = await self._call(min(after, counters.round_id + _MAX_SKIPPED) + 1, without)
-        answers = self._confirmed_together([one for one in answered if one.answer is not None])
+        answers = self._confirmed_together(answered)
+        if await self._unaware(answers):
+            await self._aggregates.publish_again()
+            await asyncio.sleep(_RETRY_SECONDS)
+            answers = self._confirmed_together(await self._call(counters.round_id + 1, without))
         return await self._without_unaware(answers)
 
-    async def _without_unaware(self, answers: list[PeerAnswer]) -> list[PeerAnswer]:
-        """Leave out who has missed a result, as others that were in it would refuse the round, and publish it again."""
+    async def _unaware(self, answers: list[PeerAnswer]) -> list[PeerAnswer]:
+        """Return those of peers that have missed a result: others that were in it would refuse a round with them."""
         calls = [Called.decode_prefix(answer.called)[0] for answer in answers]
         unaware = await asyncio.to_thread(self._rounds.peer.unaware, calls)
-        if not unaware:
-            return answers
-        missed = [answer for answer, call in zip(answers, calls, strict=True) if call.peer in unaware]
-        names = ", ".join(self._context.name_of(answer.peer) for answer in missed)
-        self._context.log_error(f"Sync without {names} (no result of an earlier round seen; the last one is published again)")
-        await self._aggregates.publish_again()
+        return [answer for answer, call in zip(answers, calls, strict=True) if call.peer in unaware]
+
+    async def _without_unaware(self, answers: list[PeerAnswer]) -> list[PeerAnswer]:
+        missed = await self._unaware(answers)
+        if missed:
+            names = ", ".join(self._context.name_of(answer.peer) for answer in missed)
+            self._context.log_error(f"Sync without {names} (a result of an earlier round has not arrived)")
         return [answer for answer in answers if answer not in missed]
 
     async def _call(self, number: int, without: frozenset[str]) -> list[_Answered]:
