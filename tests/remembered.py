@@ -41,5 +41,5 @@ def derive_password_keys_cheaply() -> None:
         from pet.federation.formats import invitation
 
         for name, least in (("_PASSES", invitation._PASSES_RANGE[0]), ("_MEMORY_KIB", invitation._MEMORY_KIB_RANGE[0])):
-            PASSWORD_COST[name] = getattr(invitation, name)
+            PASSWORD_COST.setdefault(name, getattr(invitation, name))  # a copied worker comes here a second time
             setattr(invitation, name, least)

@@ -46,6 +46,8 @@ class LedgerEntry:
         members: of the committee.
         answered: whether this peer has sent Sum2.
         published: whether it has seen a result.
+        precedes_pet1: whether it was a round of xaynet's profile: nothing signed says what its set was, so who joined later
+            cannot learn of it, and is not asked to (F5 a).
     """
 
     number: int
@@ -54,6 +56,7 @@ class LedgerEntry:
     members: frozenset[bytes]
     answered: bool = False
     published: bool = False
+    precedes_pet1: bool = False
 
     @classmethod
     def of(cls, number: int, calls: Sequence[Called], plan: Plan, members: Iterable[bytes]) -> LedgerEntry:
@@ -291,6 +294,7 @@ class RoundLedger:
                 "members": sorted(peer.hex() for peer in entry.members),
                 "answered": entry.answered,
                 "published": entry.published,
+                "precedes_pet1": entry.precedes_pet1,
             }
             for entry in self.entries.values()
         ]
@@ -327,6 +331,7 @@ class RoundLedger:
                     members=frozenset(map(bytes.fromhex, entry["members"])),
                     answered=bool(entry["answered"]),
                     published=bool(entry["published"]),
+                    precedes_pet1=bool(entry.get("precedes_pet1", False)),
                 )
                 for entry in record["entries"]
             ]
@@ -345,6 +350,8 @@ class RoundLedger:
 
 
 def _unaware(entry: LedgerEntry, calls: Iterable[Called]) -> set[bytes]:
-    """Return the peers whose answers do not name the set of a round."""
+    """Return the peers whose answers do not name the set of a round, and should."""
+    if entry.precedes_pet1:
+        return set()
     known = derive_set_digest(entry.versions)
     return {call.peer for call in calls if known not in call.sets}

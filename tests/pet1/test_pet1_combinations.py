@@ -10,6 +10,7 @@ import pytest
 from pet1_rounds import reason_of
 
 from pet.pet1.combinations import shows_few
+from pet.pet1.federation import Called, derive_set_digest
 from pet.pet1.ledger import MAX_NAMED_ROUNDS, LedgerEntry, RoundLedger
 
 PEERS = [bytes([letter]) * 32 for letter in b"abcdef"]
@@ -18,6 +19,12 @@ PEERS = [bytes([letter]) * 32 for letter in b"abcdef"]
 def a_round(text: str) -> dict[bytes, int]:
     """'a1 b1 c2' as versions by peer."""
     return {pair[0].encode() * 32: int(pair[1:]) for pair in text.split()}
+
+
+def calls_of(versions: dict[bytes, int], known: RoundLedger) -> list[Called]:
+    """Return the answers of peers that know all sets of a ledger."""
+    sets = tuple(sorted({derive_set_digest(entry.versions) for entry in known.entries.values()}))
+    return [Called(peer=peer, number=9, version=version, sets=sets) for peer, version in sorted(versions.items())]
 
 
 def entry_of(number: int, versions: dict[bytes, int], **changes: bool) -> LedgerEntry:
@@ -116,8 +123,9 @@ def test_rounds_that_no_longer_matter_may_go_and_no_others(least: int) -> None:
             for peer in versions:
                 versions[peer] += draw.random() < 0.3
             now = {peer: versions[peer] for peer in draw.sample(PEERS, draw.randint(3, 6))}
-            reason = reason_of(whole.require_hidden, now, least)
-            assert reason_of(kept.require_hidden, now, least) == reason, (whole.entries, kept.entries, now)
+            calls = calls_of(now, whole)
+            reason = reason_of(whole.require_hidden, calls, least)
+            assert reason_of(kept.require_hidden, calls, least) == reason, (whole.entries, kept.entries, now)
             refused += reason is not None
             if reason is None:
                 for ledger in (whole, kept):
@@ -132,7 +140,7 @@ def test_a_ledger_of_a_year_of_rounds_is_short_and_what_was_answered_is_named() 
     ledger = RoundLedger(PEERS[0])
     for number in range(1, 200):
         now = {PEERS[0]: number, PEERS[1]: number // 3, PEERS[2]: 1, PEERS[3]: number}
-        assert reason_of(ledger.require_hidden, now) is None
+        assert reason_of(ledger.require_hidden, calls_of(now, ledger)) is None
         ledger.enter(entry_of(number, now, answered=True, published=True))
         ledger.settle()
         assert len(ledger.entries) < 6

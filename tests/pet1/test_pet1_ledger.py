@@ -229,3 +229,15 @@ def test_no_combination_of_published_sums_is_of_fewer_peers_than_asked_for() -> 
                 published.append(listed)
             refused += reason is not None
         assert published
+
+
+def test_rounds_of_the_earlier_profile_need_not_be_known_to_who_joined_later() -> None:
+    """Nothing signed says what their sets were, so nobody could show them to a newcomer: it would wait for ever."""
+    before, now = dict.fromkeys(PEERS[:3], 1), dict.fromkeys(PEERS[:4], 1) | {PEERS[1]: 2}
+    for precedes, reason in ((True, None), (False, "unseen_result")):
+        entry = LedgerEntry(
+            number=1, versions=before, groups=1, members=frozenset(before), published=True, precedes_pet1=precedes
+        )
+        ledger = RoundLedger.decode(RoundLedger(PEERS[0], [entry]).encode())
+        assert reason_of(ledger.require_hidden, answers_of(now)) == reason
+        assert bool(ledger.unaware(answers_of(now))) == (not precedes)

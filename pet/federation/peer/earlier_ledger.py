@@ -48,7 +48,14 @@ def take_over_ledger(context: PeerContext) -> None:
         }
         last = max(int(record["round_id"]), len(sets))
     entries = [
-        LedgerEntry(number=last - place, versions=versions, groups=1, members=frozenset(versions), published=True)
+        LedgerEntry(
+            number=last - place,
+            versions=versions,
+            groups=1,
+            members=frozenset(versions),
+            published=True,
+            precedes_pet1=True,
+        )
         for place, versions in enumerate(reversed(sets))
     ]
     # Whatever was called up to then was of the other profile: no call of a lower number is answered.
