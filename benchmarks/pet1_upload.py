@@ -44,7 +44,7 @@ from pet.pet1.round_record import RoundRecord
 from pet.protocol.pet1_member import MemberMachine
 from pet.protocol.pet1_participant import OutgoingUpdate, UpdateParticipant
 from pet.transports.http import HttpTransport
-from pet.transports.pet1 import Pet1Document
+from pet.transports.pet1 import Pet1Document, first_piece
 from pet.transports.pet1_requests import SendPiece, carry_out_pet1
 
 PLAN: Final = pet.Plan(groups=1, members=5, threshold=3, quorum=4)
@@ -206,9 +206,9 @@ def send_update(transport: HttpTransport, update: OutgoingUpdate, *, spares_last
     while True:
         request = steps.next_request()
         if spares_last and isinstance(request, SendPiece):
-            end = int.from_bytes(bytes(request.piece[0])[32:], "little") + -(-len(memoryview(request.piece[1])) // (1 << 19))
-            if end == last:
-                return request
+            head, leaves = first_piece(request.piece)  # what the transport sends of it
+            if int.from_bytes(bytes(head)[32:], "little") + -(-len(memoryview(leaves)) // (1 << 19)) == last:
+                return SendPiece(piece=[head, leaves])
         outcome = steps.receive(carry_out_pet1(transport, request))
         if outcome is not None:
             assert outcome == UpdateAccepted(), outcome
